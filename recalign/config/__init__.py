@@ -1,0 +1,23 @@
+"""The typed settings of every stage: flow parameters, presets and `--set` are all these models."""
+
+from recalign.config.base import Config
+from recalign.config.dpo4rec import DPO4RecConfig
+from recalign.config.evaluation import EvaluationConfig, ReportConfig, RoundsConfig
+from recalign.config.interactions import (
+    AmazonSource,
+    FilesSource,
+    InteractionsConfig,
+    SyntheticWorld,
+)
+from recalign.config.oracle import OracleConfig
+from recalign.config.policy import AlignmentConfig, BootstrapConfig, PolicyConfig, ReasoningsConfig
+from recalign.config.recommender import PairsConfig, RecommenderConfig, RewardsConfig
+from recalign.config.runtime import Runtime
+from recalign.config.splits import SplitsConfig
+
+__all__ = [
+    "AlignmentConfig", "AmazonSource", "BootstrapConfig", "Config", "DPO4RecConfig",
+    "EvaluationConfig", "FilesSource", "InteractionsConfig", "OracleConfig", "PairsConfig",
+    "PolicyConfig", "ReasoningsConfig", "RecommenderConfig", "ReportConfig", "RewardsConfig",
+    "RoundsConfig", "Runtime", "SplitsConfig", "SyntheticWorld",
+]  # fmt: skip

@@ -1,0 +1,26 @@
+"""What every configuration model shares: frozen, closed, described, and with a stable identity."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+NOT_IDENTITY = {"fingerprint": False}
+"""`json_schema_extra` of fields that say where or how, never what (a folder, a worker count)."""
+
+
+class Config(BaseModel):
+    """A frozen model that refuses unknown fields; the sentence under a field is its description."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide what is computed, as plain JSON values."""
+        values: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra == NOT_IDENTITY:
+                continue
+            value = getattr(self, name)
+            values[name] = value.identity() if isinstance(value, Config) else value
+        return values

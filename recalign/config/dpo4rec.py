@@ -1,0 +1,50 @@
+"""All settings of one DPO4Rec run, stage by stage."""
+
+from pydantic import model_validator
+
+from recalign.config.base import Config
+from recalign.config.evaluation import EvaluationConfig, ReportConfig, RoundsConfig
+from recalign.config.interactions import InteractionsConfig
+from recalign.config.oracle import OracleConfig
+from recalign.config.policy import AlignmentConfig, PolicyConfig, ReasoningsConfig
+from recalign.config.recommender import PairsConfig, RecommenderConfig, RewardsConfig
+from recalign.config.splits import SplitsConfig
+
+
+class DPO4RecConfig(Config):
+    """One model per stage; the defaults are the embedded run."""
+
+    interactions: InteractionsConfig = InteractionsConfig()
+    """Ingest."""
+    splits: SplitsConfig = SplitsConfig()
+    """Windows and candidate lists."""
+    oracle: OracleConfig = OracleConfig()
+    """SASRec."""
+    policy: PolicyConfig = PolicyConfig()
+    """The LLM before alignment."""
+    reasonings: ReasoningsConfig = ReasoningsConfig()
+    """Prompts and sampling."""
+    recommender: RecommenderConfig = RecommenderConfig()
+    """The recommender that reads reasonings."""
+    rewards: RewardsConfig = RewardsConfig()
+    """The reward of a reasoning."""
+    pairs: PairsConfig = PairsConfig()
+    """Chosen and rejected."""
+    alignment: AlignmentConfig = AlignmentConfig()
+    """DPO."""
+    rounds: RoundsConfig = RoundsConfig()
+    """Repetition."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Metrics and intervals."""
+    report: ReportConfig = ReportConfig()
+    """The HTML page."""
+
+    @model_validator(mode="after")
+    def _stages_fit_together(self) -> "DPO4RecConfig":
+        if self.splits.protocol == "per_user" and not (self.splits.fit and self.splits.reward):
+            raise ValueError("splits.fit and splits.reward must be at least 1 for DPO4Rec")
+        if self.evaluation.list_length - self.evaluation.list_targets > self.splits.n_negatives:
+            raise ValueError(
+                "evaluation.list_length needs more negatives than splits.n_negatives draws"
+            )
+        return self

@@ -1,0 +1,44 @@
+"""Rounds, evaluation and report."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from recalign.config.base import Config
+
+
+class RoundsConfig(Config):
+    """How often generation, reward and alignment are repeated."""
+
+    n: int = Field(2, ge=1, le=20)
+    """Most rounds; raising it later computes only the new ones."""
+    reference: Literal["initial", "previous"] = "initial"
+    """DPO's reference in round t: the first policy, or that of the round before."""
+    pairs: Literal["new", "cumulative"] = "new"
+    """Align on the round's own pairs, or on those of all rounds so far."""
+    patience: int = Field(1, ge=1, le=20)
+    """Rounds without a better validation NDCG before the repetition stops."""
+
+
+class EvaluationConfig(Config):
+    """Metrics, candidate lists and intervals."""
+
+    cutoffs: list[int] = Field([1, 5, 10, 20], min_length=1)
+    """Cut-offs k of NDCG, HR, MAP and MRR."""
+    lists: Literal["uniform", "popularity"] = "uniform"
+    """How the fixed candidate lists are drawn."""
+    list_targets: int = Field(1, ge=1, le=100)
+    """Held-out items in each candidate list (KAR: 4)."""
+    list_length: int = Field(20, ge=2, le=1000)
+    """Length of a candidate list (KAR: 10)."""
+    n_resamples: int = Field(2000, ge=100, le=100_000)
+    """Bootstrap resamples of the users for the 95 % intervals."""
+    seed: int = Field(0, ge=0)
+    """Seed of the resamples."""
+
+
+class ReportConfig(Config):
+    """The HTML page."""
+
+    n_examples: int = Field(5, ge=0, le=100)
+    """Users shown with history, base and aligned reasoning side by side."""

@@ -1,0 +1,99 @@
+"""Where interactions come from and which of them are kept."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from recalign.config.base import NOT_IDENTITY, Config
+
+
+class SyntheticWorld(Config):
+    """A world whose users' true preferences are known: genres, creators, eras and moods."""
+
+    n_users: int = Field(1500, ge=10, le=10_000_000)
+    """Number of users."""
+    n_items: int = Field(1000, ge=50, le=10_000_000)
+    """Number of items."""
+    n_genres: int = Field(12, ge=2, le=40)
+    """Number of genres; every item has one or two."""
+    n_creators: int = Field(100, ge=2, le=2000)
+    """Number of creators, each with a home genre and era."""
+    n_eras: int = Field(6, ge=2, le=10)
+    """Number of decades."""
+    n_moods: int = Field(8, ge=2, le=12)
+    """Number of moods."""
+    noise: float = Field(1.0, gt=0, le=10)
+    """Scale of the Gumbel noise in a user's choice, in units of utility."""
+    drift_share: float = Field(0.5, ge=0, le=1)
+    """Share of users whose tastes change once, at a random point of their history."""
+    min_length: int = Field(42, ge=5)
+    """Fewest interactions of a user."""
+    max_length: int = Field(50, ge=5)
+    """Most interactions of a user."""
+    seed: int = Field(0, ge=0)
+    """Seed of the whole world."""
+
+    @model_validator(mode="after")
+    def _lengths_in_order(self) -> "SyntheticWorld":
+        if self.min_length > self.max_length:
+            raise ValueError("min_length must not exceed max_length")
+        return self
+
+
+class AmazonSource(Config):
+    """Which Amazon review set: the publisher's review and metadata files."""
+
+    year: Literal["2014", "2018", "2023"] = "2014"
+    """Edition of the data set, which decides the file format."""
+    category: str = "Beauty"
+    """Category as the publisher writes it in the file names."""
+
+
+class FilesSource(Config):
+    """Your own interactions and items: CSV, JSONL or Parquet, by file ending."""
+
+    interactions: str = Field("", json_schema_extra=NOT_IDENTITY)
+    """Path of the interactions file."""
+    items: str = Field("", json_schema_extra=NOT_IDENTITY)
+    """Path of the items file; empty: titles are the item ids."""
+    user_column: str = "user_id"
+    """Column of the user's id."""
+    item_column: str = "item_id"
+    """Column of the item's id, in both files."""
+    timestamp_column: str = "timestamp"
+    """Column of the time: seconds or milliseconds since 1970, or ISO 8601; empty: file order."""
+    rating_column: str = ""
+    """Column of the rating; empty: every row counts."""
+    title_column: str = "title"
+    """Column of the item's title."""
+    attribute_columns: list[str] = []
+    """Columns of item attributes (text, or lists of text) that go into the item's text."""
+
+
+class InteractionsConfig(Config):
+    """Ingest: source, and which rows are kept."""
+
+    source: Literal["synthetic", "ml-100k", "ml-1m", "amazon", "files"] = "synthetic"
+    """Data set: the embedded synthetic world, a publisher's, or your own files."""
+    raw_folder: str = Field("", json_schema_extra=NOT_IDENTITY)
+    """Folder that holds the publisher's files; empty: they are downloaded."""
+    synthetic: SyntheticWorld = SyntheticWorld()
+    """The embedded world (source = synthetic)."""
+    amazon: AmazonSource = AmazonSource()
+    """The review set (source = amazon)."""
+    files: FilesSource = FilesSource()
+    """Your own files (source = files)."""
+    min_rating: float = Field(0.0, ge=0, le=10)
+    """Ratings below this are dropped; 0 keeps every row, also those without a rating."""
+    duplicates: Literal["first", "last", "keep"] = "first"
+    """Which of a user's repeated interactions with one item is kept."""
+    k_core: int = Field(5, ge=0, le=1000)
+    """Users and items with fewer interactions are dropped, repeated until none is left; 0: off."""
+
+    def identity(self) -> dict[str, object]:
+        """Only the chosen source's own settings decide what is computed."""
+        values = super().identity()
+        for name in ("synthetic", "amazon", "files"):
+            if name != self.source:
+                del values[name]
+        return values

@@ -1,0 +1,48 @@
+"""The SASRec oracle."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from recalign.config.base import Config
+
+
+class OracleConfig(Config):
+    """SASRec: model, loss and training."""
+
+    hidden: int = Field(64, ge=8, le=2048)
+    """Width of the item vectors and the transformer."""
+    blocks: int = Field(2, ge=1, le=12)
+    """Number of transformer blocks."""
+    heads: int = Field(1, ge=1, le=32)
+    """Attention heads per block; must divide hidden."""
+    max_length: int = Field(50, ge=2, le=1000)
+    """Longest history read, in items."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout rate in the transformer."""
+    item_text: bool = True
+    """Add a learned projection of each item's text embedding to its vector."""
+    loss: Literal["full", "sampled", "gbce", "bce"] = "full"
+    """Softmax over the whole catalogue, over shared sampled negatives, gBCE, or BCE."""
+    n_negatives: int = Field(256, ge=1, le=100_000)
+    """Negatives per batch (sampled, gbce); bce takes one per position."""
+    batch_users: int = Field(32, ge=1, le=65536)
+    """Sequences per optimiser step."""
+    learning_rate: float = Field(3e-3, gt=0, le=1)
+    """Peak learning rate of AdamW, decayed linearly."""
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    """Weight decay of AdamW."""
+    epochs: int = Field(14, ge=1, le=10_000)
+    """Most passes over the training windows."""
+    patience: int = Field(3, ge=1, le=1000)
+    """Epochs without a better validation NDCG@10 before training stops."""
+    ema: float = Field(0.999, ge=0, lt=1)
+    """Decay of the exponential average of the weights that is kept; 0: none."""
+    seed: int = Field(0, ge=0)
+    """Seed of initial weights, batches, negatives and dropout."""
+
+    @model_validator(mode="after")
+    def _heads_divide_hidden(self) -> "OracleConfig":
+        if self.hidden % self.heads:
+            raise ValueError("heads must divide hidden")
+        return self

@@ -1,0 +1,129 @@
+"""The LLM that writes reasonings: where its first weights come from, and how it is aligned."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from recalign.config.base import Config
+
+
+class BootstrapConfig(Config):
+    """A small Llama with its own tokenizer, trained on template demonstrations (no download)."""
+
+    hidden: int = Field(128, ge=16, le=2048)
+    """Width of the model."""
+    layers: int = Field(3, ge=1, le=32)
+    """Number of transformer layers."""
+    heads: int = Field(4, ge=1, le=32)
+    """Attention heads per layer; must divide hidden."""
+    n_demonstrations: int = Field(8000, ge=100, le=10_000_000)
+    """Number of (prompt, reasoning) demonstrations from the history window."""
+    epochs: int = Field(3, ge=1, le=1000)
+    """Passes over the demonstrations."""
+    batch_size: int = Field(64, ge=1, le=65536)
+    """Demonstrations per optimiser step."""
+    learning_rate: float = Field(3e-3, gt=0, le=1)
+    """Peak learning rate of AdamW, warmed up and decayed."""
+    max_values: int = Field(200, ge=10, le=100_000)
+    """Most values per attribute that get a token of their own; rarer ones become 'other'."""
+    seed: int = Field(0, ge=0)
+    """Seed of demonstrations, initial weights and batches."""
+
+
+class PolicyConfig(Config):
+    """Policy 0: the LLM before any alignment."""
+
+    kind: Literal["bootstrap", "huggingface"] = "bootstrap"
+    """Train the embedded small LLM, or load a causal LM from a hub id or a local folder."""
+    bootstrap: BootstrapConfig = BootstrapConfig()
+    """The embedded small LLM (kind = bootstrap)."""
+    model: str = ""
+    """Hub id ("meta-llama/Llama-3.1-8B-Instruct") or local folder (kind = huggingface)."""
+    revision: str = "main"
+    """Commit, tag or branch of the hub model; pin a commit for a reproducible run."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the weights in generation and training."""
+    quantisation: Literal["none", "int8", "nf4"] = "none"
+    """Load the frozen weights quantised (needs the extra `quant` and a GPU)."""
+    chat_template: Literal["auto", "never"] = "auto"
+    """Wrap prompts in the tokenizer's chat template when it has one."""
+
+    @model_validator(mode="after")
+    def _model_is_named(self) -> "PolicyConfig":
+        if self.kind == "huggingface" and not self.model:
+            raise ValueError("model must name a hub id or folder when kind is huggingface")
+        return self
+
+    def identity(self) -> dict[str, object]:
+        """Only the chosen kind's own settings decide what is computed."""
+        values = super().identity()
+        if self.kind == "bootstrap":
+            return {"kind": "bootstrap", "bootstrap": values["bootstrap"]}
+        del values["bootstrap"]
+        return values
+
+
+class ReasoningsConfig(Config):
+    """What the LLM is asked and how its answers are sampled."""
+
+    template: str = "attributes"
+    """Prompt template: a packaged name (attributes, movies, books, products) or a file's path."""
+    history_items: int = Field(12, ge=1, le=1000)
+    """Most recent items shown in the prompt."""
+    n_samples: int = Field(10, ge=2, le=256)
+    """Samples per user in the reward phase (N in the paper)."""
+    n_fit_samples: int = Field(4, ge=1, le=256)
+    """Samples per user in the fit phase, for fitting the recommender."""
+    n_eval_samples: int = Field(4, ge=1, le=256)
+    """Samples per user in validation and test."""
+    temperature: float = Field(1.0, gt=0, le=5)
+    """Sampling temperature."""
+    top_k: int = Field(0, ge=0, le=100_000)
+    """Sample among the k most probable tokens; 0: all."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Sample among the most probable tokens that hold this share of the probability."""
+    max_new_tokens: int = Field(32, ge=1, le=8192)
+    """Longest reasoning, in tokens."""
+    min_words: int = Field(3, ge=1, le=1000)
+    """Shorter reasonings count as malformed."""
+    seed: int = Field(0, ge=0)
+    """Seed of the sampling streams, one per (user, sample)."""
+
+
+class AlignmentConfig(Config):
+    """DPO with an anchor on the chosen text (TRL, PEFT)."""
+
+    beta: float = Field(0.1, gt=0, le=10)
+    """Strength of the pull to the reference (DPO's beta)."""
+    anchor: float = Field(0.5, ge=0, le=10)
+    """Weight of the chosen text's negative log-likelihood, added to the DPO loss."""
+    method: Literal["lora", "full"] = "lora"
+    """Train a low-rank adapter, or all weights."""
+    lora_rank: int = Field(16, ge=1, le=1024)
+    """Rank of the adapter."""
+    lora_alpha: int = Field(32, ge=1, le=4096)
+    """Scale of the adapter; the update is multiplied by alpha / rank."""
+    learning_rate: float = Field(3e-4, gt=0, le=1)
+    """Peak learning rate of AdamW, warmed up and decayed linearly."""
+    epochs: int = Field(3, ge=1, le=1000)
+    """Most passes over the pairs."""
+    batch_size: int = Field(16, ge=1, le=4096)
+    """Pairs per optimiser step (of which micro_batch_size are in memory at once)."""
+    micro_batch_size: int = Field(16, ge=1, le=4096)
+    """Pairs per forward pass; must divide batch_size."""
+    max_length: int = Field(512, ge=16, le=131_072)
+    """Longest prompt plus completion, in tokens; longer pairs are counted and left out."""
+    held_out: float = Field(0.1, gt=0, lt=0.9)
+    """Share of users whose pairs are held out for early stopping."""
+    evaluations: int = Field(6, ge=1, le=1000)
+    """How often per run the held-out pairs are scored and a checkpoint is written."""
+    patience: int = Field(2, ge=1, le=1000)
+    """Evaluations without a lower held-out loss before training stops."""
+    seed: int = Field(0, ge=0)
+    """Seed of the adapter's weights and of the order of pairs."""
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_a_batch(self) -> "AlignmentConfig":
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError("micro_batch_size must divide batch_size")
+        return self

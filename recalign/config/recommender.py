@@ -1,0 +1,54 @@
+"""The recommender that reads reasonings, the reward it gives, and the pairs made from it."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from recalign.config.base import Config
+
+
+class RecommenderConfig(Config):
+    """Frozen SASRec plus an adapter over the encoded reasoning (after KAR)."""
+
+    encoder: str = "minilm"
+    """Sentence encoder: 'minilm' (packaged), or a hub id or folder of sentence-transformers."""
+    adapter: Literal["gated", "experts"] = "gated"
+    """A gated two-layer adapter, or KAR's mixture of small experts."""
+    hidden: int = Field(64, ge=4, le=4096)
+    """Width of the adapter."""
+    gate: float = Field(0.1, gt=0, le=10)
+    """Initial weight of the knowledge term beside SASRec's score; never zero."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout rate inside the adapter."""
+    learning_rate: float = Field(3e-3, gt=0, le=1)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = Field(0.01, ge=0, le=10)
+    """Weight decay of AdamW."""
+    epochs: int = Field(8, ge=1, le=1000)
+    """Most passes over the fit examples."""
+    batch_size: int = Field(256, ge=1, le=65536)
+    """Fit examples per optimiser step."""
+    held_out: float = Field(0.1, gt=0, lt=0.9)
+    """Share of users held out for early stopping and for the signal guard."""
+    guard: bool = True
+    """Stop the run unless real reasonings beat reasonings shuffled across users."""
+    seed: int = Field(0, ge=0)
+    """Seed of initial weights, batches, dropout and shuffles."""
+
+
+class RewardsConfig(Config):
+    """What makes one reasoning better than another."""
+
+    reward: Literal["ndcg_full", "ndcg_at_k", "log_prob"] = "ndcg_full"
+    """NDCG over the whole ranking, NDCG@k, or the mean log-probability of the targets."""
+    k: int = Field(10, ge=1, le=1000)
+    """Cut-off of ndcg_at_k."""
+
+
+class PairsConfig(Config):
+    """Best against worst of a user's samples."""
+
+    min_margin: float = Field(0.0, ge=0)
+    """Smallest difference of rewards that makes a pair; ties never do."""
+    max_pairs: int = Field(0, ge=0)
+    """Keep only the pairs with the largest margins; 0: all."""

@@ -1,0 +1,22 @@
+"""Where and how a run computes: never part of any fingerprint."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from recalign.config.base import Config
+
+
+class Runtime(Config):
+    """Place, device and sizes that do not change what is computed."""
+
+    root: str = "artifacts"
+    """Folder of all artifacts."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models run; auto takes a GPU when there is one."""
+    generation_rows: int = Field(2048, ge=1, le=1_000_000)
+    """Samples decoded at once."""
+    shard_users: int = Field(256, ge=1, le=1_000_000)
+    """Users per shard of generation: what a killed run loses at most."""
+    threads: int = Field(0, ge=0, le=1024)
+    """Threads per process for torch; 0: as many as cores."""

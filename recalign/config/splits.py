@@ -1,0 +1,47 @@
+"""The windows of time that keep prompts, fits, rewards and tests apart."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from recalign.config.base import Config
+
+
+class SplitsConfig(Config):
+    """Per user, in order of time: history | fit | reward | valid | test."""
+
+    protocol: Literal["per_user", "temporal"] = "per_user"
+    """Cut each user's own sequence by counts, or all users at the same moments in time."""
+    fit: int = Field(6, ge=0, le=1000)
+    """Items per user the recommender is fitted on (per_user)."""
+    reward: int = Field(8, ge=0, le=1000)
+    """Items per user the reward is measured on (per_user)."""
+    valid: int = Field(4, ge=1, le=1000)
+    """Items per user for validation (per_user)."""
+    test: int = Field(6, ge=1, le=1000)
+    """Items per user for the test (per_user)."""
+    fit_share: float = Field(0.1, ge=0, lt=1)
+    """Share of all interactions in the fit window (temporal)."""
+    reward_share: float = Field(0.1, ge=0, lt=1)
+    """Share of all interactions in the reward window (temporal)."""
+    valid_share: float = Field(0.05, gt=0, lt=1)
+    """Share of all interactions in the validation window (temporal)."""
+    test_share: float = Field(0.05, gt=0, lt=1)
+    """Share of all interactions in the test window (temporal)."""
+    min_history: int = Field(5, ge=1, le=1000)
+    """Users with a shorter history only serve to train the oracle, and are counted."""
+    n_negatives: int = Field(99, ge=1, le=1000)
+    """Length of the fixed lists of items a user never took, for list-wise metrics."""
+    popularity_alpha: float = Field(0.75, ge=0, le=2)
+    """Exponent of popularity in the popularity-drawn lists."""
+    seed: int = Field(0, ge=0)
+    """Seed of the drawn lists."""
+
+    @model_validator(mode="after")
+    def _history_is_left(self) -> "SplitsConfig":
+        shares = self.fit_share + self.reward_share + self.valid_share + self.test_share
+        if shares >= 0.9:
+            raise ValueError(
+                "fit_share + reward_share + valid_share + test_share must leave 10 % of history"
+            )
+        return self

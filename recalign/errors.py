@@ -1,0 +1,17 @@
+"""Errors a user can mend: the command line prints them in one line, without a traceback."""
+
+
+class UserError(Exception):
+    """Bad input, configuration or state; the message says where and what to do."""
+
+
+class BadInputError(UserError):
+    """A source file is wrong; the message names the file, the row and the field."""
+
+
+class LeakageError(UserError):
+    """A prompt or a model fit saw something from at or after its cut-off."""
+
+
+class NoSignalError(UserError):
+    """A reward or an oracle that would be noise; the message carries the figures."""

@@ -1,0 +1,58 @@
+"""Every user's items in order of time, in one flat array (CSR): no Python list per user."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Chronological item sequences of all users.
+
+    `items[offsets[u]:offsets[u + 1]]` are the item indices (1..n_items; 0 is padding) of user
+    `u` (0..n_users-1); a *position* counts from 0 inside one user's sequence.
+    """
+
+    offsets: np.ndarray
+    items: np.ndarray
+    n_items: int
+
+    @classmethod
+    def of(cls, interactions: pl.DataFrame, n_items: int) -> "Sequences":
+        """Build from the `interactions` table (sorted by user_index, position)."""
+        users = interactions["user_index"].to_numpy()
+        n_users = int(users.max()) + 1 if len(users) else 0
+        offsets = np.zeros(n_users + 1, dtype=np.int64)
+        np.cumsum(np.bincount(users, minlength=n_users), out=offsets[1:])
+        return cls(offsets, interactions["item_index"].to_numpy().astype(np.int64), n_items)
+
+    @property
+    def n_users(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of interactions of each user, int64 [n_users]."""
+        return np.diff(self.offsets)
+
+    def slice(self, user: int, start: int, stop: int) -> np.ndarray:
+        """Items of `user` at positions start..stop-1 (clipped to the sequence)."""
+        first = self.offsets[user]
+        last = self.offsets[user + 1]
+        return self.items[min(first + max(start, 0), last) : min(first + max(stop, 0), last)]
+
+    def until(self, users: np.ndarray, stops: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray]:
+        """The last `max_length` items before position `stops[b]` of each of `users`.
+
+        Returns right-padded int64 [B, L] (L = the longest actually needed, at least 1) and
+        lengths int64 [B].
+        """
+        stops = np.minimum(stops, self.lengths[users])
+        lengths = np.minimum(stops, max_length)
+        width = max(1, int(lengths.max(initial=0)))
+        columns = np.arange(width)
+        rows = (self.offsets[users] + stops - lengths)[:, None] + columns
+        inside = columns < lengths[:, None]
+        padded = np.where(inside, self.items[np.where(inside, rows, 0)], 0)
+        return padded, lengths
