@@ -1,0 +1,95 @@
+"""Exact ranks of target items in a full catalogue, and the head of the list, in bounded memory."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = 1 << 20  # scores held twice at a time; more only falls out of the cache
+
+
+@torch.no_grad()
+def target_ranks(scores: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
+    """Rank of each target among all items its user may be shown, counted from 1.
+
+    scores [B, I+1], any real dtype; targets [B, T] item indices, 0 is padding; seen [B, L] item
+    indices that are never shown, 0 is padding. Returns int64 [B, T], 0 at padding.
+
+    A seen item is left out of the ranking unless it is a target of its row; column 0 never ranks.
+    Ties count against the target: rank = 1 + (others scored at least as high). Targets of one row
+    that tie with each other take successive ranks in their order, so that no two share a rank. A
+    target repeated within a row counts once, at its first place; its copies get 0, so count
+    targets as `(ranks > 0).sum(1)` where repeats may occur.
+
+    ValueError: a score is NaN, or the shapes do not fit.
+    """
+    if not (scores.ndim == targets.ndim == seen.ndim == 2):
+        raise ValueError("scores, targets and seen must have two dimensions")
+    if not (len(scores) == len(targets) == len(seen)):
+        raise ValueError(f"rows differ: {len(scores)}, {len(targets)} and {len(seen)}")
+    if not scores.is_floating_point() or scores.shape[1] > 1 << 24:
+        scores = scores.double()
+    ranks = torch.zeros_like(targets, dtype=torch.int64)
+    for rows in row_chunks(len(scores), max(scores.shape[1], targets.shape[1] ** 2)):
+        ranks[rows] = _ranks_of_rows(scores[rows], targets[rows].long(), seen[rows].long())
+    return ranks
+
+
+def _ranks_of_rows(scores: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
+    """`target_ranks` of a few rows: NaN marks what never ranks, as NaN >= x is false."""
+    _refuse_nan(scores)
+    targets = _first_places(targets)
+    own = scores.gather(1, targets)
+    shown = scores.scatter(1, seen, torch.nan)
+    shown.scatter_(1, targets, own)
+    shown[:, 0] = torch.nan
+    # Comparing into a buffer of the scores' type and adding it up is eight times as fast as
+    # adding up booleans; a float32 sum of ones is exact up to 2**24 items.
+    above = torch.empty_like(shown, dtype=torch.promote_types(scores.dtype, torch.float32))
+    ranks = torch.empty_like(targets)
+    for place in range(targets.shape[1]):
+        torch.ge(shown, own[:, place : place + 1], out=above)
+        ranks[:, place] = above.sum(1).long()
+    # Every target counted itself and all tied targets: take off those that come after it.
+    tied = (own[:, :, None] == own[:, None, :]) & (targets[:, None, :] > 0)
+    ranks -= tied.triu(diagonal=1).sum(2)
+    return ranks * (targets > 0)
+
+
+def _refuse_nan(scores: Tensor) -> None:
+    """ValueError that names the first row with a NaN."""
+    # One pass that adds is far cheaper than isnan; infinities of both signs need the second look.
+    ranked = scores[:, 1:]
+    if ranked.sum().isnan() and ranked.isnan().any():
+        row = int(ranked.isnan().any(1).nonzero()[0])
+        raise ValueError(f"a score is NaN (row {row} of its chunk): the model diverged")
+
+
+def _first_places(targets: Tensor) -> Tensor:
+    """Targets with the later copies of an item in the same row set to 0."""
+    copies = (targets[:, :, None] == targets[:, None, :]).tril(diagonal=-1).any(2)
+    return targets.masked_fill(copies, 0)
+
+
+@torch.no_grad()
+def top_items(scores: Tensor, seen: Tensor, k: int) -> Tensor:
+    """The k best unseen items of each row, best first: int64 [B, k], 0 where none is left.
+
+    scores [B, I+1], seen [B, L] (0 padded). ValueError: a score is NaN.
+    """
+    k = min(k, scores.shape[1] - 1)
+    best = torch.zeros(len(scores), k, dtype=torch.int64, device=scores.device)
+    for rows in row_chunks(len(scores), scores.shape[1]):
+        _refuse_nan(scores[rows])
+        shown = scores[rows].scatter(1, seen[rows].long(), -torch.inf)
+        shown[:, 0] = -torch.inf
+        values, items = shown.topk(k, dim=1)
+        best[rows] = items.masked_fill(values == -torch.inf, 0)
+    return best
+
+
+def row_chunks(n_rows: int, width: int) -> Iterator[slice]:
+    """Slices of rows that together hold at most CHUNK_ELEMENTS elements (at least one row)."""
+    step = max(1, CHUNK_ELEMENTS // max(1, width))
+    for start in range(0, n_rows, step):
+        yield slice(start, min(start + step, n_rows))
