@@ -10,7 +10,14 @@ from recalign.config.interactions import (
     SyntheticWorld,
 )
 from recalign.config.oracle import OracleConfig
-from recalign.config.policy import AlignmentConfig, BootstrapConfig, PolicyConfig, ReasoningsConfig
+from recalign.config.policy import (
+    AlignmentConfig,
+    BootstrapConfig,
+    PhaseConfig,
+    PolicyConfig,
+    ReasoningsConfig,
+    SamplingConfig,
+)
 from recalign.config.recommender import PairsConfig, RecommenderConfig, RewardsConfig
 from recalign.config.runtime import Runtime
 from recalign.config.splits import SplitsConfig
@@ -18,6 +25,6 @@ from recalign.config.splits import SplitsConfig
 __all__ = [
     "AlignmentConfig", "AmazonSource", "BootstrapConfig", "Config", "DPO4RecConfig",
     "EvaluationConfig", "FilesSource", "InteractionsConfig", "OracleConfig", "PairsConfig",
-    "PolicyConfig", "ReasoningsConfig", "RecommenderConfig", "ReportConfig", "RewardsConfig",
-    "RoundsConfig", "Runtime", "SplitsConfig", "SyntheticWorld",
+    "PhaseConfig", "PolicyConfig", "ReasoningsConfig", "RecommenderConfig", "ReportConfig", "RewardsConfig",
+    "RoundsConfig", "Runtime", "SamplingConfig", "SplitsConfig", "SyntheticWorld",
 ]  # fmt: skip

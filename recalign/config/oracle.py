@@ -22,6 +22,8 @@ class OracleConfig(Config):
     """Dropout rate in the transformer."""
     item_text: bool = True
     """Add a learned projection of each item's text embedding to its vector."""
+    encoder: str = "minilm"
+    """Sentence encoder of the item texts: 'minilm' (packaged), or a hub id or folder."""
     loss: Literal["full", "sampled", "gbce", "bce"] = "full"
     """Softmax over the whole catalogue, over shared sampled negatives, gBCE, or BCE."""
     n_negatives: int = Field(256, ge=1, le=100_000)

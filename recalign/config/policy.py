@@ -26,6 +26,10 @@ class BootstrapConfig(Config):
     """Peak learning rate of AdamW, warmed up and decayed."""
     max_values: int = Field(200, ge=10, le=100_000)
     """Most values per attribute that get a token of their own; rarer ones become 'other'."""
+    template: str = "attributes"
+    """Prompt template the demonstrations are written with: a packaged name or a file's path."""
+    history_items: int = Field(12, ge=1, le=1000)
+    """Most recent items shown in a demonstration's prompt."""
     seed: int = Field(0, ge=0)
     """Seed of demonstrations, initial weights and batches."""
 
@@ -63,19 +67,13 @@ class PolicyConfig(Config):
         return values
 
 
-class ReasoningsConfig(Config):
-    """What the LLM is asked and how its answers are sampled."""
+class SamplingConfig(Config):
+    """What the LLM is asked and how it answers."""
 
     template: str = "attributes"
     """Prompt template: a packaged name (attributes, movies, books, products) or a file's path."""
     history_items: int = Field(12, ge=1, le=1000)
     """Most recent items shown in the prompt."""
-    n_samples: int = Field(10, ge=2, le=256)
-    """Samples per user in the reward phase (N in the paper)."""
-    n_fit_samples: int = Field(4, ge=1, le=256)
-    """Samples per user in the fit phase, for fitting the recommender."""
-    n_eval_samples: int = Field(4, ge=1, le=256)
-    """Samples per user in validation and test."""
     temperature: float = Field(1.0, gt=0, le=5)
     """Sampling temperature."""
     top_k: int = Field(0, ge=0, le=100_000)
@@ -88,6 +86,33 @@ class ReasoningsConfig(Config):
     """Shorter reasonings count as malformed."""
     seed: int = Field(0, ge=0)
     """Seed of the sampling streams, one per (user, sample)."""
+
+
+class PhaseConfig(SamplingConfig):
+    """Reasonings of one phase: its prompts end before the phase's first target."""
+
+    phase: Literal["fit", "reward", "valid", "test"]
+    """Whose targets the reasonings will be judged on."""
+    n_samples: int = Field(ge=1, le=256)
+    """Samples per user, beside the greedy one."""
+
+
+class ReasoningsConfig(SamplingConfig):
+    """Prompts, sampling, and how many samples each phase needs."""
+
+    n_samples: int = Field(10, ge=2, le=256)
+    """Samples per user in the reward phase (N in the paper)."""
+    n_fit_samples: int = Field(4, ge=1, le=256)
+    """Samples per user in the fit phase, for fitting the recommender."""
+    n_eval_samples: int = Field(4, ge=1, le=256)
+    """Samples per user in validation and test."""
+
+    def for_phase(self, phase: Literal["fit", "reward", "valid", "test"]) -> PhaseConfig:
+        """The settings of one phase: changing another phase's count does not touch it."""
+        counts = {"fit": self.n_fit_samples, "reward": self.n_samples}
+        shared = {name: getattr(self, name) for name in SamplingConfig.model_fields}
+        n_samples = counts.get(phase, self.n_eval_samples)
+        return PhaseConfig(**shared, phase=phase, n_samples=n_samples)
 
 
 class AlignmentConfig(Config):

@@ -1,0 +1,52 @@
+"""File digests, remembered by (size, mtime, inode) as git's index does."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+Stamp = list[int]  # size, mtime in ns, inode
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(path: Path) -> Stamp:
+    """What changes when a file is written again: size, modification time, inode."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+class DigestMemory:
+    """Digests of raw files that are hashed again only when the file changed."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        try:
+            self._known: dict[str, tuple[Stamp, str]] = json.loads(path.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            self._known = {}  # a memory that is lost costs one more hashing, nothing else
+
+    def digest(self, path: Path) -> str:
+        """sha256 of `path`."""
+        key, now = str(path.resolve()), stamp(path)
+        known = self._known.get(key)
+        if known is None or known[0] != now:
+            known = (now, file_digest(path))
+            self._known[key] = known
+            write_atomically(self._path, json.dumps(self._known))
+        return known[1]

@@ -1,0 +1,225 @@
+"""The artifact root: find, check, draft, commit and delete artifact folders."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from recalign.artifacts.digests import DigestMemory, file_digest, stamp, write_atomically
+from recalign.artifacts.fingerprint import fingerprint
+from recalign.artifacts.manifest import Manifest, OutputFile, Reference
+from recalign.artifacts.provenance import git_commit, package_versions, peak_memory_mb
+from recalign.errors import UserError
+
+MANIFEST = "manifest.json"
+STAMPS = ".stamps.json"  # size, mtime and inode of each file when it was last hashed
+WORK = "work"  # checkpoints and shards of a draft; never part of the artifact
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete artifact, opened for reading."""
+
+    folder: Path
+    manifest: Manifest
+
+    def path(self, name: str) -> Path:
+        """The path of one of the artifact's files or folders."""
+        return self.folder / name
+
+    @property
+    def reference(self) -> Reference:
+        return self.manifest.reference
+
+
+@dataclass
+class Draft:
+    """A stage's output in the making; a killed run finds it again by fingerprint."""
+
+    folder: Path
+    manifest: Manifest
+    _started: float = field(default_factory=time.monotonic)
+    _started_cpu: float = field(default_factory=time.process_time)
+
+    def path(self, name: str) -> Path:
+        """Where the stage writes the output `name`."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @property
+    def work(self) -> Path:
+        """Where the stage keeps checkpoints and shards; survives a kill, gone at commit."""
+        path = self.folder / WORK
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def count(self, rows: int, dropped: dict[str, int] | None = None) -> None:
+        """Tell how many rows the artifact holds and how many were left out, by reason."""
+        self.manifest.rows = rows
+        self.manifest.dropped = {k: int(v) for k, v in (dropped or {}).items() if v}
+
+    def tell(self, figures: dict[str, Any]) -> None:
+        """Add figures to the manifest."""
+        self.manifest.figures |= figures
+
+
+class Store:
+    """All artifacts under one root folder."""
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"runtime.root: cannot create {self.root}: {error.strerror}") from error
+
+    @property
+    def digests(self) -> DigestMemory:
+        """Remembered digests of raw files."""
+        return DigestMemory(self.root / ".digests.json")
+
+    def folder(self, stage: str, key: str) -> Path:
+        return self.root / stage / key
+
+    def lock(self, stage: str, key: str) -> FileLock:
+        """An exclusive lock on one artifact; the kernel drops it when its process dies."""
+        folder = self.root / ".locks"
+        folder.mkdir(exist_ok=True)
+        return FileLock(folder / f"{stage}-{key}.lock")
+
+    def manifest(self, stage: str, key: str) -> Manifest | None:
+        """The manifest of an artifact, or None when there is none or it cannot be read."""
+        try:
+            return Manifest.model_validate_json((self.folder(stage, key) / MANIFEST).read_bytes())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """The artifact, if it is complete and undamaged.
+
+        A file whose size, time or inode changed since it was last hashed is hashed again.
+        """
+        manifest = self.manifest(stage, key)
+        if manifest is None:
+            return None
+        folder = self.folder(stage, key)
+        return Artifact(folder, manifest) if not self.damage(folder, manifest) else None
+
+    def open(self, reference: Reference) -> Artifact:
+        """The artifact behind a reference; UserError when it is missing or damaged."""
+        artifact = self.find(reference.stage, reference.fingerprint)
+        if artifact is None:
+            raise UserError(f"{reference.name} is missing or damaged: run again to recompute it")
+        return artifact
+
+    def damage(self, folder: Path, manifest: Manifest, *, rehash: bool = False) -> list[str]:
+        """What is wrong with an artifact's files; `rehash` reads every byte again."""
+        try:
+            stamps = json.loads((folder / STAMPS).read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            stamps = {}
+        wrong, renewed = [], False
+        for name, output in manifest.outputs.items():
+            path = folder / name
+            if not path.is_file():
+                wrong.append(f"{name} is missing")
+            elif path.stat().st_size != output.size:
+                wrong.append(f"{name} has {path.stat().st_size} bytes, not {output.size}")
+            elif rehash or stamps.get(name) != stamp(path):
+                if file_digest(path) != output.sha256:
+                    wrong.append(f"{name} has other content than it was written with")
+                stamps[name], renewed = stamp(path), True
+        if renewed and not wrong and os.access(folder, os.W_OK):
+            write_atomically(folder / STAMPS, json.dumps(stamps))
+        return wrong
+
+    def draft(
+        self,
+        stage: str,
+        version: int,
+        config: dict[str, Any],
+        inputs: dict[str, Reference],
+        files: dict[str, str],
+    ) -> Draft:
+        """Open (or find again) the draft of an artifact; outputs of a killed run are removed."""
+        upstream = {name: reference.fingerprint for name, reference in inputs.items()}
+        key = fingerprint(stage, version, config, upstream, files)
+        folder = self.root / stage / f".draft-{key}"
+        started_from = {name: reference.digest for name, reference in inputs.items()}
+        self._empty_except_work(folder, started_from)
+        manifest = Manifest(
+            stage=stage, version=version, fingerprint=key, config=config, inputs=inputs,
+            files=files, created=datetime.now(UTC), git_commit=git_commit(),
+            packages=package_versions(),
+        )  # fmt: skip
+        return Draft(folder, manifest)
+
+    def _empty_except_work(self, folder: Path, started_from: dict[str, str]) -> None:
+        """Keep checkpoints only if they were made from the same content of every input."""
+        note = folder / WORK / ".inputs.json"
+        try:
+            same = json.loads(note.read_text()) == started_from
+        except (FileNotFoundError, json.JSONDecodeError):
+            same = False
+        if folder.exists():
+            for path in folder.iterdir():
+                if not (same and path.name == WORK):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, json.dumps(started_from))
+
+    def commit(self, draft: Draft) -> Artifact:
+        """Make the draft an artifact: hash, sync, write the manifest last, rename once."""
+        shutil.rmtree(draft.folder / WORK, ignore_errors=True)
+        manifest, stamps = draft.manifest, {}
+        for path in sorted(p for p in draft.folder.rglob("*") if p.is_file()):
+            name = path.relative_to(draft.folder).as_posix()
+            _sync(path)
+            manifest.outputs[name] = OutputFile(size=path.stat().st_size, sha256=file_digest(path))
+            stamps[name] = stamp(path)
+        content = json.dumps({name: file.sha256 for name, file in manifest.outputs.items()})
+        manifest.digest = hashlib.sha256(content.encode()).hexdigest()[:32]
+        manifest.seconds = round(time.monotonic() - draft._started, 3)
+        manifest.cpu_seconds = round(time.process_time() - draft._started_cpu, 3)
+        manifest.peak_memory_mb = round(peak_memory_mb(), 1)
+        write_atomically(draft.folder / STAMPS, json.dumps(stamps))
+        write_atomically(draft.folder / MANIFEST, manifest.model_dump_json(indent=1))
+        final = self.folder(manifest.stage, manifest.fingerprint)
+        self.discard(manifest.stage, manifest.fingerprint)
+        draft.folder.rename(final)
+        _sync(final.parent)
+        return Artifact(final, manifest)
+
+    def discard(self, stage: str, key: str) -> None:
+        """Delete an artifact: out of sight in one rename, then its files."""
+        folder = self.folder(stage, key)
+        if folder.exists():
+            trash = folder.with_name(f".trash-{key}-{os.getpid()}")
+            folder.rename(trash)
+            shutil.rmtree(trash)
+
+    def manifests(self, stage: str | None = None) -> Iterator[Manifest]:
+        """Manifests of all complete artifacts, oldest first."""
+        pattern = f"{stage or '[!.]*'}/[!.]*/{MANIFEST}"
+        found = [
+            self.manifest(p.parent.parent.name, p.parent.name) for p in self.root.glob(pattern)
+        ]
+        yield from sorted((m for m in found if m), key=lambda m: (m.created, m.fingerprint))
+
+
+def _sync(path: Path) -> None:
+    """Make sure a file or folder is on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

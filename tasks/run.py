@@ -1,0 +1,132 @@
+"""One walk through a flow's stages: computing them, or only telling what would be computed."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from recalign.artifacts.manifest import Reference, differences
+from recalign.artifacts.store import Artifact, Store
+from recalign.config import Config, Runtime
+from recalign.errors import UserError
+from tasks.cache import find_current
+from tasks.stage import Stage
+
+FORCED = "forced"
+
+
+class StoppedAfter(Exception):
+    """Raised inside a flow once the stage that the user named is done."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happens to one stage of a run, and why."""
+
+    label: str
+    reference: Reference
+    action: Literal["reuse", "compute", "depends"]
+    reason: str
+
+
+@dataclass
+class Run:
+    """Calls stages in order; flows are written against this one object.
+
+    `force` names stages that are computed anew, `stop_after` the last one wanted, `plan_only`
+    walks without computing: references are known by fingerprint before their content exists.
+    """
+
+    runtime: Runtime
+    force: frozenset[str] = frozenset()
+    stop_after: str = ""
+    plan_only: bool = False
+    steps: list[Step] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store = Store(self.runtime.root)
+
+    def __call__(
+        self,
+        stage: Stage,
+        config: Config,
+        *,
+        label: str = "",
+        files: dict[str, list[Path]] | None = None,
+        **inputs: Reference,
+    ) -> Reference:
+        """The artifact of `stage` for this config and these inputs, reused or computed."""
+        files = files or {}
+        digests = {
+            f"{role}/{path.name}": self.store.digests.digest(path)
+            for role, paths in files.items()
+            for path in paths
+        }
+        step = self._step(stage, config, inputs, digests, label or stage.name)
+        self.steps.append(step)
+        reference = step.reference
+        if not self.plan_only:
+            forced = step.reason == FORCED
+            task = stage.task.with_options(
+                task_run_name=step.label,
+                result_storage=self.store.root.resolve(),
+                refresh_cache=forced,
+            )
+            reference = task(config, inputs, files, digests, self.runtime, forced)
+        if self.stop_after in (stage.name, step.label):
+            raise StoppedAfter(step.label)
+        return reference
+
+    def open(self, reference: Reference) -> Artifact | None:
+        """The artifact behind a reference, or None while it is only planned."""
+        if self.plan_only:
+            return self.store.find(reference.stage, reference.fingerprint)
+        return self.store.open(reference)
+
+    def _step(
+        self,
+        stage: Stage,
+        config: Config,
+        inputs: dict[str, Reference],
+        digests: dict[str, str],
+        label: str,
+    ) -> Step:
+        key = stage.fingerprint(config, inputs, digests)
+        planned = Reference(stage=stage.name, fingerprint=key)
+        if stage.name in self.force or label in self.force:
+            return Step(label, planned, "compute", FORCED)
+        found = self.store.find(stage.name, key)
+        unknown = [name for name, reference in inputs.items() if not reference.digest]
+        if found and not unknown:
+            if find_current(self.store, stage.name, key, inputs):
+                return Step(label, found.reference, "reuse", "")
+            return Step(label, planned, "compute", "an input's content changed")
+        if found:
+            reason = f"unless {' and '.join(unknown)} comes out the same"
+            return Step(label, planned, "depends", reason)
+        if self.store.manifest(stage.name, key):
+            return Step(label, planned, "compute", "its files are missing or damaged")
+        return Step(label, planned, "compute", self._why_new(stage, config, inputs, digests))
+
+    def _why_new(
+        self, stage: Stage, config: Config, inputs: dict[str, Reference], digests: dict[str, str]
+    ) -> str:
+        """The fields in which the nearest earlier artifact of this stage differs."""
+        wanted = {
+            "version": stage.version,
+            "config": config.identity(),
+            "inputs": {name: reference.fingerprint for name, reference in inputs.items()},
+            "files": digests,
+        }
+        earlier = [differences(m, wanted) for m in self.store.manifests(stage.name)]
+        if not earlier:
+            return "never computed"
+        nearest = min(earlier, key=len)
+        shown = "; ".join(nearest[:3])
+        return shown + (f"; and {len(nearest) - 3} more" if len(nearest) > 3 else "")
+
+
+def check_stage_names(names: list[str], known: list[str], option: str) -> None:
+    """UserError for a stage name that the flow does not have."""
+    for name in names:
+        if name and name not in known:
+            raise UserError(f"{option}: no stage {name!r}; there are {', '.join(known)}")

@@ -1,0 +1,103 @@
+"""A stage: one noun, one version, one function, wrapped as a cached Prefect task."""
+
+import inspect
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import prefect
+from filelock import Timeout
+
+from recalign.artifacts.fingerprint import fingerprint
+from recalign.artifacts.manifest import Reference
+from recalign.artifacts.store import Artifact, Draft, Store
+from recalign.config import Config, Runtime
+from recalign.errors import UserError
+from tasks.cache import ArtifactCache, find_current
+
+log = logging.getLogger(__name__)
+
+
+class Stage:
+    """A function `body(draft, config, runtime, **artifacts)` that fills a draft, made a cached task.
+
+    `version` is raised by hand when the stage's output means something new. Files that the body
+    reads beside artifacts arrive as `files`: their digests belong to the fingerprint.
+    """
+
+    def __init__(self, name: str, version: int, body: Callable[..., None]):
+        self.name = name
+        self.version = version
+        self.body = body
+        self.doc = inspect.getdoc(body) or ""
+        self.task = prefect.Task(
+            fn=self.compute,
+            name=name,
+            description=self.doc,
+            version=str(version),
+            cache_policy=ArtifactCache(),
+            persist_result=True,
+            result_serializer="json",
+            cache_result_in_memory=False,
+        )
+
+    def fingerprint(
+        self, config: Config, inputs: dict[str, Reference], digests: dict[str, str]
+    ) -> str:
+        """The fingerprint of this stage's output for these settings and inputs."""
+        upstream = {name: reference.fingerprint for name, reference in inputs.items()}
+        return fingerprint(self.name, self.version, config.identity(), upstream, digests)
+
+    def compute(
+        self,
+        config: Config,
+        inputs: dict[str, Reference],
+        files: dict[str, list[Path]],
+        digests: dict[str, str],
+        runtime: Runtime,
+        force: bool,
+    ) -> Reference:
+        """Compute the artifact, once among all processes that want it; resume a killed draft."""
+        store = Store(runtime.root)
+        key = self.fingerprint(config, inputs, digests)
+        lock = store.lock(self.name, key)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("%s is being computed by another run: waiting for it", self.name)
+            lock.acquire()
+            force = False  # what the other run has just made is as fresh as it gets
+        try:
+            current = find_current(store, self.name, key, inputs)
+            if current is not None and not force:
+                return current.reference
+            draft = store.draft(self.name, self.version, config.identity(), inputs, digests)
+            self._fill(draft, config, runtime, {k: store.open(r) for k, r in inputs.items()}, files)
+            return store.commit(draft).reference
+        finally:
+            lock.release()
+
+    def _fill(
+        self,
+        draft: Draft,
+        config: Config,
+        runtime: Runtime,
+        artifacts: dict[str, Artifact],
+        files: dict[str, list[Path]],
+    ) -> None:
+        extra: dict[str, Any] = {"files": files} if files else {}
+        try:
+            self.body(draft, config, runtime, **artifacts, **extra)
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise UserError(
+                f"{self.name}: {error.strerror} ({error.filename or draft.folder}); "
+                "what is finished is kept, run again to continue"
+            ) from error
+
+
+def stage(version: int) -> Callable[[Callable[..., None]], Stage]:
+    """Make the decorated function a stage that bears its name."""
+    return lambda body: Stage(body.__name__, version, body)
