@@ -1,5 +1,6 @@
 """The columns of every table, checked whenever a stage reads or writes one."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -78,7 +79,7 @@ PAIRS = {
     "margin": pl.Float64,  # chosen_reward - rejected_reward, always above 0
 }
 
-Schema = dict[str, pl.DataType | type[pl.DataType]]
+Schema = Mapping[str, pl.DataType | type[pl.DataType]]
 
 
 def check_table(table: pl.DataFrame, schema: Schema, name: str) -> pl.DataFrame:

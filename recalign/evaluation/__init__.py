@@ -1,0 +1,1 @@
+"""What a policy is worth: metrics per user, paired intervals, and the quality of its texts."""

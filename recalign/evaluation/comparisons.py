@@ -1,0 +1,39 @@
+"""The rows of DPO4Rec's result table: each comparison that the method's claim has to survive."""
+
+from recalign.evaluation.rows import Row
+
+POPULARITY, NO_REASONING = "Popularity", "SASRec, no reasoning"
+
+
+def dpo4rec_rows(templates: list[str], refitted: bool = True) -> list[Row]:
+    """Rows from the weakest baseline to the aligned policy, in the order of the table.
+
+    Popularity, templates and the base policy are compared with SASRec alone (what does a
+    reasoning add?); shuffled reasonings with the base policy's own (does it matter whose they
+    are?); the aligned policy with the base policy under the same decoding and recommender. The
+    frozen recommender was fitted on the base policy's reasonings; the refitted one, if any, on
+    the aligned policy's.
+    """
+    rows = [
+        Row(POPULARITY, "none", "none", "popularity", NO_REASONING),
+        Row(NO_REASONING, "none", "none", "sasrec"),
+        *(Row(f"Template {name}", name, "none", "frozen", NO_REASONING) for name in templates),
+        Row(
+            "Base reasonings shuffled across users",
+            "shuffled", "sampled", "frozen", policy_label("base", "sampled", "frozen"),
+        ),
+    ]  # fmt: skip
+    for recommender in ("frozen", "refitted") if refitted else ("frozen",):
+        for policy in ("base", "aligned"):
+            for decoding in ("greedy", "sampled"):
+                label = policy_label(policy, decoding, recommender)
+                base = policy_label("base", decoding, recommender)
+                row_base = NO_REASONING if policy == "base" else base
+                rows.append(Row(label, policy, decoding, recommender, row_base))
+    return rows
+
+
+def policy_label(policy: str, decoding: str, recommender: str) -> str:
+    """The label of a policy's row, such as "Aligned, greedy, refitted recommender"."""
+    refitted = ", refitted recommender" if recommender == "refitted" else ""
+    return f"{policy.capitalize()} policy, {decoding}{refitted}"

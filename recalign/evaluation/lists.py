@@ -1,0 +1,61 @@
+"""Metrics over short fixed candidate lists: a few held-out items among drawn negatives (KAR)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recalign.metrics import metric_table
+from recalign.ranking import target_ranks
+
+
+@dataclass(frozen=True)
+class CandidateLists:
+    """items [U, C], 0 padded, of which the first n_targets [U] are the user's held-out items."""
+
+    items: Tensor
+    n_targets: Tensor
+
+    def of(self, where: slice, n_samples: int) -> "CandidateLists":
+        """The lists of some users, each repeated for the user's samples."""
+        return CandidateLists(
+            self.items[where].repeat_interleave(n_samples, 0),
+            self.n_targets[where].repeat_interleave(n_samples, 0),
+        )
+
+
+def candidate_lists(
+    targets: Tensor, negatives: Tensor, list_targets: int, list_length: int
+) -> CandidateLists:
+    """The first `list_targets` targets, filled up to `list_length` with the first negatives.
+
+    targets [U, T] in order of time and negatives [U, N], both 0 padded at their end. A user with
+    fewer targets gets more negatives; a list is shorter only where the negatives run out.
+    ValueError: a drawn negative is one of the user's targets.
+    """
+    kept, negatives = targets[:, :list_targets], negatives[:, :list_length]
+    if (negatives[:, :, None] == kept[:, None, :]).logical_and(kept[:, None, :] > 0).any():
+        raise ValueError("a negative of a candidate list is a target of its user")
+    joined = torch.cat([kept, negatives], 1)
+    # A stable sort on "is padding" moves the padding between targets and negatives to the end.
+    order = (joined == 0).to(torch.int8).argsort(dim=1, stable=True)
+    return CandidateLists(joined.gather(1, order)[:, :list_length], (kept > 0).sum(1))
+
+
+def list_metrics(
+    scores: Tensor, lists: CandidateLists, cutoffs: list[int]
+) -> dict[str, np.ndarray]:
+    """Metrics named "list NDCG@10" over `lists` [B, C], from full scores [B, I+1].
+
+    Cut-offs as long as the list are left out: every list would be a hit. Ties count against the
+    targets, as in the full catalogue.
+    """
+    length, most = lists.items.shape[1], int(lists.n_targets.max())
+    own = torch.nn.functional.pad(scores.gather(1, lists.items), (1, 0))
+    places = torch.arange(1, length + 1, device=scores.device)
+    is_target = places[:most] <= lists.n_targets[:, None]
+    is_padding = lists.items == 0
+    ranks = target_ranks(own, places[:most] * is_target, places * is_padding).cpu()
+    table = metric_table(ranks, lists.n_targets.cpu(), [k for k in cutoffs if k < length])
+    return {f"list {name}": values for name, values in table.items()}

@@ -1,0 +1,81 @@
+"""The result table: every row and metric with its interval and its difference to a base row."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from recalign.evaluation.intervals import TAILS, pooled_means
+from recalign.evaluation.rows import Row
+
+RESULTS = {
+    "row": pl.String,
+    "policy": pl.String,
+    "decoding": pl.String,
+    "recommender": pl.String,
+    "metric": pl.String,  # "NDCG@10" over the catalogue, "list NDCG@10" over candidate lists
+    "mean": pl.Float64,
+    "low": pl.Float64,  # 95 % interval of the mean
+    "high": pl.Float64,
+    "base": pl.String,  # row it is compared with; null: none, and the columns below are null
+    "difference": pl.Float64,  # mean minus the base row's mean, paired by user
+    "difference_low": pl.Float64,
+    "difference_high": pl.Float64,
+    "relative": pl.Float64,  # difference / the base row's mean; null where that is 0
+    "n_users": pl.Int64,
+}
+
+
+def summary_table(
+    rows: list[Row], per_user: pl.DataFrame, n_resamples: int, seed: int
+) -> pl.DataFrame:
+    """RESULTS of one evaluation; per_user holds row, user_index and one column per metric."""
+    return pooled_table(rows, [per_user], n_resamples, seed)
+
+
+def pooled_table(
+    rows: list[Row], runs: Sequence[pl.DataFrame], n_resamples: int, seed: int
+) -> pl.DataFrame:
+    """RESULTS over several runs with users of their own: means of the runs' means.
+
+    Every run resamples its own users (see `intervals.pooled_interval`), and all rows and metrics
+    see the same drawn users, so that each difference is paired. ValueError: a row lacks users
+    that another has, or a metric is missing.
+    """
+    metrics = [name for name in runs[0].columns if name not in ("row", "user_index")]
+    blocks = [_block(rows, per_user, metrics) for per_user in runs]
+    shape = (len(rows), len(metrics))
+    flat = [block.reshape(len(block), -1) for block in blocks]
+    means = np.mean([block.mean(0) for block in flat], 0).reshape(shape)
+    resampled = pooled_means(flat, n_resamples, seed).reshape(-1, *shape)
+    n_users = sum(len(block) for block in blocks)
+    place = {row.label: number for number, row in enumerate(rows)}
+    records: list[tuple[object, ...]] = []
+    for number, row in enumerate(rows):
+        base = place[row.base] if row.base is not None else None
+        for column, metric in enumerate(metrics):
+            record = (row.label, row.policy, row.decoding, row.recommender, metric)
+            mean = means[number, column]
+            interval = np.quantile(resampled[:, number, column], TAILS)
+            paired: tuple[object, ...] = (None,) * 5
+            if base is not None:
+                shift = resampled[:, number, column] - resampled[:, base, column]
+                difference, of = mean - means[base, column], means[base, column]
+                relative = difference / of if of else None
+                paired = (row.base, difference, *np.quantile(shift, TAILS), relative)
+            records.append((*record, mean, *interval, *paired, n_users))
+    return pl.DataFrame(records, schema=RESULTS, orient="row")
+
+
+def _block(rows: list[Row], per_user: pl.DataFrame, metrics: list[str]) -> np.ndarray:
+    """Metrics of one run as float64 [U, rows, metrics], every row with the same users."""
+    block: list[np.ndarray] = []
+    users: pl.Series | None = None
+    for row in rows:
+        own = per_user.filter(pl.col("row") == row.label).sort("user_index")
+        if users is None:
+            users = own["user_index"]
+        if not own["user_index"].equals(users):
+            raise ValueError(f"row {row.label!r} was measured on other users than {rows[0].label!r}")
+        block.append(own.select(metrics).to_numpy().astype(float))
+    return np.stack(block, axis=1)
