@@ -1,0 +1,1 @@
+"""A synthetic world whose users' true preferences are known."""

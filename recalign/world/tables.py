@@ -1,0 +1,87 @@
+"""The synthetic world's arrays as raw tables, as a source of real data would give them."""
+
+import numpy as np
+import polars as pl
+
+from recalign.schemas import ATTRIBUTES
+
+FIRST_TIME = 1_577_836_800  # 2020-01-01T00:00:00Z
+STARTS_WITHIN = 2 * 365 * 86_400  # seconds during which users arrive
+MEAN_GAP = 5 * 86_400.0  # seconds between a user's interactions, exponentially distributed
+
+
+def interaction_table(
+    user_ids: np.ndarray,
+    item_ids: np.ndarray,
+    chosen: np.ndarray,
+    lengths: np.ndarray,
+    rng: np.random.Generator,
+) -> pl.DataFrame:
+    """Raw interactions, user by user in order of time.
+
+    chosen: item rows [n_users, L], of which the first `lengths[u]` count.
+    """
+    gaps = 60 + rng.exponential(MEAN_GAP, size=chosen.shape).astype(np.int64)
+    arrivals = rng.integers(STARTS_WITHIN, size=len(chosen))
+    times = FIRST_TIME + arrivals[:, None] + np.cumsum(gaps, axis=1)
+    users, columns = np.nonzero(np.arange(chosen.shape[1]) < lengths[:, None])
+    return pl.DataFrame(
+        {
+            "user_id": pl.Series(user_ids, dtype=pl.String).gather(users),
+            "item_id": pl.Series(item_ids, dtype=pl.String).gather(chosen[users, columns]),
+            "timestamp": times[users, columns],
+            "rating": pl.repeat(None, len(users), dtype=pl.Float32, eager=True),
+            "row": np.arange(len(users), dtype=np.int64),
+        }
+    )
+
+
+def item_table(
+    item_ids: np.ndarray, titles: list[str], values: np.ndarray, names: list[tuple[str, str]]
+) -> pl.DataFrame:
+    """Raw items; `values` [n_items, A] are codes into `names`, len(names) where there is none."""
+    rows, columns = np.nonzero(values < len(names))
+    codes = values[rows, columns]
+    attributes = pl.DataFrame(
+        {
+            "item": rows,
+            "name": pl.Series([name for name, _ in names]).gather(codes),
+            "value": pl.Series([value for _, value in names]).gather(codes),
+        }
+    )
+    lists = attributes.group_by("item", maintain_order=True).agg(
+        attributes=pl.struct("name", "value")
+    )
+    return pl.DataFrame(
+        {
+            "item_id": pl.Series(item_ids, dtype=pl.String),
+            "title": titles,
+            "attributes": lists["attributes"].cast(ATTRIBUTES),
+        }
+    )
+
+
+def truth_table(
+    user_ids: np.ndarray,
+    liked: np.ndarray,
+    weights: np.ndarray,
+    starts: np.ndarray,
+    names: list[tuple[str, str]],
+) -> pl.DataFrame:
+    """TRUTH by user_id: every liked value with the position from which it holds.
+
+    liked: codes into `names` [R, n_users, T]; weights [n_users, T]; starts [R, n_users], -1
+    where taste r never holds.
+    """
+    users, regimes = np.nonzero(starts.T >= 0)
+    n_liked = liked.shape[2]
+    codes = liked[regimes, users].ravel()
+    return pl.DataFrame(
+        {
+            "user_id": pl.Series(user_ids, dtype=pl.String).gather(np.repeat(users, n_liked)),
+            "from_position": np.repeat(starts[regimes, users], n_liked).astype(np.int32),
+            "name": pl.Series([name for name, _ in names]).gather(codes),
+            "value": pl.Series([value for _, value in names]).gather(codes),
+            "weight": weights[users].ravel().astype(np.float32),
+        }
+    )
