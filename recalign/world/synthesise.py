@@ -204,7 +204,8 @@ def _keys(
     keys = match_weights(weights, catalogue.values)
     keys += catalogue.appeal
     keys /= config.noise
-    keys -= np.log(rng.standard_exponential(keys.shape, dtype=np.float32))  # -log Exp(1) = Gumbel
+    exponential = rng.standard_exponential(keys.shape, dtype=np.float32)  # may be exactly 0
+    keys -= np.log(np.maximum(exponential, np.finfo(np.float32).tiny))  # -log Exp(1) is Gumbel
     return keys
 
 

@@ -99,7 +99,7 @@ def _coded_tastes(truth: pl.DataFrame, codes: pl.DataFrame) -> tuple[pl.DataFram
 
 def _regime_rows(regimes: pl.DataFrame, users: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Row of the regime in force for each (user, position), int64 [B]."""
-    width = int(max(regimes["from_position"].max(), positions.max())) + 1  # type: ignore[type-var]
+    width = int(max(regimes["from_position"].max(), positions.max())) + 1
     starts = regimes["user_index"].to_numpy().astype(np.int64) * width
     starts += regimes["from_position"].to_numpy()
     return np.searchsorted(starts, users.astype(np.int64) * width + positions, side="right") - 1
