@@ -1,0 +1,111 @@
+"""Bootstrap intervals against known distributions, and what they refuse."""
+
+import numpy as np
+import pytest
+
+from recalign.evaluation import intervals
+from recalign.evaluation.intervals import (
+    mean_interval,
+    paired_bootstrap,
+    pooled_interval,
+    resampled_means,
+)
+
+
+def coverage(draw, truth: float, n_worlds: int = 800) -> float:
+    hits = 0
+    for world in range(n_worlds):
+        interval = mean_interval(draw(np.random.default_rng(world)), 400, seed=world)
+        hits += interval.low <= truth <= interval.high
+    return hits / n_worlds
+
+
+def test_intervals_of_normal_values_hold_the_true_mean_in_about_95_percent():
+    share = coverage(lambda rng: rng.normal(0.3, 2.0, 200), 0.3)
+    assert 0.923 < share < 0.97  # 2.5 standard errors (.0077) about the .945 that 200 users give
+
+
+def test_intervals_of_hit_rates_hold_the_true_rate_in_about_95_percent():
+    share = coverage(lambda rng: (rng.random(200) < 0.2).astype(float), 0.2)
+    assert 0.915 < share < 0.97  # a discrete mean: the percentile interval is a little short
+
+
+def test_width_of_the_interval_is_that_of_the_normal_approximation():
+    values = np.random.default_rng(0).normal(0, 1, 1000)
+    interval = mean_interval(values, 4000, seed=1)
+    expected = 2 * 1.96 * values.std() / np.sqrt(len(values))
+    assert interval.high - interval.low == pytest.approx(expected, rel=0.06)
+    assert interval.mean == pytest.approx(values.mean())
+
+
+def test_pairing_removes_what_users_have_in_common():
+    rng = np.random.default_rng(0)
+    user, noise = rng.normal(0, 5, 500), rng.normal(0, 0.1, 500)
+    paired = paired_bootstrap(user + 0.05 + noise, user, 1000, seed=0)
+    assert paired.side == 1
+    assert paired.high - paired.low == pytest.approx(2 * 1.96 * 0.1 / np.sqrt(500), rel=0.15)
+    alone = mean_interval(user + 0.05 + noise, 1000, seed=0)
+    assert alone.high - alone.low > 30 * (paired.high - paired.low)
+
+
+def test_side_is_zero_when_the_interval_only_touches_zero():
+    assert intervals.Interval(0.1, 0.0, 0.2).side == 0
+    assert intervals.Interval(0.1, 1e-9, 0.2).side == 1
+    assert intervals.Interval(-0.1, -0.2, -1e-9).side == -1
+
+
+def test_columns_share_their_drawn_users_so_that_a_copy_differs_nowhere():
+    values = np.random.default_rng(0).normal(size=(40, 1))
+    means = resampled_means(np.hstack([values, values, values + 1]), 300, seed=5)
+    assert np.array_equal(means[:, 0], means[:, 1])
+    assert np.allclose(means[:, 2] - means[:, 0], 1)
+    assert means[:, 0].std() > 0
+
+
+def test_chunk_size_does_not_change_the_resamples(monkeypatch: pytest.MonkeyPatch):
+    values = np.random.default_rng(0).normal(size=(37, 3))
+    whole = resampled_means(values, 101, seed=5)
+    monkeypatch.setattr(intervals, "CHUNK_DRAWS", 37 * 7)
+    assert np.allclose(whole, resampled_means(values, 101, seed=5), rtol=0, atol=1e-14)
+    monkeypatch.setattr(intervals, "CHUNK_DRAWS", 1)
+    assert np.allclose(whole, resampled_means(values, 101, seed=5), rtol=0, atol=1e-14)
+
+
+def test_seed_decides_the_interval():
+    values = np.random.default_rng(0).normal(size=50)
+    assert mean_interval(values, 200, seed=1) == mean_interval(values, 200, seed=1)
+    assert mean_interval(values, 200, seed=1) != mean_interval(values, 200, seed=2)
+
+
+def test_pooling_resamples_within_runs_so_differences_between_runs_do_not_widen_it():
+    rng = np.random.default_rng(0)
+    runs = [rng.normal(level, 0.1, 200) for level in (-10, 0, 10)]
+    pooled = pooled_interval(runs, 1000, seed=0)
+    # Standard error of the mean of three independent means, each 0.1 / sqrt(200).
+    expected = 2 * 1.96 * 0.1 / np.sqrt(200) / np.sqrt(3)
+    assert pooled.high - pooled.low == pytest.approx(expected, rel=0.12)
+
+
+def test_pooling_counts_every_run_the_same_whatever_its_users():
+    pooled = pooled_interval([np.full(10, 1.0), np.full(1000, 4.0)], 100, seed=0)
+    assert pooled == (2.5, 2.5, 2.5)
+
+
+def test_two_equal_runs_draw_different_users():
+    values = np.random.default_rng(0).normal(size=100)
+    one = mean_interval(values, 2000, seed=0)
+    two = pooled_interval([values, values], 2000, seed=0)
+    assert (two.high - two.low) / (one.high - one.low) == pytest.approx(np.sqrt(0.5), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("values", "base", "message"),
+    [
+        ([0.1, np.nan], [0.1, 0.2], "1 of 2 users have a NaN"),
+        ([0.1, 0.2], [0.1], "not paired"),
+        ([], [], "no users"),
+    ],
+)
+def test_nan_unequal_lengths_and_no_users_are_refused(values, base, message: str):
+    with pytest.raises(ValueError, match=message):
+        paired_bootstrap(np.array(values), np.array(base), 100, seed=0)

@@ -1,0 +1,179 @@
+"""Rows of the result table on a hand-made catalogue of five items."""
+
+import numpy as np
+import pytest
+import torch
+
+from recalign.evaluation import rows as rows_module
+from recalign.evaluation.comparisons import NO_REASONING, dpo4rec_rows
+from recalign.evaluation.lists import CandidateLists, candidate_lists, list_metrics
+from recalign.evaluation.rows import (
+    Cases,
+    Row,
+    Texts,
+    evaluate_row,
+    evaluate_rows,
+    same_for_all,
+    shuffled_across_users,
+    with_reasonings,
+    without_reasoning,
+)
+
+SECOND = 1 / np.log2(3)  # gain of a hit at rank 2
+
+
+def cases(targets: list[list[int]], seen: list[list[int]], **more) -> Cases:
+    users = np.arange(10, 10 + len(targets))
+    return Cases(users, torch.tensor(targets), torch.tensor(seen), **more)
+
+
+def test_seen_items_do_not_stand_before_the_target():
+    popularity = same_for_all(torch.tensor([9.0, 5, 4, 3, 2, 1]))
+    table = evaluate_row("p", popularity, cases([[3], [3]], [[1, 2], [1, 0]]), [1, 2]).per_user
+    assert table["NDCG@2"].to_list() == [1.0, pytest.approx(SECOND)]
+    assert table["HR@1"].to_list() == [1.0, 0.0]
+    assert table["user_index"].to_list() == [10, 11]
+    assert table["row"].unique().to_list() == ["p"]
+
+
+def test_recommended_items_are_the_best_unseen_ones():
+    popularity = same_for_all(torch.tensor([9.0, 5, 4, 3, 2, 1]))
+    evaluated = evaluate_row("p", popularity, cases([[3], [3]], [[1, 2], [1, 0]]), [1], top_k=2)
+    assert evaluated.recommended.tolist() == [[3, 4], [2, 3]]
+
+
+def test_several_samples_are_averaged_per_user():
+    # Sample 0 puts the target first, sample 1 second: the user's NDCG is the mean.
+    given = torch.tensor([[[0.0, 3, 2, 1], [0, 2, 3, 1]]])
+    table = evaluate_row("s", lambda where: given[where], cases([[1]], [[0]]), [1]).per_user
+    assert table["NDCG@1"].to_list() == [0.5]
+    assert table["NDCG"].to_list() == [pytest.approx((1 + SECOND) / 2)]
+
+
+def test_users_are_averaged_over_their_own_samples_not_over_other_users():
+    ranks = torch.tensor([[1, 1, 1], [1, 2, 2], [2, 2, 2]])  # of the target, per user and sample
+    given = torch.zeros(3, 3, 3)
+    given[..., 1] = 1.0
+    given[..., 2] = torch.where(ranks == 1, 0.0, 2.0)
+    table = evaluate_row("s", lambda where: given[where], cases([[1]] * 3, [[0]] * 3), [1]).per_user
+    assert table["HR@1"].to_list() == [1.0, pytest.approx(1 / 3), 0.0]
+
+
+def test_chunks_of_users_do_not_change_the_table(monkeypatch: pytest.MonkeyPatch):
+    generator = torch.Generator().manual_seed(0)
+    given = torch.rand(13, 3, 21, generator=generator)
+    many = cases([[1, 2]] * 13, [[3]] * 13)
+    whole = evaluate_row("x", lambda where: given[where], many, [1, 5])
+    monkeypatch.setattr(rows_module, "CHUNK_SCORES", 2 * 3 * 21)
+    asked: list[int] = []
+
+    def scores(where: slice) -> torch.Tensor:
+        asked.append(where.stop - where.start)
+        return given[where]
+
+    parts = evaluate_row("x", scores, many, [1, 5])
+    assert max(asked) == 2
+    assert parts.per_user.equals(whole.per_user)
+    assert (parts.recommended == whole.recommended).all()
+
+
+def test_scores_without_reasoning_are_states_times_items_plus_bias():
+    states, items = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 0], [1, 0], [0, 1]])
+    scores = without_reasoning(states, items, torch.tensor([0.0, 5, 0]))(slice(0, 1))
+    assert scores.tolist() == [[[0.0, 6.0, 2.0]]]
+
+
+def test_each_sample_is_read_with_its_own_text_and_an_unreadable_one_falls_back():
+    states = torch.tensor([[1.0], [2.0]])
+    texts = Texts(torch.tensor([[10.0], [20.0]]), torch.tensor([[0, 1], [1, -1]]))
+
+    def read(state: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        return (state[:, None] + vectors).expand(-1, -1, 3)
+
+    scores = with_reasonings(states, texts, read, same_for_all(torch.tensor([7.0, 7, 7])))
+    assert scores(slice(0, 2))[:, :, 1].tolist() == [[11.0, 21.0], [22.0, 7.0]]
+    assert scores(slice(1, 2))[:, :, 1].tolist() == [[22.0, 7.0]]
+
+
+def test_shuffling_gives_each_text_to_exactly_one_other_user():
+    for n_users in (2, 3, 50):
+        index = torch.arange(n_users * 2).reshape(n_users, 2)
+        shuffled = shuffled_across_users(index, seed=3)
+        assert sorted(shuffled.flatten().tolist()) == list(range(n_users * 2))
+        assert not (shuffled == index).any()
+        assert (shuffled[:, 1] == shuffled[:, 0] + 1).all()  # a user's samples stay together
+    with pytest.raises(ValueError, match="fewer than two"):
+        shuffled_across_users(torch.zeros(1, 2, dtype=torch.int64), seed=0)
+
+
+def test_users_without_a_target_are_refused():
+    with pytest.raises(ValueError, match="1 users have no target"):
+        cases([[1], [0]], [[2], [2]])
+
+
+def test_two_rows_of_one_label_are_refused():
+    row, other = Row("a", "x", "none", "frozen"), Row("a", "y", "none", "frozen")
+    scores = same_for_all(torch.zeros(3))
+    with pytest.raises(ValueError, match="same label"):
+        evaluate_rows({row: scores, other: scores}, cases([[1]], [[0]]), [1])
+
+
+def test_candidate_lists_hold_the_first_targets_then_the_first_negatives():
+    targets = torch.tensor([[4, 5, 6], [7, 0, 0]])
+    negatives = torch.tensor([[1, 2, 3, 9], [1, 2, 3, 0]])
+    lists = candidate_lists(targets, negatives, list_targets=2, list_length=5)
+    assert lists.items.tolist() == [[4, 5, 1, 2, 3], [7, 1, 2, 3, 0]]
+    assert lists.n_targets.tolist() == [2, 1]
+
+
+def test_a_target_among_the_negatives_is_refused():
+    with pytest.raises(ValueError, match="is a target"):
+        candidate_lists(torch.tensor([[4]]), torch.tensor([[2, 4]]), 1, 3)
+
+
+def test_list_metrics_rank_the_targets_among_the_list_only():
+    # Item 5 scores best in the catalogue, but is not on the list [1 (target), 2, 3].
+    lists = CandidateLists(torch.tensor([[1, 2, 3], [1, 2, 0]]), torch.tensor([1, 1]))
+    scores = torch.tensor([[0.0, 2, 3, 1, 0, 9], [0, 2, 1, 5, 0, 9]])
+    table = list_metrics(scores, lists, [1, 2, 3])
+    assert table["list NDCG"].tolist() == [pytest.approx(SECOND), 1.0]
+    assert table["list HR@1"].tolist() == [0.0, 1.0]
+    assert "list HR@3" not in table  # every list of three is a hit at 3
+
+
+def test_lists_with_different_numbers_of_targets_are_each_judged_by_their_own():
+    lists = CandidateLists(torch.tensor([[1, 2, 3, 4], [1, 3, 4, 5]]), torch.tensor([2, 1]))
+    scores = torch.tensor([[0.0, 4, 1, 3, 2, 0], [0, 4, 9, 3, 2, 5]])
+    table = list_metrics(scores, lists, [1])
+    # Ranks 1 and 4 of two targets; rank 2 of one (item 2 is not on the second list).
+    first = (1 + 1 / np.log2(5)) / (1 + SECOND)
+    assert table["list NDCG"] == pytest.approx([first, SECOND])
+
+
+def test_ties_count_against_the_target_in_lists_too():
+    lists = CandidateLists(torch.tensor([[1, 2, 3]]), torch.tensor([1]))
+    table = list_metrics(torch.zeros(1, 6), lists, [2])
+    assert table["list HR@2"].tolist() == [0.0]
+
+
+def test_list_columns_stand_beside_the_catalogue_columns():
+    lists = CandidateLists(torch.tensor([[3, 4]]), torch.tensor([1]))
+    popularity = same_for_all(torch.tensor([9.0, 5, 4, 3, 2, 1]))
+    table = evaluate_row("p", popularity, cases([[3]], [[0]], lists=lists), [1]).per_user
+    assert table["HR@1"].to_list() == [0.0]
+    assert table["list HR@1"].to_list() == [1.0]
+
+
+def test_every_policy_row_is_compared_under_its_own_decoding_and_recommender():
+    rows = dpo4rec_rows(["lift", "random"])
+    by_label = {row.label: row for row in rows}
+    assert len(by_label) == len(rows) == 13
+    for row in rows:
+        if row.policy == "aligned":
+            base = by_label[row.base]
+            assert (base.policy, base.decoding, base.recommender) == (
+                "base", row.decoding, row.recommender
+            )  # fmt: skip
+        elif row.policy != "shuffled":
+            assert row.base == (None if row.label == NO_REASONING else NO_REASONING)
+    assert len(dpo4rec_rows([], refitted=False)) == 7
