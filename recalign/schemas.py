@@ -78,6 +78,40 @@ PAIRS = {
     "rejected_reward": pl.Float64,
     "margin": pl.Float64,  # chosen_reward - rejected_reward, always above 0
 }
+RESULTS = {
+    "row": pl.String,  # label of the row: a baseline, or a policy, its decoding and recommender
+    "policy": pl.String,
+    "decoding": pl.String,
+    "recommender": pl.String,
+    "metric": pl.String,  # "NDCG@10" over the catalogue, "list NDCG@10" over candidate lists
+    "mean": pl.Float64,
+    "low": pl.Float64,  # 95 % interval of the mean
+    "high": pl.Float64,
+    "base": pl.String,  # row it is compared with; null: none, and the columns below are null
+    "difference": pl.Float64,  # mean minus the base row's mean, paired by user
+    "difference_low": pl.Float64,
+    "difference_high": pl.Float64,
+    "relative": pl.Float64,  # difference / the base row's mean; null where that is 0
+    "n_users": pl.Int64,
+}
+TEXTS = {
+    "texts": pl.String,  # whose: base greedy, aligned sampled, ...
+    "n_users": pl.Int64,
+    "n_texts": pl.Int64,
+    "words": pl.Float64,  # mean length
+    "tokens": pl.Float64,  # mean length
+    "distinct": pl.Float64,  # different texts / texts
+    "distinct_within_user": pl.Float64,  # the same for each user's samples, mean over users
+    "valid": pl.Float64,  # share of texts that are not malformed
+}
+FACETS = {  # synthetic world only: reasonings against the truth
+    "texts": pl.String,
+    "facet": pl.String,  # "all" pools the facets
+    "stated": pl.Float64,  # values stated per text
+    "precision": pl.Float64,  # share of the stated values that the user likes; null: none stated
+    "recall": pl.Float64,  # share of the liked values that are stated
+    "n_users": pl.Int64,
+}
 
 Schema = Mapping[str, pl.DataType | type[pl.DataType]]
 

@@ -24,9 +24,7 @@ class Interval(NamedTuple):
         return int(self.low > 0) - int(self.high < 0)
 
 
-def paired_bootstrap(
-    values: np.ndarray, base: np.ndarray, n_resamples: int, seed: int
-) -> Interval:
+def paired_bootstrap(values: np.ndarray, base: np.ndarray, n_resamples: int, seed: int) -> Interval:
     """Mean of `values - base` over users, with its 95 % percentile interval (Efron 1979).
 
     values [U] and base [U] belong to the same users in the same order; users are drawn with

@@ -7,23 +7,7 @@ import polars as pl
 
 from recalign.evaluation.intervals import TAILS, pooled_means
 from recalign.evaluation.rows import Row
-
-RESULTS = {
-    "row": pl.String,
-    "policy": pl.String,
-    "decoding": pl.String,
-    "recommender": pl.String,
-    "metric": pl.String,  # "NDCG@10" over the catalogue, "list NDCG@10" over candidate lists
-    "mean": pl.Float64,
-    "low": pl.Float64,  # 95 % interval of the mean
-    "high": pl.Float64,
-    "base": pl.String,  # row it is compared with; null: none, and the columns below are null
-    "difference": pl.Float64,  # mean minus the base row's mean, paired by user
-    "difference_low": pl.Float64,
-    "difference_high": pl.Float64,
-    "relative": pl.Float64,  # difference / the base row's mean; null where that is 0
-    "n_users": pl.Int64,
-}
+from recalign.schemas import RESULTS
 
 
 def summary_table(
@@ -76,6 +60,8 @@ def _block(rows: list[Row], per_user: pl.DataFrame, metrics: list[str]) -> np.nd
         if users is None:
             users = own["user_index"]
         if not own["user_index"].equals(users):
-            raise ValueError(f"row {row.label!r} was measured on other users than {rows[0].label!r}")
+            raise ValueError(
+                f"row {row.label!r} was measured on other users than {rows[0].label!r}"
+            )
         block.append(own.select(metrics).to_numpy().astype(float))
     return np.stack(block, axis=1)

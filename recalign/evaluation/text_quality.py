@@ -4,29 +4,11 @@ from collections.abc import Callable
 
 import polars as pl
 
-from recalign.schemas import REASONINGS, TRUTH, check_table
+from recalign.schemas import FACETS, REASONINGS, TEXTS, TRUTH, check_table
 
 Parse = Callable[[str], dict[str, list[str]] | None]
 """What a text states: values by facet, or None where it cannot be read."""
 
-TEXTS = {
-    "texts": pl.String,  # whose: base greedy, aligned sampled, ...
-    "n_users": pl.Int64,
-    "n_texts": pl.Int64,
-    "words": pl.Float64,  # mean length
-    "tokens": pl.Float64,  # mean length
-    "distinct": pl.Float64,  # different texts / texts
-    "distinct_within_user": pl.Float64,  # the same for each user's samples, mean over users
-    "valid": pl.Float64,  # share of texts that are not malformed
-}
-FACETS = {
-    "texts": pl.String,
-    "facet": pl.String,  # "all" pools the facets
-    "stated": pl.Float64,  # values stated per text
-    "precision": pl.Float64,  # share of the stated values that the user likes; null: none stated
-    "recall": pl.Float64,  # share of the liked values that are stated
-    "n_users": pl.Int64,
-}
 ALL = "all"
 
 
@@ -125,7 +107,9 @@ def facet_quality(
                 facet=pl.lit(facet),
                 stated=(pl.col("stated") / pl.col("samples")).mean(),
                 precision=(pl.col("hits") / pl.col("stated")).fill_nan(None).mean(),
-                recall=(pl.col("hits") / (pl.col("samples") * pl.col("liked"))).fill_nan(None).mean(),
+                recall=(pl.col("hits") / (pl.col("samples") * pl.col("liked")))
+                .fill_nan(None)
+                .mean(),
                 n_users=pl.len().cast(pl.Int64),
             )
         )
