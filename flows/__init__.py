@@ -1,0 +1,1 @@
+"""The methods: each flow says the order of the stages, nothing else."""

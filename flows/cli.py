@@ -1,0 +1,155 @@
+"""The command line: run, plan, ls, show, diff, report, verify, gc."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recalign.errors import UserError
+
+app = typer.Typer(
+    help="LLM recommenders aligned by preference optimisation, as a pipeline of cached stages.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+Method = Annotated[str, typer.Argument(help="The method: dpo4rec.")]
+Root = Annotated[Path, typer.Option(help="Folder of all artifacts.", envvar="RECALIGN_ROOT")]
+Preset = Annotated[str, typer.Option(help="A packaged preset's name or a TOML file.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="stage.field=value; may be repeated.")
+]
+Force = Annotated[list[str] | None, typer.Option(help="Stage to compute anew; repeatable.")]
+StopAfter = Annotated[str, typer.Option(help="Last stage to run.")]
+ROOT = Path("artifacts")
+
+
+@app.command()
+def run(
+    method: Method,
+    preset: Preset = "",
+    settings: Settings = None,
+    root: Root = ROOT,
+    force: Force = None,
+    stop_after: StopAfter = "",
+) -> None:
+    """Run a method; whatever an earlier run computed is reused."""
+    from flows.commands import run_method
+
+    run_method(method, preset, settings or [], root, force or [], stop_after)
+
+
+@app.command()
+def plan(
+    method: Method,
+    preset: Preset = "",
+    settings: Settings = None,
+    root: Root = ROOT,
+    force: Force = None,
+    stop_after: StopAfter = "",
+) -> None:
+    """Tell which stages a run would compute or reuse, and why."""
+    from flows.commands import show_plan
+
+    show_plan(method, preset, settings or [], root, force or [], stop_after)
+
+
+@app.command()
+def presets(method: Method) -> None:
+    """List the packaged presets of a method."""
+    from recalign.config.presets import preset_names
+
+    typer.echo("\n".join(preset_names(method)))
+
+
+@app.command("ls")
+def list_artifacts(
+    stage: Annotated[str, typer.Argument(help="Only this stage.")] = "", root: Root = ROOT
+) -> None:
+    """List the artifacts, oldest first."""
+    from flows.inventory import list_artifacts
+
+    list_artifacts(root, stage)
+
+
+@app.command()
+def show(
+    artifact: Annotated[str, typer.Argument(help="stage/fingerprint, or its first digits.")],
+    root: Root = ROOT,
+) -> None:
+    """Show an artifact's manifest."""
+    from flows.inventory import show_artifact
+
+    show_artifact(root, artifact)
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument()],
+    second: Annotated[str, typer.Argument()],
+    root: Root = ROOT,
+) -> None:
+    """Tell in which settings, inputs and results two artifacts differ."""
+    from flows.inventory import diff_artifacts
+
+    diff_artifacts(root, first, second)
+
+
+@app.command()
+def report(
+    artifact: Annotated[str, typer.Argument(help="A report artifact; default: the newest.")] = "",
+    root: Root = ROOT,
+) -> None:
+    """Print the path of a report."""
+    from flows.inventory import report_path
+
+    report_path(root, artifact)
+
+
+@app.command()
+def verify(root: Root = ROOT) -> None:
+    """Hash every file of every artifact again; exit code 3 when one is damaged."""
+    from flows.inventory import verify_artifacts
+
+    verify_artifacts(root)
+
+
+@app.command()
+def gc(
+    keep: Annotated[int, typer.Option(min=1, help="Newest reports whose lineage is kept.")] = 3,
+    dry_run: Annotated[bool, typer.Option(help="Only tell what would be deleted.")] = False,
+    root: Root = ROOT,
+) -> None:
+    """Delete artifacts that none of the newest reports stands on, and leftovers of killed runs."""
+    from flows.inventory import collect_garbage
+
+    collect_garbage(root, keep, dry_run)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2, never a traceback."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"recalign: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo(
+            "recalign: interrupted; finished stages are kept, run again to continue", err=True
+        )
+        sys.exit(130)
+
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "recalign,tasks,flows",
+}

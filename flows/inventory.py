@@ -1,0 +1,128 @@
+"""Commands over the artifact root: list, show, compare, check, delete."""
+
+import shutil
+from pathlib import Path
+
+import typer
+from filelock import Timeout
+from rich.console import Console
+from rich.table import Table
+
+from recalign.artifacts.manifest import Manifest, Reference, differences, identity_of
+from recalign.artifacts.store import Store
+from recalign.errors import UserError
+
+
+def open_store(root: Path) -> Store:
+    """The store at `root`, which must exist: listing commands never create one."""
+    if not root.is_dir():
+        raise UserError(f"no artifacts at {root}; run something, or name the folder with --root")
+    return Store(root)
+
+
+def resolve(store: Store, name: str) -> Manifest:
+    """The one artifact that `stage/digits`, or digits alone, stands for."""
+    stage, _, digits = name.rpartition("/")
+    found = [m for m in store.manifests(stage or None) if m.fingerprint.startswith(digits)]
+    if not found:
+        raise UserError(f"no artifact {name!r}; `recalign ls` lists them")
+    if len(found) > 1:
+        names = ", ".join(m.reference.name for m in found)
+        raise UserError(f"{name!r} could be any of {names}")
+    return found[0]
+
+
+def list_artifacts(root: Path, stage: str) -> None:
+    table = Table("artifact", "created", "seconds", "rows", "dropped", "size", box=None)
+    for manifest in open_store(root).manifests(stage or None):
+        size = sum(output.size for output in manifest.outputs.values())
+        table.add_row(
+            manifest.reference.name, f"{manifest.created:%Y-%m-%d %H:%M:%S}",
+            f"{manifest.seconds:.1f}", str(manifest.rows), str(sum(manifest.dropped.values())),
+            f"{size / 1e6:.1f} MB",
+        )  # fmt: skip
+    Console().print(table)
+
+
+def show_artifact(root: Path, name: str) -> None:
+    store = open_store(root)
+    manifest = resolve(store, name)
+    typer.echo(f"folder: {store.folder(manifest.stage, manifest.fingerprint)}")
+    typer.echo(manifest.model_dump_json(indent=2))
+
+
+def diff_artifacts(root: Path, first: str, second: str) -> None:
+    store = open_store(root)
+    old, new = resolve(store, first), resolve(store, second)
+    if old.stage != new.stage:
+        raise UserError(f"{first} is a {old.stage}, {second} a {new.stage}: nothing to compare")
+    lines = differences(old, identity_of(new))
+    lines += differences({"figures": old.figures, "rows": old.rows},
+                         {"figures": new.figures, "rows": new.rows})  # fmt: skip
+    typer.echo("\n".join(lines) or "no difference")
+
+
+def report_path(root: Path, name: str) -> None:
+    store = open_store(root)
+    reports = [resolve(store, name)] if name else list(store.manifests("report"))
+    if not reports:
+        raise UserError(f"no report at {root} yet; `recalign run dpo4rec` makes one")
+    newest = reports[-1]
+    typer.echo((store.folder(newest.stage, newest.fingerprint) / "report.html").resolve())
+
+
+def verify_artifacts(root: Path) -> None:
+    store = open_store(root)
+    damaged = 0
+    manifests = list(store.manifests())
+    for manifest in manifests:
+        folder = store.folder(manifest.stage, manifest.fingerprint)
+        for wrong in store.damage(folder, manifest, rehash=True):
+            typer.echo(f"{manifest.reference.name}: {wrong}")
+            damaged += 1
+    typer.echo(f"{len(manifests)} artifacts, {damaged} damaged files")
+    if damaged:
+        raise typer.Exit(3)
+
+
+def collect_garbage(root: Path, keep: int, dry_run: bool) -> None:
+    store = open_store(root)
+    manifests = {m.fingerprint: m for m in store.manifests()}
+    reports = [m for m in manifests.values() if m.stage == "report"]
+    kept = _lineage(reports[-keep:], manifests)
+    doomed = [m for m in manifests.values() if m.fingerprint not in kept]
+    for manifest in doomed:
+        typer.echo(f"delete {manifest.reference.name}")
+        if not dry_run:
+            with store.lock(manifest.stage, manifest.fingerprint):
+                store.discard(manifest.stage, manifest.fingerprint)
+    leftovers = [path for path in root.glob("*/.draft-*") if _is_abandoned(store, path)]
+    leftovers += root.glob("*/.trash-*")
+    for path in leftovers:
+        typer.echo(f"delete {path.relative_to(root)}")
+        if not dry_run:
+            shutil.rmtree(path)
+    typer.echo(f"{len(kept)} artifacts kept, {len(doomed)} and {len(leftovers)} leftovers deleted"
+               + (" (not really: --dry-run)" if dry_run else ""))  # fmt: skip
+
+
+def _is_abandoned(store: Store, draft: Path) -> bool:
+    """Whether no running process is filling this draft."""
+    try:
+        with store.lock(draft.parent.name, draft.name.removeprefix(".draft-")).acquire(timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+def _lineage(roots: list[Manifest], manifests: dict[str, Manifest]) -> set[str]:
+    """Fingerprints of these artifacts and of everything they were made from."""
+    kept: set[str] = set()
+    queue: list[Reference] = [manifest.reference for manifest in roots]
+    while queue:
+        reference = queue.pop()
+        if reference.fingerprint in kept or reference.fingerprint not in manifests:
+            continue
+        kept.add(reference.fingerprint)
+        queue.extend(manifests[reference.fingerprint].inputs.values())
+    return kept

@@ -1,0 +1,92 @@
+"""Presets (sparse TOML) and `stage.field=value` overrides, merged into one typed configuration."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from recalign.config.base import Config
+from recalign.errors import UserError
+
+PRESETS = Path(__file__).parent.parent / "presets"
+Settings = TypeVar("Settings", bound=Config)
+
+
+def preset_names(method: str) -> list[str]:
+    """Names of the packaged presets of one method ("dpo4rec", "rosepo")."""
+    return sorted(path.stem for path in (PRESETS / method).glob("*.toml"))
+
+
+def load_settings(
+    model: type[Settings], method: str, preset: str = "", overrides: list[str] | None = None
+) -> Settings:
+    """The settings of a preset (a packaged name or a TOML file's path) with overrides on top.
+
+    Raises UserError that names the field and what is allowed.
+    """
+    values = _read_preset(method, preset) if preset else {}
+    for override in overrides or []:
+        _set(values, override)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(explain(error, model)) from error
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """A validation error as one line per mistake: field, what is wrong, and what there is."""
+    lines = []
+    for mistake in error.errors(include_url=False):
+        where = ".".join(str(part) for part in mistake["loc"])
+        message = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "extra_forbidden":
+            known = ", ".join(_fields_at(model, mistake["loc"][:-1]))
+            message = f"no such setting; there are {known}"
+        lines.append(f"{where}: {message}" if where else message)
+    return "\n".join(lines)
+
+
+def _read_preset(method: str, preset: str) -> dict[str, Any]:
+    path = PRESETS / method / f"{preset}.toml"
+    if not path.is_file():
+        path = Path(preset)
+    if not path.is_file():
+        known = ", ".join(preset_names(method))
+        raise UserError(f"preset {preset!r} is neither a file nor one of: {known}")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    *parents, last = name.strip().split(".")
+    if not separator or not last:
+        raise UserError(f"--set {override}: write stage.field=value")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--set {override}: {parent} is a single value")
+    text = text.strip()
+    values[last] = json.loads(text) if text[:1] in "[{" and _is_json(text) else text
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location:
+        field = model.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)

@@ -1,0 +1,116 @@
+"""Fingerprints never guess and never move."""
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+
+from recalign.artifacts.fingerprint import canonical, fingerprint
+from recalign.config import DPO4RecConfig, Runtime
+from recalign.config.base import Config
+from recalign.config.interactions import InteractionsConfig
+
+
+@pytest.mark.parametrize("value", [{1, 2}, object(), b"x", {1: "a"}, 1 + 2j])
+def test_a_value_without_one_spelling_is_refused(value):
+    with pytest.raises(TypeError):
+        canonical(value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_are_refused(value):
+    with pytest.raises(ValueError, match="finite"):
+        canonical({"x": value})
+
+
+def test_the_order_of_keys_does_not_matter_and_types_do():
+    assert canonical({"a": 1, "b": 2}) == canonical({"b": 2, "a": 1})
+    assert canonical(1) != canonical(1.0) != canonical("1")
+    assert canonical(True) != canonical(1)
+
+
+def test_every_part_of_the_identity_changes_the_fingerprint():
+    known = fingerprint("oracle", 1, {"a": 1}, {"x": "f"}, {"raw": "d"})
+    changed = [
+        fingerprint("splits", 1, {"a": 1}, {"x": "f"}, {"raw": "d"}),
+        fingerprint("oracle", 2, {"a": 1}, {"x": "f"}, {"raw": "d"}),
+        fingerprint("oracle", 1, {"a": 2}, {"x": "f"}, {"raw": "d"}),
+        fingerprint("oracle", 1, {"a": 1}, {"y": "f"}, {"raw": "d"}),
+        fingerprint("oracle", 1, {"a": 1}, {"x": "g"}, {"raw": "d"}),
+        fingerprint("oracle", 1, {"a": 1}, {"x": "f"}, {"raw": "e"}),
+    ]
+    assert len({known, *changed}) == 7
+
+
+def test_processes_with_other_hash_seeds_agree():
+    code = (
+        "from recalign.artifacts.fingerprint import fingerprint\n"
+        "from recalign.config import DPO4RecConfig\n"
+        "print(fingerprint('all', 1, DPO4RecConfig().identity(), {}, {}))"
+    )
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(seen) == 1
+    assert len(seen.pop().strip()) == 32
+
+
+def other_value(value):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, list):
+        return [*value, value[0] if value else "x"]
+    return value + "x"
+
+
+def leaves(config: Config, prefix=()):
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            yield from leaves(value, (*prefix, name))
+        else:
+            yield (*prefix, name), value
+
+
+def replaced(config: Config, path, value):
+    name, *rest = path
+    inner = replaced(getattr(config, name), rest, value) if rest else value
+    return config.model_copy(update={name: inner})
+
+
+def test_every_setting_of_every_stage_changes_the_identity_but_places_do_not():
+    config = DPO4RecConfig()
+    whole = canonical(config.identity())
+    unchanged = {
+        ".".join(path)
+        for path, value in leaves(config)
+        if canonical(replaced(config, path, other_value(value)).identity()) == whole
+    }
+    other_sources = {name for name in unchanged if name.startswith(("interactions.amazon.",
+                     "interactions.files."))}  # fmt: skip
+    other_policies = {f"policy.{name}" for name in
+                      ("model", "revision", "dtype", "quantisation", "chat_template")}  # fmt: skip
+    assert unchanged - other_sources - other_policies == {"interactions.raw_folder"}
+
+
+def test_the_settings_of_another_source_do_not_matter_but_the_chosen_ones_do():
+    amazon = InteractionsConfig(source="amazon")
+    other = amazon.model_copy(
+        update={"amazon": amazon.amazon.model_copy(update={"category": "Books"})}
+    )
+    assert canonical(amazon.identity()) != canonical(other.identity())
+
+
+def test_no_stage_reads_the_runtime():
+    assert not set(Runtime.model_fields) & set(DPO4RecConfig.model_fields)

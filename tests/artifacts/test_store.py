@@ -1,0 +1,136 @@
+"""An artifact exists when its manifest does, and is found only while its files are intact."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from recalign.artifacts.manifest import Reference, differences, identity_of
+from recalign.artifacts.store import Store
+from recalign.errors import UserError
+
+
+def made(store: Store, text="hello", config=None, inputs=None):
+    draft = store.draft("splits", 1, config or {"a": 1}, inputs or {}, {})
+    draft.path("table.txt").write_text(text)
+    draft.path("model/weights.txt").write_text(text * 2)
+    draft.count(3, {"too short": 2, "none": 0})
+    return store.commit(draft)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "root")
+
+
+def test_a_committed_draft_is_found_with_its_counts_and_digests(store):
+    artifact = made(store)
+    found = store.find("splits", artifact.manifest.fingerprint)
+    assert found.manifest.rows == 3
+    assert found.manifest.dropped == {"too short": 2}
+    assert set(found.manifest.outputs) == {"table.txt", "model/weights.txt"}
+    assert found.path("table.txt").read_text() == "hello"
+
+
+def test_equal_content_has_an_equal_digest_whenever_it_is_made(tmp_path):
+    first, second = made(Store(tmp_path / "a")), made(Store(tmp_path / "b"))
+    assert first.manifest.digest == second.manifest.digest
+    assert made(Store(tmp_path / "c"), text="other").manifest.digest != first.manifest.digest
+
+
+@pytest.mark.parametrize("harm", ["delete", "flip", "shorten", "manifest", "garble"])
+def test_a_damaged_artifact_is_not_found(store, harm):
+    artifact = made(store)
+    path = artifact.path("table.txt")
+    if harm == "delete":
+        path.unlink()
+    elif harm == "flip":
+        path.write_text("jello")
+    elif harm == "shorten":
+        path.write_text("h")
+    elif harm == "manifest":
+        (artifact.folder / "manifest.json").unlink()
+    else:
+        (artifact.folder / "manifest.json").write_text("{")
+    assert store.find("splits", artifact.manifest.fingerprint) is None
+    with pytest.raises(UserError, match="missing or damaged"):
+        store.open(artifact.reference)
+
+
+def test_a_touched_but_equal_file_is_hashed_again_and_trusted(store):
+    artifact = made(store)
+    later = time.time() + 100
+    os.utime(artifact.path("table.txt"), (later, later))
+    assert store.find("splits", artifact.manifest.fingerprint) is not None
+
+
+def test_only_a_full_hash_sees_a_flip_that_hides_its_time(store):
+    artifact = made(store)
+    path = artifact.path("table.txt")
+    status = path.stat()
+    path.write_text("jello")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert store.damage(artifact.folder, artifact.manifest, rehash=True)
+
+
+def test_a_killed_draft_keeps_its_work_and_loses_its_half_written_outputs(store):
+    draft = store.draft("oracle", 1, {"a": 1}, {}, {})
+    (draft.work / "checkpoint").write_text("epoch 3")
+    draft.path("half.txt").write_text("hal")
+    again = store.draft("oracle", 1, {"a": 1}, {}, {})
+    assert (again.work / "checkpoint").read_text() == "epoch 3"
+    assert not (again.folder / "half.txt").exists()
+    assert "work" not in str(store.commit(again).manifest.outputs)
+
+
+def test_checkpoints_made_from_other_content_of_an_input_are_not_continued(store):
+    first = Reference(stage="splits", fingerprint="f", digest="one")
+    draft = store.draft("oracle", 1, {}, {"splits": first}, {})
+    (draft.work / "checkpoint").write_text("epoch 3")
+    changed = first.model_copy(update={"digest": "two"})
+    again = store.draft("oracle", 1, {}, {"splits": changed}, {})
+    assert again.folder == draft.folder
+    assert not (again.work / "checkpoint").exists()
+
+
+def test_the_lock_of_a_killed_process_blocks_nobody(store, tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "from recalign.artifacts.store import Store\n"
+        "Store(sys.argv[1]).lock('oracle', 'k').acquire()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(store.root)], check=False)
+    assert killed.returncode == -9
+    with store.lock("oracle", "k").acquire(timeout=1):
+        pass
+
+
+def test_differences_name_the_fields():
+    store_config = {"beta": 0.1, "lora": {"rank": 8}}
+    old = {"version": 1, "config": store_config, "inputs": {"pairs": "a" * 32}, "files": {}}
+    new = {"version": 1, "config": store_config | {"beta": 0.2}, "inputs": {"pairs": "b" * 32},
+           "files": {}}  # fmt: skip
+    assert differences(old, new) == [
+        "config.beta: 0.1 -> 0.2",
+        "inputs.pairs: aaaaaaaaaa -> bbbbbbbbbb",
+    ]
+
+
+def test_an_identity_read_back_from_its_manifest_is_the_same(store):
+    artifact = made(store, config={"beta": 0.1, "k": [1, 5], "name": "x"})
+    manifest = store.manifest("splits", artifact.manifest.fingerprint)
+    fresh = {"version": 1, "config": {"beta": 0.1, "k": [1, 5], "name": "x"}, "inputs": {},
+             "files": {}}  # fmt: skip
+    assert identity_of(manifest) == fresh
+    assert differences(manifest, fresh) == []
+    assert json.loads(manifest.model_dump_json())["config"]["beta"] == 0.1
+
+
+def test_an_unwritable_root_is_the_users_to_mend(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"runtime\.root"):
+        Store(tmp_path / "file" / "root")
