@@ -7,6 +7,7 @@ import polars as pl
 
 from recalign.errors import BadInputError
 
+Schema = Mapping[str, pl.DataType | type[pl.DataType]]
 ATTRIBUTES = pl.List(pl.Struct({"name": pl.String, "value": pl.String}))
 
 INTERACTIONS = {
@@ -17,7 +18,7 @@ INTERACTIONS = {
     "rating": pl.Float32,  # null where the source has none
 }
 USERS = {"user_index": pl.Int32, "user_id": pl.String}
-ITEMS = {
+ITEMS: Schema = {
     "item_index": pl.Int32,
     "item_id": pl.String,
     "title": pl.String,
@@ -40,12 +41,12 @@ WINDOWS = {  # positions; each window ends where the next starts
     "end": pl.Int32,
     "prompted": pl.Boolean,  # false: too short, serves only to train the oracle
 }
-CANDIDATES = {
+CANDIDATES: Schema = {
     "user_index": pl.Int32,
     "kind": pl.String,  # uniform or popularity
     "negatives": pl.List(pl.Int32),  # items the user never took
 }
-PROMPTS = {
+PROMPTS: Schema = {
     "user_index": pl.Int32,
     "cutoff": pl.Int32,  # only positions below this may be seen
     "first_position": pl.Int32,  # of the first item shown
@@ -112,8 +113,6 @@ FACETS = {  # synthetic world only: reasonings against the truth
     "recall": pl.Float64,  # share of the liked values that are stated
     "n_users": pl.Int64,
 }
-
-Schema = Mapping[str, pl.DataType | type[pl.DataType]]
 
 
 def check_table(table: pl.DataFrame, schema: Schema, name: str) -> pl.DataFrame:

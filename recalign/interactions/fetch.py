@@ -1,0 +1,155 @@
+"""Downloads that resume, are checked before they count, and show the licence terms first."""
+
+import gzip
+import hashlib
+import logging
+import os
+import re
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+from filelock import FileLock
+
+from recalign.errors import BadInputError, UserError
+from recalign.progress import Progress, silent
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 4
+BLOCK = 1 << 20
+BY_HAND = "or fetch it by hand and name its folder in interactions.raw_folder"
+
+
+def fetch(
+    url: str,
+    target: Path,
+    *,
+    md5: str | None,
+    terms: str,
+    print_terms: Callable[[str], None] = logger.warning,
+    progress: Progress = silent,
+    pause: float = 1.0,
+) -> Path:
+    """`target`, downloaded from `url` unless a sound copy lies there; `terms` are shown before.
+
+    A partial download stays in `<target>.part` and is resumed by the next call. The file takes its
+    name only when its length and its MD5 (or, where the publisher gives none, its gzip stream) are
+    right. Between attempts it waits `pause`, then twice as long, and so on (seconds).
+    Raises BadInputError for a truncated or wrong file, UserError when the server cannot be reached
+    or the folder not be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if target.exists() and (md5 is None or _digest(target, "md5") == md5):
+                return target
+            print_terms(terms)
+            part = target.with_name(f"{target.name}.part")
+            _download(url, part, progress, pause)
+            _verify(url, part, md5)
+            os.replace(part, target)
+            _validator_of(part).unlink(missing_ok=True)
+    except PermissionError as problem:
+        raise UserError(f"{target.parent}: cannot be written ({problem.strerror})") from problem
+    return target
+
+
+def _download(url: str, part: Path, progress: Progress, pause: float) -> None:
+    """Fill `part` up to the length the server tells, in at most ATTEMPTS connections."""
+    timeout = httpx.Timeout(60, connect=20)
+    trouble = ""
+    with httpx.Client(timeout=timeout, follow_redirects=True) as client:
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(pause * 2 ** (attempt - 1))
+            try:
+                if _continue(client, url, part, progress):
+                    return
+                trouble = "the connection ended early"
+            except httpx.TransportError as problem:
+                trouble = str(problem) or type(problem).__name__
+            logger.warning("%s: %s", url, trouble)
+    if part.exists() and part.stat().st_size:
+        raise BadInputError(
+            f"{url}: the download was cut short after {part.stat().st_size} bytes ({trouble}); "
+            f"run again to resume it, {BY_HAND}"
+        )
+    raise UserError(f"{url}: cannot be reached ({trouble}); try again later, {BY_HAND}")
+
+
+def _continue(client: httpx.Client, url: str, part: Path, progress: Progress) -> bool:
+    """One connection: append what is missing to `part`; True when it is complete."""
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity"}  # else a .gz may arrive unpacked
+    validator = _validator_of(part)
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if validator.exists():
+            headers["If-Range"] = validator.read_text()
+    with client.stream("GET", url, headers=headers) as answer:
+        if answer.status_code == 416:
+            total = answer.headers.get("Content-Range", "").rpartition("/")[2]
+            if total != str(have):
+                part.unlink()
+            return total == str(have)
+        if answer.status_code >= 500:
+            return False
+        if answer.is_error:
+            raise UserError(f"{url}: the server answered {answer.status_code}; {BY_HAND[3:]}")
+        resumed = re.match(rf"bytes {have}-", answer.headers.get("Content-Range", ""))
+        have = have if answer.status_code == 206 and resumed else 0
+        length = answer.headers.get("Content-Length")
+        total_bytes = have + int(length) if length else 0
+        _note_validator(answer, validator)
+        with part.open("ab" if have else "wb") as file:
+            for block in answer.iter_raw(BLOCK):
+                file.write(block)
+                have += len(block)
+                progress(have, max(have, total_bytes), part.name.removesuffix(".part"))
+    return not total_bytes or have == total_bytes
+
+
+def _validator_of(part: Path) -> Path:
+    """Beside a partial file: what the server must still have for the rest to fit."""
+    return part.with_name(f"{part.name}.validator")
+
+
+def _note_validator(answer: httpx.Response, validator: Path) -> None:
+    tag = answer.headers.get("ETag", "")
+    value = tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
+    if value:
+        validator.write_text(value)
+    else:
+        validator.unlink(missing_ok=True)
+
+
+def _verify(url: str, part: Path, md5: str | None) -> None:
+    """Delete `part` and raise BadInputError unless its MD5, or its gzip stream, is right."""
+    if md5 is not None:
+        found = _digest(part, "md5")
+        if found != md5:
+            part.unlink()
+            raise BadInputError(
+                f"{url}: the file's MD5 is {found}, the publisher's is {md5}; it was deleted, "
+                f"run again, {BY_HAND}"
+            )
+        return
+    try:
+        with gzip.open(part) as stream:
+            while stream.read(BLOCK):
+                pass
+    except (OSError, EOFError, zlib.error) as problem:
+        part.unlink()
+        raise BadInputError(
+            f"{url}: what arrived is no whole gzip file ({problem}); it was deleted, "
+            f"run again, {BY_HAND}"
+        ) from problem
+    logger.info("%s: sha256 %s (its publisher gives no checksum)", url, _digest(part, "sha256"))
+
+
+def _digest(path: Path, name: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, name).hexdigest()

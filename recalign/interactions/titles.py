@@ -1,0 +1,68 @@
+"""Titles and attributes as people read them: entities resolved, articles in front, one sentence."""
+
+import html
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+Attribute = dict[str, str]
+
+_ARTICLE = re.compile(
+    r"([^()]+), (The|An?|Les?|La|L'|Il|Lo|Gli|I|El|Los|Las|Der|Die|Das|Den|Det|Une?|O|Os|De|Het)"
+    r"(?= \(|\)|$)"
+)
+_YEAR = re.compile(r"\((1[89]\d\d|20\d\d)(?:[-/]\s*\d*)?\)(?:\s*\([A-Z]+\))?\s*$")
+
+
+def clean(text: str) -> str:
+    """HTML entities resolved, runs of white space as one blank."""
+    return " ".join(html.unescape(text).split())
+
+
+def era(title: str) -> str | None:
+    """The decade of the year that ends the title: 'Heat (1995)' is of the '1990s'."""
+    year = _YEAR.search(title)
+    return f"{year.group(1)[:3]}0s" if year else None
+
+
+def spoken(title: str) -> str:
+    """'Heat, The (1995)' as 'The Heat (1995)'; only titles that end in a year are touched."""
+    if not _YEAR.search(title):
+        return title
+
+    def in_front(match: re.Match[str]) -> str:
+        words, article = match.groups()
+        blank = "" if article.endswith("'") else " "
+        return f"{article}{blank}{words}"
+
+    return _ARTICLE.sub(in_front, title)
+
+
+def item_text(title: str, attributes: Iterable[Attribute]) -> str:
+    """'Heat (1995): genre Action and Crime; era 1990s', what the text encoder reads."""
+    values: dict[str, list[str]] = {}
+    for attribute in attributes:
+        values.setdefault(attribute["name"], []).append(attribute["value"])
+    parts = "; ".join(f"{name} {_listed(several)}" for name, several in values.items())
+    return f"{spoken(title)}: {parts}" if parts else spoken(title)
+
+
+def _listed(values: list[str]) -> str:
+    return values[0] if len(values) == 1 else f"{', '.join(values[:-1])} and {values[-1]}"
+
+
+def attributes(name: str, value: Any) -> list[Attribute]:
+    """One attribute per distinct value in text, a number, or lists of them nested to any depth.
+
+    Text is split at '|' (MovieLens writes 'Action|Crime').
+    """
+    distinct = dict.fromkeys(clean(part) for text in _flat(value) for part in text.split("|"))
+    return [{"name": name, "value": part} for part in distinct if part]
+
+
+def _flat(value: Any) -> Iterator[str]:
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _flat(part)
+    elif value is not None:
+        yield str(value)

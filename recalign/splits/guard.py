@@ -1,0 +1,164 @@
+"""The leakage guard: proves per row, from the raw tables, that nothing saw its own future."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NoReturn
+
+import numpy as np
+import polars as pl
+
+from recalign.errors import LeakageError
+from recalign.schemas import INTERACTIONS, PROMPTS, WINDOWS, check_table
+from recalign.sequences import Sequences
+from recalign.splits.timelines import Timelines
+
+Protocol = Literal["per_user", "temporal"]
+
+
+def check_prompts(
+    prompts: pl.DataFrame,
+    interactions: pl.DataFrame,
+    windows: pl.DataFrame,
+    phase: str,
+    render: Callable[[list[int]], str],
+    *,
+    protocol: Protocol = "per_user",
+) -> int:
+    """The number of prompt rows proved; LeakageError names the user, the row (from 0) and the item.
+
+    First the tables: every user's interactions are in order of time, and the windows lie within
+    them in order (temporal: every user's window starts at the same moment). Then each row of
+    PROMPTS: its user is prompted; its cut-off is the start of `phase`; the items listed are the
+    user's at positions first_position..cutoff-1, so none is later than any target of the phase;
+    and `render`, given those items as the *interactions* have them, writes the stored text.
+    """
+    timelines = Timelines(check_table(interactions, INTERACTIONS, "interactions"))
+    table = check_table(prompts, PROMPTS, "prompts")
+    checked_windows = check_table(windows, WINDOWS, "windows")
+    timelines.check_windows(checked_windows, protocol)
+    users = table["user_index"].to_numpy()
+    cutoffs = table["cutoff"].to_numpy().astype(np.int64)
+    _check_cutoffs(users, cutoffs, checked_windows, phase)
+    first = table["first_position"].to_numpy().astype(np.int64)
+    _check_items(timelines, users, first, cutoffs, table["items"])
+    for row, (user, start, stop, text) in enumerate(
+        zip(users.tolist(), first.tolist(), cutoffs.tolist(), table["prompt"], strict=True)
+    ):
+        if render(timelines.items_of(user, start, stop).tolist()) != text:
+            _refuse(
+                row, user, f"its text is not what positions {start}..{stop - 1} render to: {text}"
+            )
+    return table.height
+
+
+def _check_cutoffs(
+    users: np.ndarray, cutoffs: np.ndarray, windows: pl.DataFrame, phase: str
+) -> None:
+    starts = windows[f"{phase}_start"].to_numpy()
+    prompted = windows["prompted"].to_numpy()
+    known = (users >= 0) & (users < windows.height)
+    for row in np.flatnonzero(~known)[:1]:
+        _refuse(row, users[row], "has no windows")
+    for row in np.flatnonzero(~prompted[users])[:1]:
+        _refuse(row, users[row], "is not prompted: too short to have windows")
+    for row in np.flatnonzero(cutoffs != starts[users])[:1]:
+        _refuse(
+            row,
+            users[row],
+            f"its cut-off is position {cutoffs[row]}, the {phase} window starts at "
+            f"{starts[users[row]]}",
+        )
+
+
+def _check_items(
+    timelines: Timelines,
+    users: np.ndarray,
+    first: np.ndarray,
+    cutoffs: np.ndarray,
+    items: pl.Series,
+) -> None:
+    """Every listed item stands at its position, and none is left out or added."""
+    sizes = items.list.len().fill_null(0).to_numpy().astype(np.int64)
+    wrong = (first < 0) | (sizes != cutoffs - first)
+    for row in np.flatnonzero(wrong)[:1]:
+        _refuse(
+            row,
+            users[row],
+            f"lists {sizes[row]} items for positions {first[row]}..{cutoffs[row] - 1}",
+        )
+    rows = np.repeat(np.arange(len(users)), sizes)
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    positions = first[rows] + within
+    expected = timelines.items[timelines.offsets[users[rows]] + positions]
+    shown = items.explode(empty_as_null=False, keep_nulls=False).fill_null(-1).to_numpy()
+    for place in np.flatnonzero(shown != expected)[:1]:
+        row, item = rows[place], int(shown[place])
+        where = timelines.where(users[row], item, cutoffs[row])
+        _refuse(
+            row,
+            users[row],
+            f"shows item {item} at position {positions[place]}, where the user took item "
+            f"{expected[place]}; {where}",
+        )
+
+
+def check_fit(
+    name: str,
+    users: np.ndarray,
+    stops: np.ndarray,
+    items_seen: Sequence[np.ndarray] | Sequences,
+    interactions: pl.DataFrame,
+    limits: np.ndarray,
+) -> int:
+    """The number of users proved for the fit of the model `name`.
+
+    Row b says that the fit saw `items_seen[b]` (or, given Sequences, all of the sequence b) of
+    user `users[b]`: proved to be that user's items at positions below `stops[b]`, and `stops[b]`
+    to be at most `limits[b]`. Raises LeakageError with the user, the row (from 0) and the item.
+    """
+    timelines = Timelines(check_table(interactions, INTERACTIONS, "interactions"))
+    n_seen = items_seen.n_users if isinstance(items_seen, Sequences) else len(items_seen)
+    if not len(users) == len(stops) == len(limits) == n_seen:
+        raise ValueError(
+            f"{name}: {len(users)} users, {len(stops)} stops, {len(limits)} limits, "
+            f"{n_seen} item lists"
+        )
+    for row, (user, stop, limit) in enumerate(
+        zip(users.tolist(), stops.tolist(), limits.tolist(), strict=True)
+    ):
+        seen = (
+            items_seen.slice(row, 0, int(items_seen.lengths[row]))
+            if isinstance(items_seen, Sequences)
+            else items_seen[row]
+        )
+        _check_fit_row(name, timelines, row, user, stop, limit, np.asarray(seen))
+    return len(users)
+
+
+def _check_fit_row(
+    name: str, timelines: Timelines, row: int, user: int, stop: int, limit: int, seen: np.ndarray
+) -> None:
+    if not 0 <= user < timelines.n_users:
+        _refuse(row, user, "has no interactions", name)
+    if stop > limit:
+        _refuse(row, user, f"was fitted on positions below {stop}, allowed are below {limit}", name)
+    own = timelines.items_of(user, 0, stop)
+    if np.array_equal(seen, own):
+        return
+    if len(seen) != len(own):
+        extra = f", the last of them item {seen[-1]}" if len(seen) else ""
+        _refuse(row, user, f"saw {len(seen)} items instead of {len(own)}{extra}", name)
+    place = int(np.flatnonzero(seen != own)[0])
+    item = int(seen[place])
+    where = timelines.where(user, item, limit)
+    _refuse(
+        row,
+        user,
+        f"saw item {item} at position {place}, where the user took item {own[place]}; {where}",
+        name,
+    )
+
+
+def _refuse(
+    row: int | np.integer, user: int | np.integer, seen: str, table: str = "prompts"
+) -> NoReturn:
+    raise LeakageError(f"{table}, row {row}, user {user}: {seen}")

@@ -1,0 +1,102 @@
+"""history | fit | reward | valid | test: where each window of each user starts."""
+
+import numpy as np
+import polars as pl
+
+from recalign.config import SplitsConfig
+from recalign.errors import BadInputError
+from recalign.schemas import WINDOWS, check_table
+
+STARTS = ["fit_start", "reward_start", "valid_start", "test_start"]
+
+
+def split_windows(
+    interactions: pl.DataFrame, config: SplitsConfig
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """WINDOWS of all users, and counts of users by why they lack a window (zeros left out).
+
+    interactions: INTERACTIONS, sorted by user and position. Counted are `short_sequence` (fewer
+    interactions than the windows take), `short_history` (fewer than min_history before the fit
+    window), and, of prompted users, `no_fit`, `no_reward`, `no_valid`, `no_test` (empty windows:
+    temporal protocol). Raises BadInputError when no user has a history, a validation or a test.
+    """
+    users = interactions["user_index"].to_numpy()
+    lengths = np.bincount(users)
+    match config.protocol:
+        case "per_user":
+            starts = _by_counts(lengths, config)
+        case "temporal":
+            starts = _by_time(users, interactions["timestamp"].to_numpy(), lengths, config)
+    history = starts[:, 0]
+    short_sequence = history < 0
+    short_history = ~short_sequence & (history < config.min_history)
+    prompted = ~(short_sequence | short_history)
+    if config.protocol == "per_user":
+        starts[~prompted] = lengths[~prompted, None]  # the whole sequence is history
+    sizes = np.diff(starts, axis=1, append=lengths[:, None])
+    counts = {
+        "short_sequence": int(short_sequence.sum()),
+        "short_history": int(short_history.sum()),
+    }
+    for place, name in enumerate(STARTS):
+        empty = prompted & (sizes[:, place] == 0) & _wanted(name, config)
+        counts[f"no_{name.removesuffix('_start')}"] = int(empty.sum())
+    counts = {reason: n for reason, n in counts.items() if n}
+    for place in (2, 3):
+        if not (prompted & (sizes[:, place] > 0)).any():
+            _refuse_empty(STARTS[place].removesuffix("_start"), len(lengths), counts, config)
+    columns = dict(zip(STARTS, starts.T, strict=True))
+    table = pl.DataFrame(
+        {"user_index": np.arange(len(lengths)), **columns, "end": lengths, "prompted": prompted},
+        schema_overrides=WINDOWS,
+    )
+    return check_table(table, WINDOWS, "windows").rechunk(), counts
+
+
+def _by_counts(lengths: np.ndarray, config: SplitsConfig) -> np.ndarray:
+    """Starts [n_users, 4] counted from each user's end; negative where the sequence is shorter."""
+    sizes = np.array([config.fit, config.reward, config.valid, config.test])
+    return lengths[:, None] - np.cumsum(sizes[::-1])[::-1]
+
+
+def boundaries(timestamps: np.ndarray, config: SplitsConfig) -> np.ndarray:
+    """The four moments [4] at which windows start, from shares of all interactions.
+
+    A window holds the interactions from its moment on, so that equal times are never parted; with
+    coarse times the shares are met only nearly.
+    """
+    shares = [config.fit_share, config.reward_share, config.valid_share, config.test_share]
+    n = len(timestamps)
+    after = np.ceil(np.cumsum(shares[::-1])[::-1] * n - 1e-6).astype(np.int64)
+    return np.sort(timestamps)[np.clip(n - after, 0, n - 1)]
+
+
+def _by_time(
+    users: np.ndarray, timestamps: np.ndarray, lengths: np.ndarray, config: SplitsConfig
+) -> np.ndarray:
+    """Starts [n_users, 4]: each user's number of interactions before each moment."""
+    moments = boundaries(timestamps, config)
+    n_users = len(lengths)
+    before = [np.bincount(users[timestamps < moment], minlength=n_users) for moment in moments]
+    return np.stack(before, axis=1)
+
+
+def _wanted(start: str, config: SplitsConfig) -> bool:
+    """Whether the settings ask for the window at all."""
+    name = start.removesuffix("_start")
+    sizes = {"fit": config.fit, "reward": config.reward}
+    shares = {"fit": config.fit_share, "reward": config.reward_share}
+    return bool((sizes if config.protocol == "per_user" else shares).get(name, 1))
+
+
+def _refuse_empty(window: str, n_users: int, counts: dict[str, int], config: SplitsConfig) -> None:
+    reasons = ", ".join(f"{reason} {n}" for reason, n in counts.items())
+    if config.protocol == "per_user":
+        sizes = config.fit + config.reward + config.valid + config.test
+        mend = (
+            f"the windows take {sizes} interactions and min_history {config.min_history} more: "
+            "lower splits.fit, reward, valid, test or min_history"
+        )
+    else:
+        mend = "raise the shares, lower splits.min_history, or use splits.protocol = per_user"
+    raise BadInputError(f"none of {n_users} users has a {window} window ({reasons}); {mend}")
