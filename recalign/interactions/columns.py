@@ -20,6 +20,8 @@ def typed_interactions(cells: pl.DataFrame, origin: Origin) -> pl.DataFrame:
     Raises BadInputError at the first empty id, unreadable time or rating.
     """
     row = cells["row"].cast(pl.Int64)
+    user_ids = ids(cells["user_id"], row, origin, "user_id")
+    item_ids = ids(cells["item_id"], row, origin, "item_id")
     milliseconds = None
     if "timestamp" in cells.columns:
         milliseconds = _milliseconds(cells["timestamp"], row, origin)
@@ -28,8 +30,8 @@ def typed_interactions(cells: pl.DataFrame, origin: Origin) -> pl.DataFrame:
         seconds = row
     table = pl.DataFrame(
         {
-            "user_id": ids(cells["user_id"], row, origin, "user_id"),
-            "item_id": ids(cells["item_id"], row, origin, "item_id"),
+            "user_id": user_ids,
+            "item_id": item_ids,
             "timestamp": seconds,
             "rating": _ratings(cells, row, origin),
             "row": row,

@@ -104,8 +104,8 @@ def _continue(client: httpx.Client, url: str, part: Path, progress: Progress) ->
         length = answer.headers.get("Content-Length")
         total_bytes = have + int(length) if length else 0
         _note_validator(answer, validator)
-        with part.open("ab" if have else "wb") as file:
-            for block in answer.iter_raw(BLOCK):
+        with part.open("ab" if have else "wb") as file:  # blocks as they come: none is lost
+            for block in answer.iter_raw():
                 file.write(block)
                 have += len(block)
                 progress(have, max(have, total_bytes), part.name.removesuffix(".part"))

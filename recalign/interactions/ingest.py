@@ -47,9 +47,11 @@ def ingest(raw: RawTables, config: InteractionsConfig) -> Ingested:
     user_ids, item_ids = _in_order(table["user_id"]), _in_order(table["item_id"])
     codes = _coded(table, user_ids, item_ids).sort("user", "timestamp", maintain_order=True)
     if config.duplicates != "keep":
-        n_before = codes.height
-        codes = codes.unique(["user", "item"], keep=config.duplicates, maintain_order=True)
-        dropped["duplicate"] = n_before - codes.height
+        pair = codes["user"] * len(item_ids) + codes["item"]
+        first = config.duplicates == "first"
+        kept = codes.filter(pair.is_first_distinct() if first else pair.is_last_distinct())
+        dropped["duplicate"] = codes.height - kept.height
+        codes = kept
     rows = k_core(codes["user"].to_numpy(), codes["item"].to_numpy(), config.k_core)
     dropped["k_core"] = codes.height - len(rows)
     dropped = {reason: n for reason, n in dropped.items() if n}
@@ -90,8 +92,8 @@ def _numbered(
     codes: pl.DataFrame, user_ids: pl.Series, item_ids: pl.Series
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """INTERACTIONS, USERS and items[item_index, item_id] with codes made contiguous."""
-    users, user_index = np.unique(codes["user"].to_numpy(), return_inverse=True)
-    items, item_index = np.unique(codes["item"].to_numpy(), return_inverse=True)
+    users, user_index = _contiguous(codes["user"].to_numpy())
+    items, item_index = _contiguous(codes["item"].to_numpy())
     lengths = np.bincount(user_index)
     starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
     interactions = pl.DataFrame(
@@ -112,6 +114,12 @@ def _numbered(
         schema_overrides={"item_index": pl.Int32},
     )
     return interactions, user_table.rechunk(), item_table.rechunk()
+
+
+def _contiguous(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The codes that occur, ascending, and each row's place among them (no sort needed)."""
+    occurs = np.bincount(codes) > 0
+    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[codes]
 
 
 def _described(items: pl.DataFrame, raw: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:

@@ -1,0 +1,48 @@
+"""A phase: its users, where their prompts end, and the items they are judged on."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from recalign.sequences import Sequences
+
+PhaseName = Literal["fit", "reward", "valid", "test"]
+NEXT = {"fit": "reward_start", "reward": "valid_start", "valid": "test_start", "test": "end"}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """users [U]; everything before position starts [U] may be seen; targets end before ends [U]."""
+
+    users: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+
+    def targets(self, sequences: Sequences) -> np.ndarray:
+        """The items of each user's window in order of time, int64 [U, T], 0 padded."""
+        columns = np.arange(int((self.ends - self.starts).max(initial=1)))
+        inside = columns < (self.ends - self.starts)[:, None]
+        rows = (sequences.offsets[self.users] + self.starts)[:, None] + columns
+        return np.where(inside, sequences.items[np.where(inside, rows, 0)], 0)
+
+
+def phase_of(windows: pl.DataFrame, phase: PhaseName) -> Phase:
+    """The prompted users whose window of this phase is not empty, in order of user_index."""
+    start, end = f"{phase}_start", NEXT[phase]
+    kept = windows.filter(pl.col("prompted") & (pl.col(start) < pl.col(end))).sort("user_index")
+    users, starts, ends = (kept[c].to_numpy().astype(np.int64) for c in ("user_index", start, end))
+    return Phase(users, starts, ends)
+
+
+def oracle_validation(windows: pl.DataFrame) -> Phase:
+    """What follows the oracle's training windows: the fit window, or, without one, validation.
+
+    Reward targets stay unseen: without a fit window but with a reward window there is nothing
+    to validate on.
+    """
+    fit = phase_of(windows, "fit")
+    if len(fit.users) or len(phase_of(windows, "reward").users):
+        return fit
+    return phase_of(windows, "valid")

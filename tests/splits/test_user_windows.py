@@ -1,0 +1,98 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from recalign.config import SplitsConfig
+from recalign.errors import BadInputError
+from recalign.schemas import INTERACTIONS
+from recalign.splits.windows import split_windows
+
+STARTS = ["fit_start", "reward_start", "valid_start", "test_start", "end"]
+
+
+def interactions(times: list[list[int]]) -> pl.DataFrame:
+    """One user per list; the item of position p is p + 1."""
+    rows = [
+        (user, position + 1, position, time, None)
+        for user, own in enumerate(times)
+        for position, time in enumerate(own)
+    ]
+    return pl.DataFrame(rows, schema=INTERACTIONS, orient="row")
+
+
+def starts(windows: pl.DataFrame) -> list[tuple[int, ...]]:
+    return windows.select(STARTS).rows()
+
+
+def test_per_user_windows_are_counted_from_the_end():
+    config = SplitsConfig(fit=2, reward=3, valid=1, test=2, min_history=4)
+    windows, counts = split_windows(interactions([list(range(12)), list(range(20))]), config)
+    assert starts(windows) == [(4, 6, 9, 10, 12), (12, 14, 17, 18, 20)]
+    assert windows["prompted"].to_list() == [True, True]
+    assert counts == {}
+
+
+def test_short_users_keep_their_whole_sequence_as_history_and_are_counted_by_reason():
+    config = SplitsConfig(fit=2, reward=3, valid=1, test=2, min_history=4)
+    windows, counts = split_windows(
+        interactions([list(range(12)), list(range(11)), list(range(7)), list(range(3))]), config
+    )
+    assert starts(windows) == [(4, 6, 9, 10, 12), (11,) * 5, (7,) * 5, (3,) * 5]
+    assert windows["prompted"].to_list() == [True, False, False, False]
+    assert counts == {"short_history": 1, "short_sequence": 2}
+
+
+def test_windows_that_are_not_asked_for_are_empty_and_not_counted():
+    config = SplitsConfig(fit=0, reward=0, valid=1, test=1, min_history=1)
+    windows, counts = split_windows(interactions([[1, 2, 3]]), config)
+    assert starts(windows) == [(1, 1, 1, 2, 3)]
+    assert counts == {}
+
+
+TEMPORAL = SplitsConfig(
+    protocol="temporal", fit_share=0.2, reward_share=0.1, valid_share=0.1, test_share=0.1,
+    min_history=2,
+)  # fmt: skip
+
+
+def test_temporal_windows_start_at_the_same_moments_for_all_users():
+    # 20 interactions at times 0..19: history 0-9, fit 10-13, reward 14-15, valid 16-17, test 18-19
+    times = [list(range(0, 20, 2)), list(range(1, 20, 2))]
+    windows, counts = split_windows(interactions(times), TEMPORAL)
+    assert starts(windows) == [(5, 7, 8, 9, 10), (5, 7, 8, 9, 10)]
+    assert counts == {}
+
+
+def test_temporal_users_may_lack_windows_and_short_ones_keep_true_boundaries():
+    first = [0, 1, 2, 3, 4, 5, 6, 7, 8]  # before the fit moment 10: nothing but history
+    second = [9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]  # one interaction before it
+    windows, counts = split_windows(interactions([first, second, list(range(20))]), TEMPORAL)
+    assert starts(windows) == [(9, 9, 9, 9, 9), (1, 5, 7, 9, 11), (10, 14, 16, 18, 20)]
+    assert windows["prompted"].to_list() == [True, False, True]
+    assert counts == {"short_history": 1, "no_fit": 1, "no_reward": 1, "no_valid": 1, "no_test": 1}
+
+
+def test_equal_times_are_never_parted_by_a_temporal_boundary():
+    generator = np.random.default_rng(0)
+    times = [sorted(generator.integers(0, 25, 40).tolist()) for _ in range(30)]
+    table = interactions(times)
+    windows, _ = split_windows(table, TEMPORAL)
+    joined = table.join(windows, on="user_index")
+    for start in STARTS[:-1]:
+        before = joined.filter(pl.col("position") < pl.col(start))["timestamp"]
+        after = joined.filter(pl.col("position") >= pl.col(start))["timestamp"]
+        assert before.max() < after.min()
+    shares = (windows["end"] - windows["test_start"]).sum() / table.height
+    assert 0.1 <= shares <= 0.1 + 1 / 25 + 0.03  # at most one day's interactions more than asked
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (SplitsConfig(), "none of 2 users has a valid window .*windows take 24"),
+        (TEMPORAL, r"none of 2 users has a valid window .*splits\.protocol = per_user"),
+    ],
+)
+def test_windows_that_nobody_has_are_refused_with_what_to_change(config, message):
+    with pytest.raises(BadInputError, match=message):
+        split_windows(interactions([[7, 7, 7], [7, 7]]), config)
