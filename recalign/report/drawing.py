@@ -1,0 +1,77 @@
+"""Matplotlib as a maker of small, equal, inlinable SVG: one look, no date, no global state."""
+
+import html
+import re
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, MUTED, RULE, PAPER = "#23282d", "#686e73", "#dcd7cc", "#fcfbf8"
+PETROL, RUST, GREY, OCHRE = "#1d6078", "#b1552d", "#84888a", "#b8892f"
+ROUND_COLOURS = (PETROL, RUST, OCHRE, "#6a5a8c", "#4f7d4f", GREY)
+
+STYLE: Any = {
+    "svg.fonttype": "none",  # text stays text: small, selectable, in the page's own font
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "text.parse_math": False,  # a title with dollar signs is a title
+    "text.color": INK,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 9,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": RULE,
+    "axes.facecolor": "none",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#ece8df",
+    "grid.linewidth": 0.8,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "legend.labelcolor": MUTED,
+    "figure.facecolor": "none",
+}
+
+Paint = Callable[[Axes], None]
+
+
+def draw(paint: Paint, description: str, width: float = 3.4, height: float = 2.3) -> str:
+    """An `<svg>` element of what `paint` puts on the axes; width and height in inches.
+
+    Equal input gives equal bytes. `description` is its accessible name, and keeps the ids of two
+    plots on one page apart. Not for several threads at once: matplotlib's settings are global.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the user's own matplotlibrc says
+        matplotlib.rcParams.update({**STYLE, "svg.hashsalt": description})
+        figure = Figure(figsize=(width, height), layout="constrained")
+        paint(figure.subplots())
+        written = StringIO()
+        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+    return _inlinable(written.getvalue(), description)
+
+
+def _inlinable(document: str, description: str) -> str:
+    """The `<svg>` element alone, named, without metadata and without ids that nothing refers to."""
+    element = document[document.index("<svg") :]
+    element = re.sub(r"\s*<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    element = re.sub(r"<!--.*?-->\s*", "", element, flags=re.DOTALL)
+    element = re.sub(r'<g id="[^"]*"', "<g", element)
+    name = html.escape(description, quote=True)
+    opening = f'<svg class="plot" role="img" aria-label="{name}"'
+    return element.replace("<svg", opening, 1).strip()

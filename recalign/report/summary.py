@@ -1,0 +1,112 @@
+"""The run in three sentences, built from its numbers: a gain is claimed only where one is shown."""
+
+from typing import Any
+
+import polars as pl
+
+from recalign.report.content import ReportContent
+from recalign.report.wording import count, interval, metric, percent, plural, signed
+
+Cell = dict[str, Any]  # one line of RESULTS
+
+
+def summary(content: ReportContent) -> list[str]:
+    """What was run, what alignment changed, what reasonings are worth; fewer if not measured."""
+    sentences = [_what_was_run(content)]
+    if content.results is not None:
+        cells = content.results.filter(pl.col("metric") == content.primary).to_dicts()
+        sentences += [_what_alignment_changed(cells, content.primary), _what_reasonings_add(cells)]
+    return [sentence for sentence in sentences if sentence]
+
+
+def verdict(low: float, high: float) -> str:
+    """What a 95 % interval of a difference allows to say."""
+    if low > 0:
+        return "a gain"
+    if high < 0:
+        return "a loss"
+    return "no difference shown, as the interval includes zero"
+
+
+def _what_was_run(content: ReportContent) -> str:
+    aligned = [one for one in content.rounds if one.number > 0]
+    data = content.data
+    where = ""
+    if data is not None:
+        where = (
+            f"With {plural(data.n_interactions, 'interaction')} of {plural(data.n_users, 'user')} "
+            f"and {plural(data.n_items, 'item')} ({data.name}) "
+        )
+    if not aligned:
+        return f"{where}no round of alignment was run." if where else ""
+    n_pairs = sum(one.n_pairs or 0 for one in aligned)
+    pairs = f" on {plural(n_pairs, 'pair')} of reasonings" if n_pairs else ""
+    sentence = f"{where}the policy was aligned in {plural(len(aligned), 'round')}{pairs}"
+    sentence += _which_round(content) + "."
+    return sentence[0].upper() + sentence[1:]
+
+
+def _which_round(content: ReportContent) -> str:
+    kept = next((one for one in content.rounds if one.kept and one.number > 0), None)
+    if kept is None:
+        return ""
+    base = next((one.valid for one in content.rounds if one.number == 0), None)
+    text = f", and round {kept.number} was kept"
+    if base is None or kept.valid is None:
+        return text
+    if kept.valid > base:
+        return f"{text} by its validation ({metric(kept.valid)} against {metric(base)} before)"
+    return (
+        f"{text} although its validation ({metric(kept.valid)}) does not beat the base policy's "
+        f"({metric(base)})"
+    )
+
+
+def _what_alignment_changed(cells: list[Cell], name: str) -> str:
+    """Aligned against base with the frozen recommender, greedy and sampled."""
+    parts = []
+    for decoding in ("greedy", "sampled"):
+        row = _cell(cells, policy="aligned", decoding=decoding, recommender="frozen")
+        if row is None or row["difference"] is None:
+            continue
+        relative = "" if row["relative"] is None else f", {percent(row['relative'], 1, True)}"
+        bounds = interval(row["difference_low"], row["difference_high"], with_sign=True)
+        parts.append(
+            f"{signed(row['difference'])} with {decoding} reasonings "
+            f"({metric(row['mean'])}{relative}, 95 % interval {bounds}: "
+            f"{verdict(row['difference_low'], row['difference_high'])})"
+        )
+    if not parts:
+        return ""
+    users = count(cells[0]["n_users"])
+    return f"On {users} test users alignment changed {name} by " + " and ".join(parts) + "."
+
+
+def _what_reasonings_add(cells: list[Cell]) -> str:
+    """SASRec alone, what the base policy's reasonings add to it, and the other reasoners."""
+    alone = _cell(cells, policy="none", recommender="sasrec")
+    if alone is None:
+        return ""
+    text = f"Without any reasoning SASRec reaches {metric(alone['mean'])}"
+    for decoding in ("greedy", "sampled"):
+        row = _cell(cells, policy="base", decoding=decoding, recommender="frozen")
+        if row is not None and row["base"] == alone["row"]:
+            low, high = row["difference_low"], row["difference_high"]
+            text += (
+                f"; the base policy's {decoding} reasonings change that by "
+                f"{signed(row['difference'])} {interval(low, high, with_sign=True)} "
+                f"({verdict(low, high)})"
+            )
+            break
+    shuffled = _cell(cells, policy="shuffled")
+    if shuffled is not None:
+        text += f", the same policy's shuffled across users reach {metric(shuffled['mean'])}"
+    templates = [cell for cell in cells if cell["decoding"] == "none" and cell["policy"] != "none"]
+    if templates:
+        best = max(templates, key=lambda cell: cell["mean"])
+        text += f", and the best reasoner without an LLM ({best['row']}) {metric(best['mean'])}"
+    return text + "."
+
+
+def _cell(cells: list[Cell], **wanted: str) -> Cell | None:
+    return next((c for c in cells if all(c[key] == value for key, value in wanted.items())), None)

@@ -1,0 +1,140 @@
+"""The tables of the page: what each cell says, as text."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from recalign.report.content import StageRun
+from recalign.report.forest import colour_of
+from recalign.report.wording import interval, metric, percent, signed
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure with what stands small below it, and a colour where it means something."""
+
+    text: str
+    below: str = ""
+    colour: str = ""
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """The primary metric, its difference to that of the row `base`, and the other metrics."""
+
+    label: str
+    is_aligned: bool
+    base: str
+    primary: Cell
+    difference: Cell
+    others: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """Rows of one kind of ranking, full catalogue or candidate lists."""
+
+    primary: str
+    others: Sequence[str]
+    rows: Sequence[ResultRow]
+
+
+def result_table(results: pl.DataFrame, primary: str, others: Sequence[str]) -> ResultTable:
+    """RESULTS in `primary`, with its difference to the base rows, and the `others` beside it."""
+    cells = {(cell["row"], cell["metric"]): cell for cell in results.iter_rows(named=True)}
+    rows = []
+    for label in results["row"].unique(maintain_order=True):
+        of = cells[label, primary]
+        rows.append(
+            ResultRow(
+                label=label,
+                is_aligned=of["policy"] == "aligned",
+                base=of["base"] or "",
+                primary=_mean(of),
+                difference=_difference(of),
+                others=[_mean(cells[label, name]) for name in others],
+            )
+        )
+    return ResultTable(primary, others, rows)
+
+
+def _mean(cell: Mapping[str, Any]) -> Cell:
+    return Cell(metric(cell["mean"]), interval(cell["low"], cell["high"]))
+
+
+def _difference(cell: Mapping[str, Any]) -> Cell:
+    difference, low, high = (cell[n] for n in ("difference", "difference_low", "difference_high"))
+    if difference is None:
+        return Cell("")
+    text = signed(difference)
+    if cell["relative"] is not None:
+        text += f" ({percent(cell['relative'], 1, True)})"
+    return Cell(text, interval(low, high, with_sign=True), colour_of(low, high))
+
+
+def headline_metrics(results: pl.DataFrame, primary: str, is_list: bool) -> list[str]:
+    """The metrics of the main table, the one to compare by first; [] where none is measured.
+
+    The primary metric if there is one (a short candidate list may not reach its cut-off), then
+    HR@10, full-depth NDCG, NDCG@5 and HR@5 as far as they are there.
+    """
+    prefix = "list " if is_list else ""
+    names = results["metric"].unique(maintain_order=True).to_list()
+    own = [name for name in names if name.startswith("list ") == is_list]
+    wanted = [prefix + name for name in (primary, "HR@10", "NDCG", "NDCG@5", "HR@5")]
+    found = [name for name in dict.fromkeys(wanted) if name in own]
+    return found or own[:5]
+
+
+def every_result(results: pl.DataFrame) -> list[tuple[str, ...]]:
+    """All lines of RESULTS as text: row, metric, mean, interval, base, difference, interval."""
+    return [
+        (
+            cell["row"], cell["metric"], metric(cell["mean"]), interval(cell["low"], cell["high"]),
+            cell["base"] or "", signed(cell["difference"]) if cell["base"] else "",
+            interval(cell["difference_low"], cell["difference_high"], with_sign=True),
+        )
+        for cell in results.iter_rows(named=True)
+    ]  # fmt: skip
+
+
+def facet_table(facets: pl.DataFrame) -> tuple[list[str], list[tuple[str, list[Cell]]]]:
+    """Facet names, and for each set of texts one cell per facet: precision over recall."""
+    names = list(facets["facet"].unique(maintain_order=True))
+    rows = []
+    for texts in facets["texts"].unique(maintain_order=True):
+        own = {c["facet"]: c for c in facets.filter(pl.col("texts") == texts).iter_rows(named=True)}
+        rows.append(
+            (
+                texts,
+                [
+                    Cell(_three(own[name]["precision"]), _three(own[name]["recall"]))
+                    if name in own
+                    else Cell("–")
+                    for name in names
+                ],
+            )
+        )
+    return names, rows
+
+
+def shared_packages(stages: Sequence[StageRun]) -> dict[str, str]:
+    """The version of each package that most artifacts were made with: {"torch": "2.13.0"}."""
+    versions: dict[str, Counter[str]] = {}
+    for run in stages:
+        for name, version in run.packages.items():
+            versions.setdefault(name, Counter())[version] += 1
+    return {name: counts.most_common(1)[0][0] for name, counts in versions.items()}
+
+
+def own_packages(run: StageRun, shared: Mapping[str, str]) -> str:
+    """The versions in which one artifact differs from the shared ones."""
+    differing = [f"{name} {v}" for name, v in run.packages.items() if shared.get(name) != v]
+    return ", ".join(differing)
+
+
+def _three(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

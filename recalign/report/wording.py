@@ -1,0 +1,58 @@
+"""Numbers as the page and the Markdown tables print them."""
+
+
+def metric(value: float | None) -> str:
+    """Four decimals: 0.0742; an en dash for a missing value."""
+    return "–" if value is None else f"{value:.4f}".replace("-", "−")
+
+
+def signed(value: float | None) -> str:
+    """A difference: +0.0028, −0.0004, 0.0000."""
+    if value is None:
+        return "–"
+    text = f"{abs(value):.4f}"
+    if float(text) == 0:
+        return text
+    return ("+" if value > 0 else "−") + text
+
+
+def interval(low: float | None, high: float | None, with_sign: bool = False) -> str:
+    """[0.0701, 0.0783], or [−0.0004, +0.0060] for a difference."""
+    show = signed if with_sign else metric
+    return "" if low is None or high is None else f"[{show(low)}, {show(high)}]"
+
+
+def percent(share: float | None, digits: int = 1, with_sign: bool = False) -> str:
+    """A share of 1 as a percentage: 8.2 %; +8.2 % for a relative difference."""
+    if share is None:
+        return "–"
+    text = f"{100 * share:{'+' if with_sign else ''}.{digits}f} %"
+    return text.replace("-", "−")
+
+
+def count(n: int | None) -> str:
+    """12,345; an en dash for a missing count."""
+    return "–" if n is None else f"{n:,}"
+
+
+def plural(n: int, noun: str) -> str:
+    """1 user, 2 users."""
+    return f"{count(n)} {noun}" + ("" if n == 1 else "s")
+
+
+def duration(seconds: float) -> str:
+    """0.4 s, 38 s, 4 min 07 s, 2 h 13 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def reasons(dropped: "dict[str, int] | None") -> str:
+    """12 too short, 3 unknown item; empty when nothing was dropped."""
+    return ", ".join(f"{count(n)} {reason}" for reason, n in (dropped or {}).items() if n)
