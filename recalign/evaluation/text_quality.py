@@ -123,5 +123,5 @@ def _per_user(table: pl.DataFrame, facet: str, name: str) -> pl.DataFrame:
 
 
 def _comparable(value: pl.Expr) -> pl.Expr:
-    """Texts write one word per value, spaces as hyphens; case does not matter."""
-    return value.str.strip_chars().str.to_lowercase().str.replace_all(r"\s+", "-")
+    """One word per value, as texts write it; case does not matter."""
+    return value.str.to_lowercase().str.replace_all(r"[\s.;=]+", "-").str.strip_chars("-")

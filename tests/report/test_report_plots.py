@@ -1,0 +1,121 @@
+"""Plots show the numbers they are given; the lineage graph is layered and reduced."""
+
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recalign.report import lineage
+from recalign.report.content import Round, StageRun
+from recalign.report.drawing import GREY, PETROL, RUST
+from recalign.report.forest import colour_of, forest
+from recalign.report.lineage import lineage_graph
+from recalign.report.plots import alignment_curves, distributions, windows_picture
+from recalign.schemas import RESULTS, WINDOWS
+
+
+def texts_of(svg: str) -> list[str]:
+    return [re.sub(r"\s+", " ", text).strip() for text in re.findall(r"<text[^>]*>([^<]*)<", svg)]
+
+
+def run(name: str, *inputs: str, label: str = "", cached: bool = False) -> StageRun:
+    return StageRun("stage", label or name, name, 1, {i: i for i in inputs}, "now", 1.0, 1,
+                    cached=cached)  # fmt: skip
+
+
+def test_windows_show_their_mean_lengths_over_prompted_users():
+    windows = pl.DataFrame(
+        [(0, 10, 12, 15, 16, 18, True), (1, 21, 24, 28, 30, 33, True), (2, 1, 2, 3, 4, 90, False)],
+        schema=WINDOWS, orient="row",
+    )  # fmt: skip
+    shown = texts_of(windows_picture(windows))
+    assert {"history", "fit", "reward", "valid", "test"} <= set(shown)
+    assert [text for text in shown if "." in text] == ["15.5", "2.5", "3.5", "1.5", "2.5"]
+
+
+def test_forest_has_a_line_per_compared_row_but_none_for_popularity():
+    rows = [
+        ("Popularity", "none", "none", "popularity", "NDCG@10", 0.0, 0.0, 0.0, "b",
+         -0.9, -1.0, -0.8, -0.9, 9),
+        ("b", "none", "none", "sasrec", "NDCG@10", 0.1, 0.1, 0.1, *(None,) * 5, 9),
+        ("c $x$", "base", "greedy", "frozen", "NDCG@10", 0.1, 0.1, 0.1, "b",
+         0.01, -0.01, 0.03, 0.1, 9),
+        ("d", "base", "greedy", "frozen", "HR@10", 0.1, 0.1, 0.1, "b", 0.01, -0.01, 0.03, 0.1, 9),
+    ]  # fmt: skip
+    results = pl.DataFrame(rows, schema=RESULTS, orient="row")
+    shown = texts_of(forest(results, "NDCG@10") or "")
+    assert {"c $x$", "+0.0100"} <= set(shown)
+    assert not {"Popularity", "b", "d"} & set(shown)
+    assert forest(results, "MRR@10") is None
+
+
+def test_colours_tell_gain_loss_and_neither():
+    assert colour_of(0.1, 0.2) == PETROL
+    assert colour_of(-0.2, -0.1) == RUST
+    assert colour_of(0.0, 0.2) == colour_of(-0.2, 0.0) == colour_of(-1, 1) == GREY
+
+
+def test_alignment_panels_are_those_that_were_measured():
+    curve = pl.DataFrame({"step": [0, 5], "loss": [0.7, 0.6], "held_out_loss": [0.7, None],
+                          "accuracy": [None, None]},
+                         schema_overrides={"accuracy": pl.Float64})  # fmt: skip
+    (svg,) = alignment_curves([Round(1, curve=curve), Round(2)])
+    assert {"Loss", "round 1", "round 1, held out"} <= set(texts_of(svg))
+    assert alignment_curves([Round(1)]) == []
+
+
+def test_distributions_bear_constant_values_and_leave_out_infinite_ones():
+    svg = distributions({"a": np.full(9, 0.5), "b": np.array([0.25, np.nan, np.inf])}, "T", "x")
+    assert {"a (mean 0.500)", "b (mean 0.250)"} <= set(texts_of(svg))
+
+
+def test_two_plots_do_not_share_ids():
+    values = {"a": np.linspace(0, 1, 9)}
+    first, second = (set(re.findall(r'id="([^"]+)"', distributions(values, t, "x"))) for t in "AB")
+    assert first
+    assert not first & second
+
+
+def test_edges_that_a_longer_way_implies_are_not_drawn():
+    svg = lineage_graph([run("a"), run("b", "a"), run("c", "a", "b")]) or ""
+    assert svg.count("<path") == 2
+    assert svg.count("<a href") == 3
+
+
+def test_edge_over_two_layers_passes_between_them():
+    # a -> b -> c -> d and e -> d: nothing implies e -> d, which passes two layers.
+    svg = (
+        lineage_graph([run("a"), run("b", "a"), run("c", "b"), run("e"), run("d", "c", "e")]) or ""
+    )
+    assert svg.count("<path") == 3 + 3
+
+
+def test_boxes_of_one_layer_do_not_overlap():
+    stages = [run("a"), run("z")]
+    stages += [run(f"b{n}", "a" if n % 3 else "z") for n in range(7)]
+    stages += [run(f"c{n}", f"b{n}", f"b{6 - n}") for n in range(4)]
+    svg = lineage_graph(stages) or ""
+    width = float(re.search(r'width="([\d.]+)"', svg)[1])
+    boxes = [
+        (float(y), float(x))
+        for x, y in re.findall(rf'<rect x="([-\d.]+)" y="([-\d.]+)" width="{lineage.BOX}"', svg)
+    ]
+    assert len(boxes) == len(stages)
+    assert all(0 <= x <= width - lineage.BOX for _, x in boxes)
+    for (y, x), (next_y, next_x) in zip(sorted(boxes), sorted(boxes)[1:], strict=False):
+        assert y < next_y or next_x - x >= lineage.BOX
+
+
+def test_inputs_that_are_not_on_the_page_are_left_out_of_the_graph():
+    svg = lineage_graph([run("a", "elsewhere")]) or ""
+    assert svg.count("<path") == 0
+    assert lineage_graph([]) is None
+
+
+@pytest.mark.parametrize(("cached", "n_edges"), [(True, 0), (False, 1)])
+def test_reused_artifact_has_no_coloured_edge(cached: bool, n_edges: int):
+    svg = lineage_graph([run("a", label="fit, round <1>", cached=cached)]) or ""
+    assert svg.count(f'fill="{PETROL}"') == n_edges
+    assert "round &lt;1&gt;" in svg
+    assert ("reused" in svg) is cached

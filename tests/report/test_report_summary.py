@@ -1,0 +1,141 @@
+"""The three sentences claim what the intervals show, and no more."""
+
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+from recalign.report.content import DataSet, ReportContent, Round
+from recalign.report.markdown import escape, result_table
+from recalign.report.summary import summary, verdict
+from recalign.report.wording import count, duration, interval, percent, plural, reasons, signed
+from recalign.schemas import RESULTS
+
+
+def line(row, policy, decoding, recommender, mean, base=None, shift=(None,) * 3, metric="NDCG@10"):
+    relative = shift[0] / 0.1 if base else None
+    return (row, policy, decoding, recommender, metric, mean, mean - 0.01, mean + 0.01, base,
+            *shift, relative, 500)  # fmt: skip
+
+
+def table(low: float, high: float) -> pl.DataFrame:
+    shift = ((low + high) / 2, low, high)
+    return pl.DataFrame(
+        [
+            line("SASRec", "none", "none", "sasrec", 0.1),
+            line("Template lift", "lift", "none", "frozen", 0.13, "SASRec", (0.03, 0.02, 0.04)),
+            line("Template random", "random", "none", "frozen", 0.1, "SASRec", (0.0, -0.1, 0.1)),
+            line("Shuffled", "shuffled", "sampled", "frozen", 0.104, "Base", (-0.1, -0.2, -0.01)),
+            line("Base", "base", "greedy", "frozen", 0.11, "SASRec", (0.01, 0.002, 0.018)),
+            line("Aligned", "aligned", "greedy", "frozen", 0.12, "Base", shift),
+            line("Aligned refitted", "aligned", "greedy", "refitted", 0.9, "Base", (0.8, 0.7, 0.9)),
+        ],
+        schema=RESULTS,
+        orient="row",
+    )
+
+
+def changed(low: float, high: float) -> str:
+    return summary(ReportContent("t", "c", results=table(low, high)))[0]
+
+
+def test_interval_above_zero_is_a_gain():
+    assert "+0.0100 with greedy reasonings" in changed(0.002, 0.018)
+    assert "[+0.0020, +0.0180]: a gain)" in changed(0.002, 0.018)
+
+
+def test_interval_that_holds_zero_claims_nothing():
+    sentence = changed(-0.001, 0.021)
+    assert "the interval includes zero" in sentence
+    assert "gain" not in sentence
+
+
+def test_interval_that_only_touches_zero_claims_nothing():
+    assert "includes zero" in changed(0.0, 0.02)
+    assert verdict(-0.2, 0.0) == verdict(-0.1, 0.1)
+
+
+def test_interval_below_zero_is_a_loss():
+    assert "−0.0100 with greedy" in changed(-0.018, -0.002)
+    assert "]: a loss)" in changed(-0.018, -0.002)
+
+
+def test_headline_is_the_frozen_recommender_not_the_largest_number():
+    assert "0.9" not in changed(0.002, 0.018)
+
+
+def test_reasonings_are_set_against_sasrec_shuffled_texts_and_the_best_template():
+    sentence = summary(ReportContent("t", "c", results=table(0.0, 0.02)))[1]
+    assert "Without any reasoning SASRec reaches 0.1000" in sentence
+    assert "+0.0100 [+0.0020, +0.0180] (a gain)" in sentence
+    assert "shuffled across users reach 0.1040" in sentence
+    assert "(Template lift) 0.1300" in sentence
+
+
+def test_run_is_told_with_its_rounds_and_pairs():
+    rounds = [Round(0, 0.2), Round(1, 0.21, True, n_pairs=1000), Round(2, 0.205, n_pairs=500)]
+    content = ReportContent("t", "c", data=DataSet("ml-1m", 6040, 3416, 999611), rounds=rounds)
+    (sentence,) = summary(content)
+    assert "999,611 interactions of 6,040 users and 3,416 items (ml-1m)" in sentence
+    assert "2 rounds on 1,500 pairs" in sentence
+    assert "round 1 was kept by its validation (0.2100 against 0.2000 before)" in sentence
+
+
+def test_kept_round_that_does_not_beat_the_base_policy_is_named_so():
+    rounds = [Round(0, 0.2), Round(1, 0.19, True)]
+    (sentence,) = summary(ReportContent("t", "c", rounds=rounds))
+    assert "although its validation (0.1900) does not beat the base policy's (0.2000)" in sentence
+    assert sentence.startswith("The policy was aligned in 1 round")
+
+
+def test_without_an_aligned_row_there_is_no_sentence_about_alignment():
+    results = table(0.0, 0.02).filter(pl.col("policy") != "aligned")
+    sentences = summary(ReportContent("t", "c", results=results))
+    assert len(sentences) == 1
+    assert "alignment" not in sentences[0]
+
+
+def test_other_primary_metric_is_used_in_the_summary():
+    results = table(0.002, 0.018).with_columns(metric=pl.lit("HR@10"))
+    content = ReportContent("t", "c", results=results)
+    assert summary(content) == []
+    assert "changed HR@10" in summary(replace(content, primary="HR@10"))[0]
+
+
+def test_markdown_table_has_one_line_per_row_with_difference_and_interval():
+    lines = result_table(table(-0.001, 0.021), ["NDCG@10"]).splitlines()
+    assert lines[0] == "| row | compared with | NDCG@10 | difference | 95 % interval |"
+    assert lines[2] == "| SASRec |  | 0.1000 |  |  |"
+    assert lines[7] == "| Aligned | Base | 0.1200 | +0.0100 (+10.0 %) | [−0.0010, +0.0210] |"
+    assert "500 users" in lines[-1]
+
+
+def test_markdown_of_a_metric_that_was_not_measured_is_refused():
+    with pytest.raises(ValueError, match="no MRR@3"):
+        result_table(table(0, 1), ["MRR@3"])
+
+
+def test_markdown_cells_cannot_break_the_table():
+    assert escape("a|b\n*c* <b>") == r"a\|b \*c\* \<b\>"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (signed(0.00004), "0.0000"),
+        (signed(-0.0004), "−0.0004"),
+        (signed(None), "–"),
+        (percent(0.0823), "8.2 %"),
+        (percent(-0.5, 0, True), "−50 %"),
+        (count(1234567), "1,234,567"),
+        (plural(1, "pair"), "1 pair"),
+        (interval(None, 1.0), ""),
+        (duration(0.34), "0.3 s"),
+        (duration(59.7), "1 min 00 s"),
+        (duration(247), "4 min 07 s"),
+        (duration(7980), "2 h 13 min"),
+        (reasons({"too short": 12, "none": 0, "unknown": 3000}), "12 too short, 3,000 unknown"),
+    ],
+)
+def test_numbers_are_printed_as_people_write_them(text: str, expected: str):
+    assert text == expected
