@@ -77,7 +77,7 @@ def _read_metadata(
         item = str(record.get(id_field) or "").strip()
         if item in rows:
             repeated += 1
-        elif item in wanted:
+        else:
             rows[item] = (_title(record), _attributes(source, record))
     columns = {
         "item_id": list(rows),

@@ -66,6 +66,13 @@ def test_byte_order_mark_blank_lines_windows_line_ends_and_stray_quotes_are_read
     assert table["row"].to_list() == [2, 4]
 
 
+def test_blank_lines_in_jsonl_are_passed_over_and_numbers_of_lines_stay_right(tmp_path):
+    lines = [{"user_id": 1, "item_id": "x", "timestamp": time} for time in (5, 6)]
+    content = "\n\n".join(json.dumps(line) for line in lines) + "\n"
+    table = read(tmp_path, content, "i.jsonl").interactions
+    assert table.rows() == [("1", "x", 5, None, 1), ("1", "x", 6, None, 3)]
+
+
 @pytest.mark.parametrize(
     ("cell", "seconds"),
     [

@@ -61,6 +61,14 @@ def test_a_users_list_does_not_depend_on_which_other_users_are_prompted_or_on_th
     assert few == {1: everyone[1], 4: everyone[4]}
 
 
+def test_the_first_negatives_of_a_list_are_a_fair_draw_of_their_own():
+    items, table = world(400, 500, 10)
+    drawn = lists(draw_candidates(items, table, SplitsConfig(n_negatives=99)), "uniform")
+    first = np.array([own[:10] for own in drawn.values()])
+    # Uniform on 1..500: mean 250.5, standard deviation 144.3 per item.
+    assert abs(first.mean() - 250.5) <= 4 * 144.3 / sqrt(first.size)
+
+
 def test_popularity_counts_history_windows_only():
     items = sequences([[1, 1, 2, 3], [1, 3, 3, 4, 4]], 5)
     table = windows([3, 2], [4, 5])  # histories 1 1 2 and 1 3

@@ -93,7 +93,10 @@ LEAKS: dict[str, tuple[dict[str, object], str]] = {
         {"items": [47, 46, 48], "prompt": render([47, 46, 48])},
         "shows item 47 at position 5, .*; the user took it at position 6",
     ),
-    "a negative first position": ({"first_position": -1}, "lists 3 items for positions -1"),
+    "another user's last item in front": (
+        {"first_position": -1, "items": [32, *range(41, 49)]},
+        "lists 9 items for positions -1..7",
+    ),
     "no items": ({"items": None}, "lists 0 items"),
     "no item": ({"items": [46, None, 48]}, "shows item -1 at position 6"),
 }  # fmt: skip
