@@ -113,9 +113,9 @@ def json_cells(
 ) -> pl.DataFrame:
     """The named fields of every line as text columns, with `row` (1-based line).
 
-    `fields` maps our column to the source's field. Blocks that the fast parser refuses, or where
-    it finds a line without any of the fields, are read line by line with `parse`, which names the
-    broken line or accepts what is merely unusual. Raises BadInputError for an empty file, a broken
+    `fields` maps our column to the source's field. Blocks that the fast parser refuses, or in
+    which it skips blank lines, are read line by line with `parse`, which names the broken line or
+    accepts what is merely unusual. Raises BadInputError for an empty file, a broken
     line, or a field that no line has.
     """
     schema: dict[str, Any] = dict.fromkeys(fields.values(), pl.String)
@@ -140,13 +140,11 @@ def json_cells(
 
 
 def _fast_cells(block: bytes, schema: dict[str, Any]) -> pl.DataFrame | None:
-    """All lines at once; None where a line is broken, blank or has none of the fields."""
+    """All lines at once, blank ones left out; None where a line is broken."""
     try:
-        table = pl.read_ndjson(block, schema=schema)
+        return pl.read_ndjson(block, schema=schema)
     except pl.exceptions.ComputeError:
         return None
-    vacant = table.select(pl.all_horizontal(pl.all().is_null()).any()).item()
-    return None if vacant else table
 
 
 def _slow_cells(
