@@ -4,8 +4,8 @@ from typing import Any
 
 from prefect import flow
 from prefect.states import Completed
-from tasks.alignment import alignment, alignment_settings
-from tasks.evaluation import evaluation, evaluation_settings, validation_score
+from tasks.alignment import alignment
+from tasks.evaluation import evaluation, validation_score
 from tasks.interactions import interactions, raw_files
 from tasks.oracle import oracle
 from tasks.pairs import pairs
@@ -78,7 +78,7 @@ def stages(run: Run, config: DPO4RecConfig) -> Reference:
 
     def validate(texts: Reference, when: str) -> Reference:
         return run(
-            evaluation, evaluation_settings(config, "valid"), label=f"validation, {when}",
+            evaluation, config.evaluation.for_phase("valid"), label=f"validation, {when}",
             oracle=backbone, recommender=frozen, base=base_valid, aligned=texts, **world,
         )  # fmt: skip
 
@@ -116,7 +116,7 @@ def stages(run: Run, config: DPO4RecConfig) -> Reference:
     when = f"round {best}"
     refitted = fit(write("fit", aligned, when), when)
     results = run(
-        evaluation, evaluation_settings(config, "test"), label="evaluation",
+        evaluation, config.evaluation.for_phase("test"), label="evaluation",
         oracle=backbone, recommender=frozen, refitted=refitted,
         base=write("test", None, "base"), aligned=write("test", aligned, when), **world,
     )  # fmt: skip

@@ -32,6 +32,10 @@ TRUTH = {  # synthetic world only; read by evaluation alone
     "value": pl.String,
     "weight": pl.Float32,  # utility an item gains by having this value
 }
+APPEAL = {  # synthetic world only: the popularity term of every user's utility
+    "item_index": pl.Int32,
+    "appeal": pl.Float32,
+}
 WINDOWS = {  # positions; each window ends where the next starts
     "user_index": pl.Int32,
     "fit_start": pl.Int32,  # history is 0..fit_start-1

@@ -42,7 +42,9 @@ class Sequences:
         last = self.offsets[user + 1]
         return self.items[min(first + max(start, 0), last) : min(first + max(stop, 0), last)]
 
-    def until(self, users: np.ndarray, stops: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray]:
+    def until(
+        self, users: np.ndarray, stops: np.ndarray, max_length: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The last `max_length` items before position `stops[b]` of each of `users`.
 
         Returns right-padded int64 [B, L] (L = the longest actually needed, at least 1) and
@@ -56,3 +58,13 @@ class Sequences:
         inside = columns < lengths[:, None]
         padded = np.where(inside, self.items[np.where(inside, rows, 0)], 0)
         return padded, lengths
+
+    def before(self, stops: np.ndarray) -> "Sequences":
+        """Only the items at positions < `stops[u]` of every user: what a fit may hold in hand."""
+        lengths = np.minimum(stops, self.lengths)
+        offsets = np.zeros(self.n_users + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        return Sequences(
+            offsets, self.items[np.repeat(self.offsets[:-1], lengths) + positions], self.n_items
+        )

@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,40 @@ from recalign.artifacts.manifest import Reference
 from recalign.artifacts.store import Artifact, Draft, Store
 from recalign.config import Config, Runtime
 from recalign.errors import UserError
+from recalign.progress import Progress
 from tasks.cache import ArtifactCache, find_current
+from tasks.progress import stage_progress
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Job:
+    """What a stage's function is given beside its config and inputs."""
+
+    draft: Draft
+    runtime: Runtime
+    progress: Progress
+
+    @property
+    def device(self) -> str:
+        """The device to compute on, written into the manifest; auto takes a GPU if there is one."""
+        import torch
+
+        device = self.runtime.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.draft.manifest.device = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+        return device
+
+    @property
+    def cache(self) -> Path:
+        """A folder for what may be deleted at any time: encoded sentences, downloads."""
+        return Path(self.runtime.root) / ".cache"
+
+
 class Stage:
-    """A function `body(draft, config, runtime, **artifacts)` that fills a draft, made a cached task.
+    """A function `body(job, config, **artifacts)` that fills a draft, made a cached task.
 
     `version` is raised by hand when the stage's output means something new. Files that the body
     reads beside artifacts arrive as `files`: their digests belong to the fingerprint.
@@ -73,29 +101,39 @@ class Stage:
             if current is not None and not force:
                 return current.reference
             draft = store.draft(self.name, self.version, config.identity(), inputs, digests)
-            self._fill(draft, config, runtime, {k: store.open(r) for k, r in inputs.items()}, files)
+            with stage_progress(self.name) as progress:
+                job = Job(draft, runtime, progress)
+                self._fill(job, config, {k: store.open(r) for k, r in inputs.items()}, files)
             return store.commit(draft).reference
         finally:
             lock.release()
 
     def _fill(
         self,
-        draft: Draft,
+        job: Job,
         config: Config,
-        runtime: Runtime,
         artifacts: dict[str, Artifact],
         files: dict[str, list[Path]],
     ) -> None:
         extra: dict[str, Any] = {"files": files} if files else {}
         try:
-            self.body(draft, config, runtime, **artifacts, **extra)
+            use_threads(job.runtime.threads)
+            self.body(job, config, **artifacts, **extra)
         except OSError as error:
             if error.errno is None:
                 raise
             raise UserError(
-                f"{self.name}: {error.strerror} ({error.filename or draft.folder}); "
+                f"{self.name}: {error.strerror} ({error.filename or job.draft.folder}); "
                 "what is finished is kept, run again to continue"
             ) from error
+
+
+def use_threads(threads: int) -> None:
+    """Let torch use this many threads; 0: as many as it finds cores."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def stage(version: int) -> Callable[[Callable[..., None]], Stage]:

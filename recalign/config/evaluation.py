@@ -12,8 +12,6 @@ class RoundsConfig(Config):
 
     n: int = Field(2, ge=1, le=20)
     """Most rounds; raising it later computes only the new ones."""
-    reference: Literal["initial", "previous"] = "initial"
-    """DPO's reference in round t: the first policy, or that of the round before."""
     pairs: Literal["new", "cumulative"] = "new"
     """Align on the round's own pairs, or on those of all rounds so far."""
     patience: int = Field(1, ge=1, le=20)
@@ -35,6 +33,17 @@ class EvaluationConfig(Config):
     """Bootstrap resamples of the users for the 95 % intervals."""
     seed: int = Field(0, ge=0)
     """Seed of the resamples."""
+
+    def for_phase(self, phase: Literal["valid", "test"]) -> "EvaluationPhase":
+        """The settings for judging on validation or test targets."""
+        return EvaluationPhase(**dict(self), phase=phase)
+
+
+class EvaluationPhase(EvaluationConfig):
+    """Evaluation on the targets of one phase."""
+
+    phase: Literal["valid", "test"]
+    """Whose targets are ranked; the test is read once, for the round that validation chose."""
 
 
 class ReportConfig(Config):

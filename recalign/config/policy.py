@@ -120,6 +120,8 @@ class AlignmentConfig(Config):
 
     beta: float = Field(0.1, gt=0, le=10)
     """Strength of the pull to the reference (DPO's beta)."""
+    reference: Literal["initial", "previous"] = "initial"
+    """DPO's reference in round t: the policy before any alignment, or that of the round before."""
     anchor: float = Field(0.5, ge=0, le=10)
     """Weight of the chosen text's negative log-likelihood, added to the DPO loss."""
     method: Literal["lora", "full"] = "lora"
@@ -136,6 +138,8 @@ class AlignmentConfig(Config):
     """Pairs per optimiser step (of which micro_batch_size are in memory at once)."""
     micro_batch_size: int = Field(16, ge=1, le=4096)
     """Pairs per forward pass; must divide batch_size."""
+    precision: Literal["weights", "bfloat16"] = "weights"
+    """Number format of matrix products: that of the weights, or bfloat16 (faster, coarser)."""
     max_length: int = Field(512, ge=16, le=131_072)
     """Longest prompt plus completion, in tokens; longer pairs are counted and left out."""
     held_out: float = Field(0.1, gt=0, lt=0.9)

@@ -85,3 +85,12 @@ def truth_table(
             "weight": weights[users].ravel().astype(np.float32),
         }
     )
+
+
+def with_indices(
+    truth: pl.DataFrame, appeal: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """TRUTH and APPEAL by index, of the users and items that ingest kept."""
+    items = items.select("item_index", "item_id")
+    truth = users.join(truth, on="user_id").drop("user_id").sort("user_index", "from_position")
+    return truth, items.join(appeal, on="item_id").drop("item_id").sort("item_index")

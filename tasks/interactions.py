@@ -1,0 +1,42 @@
+"""Stage interactions: raw data of any source to typed Parquet tables."""
+
+from pathlib import Path
+
+from recalign.config import InteractionsConfig, Runtime
+from recalign.interactions.ingest import ingest
+from recalign.interactions.rawtables import RawTables
+from recalign.interactions.sources import read_source, source_files
+from recalign.schemas import APPEAL, INTERACTIONS, ITEMS, TRUTH, USERS, write_table
+from recalign.world.synthesise import synthesise
+from recalign.world.tables import with_indices
+from tasks.progress import stage_progress
+from tasks.stage import Job, stage
+
+
+def raw_files(config: InteractionsConfig, runtime: Runtime) -> dict[str, list[Path]]:
+    """The raw files this source consists of, downloaded first if need be."""
+    with stage_progress("download") as progress:
+        found = source_files(config, Path(runtime.root) / ".cache" / "raw", progress=progress)
+    return {"raw": found} if found else {}
+
+
+@stage(version=1)
+def interactions(
+    job: Job, config: InteractionsConfig, files: dict[str, list[Path]] | None = None
+) -> None:
+    """Read, filter and index the interactions and items of the source."""
+    world = synthesise(config.synthetic) if config.source == "synthetic" else None
+    if world:
+        raw = RawTables(world.interactions, world.items)
+    else:
+        raw = read_source(config, (files or {})["raw"], job.progress)
+    data = ingest(raw, config)
+    write_table(data.interactions, job.draft.path("interactions.parquet"), INTERACTIONS)
+    write_table(data.items, job.draft.path("items.parquet"), ITEMS)
+    write_table(data.users, job.draft.path("users.parquet"), USERS)
+    if world:
+        truth, appeal = with_indices(world.truth, world.appeal, data.users, data.items)
+        write_table(truth, job.draft.path("truth.parquet"), TRUTH)
+        write_table(appeal, job.draft.path("appeal.parquet"), APPEAL)
+    job.draft.count(data.interactions.height, data.dropped)
+    job.draft.tell({"users": data.users.height, "items": data.items.height, "noted": data.noted})

@@ -1,0 +1,43 @@
+"""Stage oracle: SASRec, fitted on the history windows alone."""
+
+import numpy as np
+
+from recalign.artifacts.store import Artifact
+from recalign.config import OracleConfig
+from recalign.oracle.fit import fit_oracle
+from recalign.oracle.storage import save_oracle
+from recalign.recommender.encoder import SentenceEncoder
+from recalign.splits.guard import check_fit
+from recalign.splits.phases import oracle_validation
+from tasks.stage import Job, stage
+from tasks.tables import read_tables
+
+
+@stage(version=1)
+def oracle(job: Job, config: OracleConfig, interactions: Artifact, splits: Artifact) -> None:
+    """Fit SASRec with early stopping on the window after the history; calibrate its scores."""
+    tables = read_tables(interactions, splits)
+    limits = tables.windows["fit_start"].to_numpy().astype(np.int64)
+    seen = tables.sequences.before(limits)
+    check_fit(
+        "oracle", np.arange(seen.n_users), seen.lengths, seen, tables.interactions, limits
+    )
+    text = None
+    if config.item_text:
+        encoder = SentenceEncoder(config.encoder, job.cache / "sentences", job.device)
+        text = encoder.encode_items(tables.items["text"].to_list(), job.progress)
+    validation = oracle_validation(tables.windows)
+    fitted = fit_oracle(
+        config, seen, seen.lengths, validation.users, list(validation.targets(tables.sequences)),
+        text, job.draft.work, job.progress, job.device,
+    )  # fmt: skip
+    save_oracle(job.draft.folder, fitted)
+    job.draft.count(int(seen.offsets[-1]))
+    job.draft.tell(
+        {
+            "best_valid_ndcg_at_10": fitted.curve["valid_ndcg_at_10"].max(),
+            "epochs": fitted.curve.height,
+            "temperature": fitted.temperature,
+            **fitted.calibration,
+        }
+    )

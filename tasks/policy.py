@@ -1,0 +1,78 @@
+"""Stage policy: the LLM before alignment, trained from scratch or named."""
+
+from pathlib import Path
+
+import numpy as np
+
+from recalign.artifacts.store import Artifact
+from recalign.config import PolicyConfig
+from recalign.policy.bootstrap import train_bootstrap
+from recalign.policy.demonstrations import build_demonstrations, choose_prefixes
+from recalign.policy.load import Policy, load_policy, resolve_revision
+from recalign.reasonings.prompts import load_template
+from recalign.splits.guard import check_fit
+from tasks.stage import Job, stage
+from tasks.tables import read_tables
+
+SETTINGS = "policy.json"  # the PolicyConfig later stages load this policy with
+MODEL = "model"  # folder of all weights, for a policy trained here
+ADAPTER = "adapter"  # folder of a LoRA adapter on policy 0
+MIN_PREFIX = 3  # items a demonstration's history has at least
+
+
+def policy_files(config: PolicyConfig) -> dict[str, list[Path]]:
+    """What decides policy 0 beside its config: the demonstrations' template, or a local model."""
+    if config.kind == "bootstrap":
+        return {"template": [load_template(config.bootstrap.template).path]}
+    folder = Path(config.model).expanduser()
+    return {"model": sorted(p for p in folder.iterdir() if p.is_file())} if folder.is_dir() else {}
+
+
+@stage(version=1)
+def policy(
+    job: Job,
+    config: PolicyConfig,
+    interactions: Artifact,
+    splits: Artifact,
+    files: dict[str, list[Path]] | None = None,
+) -> None:
+    """Train the embedded LLM on template demonstrations, or check that the named LLM loads."""
+    if config.kind == "bootstrap":
+        _bootstrap(job, config, interactions, splits)
+    else:
+        config = config.model_copy(update={"revision": resolve_revision(config)})
+        load_policy(config.model, config, None, job.device)
+    job.draft.path(SETTINGS).write_text(config.model_dump_json(indent=1))
+
+
+def _bootstrap(job: Job, config: PolicyConfig, interactions: Artifact, splits: Artifact) -> None:
+    settings = config.bootstrap
+    tables = read_tables(interactions, splits)
+    limits = tables.windows["fit_start"].to_numpy().astype(np.int64)
+    seen = tables.sequences.before(limits)
+    check_fit("policy", np.arange(seen.n_users), seen.lengths, seen, tables.interactions, limits)
+    users, cutoffs = choose_prefixes(
+        seen.lengths, settings.n_demonstrations, MIN_PREFIX, settings.seed
+    )
+    render = load_template(settings.template).bind(tables.items)
+    demonstrations = build_demonstrations(
+        tables.items, seen, users, cutoffs, settings.history_items, render, settings.seed
+    )
+    figures = train_bootstrap(
+        settings, demonstrations.prompts, demonstrations.reasonings, job.draft.path(MODEL),
+        job.draft.work, job.progress, job.device,
+    )  # fmt: skip
+    n_left_out = settings.n_demonstrations - len(demonstrations.prompts)
+    job.draft.count(len(demonstrations.prompts), {"history without attributes": n_left_out})
+    job.draft.tell(figures)
+
+
+def open_policy(policy: Artifact, aligned: Artifact | None, device: str) -> Policy:
+    """Policy 0, or what an alignment made of it: an adapter on it, or all its weights anew."""
+    config = PolicyConfig.model_validate_json(policy.path(SETTINGS).read_text())
+    weights = policy.path(MODEL) if config.kind == "bootstrap" else config.model
+    if aligned is None:
+        return load_policy(weights, config, None, device)
+    if aligned.path(ADAPTER).is_dir():
+        return load_policy(weights, config, aligned.path(ADAPTER), device)
+    return load_policy(aligned.path(MODEL), config, None, device)

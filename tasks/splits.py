@@ -1,0 +1,22 @@
+"""Stage splits: every user's windows, and the fixed candidate lists."""
+
+from recalign.artifacts.store import Artifact
+from recalign.config import SplitsConfig
+from recalign.schemas import CANDIDATES, INTERACTIONS, WINDOWS, read_table, write_table
+from recalign.sequences import Sequences
+from recalign.splits.candidates import count_short, draw_candidates
+from recalign.splits.windows import split_windows
+from tasks.stage import Job, stage
+
+
+@stage(version=1)
+def splits(job: Job, config: SplitsConfig, interactions: Artifact) -> None:
+    """Cut each user's sequence into history | fit | reward | valid | test; draw negatives."""
+    taken = read_table(interactions.path("interactions.parquet"), INTERACTIONS)
+    sequences = Sequences.of(taken, interactions.manifest.figures["items"])
+    windows, counts = split_windows(taken, config)
+    candidates = draw_candidates(sequences, windows, config)
+    write_table(windows, job.draft.path("windows.parquet"), WINDOWS)
+    write_table(candidates, job.draft.path("candidates.parquet"), CANDIDATES)
+    job.draft.count(windows.height, counts)
+    job.draft.tell({"short_lists": count_short(candidates, config)})

@@ -1,0 +1,175 @@
+"""Prefect's cache over artifact folders: reuse, selective recompute, damage, force, errors."""
+
+import logging
+
+import pytest
+from prefect import flow
+
+from flows.session import plan, prepare
+from recalign.config import OracleConfig, PairsConfig, Runtime, SplitsConfig
+from recalign.errors import UserError
+from tasks.run import Run, StoppedAfter
+from tasks.stage import Stage
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def counting(name, version, calls, body=None):
+    """A stage that notes each time it really computes."""
+
+    def compute(job, config, **artifacts):
+        calls.append(name)
+        if body:
+            body(job, config, **artifacts)
+        job.draft.path("out.txt").write_text(name + "".join(
+            artifact.path("out.txt").read_text() for artifact in artifacts.values()
+        ))  # fmt: skip
+
+    return Stage(name, version, compute)
+
+
+class Pipeline:
+    """splits -> oracle -> pairs, and what of it was computed."""
+
+    def __init__(self, root):
+        self.calls = []
+        self.runtime = Runtime(root=str(root))
+        self.stages = [counting(n, 1, self.calls) for n in ("splits", "oracle", "pairs")]
+        self.splits, self.oracle = SplitsConfig(), OracleConfig()
+
+    def walk(self, run):
+        first, second, third = self.stages
+        cut = run(first, self.splits)
+        fitted = run(second, self.oracle, splits=cut)
+        return run(third, PairsConfig(), splits=cut, oracle=fitted)
+
+    def __call__(self, **options):
+        self.calls.clear()
+
+        @flow(name="toy")
+        def toy():
+            run = Run(self.runtime, **options)
+            prepare(run, self.stages, self.walk)
+            return self.walk(run)
+
+        return toy()
+
+    def plan(self, **options):
+        return {step.label: step for step in plan(Run(self.runtime, **options), self.walk)}
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    return Pipeline(tmp_path / "root")
+
+
+def test_a_second_run_computes_nothing_and_the_plan_knew_it(pipeline):
+    assert {step.reason for step in pipeline.plan().values()} == {"never computed"}
+    first = pipeline()
+    assert pipeline.calls == ["splits", "oracle", "pairs"]
+    assert [step.action for step in pipeline.plan().values()] == ["reuse"] * 3
+    assert pipeline() == first
+    assert pipeline.calls == []
+
+
+def test_a_changed_setting_recomputes_its_stage_and_what_follows(pipeline):
+    pipeline()
+    pipeline.oracle = OracleConfig(hidden=128)
+    planned = pipeline.plan()
+    assert planned["oracle"].reason == "config.hidden: 64 -> 128"
+    assert planned["pairs"].action != "reuse"
+    pipeline()
+    assert pipeline.calls == ["oracle", "pairs"]
+
+
+def test_a_raised_version_recomputes_and_an_edited_body_does_not(pipeline):
+    pipeline()
+    pipeline.stages[2] = counting("pairs", 1, pipeline.calls, lambda job, config, **a: None)
+    pipeline()
+    assert pipeline.calls == []
+    pipeline.stages[2] = counting("pairs", 2, pipeline.calls)
+    assert pipeline.plan()["pairs"].reason == "version: 1 -> 2"
+    pipeline()
+    assert pipeline.calls == ["pairs"]
+
+
+@pytest.mark.parametrize("harm", ["delete", "flip", "record", "folder"])
+def test_a_damaged_upstream_is_recomputed_and_equal_content_spares_what_follows(pipeline, harm):
+    result = pipeline()
+    store = Run(pipeline.runtime).store
+    reference = store.open(result).manifest.inputs["splits"]
+    folder = store.folder("splits", reference.fingerprint)
+    if harm == "delete":
+        (folder / "out.txt").unlink()
+    elif harm == "flip":
+        (folder / "out.txt").write_text("splats")
+    elif harm == "record":
+        (folder / ".prefect-result.json").write_text("{")
+    else:
+        store.discard("splits", reference.fingerprint)
+    assert pipeline() == result
+    assert pipeline.calls == ([] if harm == "record" else ["splits"])
+
+
+def test_other_content_under_the_same_fingerprint_recomputes_what_follows(pipeline):
+    result = pipeline()
+    store = Run(pipeline.runtime).store
+    store.discard("splits", store.open(result).manifest.inputs["splits"].fingerprint)
+    other = lambda job, config: job.draft.path("more.txt").write_text("x")  # noqa: E731
+    pipeline.stages[0] = counting("splits", 1, pipeline.calls, other)
+    pipeline()
+    assert pipeline.calls == ["splits", "oracle", "pairs"]
+
+
+def test_force_recomputes_the_stage_and_spares_what_follows_if_nothing_changed(pipeline):
+    pipeline()
+    assert pipeline.plan(force=frozenset({"oracle"}))["pairs"].action == "depends"
+    pipeline(force=frozenset({"oracle"}))
+    assert pipeline.calls == ["oracle"]
+
+
+def test_a_run_stops_after_the_named_stage(pipeline):
+    with pytest.raises(StoppedAfter):
+        pipeline(stop_after="oracle")
+    assert pipeline.calls == ["splits", "oracle"]
+
+
+@pytest.mark.parametrize("option", [{"force": frozenset({"orcale"})}, {"stop_after": "orcale"}])
+def test_an_unknown_stage_name_is_refused_before_anything_is_computed(pipeline, option):
+    with pytest.raises(UserError, match=r"no stage 'orcale'; there are splits, oracle, pairs"):
+        pipeline(**option)
+    assert pipeline.calls == []
+
+
+def test_a_failing_stage_keeps_what_is_upstream_and_its_own_work(pipeline):
+    def fail(job, config, **artifacts):
+        checkpoint = job.draft.work / "step"
+        if not checkpoint.exists():
+            checkpoint.write_text("3")
+            raise RuntimeError("out of memory")
+
+    pipeline.stages[1] = counting("oracle", 1, pipeline.calls, fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        pipeline()
+    assert pipeline.calls == ["splits", "oracle"]
+    pipeline()
+    assert pipeline.calls == ["oracle", "pairs"]
+
+
+def test_a_full_disk_is_told_in_one_line_and_loses_nothing(pipeline):
+    def full(job, config, **artifacts):
+        raise OSError(28, "No space left on device", str(job.draft.path("out.txt")))
+
+    pipeline.stages[2] = counting("pairs", 1, pipeline.calls, full)
+    with pytest.raises(UserError, match="No space left on device"):
+        pipeline()
+    pipeline.stages[2] = counting("pairs", 1, pipeline.calls)
+    pipeline()
+    assert pipeline.calls == ["pairs"]
+
+
+def test_the_key_function_never_raises_for_a_flow_of_ours(pipeline, caplog):
+    """Prefect only logs an error in a key function and then runs the task uncached."""
+    with caplog.at_level(logging.WARNING, logger="prefect"):
+        pipeline()
+    assert "cache key" not in caplog.text.lower()
