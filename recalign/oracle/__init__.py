@@ -1,0 +1,1 @@
+"""SASRec, the sequential recommender that serves as oracle: model, losses, fit, inference."""

@@ -1,0 +1,74 @@
+"""Linear layer and cross-entropy in one, in chunks, with the gradient formed in the forward pass.
+
+The [N, n_items] logits never exist as a whole, and nothing of a chunk is kept for the backward
+pass: softmax(logits) is at hand when the loss is, so the gradient is taken there and then.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_ROWS = 512
+
+
+def fused_cross_entropy(
+    states: Tensor, matrix: Tensor, bias: Tensor, targets: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """Mean over N of -log softmax(states @ matrix.T + bias)[target].
+
+    states [N, d], matrix [C, d], bias [C], targets int64 [N] in 0..C-1; `dtype` is that of the
+    matrix products and the softmax (sums over rows and chunks stay float32).
+    """
+    loss: Tensor = _LinearCrossEntropy.apply(states, matrix, bias, targets, dtype)
+    return loss
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, matrix: Tensor, bias: Tensor, targets: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        n = len(states)
+        # The bias rides as one more column, so its gradient comes out of the same product; the
+        # softmax does not feel a shift, and a centred bias loses least when rounded.
+        inputs = torch.cat([states, torch.ones_like(states[:, :1])], 1)
+        weights = torch.cat([matrix, (bias - bias.mean())[:, None]], 1).to(dtype)
+        vectors = matrix.to(dtype)
+        rounded = inputs.to(dtype)
+        to_states = torch.empty_like(states)
+        to_weights = torch.zeros(inputs.shape[1], len(matrix), device=states.device)
+        loss = torch.zeros((), device=states.device)
+        for rows in _chunks(n, len(matrix), states.device):
+            p = torch.softmax(rounded[rows] @ weights.T, dim=1)
+            hit = p.gather(1, targets[rows, None]).float()
+            loss -= hit.clamp_min(torch.finfo(torch.float32).tiny).log().sum()
+            to_states[rows] = p @ vectors
+            to_weights += rounded[rows].T @ p
+        # softmax - one-hot: the one-hot part apart and exactly, as 1 - p rounds to 1 in bfloat16.
+        to_states -= matrix[targets]
+        to_weights = to_weights.T.index_add(0, targets, inputs, alpha=-1)
+        ctx.save_for_backward(to_states / n, to_weights / n)
+        return loss / n
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        to_states, to_weights = ctx.saved_tensors
+        to_matrix, to_bias = to_weights[:, :-1], to_weights[:, -1]
+        return upstream * to_states, upstream * to_matrix, upstream * to_bias, None, None
+
+
+def _chunks(n: int, n_classes: int, device: torch.device) -> Iterator[slice]:
+    """Rows at a time: few on a CPU, whose cache must hold the logits, more on an accelerator."""
+    step = CHUNK_ROWS if device.type == "cpu" else max(CHUNK_ROWS, (1 << 28) // n_classes)
+    for start in range(0, n, step):
+        yield slice(start, start + step)
+
+
+def product_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it faster than float32, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    known = torch.cpu.get_capabilities()
+    return torch.bfloat16 if known.get("avx512_bf16") or known.get("amx_bf16") else torch.float32

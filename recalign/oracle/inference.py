@@ -1,0 +1,75 @@
+"""States and exact ranks for many users, in bounded memory."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recalign.oracle.sasrec import SASRec
+from recalign.ranking import row_chunks, target_ranks
+from recalign.sequences import Sequences
+
+BATCH_USERS = 256
+
+
+@torch.inference_mode()
+def states_of(
+    model: SASRec,
+    sequences: Sequences,
+    users: np.ndarray,
+    stops: np.ndarray,
+    batch: int = BATCH_USERS,
+) -> Tensor:
+    """States [U, d] of `users` [U] after their items at positions < stops [U], on model's device.
+
+    Users are taken by length, `batch` at a time; the result keeps their given order.
+    """
+    device = model.items.device
+    matrix = model.item_matrix()
+    longest = model.config.max_length
+    lengths = np.minimum(np.minimum(stops, sequences.lengths[users]), longest)
+    order = np.argsort(lengths, kind="stable")
+    states = torch.empty(len(users), model.config.hidden, device=device)
+    for start in range(0, len(users), batch):
+        rows = order[start : start + batch]
+        histories, sizes = sequences.until(users[rows], stops[rows], longest)
+        found = model.states(
+            torch.from_numpy(histories).to(device), torch.from_numpy(sizes).to(device), matrix
+        )
+        states[torch.from_numpy(rows).to(device)] = found
+    return states
+
+
+@torch.inference_mode()
+def rank_in_full(
+    model: SASRec,
+    sequences: Sequences,
+    users: np.ndarray,
+    stops: np.ndarray,
+    targets: np.ndarray,
+    batch: int = BATCH_USERS,
+) -> np.ndarray:
+    """Ranks of `targets` [U, T] (0 padded) in the whole catalogue, int64 [U, T], 0 at padding.
+
+    All items at positions < stops [U] are seen and never ranked, unless they are targets.
+    """
+    device = model.items.device
+    states = states_of(model, sequences, users, stops, batch)
+    matrix, bias = model.item_matrix(), model.item_bias()
+    ranks = np.zeros(targets.shape, dtype=np.int64)
+    for rows in row_chunks(len(users), model.n_items + 1):
+        seen, _ = sequences.until(users[rows], stops[rows], int(stops[rows].max(initial=1)))
+        ranks[rows] = target_ranks(
+            torch.addmm(bias, states[rows], matrix.T),
+            torch.from_numpy(targets[rows]).to(device),
+            torch.from_numpy(seen).to(device),
+        ).cpu()
+    return ranks
+
+
+def padded(lists: list[np.ndarray]) -> np.ndarray:
+    """Lists of items as one int64 [U, T] array, padded with 0 on the right (T at least 1)."""
+    lengths = np.array([len(items) for items in lists], dtype=np.int64)
+    table = np.zeros((len(lists), max(1, int(lengths.max(initial=0)))), dtype=np.int64)
+    if lengths.sum():
+        table[np.arange(table.shape[1]) < lengths[:, None]] = np.concatenate(lists)
+    return table
