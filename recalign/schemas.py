@@ -99,6 +99,13 @@ RESULTS = {
     "relative": pl.Float64,  # difference / the base row's mean; null where that is 0
     "n_users": pl.Int64,
 }
+RECOMMENDED = {
+    "row": pl.String,
+    "coverage": pl.Float64,  # share of the catalogue that anyone is recommended
+    "gini": pl.Float64,  # of how often items are recommended: 0 all alike, 1 a single one
+    "average_popularity": pl.Float64,  # interactions in the history windows, mean over users
+    "long_tail_share": pl.Float64,  # share of items outside the most popular fifth
+}
 TEXTS = {
     "texts": pl.String,  # whose: base greedy, aligned sampled, ...
     "n_users": pl.Int64,

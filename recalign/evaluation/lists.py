@@ -17,11 +17,11 @@ class CandidateLists:
     items: Tensor
     n_targets: Tensor
 
-    def of(self, where: slice, n_samples: int) -> "CandidateLists":
-        """The lists of some users, each repeated for the user's samples."""
+    def of(self, where: slice, n_samples: int, device: torch.device) -> "CandidateLists":
+        """The lists of some users on `device`, each repeated for the user's samples."""
         return CandidateLists(
-            self.items[where].repeat_interleave(n_samples, 0),
-            self.n_targets[where].repeat_interleave(n_samples, 0),
+            self.items[where].to(device).repeat_interleave(n_samples, 0),
+            self.n_targets[where].to(device).repeat_interleave(n_samples, 0),
         )
 
 

@@ -38,7 +38,7 @@ class Row:
 class Cases:
     """The users of an evaluation, in one order for all rows.
 
-    users [U] user_index; targets [U, T] and seen [U, L] item indices, 0 padded.
+    users [U] user_index; targets [U, T] and seen [U, L] item indices, 0 padded, on any device.
     """
 
     users: np.ndarray
@@ -107,15 +107,19 @@ def evaluate_row(
     for where, given in _chunks(scores, len(cases)):
         n_users, n_samples, width = given.shape
         flat = given.reshape(n_users * n_samples, width)
-        seen = cases.seen[where].repeat_interleave(n_samples, 0)
-        ranks = target_ranks(flat, cases.targets[where].repeat_interleave(n_samples, 0), seen)
+        seen, targets = (table[where].to(given.device) for table in (cases.seen, cases.targets))
+        ranks = target_ranks(
+            flat,
+            targets.repeat_interleave(n_samples, 0),
+            seen.repeat_interleave(n_samples, 0),
+        )
         table = metric_table(ranks.cpu(), (ranks > 0).sum(1).cpu(), cutoffs)
         if cases.lists is not None:
-            table |= list_metrics(flat, cases.lists.of(where, n_samples), cutoffs)
+            table |= list_metrics(flat, cases.lists.of(where, n_samples, given.device), cutoffs)
         tables.append(
             {name: values.reshape(n_users, n_samples).mean(1) for name, values in table.items()}
         )
-        heads.append(top_items(given[:, 0], cases.seen[where], top_k).cpu().numpy())
+        heads.append(top_items(given[:, 0], seen, top_k).cpu().numpy())
     columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
     users = pl.Series("user_index", cases.users, dtype=pl.Int32)
     per_user = pl.DataFrame([users, *(pl.Series(name, column) for name, column in columns.items())])

@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 
 from recalign.evaluation.intervals import TAILS, pooled_means
-from recalign.evaluation.rows import Row
-from recalign.schemas import RESULTS
+from recalign.evaluation.rows import Evaluated, Row
+from recalign.metrics import average_popularity, coverage, gini, long_tail_share
+from recalign.schemas import RECOMMENDED, RESULTS
 
 
 def summary_table(
@@ -49,6 +50,24 @@ def pooled_table(
                 paired = (row.base, difference, *np.quantile(shift, TAILS), relative)
             records.append((*record, mean, *interval, *paired, n_users))
     return pl.DataFrame(records, schema=RESULTS, orient="row")
+
+
+def recommended_table(evaluated: dict[str, Evaluated], popularity: np.ndarray) -> pl.DataFrame:
+    """What the heads of the lists hold: RECOMMENDED, one line per row.
+
+    popularity [I+1]: interactions with each item in the history windows, column 0 aside.
+    """
+    lines = [
+        (
+            label,
+            coverage(one.recommended, len(popularity) - 1),
+            gini(one.recommended, len(popularity) - 1),
+            np.nanmean(average_popularity(one.recommended, popularity)),
+            np.nanmean(long_tail_share(one.recommended, popularity)),
+        )
+        for label, one in evaluated.items()
+    ]
+    return pl.DataFrame(lines, schema=RECOMMENDED, orient="row")
 
 
 def _block(rows: list[Row], per_user: pl.DataFrame, metrics: list[str]) -> np.ndarray:

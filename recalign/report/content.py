@@ -107,5 +107,5 @@ class ReportContent:
     malformed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Malformed texts by reason, for each set of reasonings."""
     recommended: pl.DataFrame | None = None
-    """Columns row, coverage, gini, average_popularity, long_tail_share of the recommended heads."""
+    """RECOMMENDED: what the heads of the lists hold."""
     examples: Sequence[Example] = ()

@@ -13,7 +13,7 @@ from recalign.report.content import ReportContent, Round
 from recalign.report.forest import forest
 from recalign.report.lineage import lineage_graph
 from recalign.report.summary import summary
-from recalign.schemas import FACETS, RESULTS, TEXTS, WINDOWS, check_table
+from recalign.schemas import FACETS, RECOMMENDED, RESULTS, TEXTS, WINDOWS, check_table
 
 
 def write_report(content: ReportContent, path: Path) -> Path:
@@ -54,6 +54,7 @@ def render(content: ReportContent) -> str:
 def _check(content: ReportContent) -> None:
     checked: list[tuple[pl.DataFrame | None, Any, str]] = [
         (content.results, RESULTS, "results"),
+        (content.recommended, RECOMMENDED, "recommended"),
         (content.texts, TEXTS, "texts"),
         (content.facets, FACETS, "facets"),
         (content.data.windows if content.data else None, WINDOWS, "windows"),

@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 
 from recalign.evaluation.intervals import mean_interval, paired_bootstrap
-from recalign.evaluation.rows import Row
-from recalign.evaluation.table import pooled_table, summary_table
+from recalign.evaluation.rows import Evaluated, Row
+from recalign.evaluation.table import pooled_table, recommended_table, summary_table
 
 ROWS = [Row("a", "none", "none", "sasrec"), Row("b", "base", "greedy", "frozen", base="a")]
 
@@ -63,3 +63,15 @@ def test_pooled_table_is_the_mean_of_the_runs():
     assert table["n_users"].item() == 81
     means = [run.filter(pl.col("row") == "b")["NDCG@10"].mean() for run in runs]
     assert table["mean"].item() == pytest.approx(np.mean(means))
+
+
+def test_recommended_heads_are_described_per_row():
+    # Five items with 9, 4, 3, 2, 1 interactions; the head (a fifth) is item 1.
+    heads = Evaluated(pl.DataFrame(), np.array([[1, 2], [1, 3]]))
+    line = recommended_table({"a": heads}, np.array([0, 9, 4, 3, 2, 1])).row(0, named=True)
+    assert line["row"] == "a"
+    assert line["coverage"] == 3 / 5
+    assert line["average_popularity"] == (6.5 + 6) / 2
+    assert line["long_tail_share"] == 0.5
+    # Times recommended, sorted: 0 0 1 1 2; sum (2 i - 6) x_i = 0 + 2 + 8 over 5 * 4.
+    assert line["gini"] == pytest.approx(10 / 20)

@@ -15,7 +15,7 @@ import pytest
 from recalign.errors import BadInputError
 from recalign.report.content import DataSet, Example, ReportContent, Round, StageRun
 from recalign.report.page import render, write_report
-from recalign.schemas import FACETS, RESULTS, TEXTS, WINDOWS
+from recalign.schemas import FACETS, RECOMMENDED, RESULTS, TEXTS, WINDOWS
 
 NASTY = '<script>alert("x")</script> & $a_b$ {{ 7*7 }}'
 
@@ -61,7 +61,7 @@ def full_content(text: str = "plain") -> ReportContent:
         texts=pl.DataFrame([(text, 2, 4, 9.0, 11.0, 0.5, 1.0, 0.75)], schema=TEXTS, orient="row"),
         facets=pl.DataFrame([(text, "genre", 1.0, None, 0.5, 2)], schema=FACETS, orient="row"),
         malformed={text: {text: 1}},
-        recommended=pl.DataFrame({"row": [text], "coverage": [0.5]}),
+        recommended=pl.DataFrame([(text, 0.5, 0.1, 90.0, 0.3)], schema=RECOMMENDED, orient="row"),
         examples=[Example(text, [text], text, text, [text], 0.1, 0.2, text)],
     )  # fmt: skip
 
