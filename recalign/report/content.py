@@ -92,7 +92,8 @@ class ReportContent:
     results: pl.DataFrame | None = None
     """RESULTS of the test."""
     primary: str = "NDCG@10"
-    """Metric of the summary and of the forest plot, named before the results are seen."""
+    """Metric of the summary and of the forest plot, named before the results are seen; where it
+    was not measured, full-depth NDCG."""
     data: DataSet | None = None
     stages: Sequence[StageRun] = ()
     oracle_curve: pl.DataFrame | None = None

@@ -5,6 +5,7 @@ from typing import Any
 import polars as pl
 
 from recalign.report.content import ReportContent
+from recalign.report.tables import headline_metrics
 from recalign.report.wording import count, interval, metric, percent, plural, signed
 
 Cell = dict[str, Any]  # one line of RESULTS
@@ -13,9 +14,10 @@ Cell = dict[str, Any]  # one line of RESULTS
 def summary(content: ReportContent) -> list[str]:
     """What was run, what alignment changed, what reasonings are worth; fewer if not measured."""
     sentences = [_what_was_run(content)]
-    if content.results is not None:
-        cells = content.results.filter(pl.col("metric") == content.primary).to_dicts()
-        sentences += [_what_alignment_changed(cells, content.primary), _what_reasonings_add(cells)]
+    if content.results is not None and not content.results.is_empty():
+        name = headline_metrics(content.results, content.primary, is_list=False)[0]
+        cells = content.results.filter(pl.col("metric") == name).to_dicts()
+        sentences += [_what_alignment_changed(cells, name), _what_reasonings_add(cells)]
     return [sentence for sentence in sentences if sentence]
 
 

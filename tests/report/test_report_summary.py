@@ -95,11 +95,11 @@ def test_without_an_aligned_row_there_is_no_sentence_about_alignment():
     assert "alignment" not in sentences[0]
 
 
-def test_other_primary_metric_is_used_in_the_summary():
-    results = table(0.002, 0.018).with_columns(metric=pl.lit("HR@10"))
-    content = ReportContent("t", "c", results=results)
-    assert summary(content) == []
-    assert "changed HR@10" in summary(replace(content, primary="HR@10"))[0]
+def test_summary_speaks_of_the_primary_metric_or_of_full_depth_ndcg():
+    measured = [table(0.002, 0.018).with_columns(metric=pl.lit(m)) for m in ("MRR@1", "NDCG")]
+    content = ReportContent("t", "c", results=pl.concat(measured))
+    assert "changed MRR@1" in summary(replace(content, primary="MRR@1"))[0]
+    assert "changed NDCG by" in summary(replace(content, primary="NDCG@10"))[0]
 
 
 def test_markdown_table_has_one_line_per_row_with_difference_and_interval():
