@@ -4,22 +4,22 @@ from typing import Any
 
 from prefect import flow
 from prefect.states import Completed
-from tasks.alignment import alignment
-from tasks.evaluation import evaluation, validation_score
-from tasks.interactions import interactions, raw_files
-from tasks.oracle import oracle
 from tasks.pairs import pairs
-from tasks.policy import policy, policy_files
-from tasks.reasonings import prompt_files, reasonings
 from tasks.recommender import recommender
-from tasks.report import report
 from tasks.rewards import rewards
-from tasks.splits import splits
 
 from flows.session import finish, prepare
 from recalign.artifacts.manifest import Reference
 from recalign.config import DPO4RecConfig, Runtime
+from tasks.alignment import alignment
+from tasks.evaluation import evaluation, validation_score
+from tasks.interactions import interactions, raw_files
+from tasks.oracle import oracle
+from tasks.policy import policy, policy_files
+from tasks.reasonings import prompt_files, reasonings
+from tasks.report import report
 from tasks.run import Run, StoppedAfter
+from tasks.splits import splits
 
 STAGES = [
     interactions, splits, oracle, policy, reasonings, recommender, rewards, pairs, alignment,
@@ -84,7 +84,7 @@ def stages(run: Run, config: DPO4RecConfig) -> Reference:
 
     frozen = fit(write("fit", None, "base"), "base")
     base_valid = write("valid", None, "base")
-    validations, alignments, all_pairs = [validate(base_valid, "base")], [], []
+    validations, alignments, all_pairs, all_rewards = [validate(base_valid, "base")], [], [], []
     aligned, reader = None, frozen
 
     for number in range(1, config.rounds.n + 1):
@@ -100,11 +100,12 @@ def stages(run: Run, config: DPO4RecConfig) -> Reference:
             pairs, config.pairs, label=f"pairs, {when}", rewards=scored, reasonings=samples
         )
         all_pairs.append(chosen)
+        all_rewards.append(scored)
         earlier = all_pairs[:-1] if config.rounds.pairs == "cumulative" else []
         inputs = {"policy": first, "pairs": chosen}
         inputs |= {f"pairs_{n}": table for n, table in enumerate(earlier, 1)}
         inputs |= {"previous": aligned} if aligned else {}
-        aligned = run(alignment, alignment_settings(config), label=f"alignment, {when}", **inputs)
+        aligned = run(alignment, config.alignment, label=f"alignment, {when}", **inputs)
         alignments.append(aligned)
         validations.append(validate(write("valid", aligned, when), when))
         scores = [validation_score(run, reference) for reference in validations]
@@ -115,17 +116,18 @@ def stages(run: Run, config: DPO4RecConfig) -> Reference:
     aligned = alignments[best - 1]
     when = f"round {best}"
     refitted = fit(write("fit", aligned, when), when)
+    tests = {"base": write("test", None, "base"), "aligned": write("test", aligned, when)}
     results = run(
-        evaluation, config.evaluation.for_phase("test"), label="evaluation",
-        oracle=backbone, recommender=frozen, refitted=refitted,
-        base=write("test", None, "base"), aligned=write("test", aligned, when), **world,
+        evaluation, config.evaluation.for_phase("test"),
+        oracle=backbone, recommender=frozen, refitted=refitted, **tests, **world,
     )  # fmt: skip
     story = {f"validation_{n}": reference for n, reference in enumerate(validations)}
     story |= {f"alignment_{n}": reference for n, reference in enumerate(alignments, 1)}
     story |= {f"pairs_{n}": reference for n, reference in enumerate(all_pairs, 1)}
+    story |= {f"rewards_{n}": reference for n, reference in enumerate(all_rewards, 1)}
     return run(
         report, config.report, evaluation=results, oracle=backbone, policy=first,
-        recommender=frozen, **story, **world,
+        **tests, **story, **world,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from prefect.context import FlowRunContext
 
 from recalign.artifacts.manifest import Reference
 from recalign.errors import UserError
+from tasks.report import page_of
 from tasks.run import Run, Step, StoppedAfter, check_stage_names
 from tasks.stage import Stage
 
@@ -66,7 +67,7 @@ def plan_row(step: Step) -> dict[str, str]:
 
 def finish(run: Run, report: Reference) -> str:
     """Tell where the report lies; returns its path."""
-    page = run.store.open(report).path("report.html").resolve()
+    page = page_of(run.store.open(report)).resolve()
     if FlowRunContext.get():
         create_markdown_artifact(key="report", markdown=f"The report is `{page}`.")
     log.info("report: %s", page)

@@ -1,13 +1,13 @@
 """Stage alignment: DPO on the round's pairs; the result is a policy."""
 
 import polars as pl
+from recalign.policy.load import Policy
 
 from recalign.alignment.reference import ReferenceLogProbs, reference_log_probs
 from recalign.alignment.rows import encode_pairs
 from recalign.alignment.train import align
 from recalign.artifacts.store import Artifact
 from recalign.config import AlignmentConfig
-from recalign.policy.load import Policy
 from recalign.schemas import PAIRS, read_table
 from tasks.policy import ADAPTER, MODEL, open_policy
 from tasks.stage import Job, stage
@@ -22,7 +22,7 @@ def alignment(
     previous: Artifact | None = None,
     **earlier: Artifact,
 ) -> None:
-    """Align the policy on best against worst, anchored on the best; early stop on held-out users."""
+    """Align on best against worst, anchored on the best; early stop on held-out users' pairs."""
     tables = [read_table(a.path("pairs.parquet"), PAIRS) for a in [*earlier.values(), pairs]]
     table = pl.concat(tables)
     reference = _reference_of_policy_0(job, config, policy, table) if previous else config.reference

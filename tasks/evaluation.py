@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 import torch
+from recalign.recommender.storage import load_recommender
 
 from recalign.artifacts.manifest import Reference
 from recalign.artifacts.store import Artifact
@@ -12,16 +13,23 @@ from recalign.evaluation.assemble import Backbone, encoded_lines, encoded_texts,
 from recalign.evaluation.comparisons import dpo4rec_rows, policy_label
 from recalign.evaluation.lists import candidate_lists
 from recalign.evaluation.rows import Cases, Texts, evaluate_rows
-from recalign.evaluation.table import summary_table
+from recalign.evaluation.table import recommended_table, summary_table
 from recalign.evaluation.text_quality import facet_quality, liked_values, text_quality
 from recalign.oracle.inference import padded, states_of
 from recalign.oracle.storage import load_oracle
 from recalign.policy.grammar import parse_reasoning
 from recalign.policy.templates import REASONERS, template_reasonings
 from recalign.recommender.encoder import SentenceEncoder
-from recalign.recommender.storage import load_recommender
-from recalign.schemas import CANDIDATES, FACETS, REASONINGS, RESULTS, TEXTS, TRUTH
-from recalign.schemas import read_table, write_table  # fmt: skip
+from recalign.schemas import (  # fmt: skip
+    CANDIDATES,
+    FACETS,
+    REASONINGS,
+    RESULTS,
+    TEXTS,
+    TRUTH,
+    read_table,
+    write_table,
+)
 from recalign.splits.candidates import history_popularity
 from recalign.splits.phases import phase_of
 from tasks.stage import Job, stage
@@ -41,3 +49,118 @@ def validation_score(run: "Run", validation: Reference) -> float | None:
     """
     artifact = run.open(validation)
     return artifact.manifest.figures[SCORE] if artifact else None
+
+
+@stage(version=1)
+def evaluation(
+    job: Job,
+    config: EvaluationPhase,
+    interactions: Artifact,
+    splits: Artifact,
+    oracle: Artifact,
+    recommender: Artifact,
+    base: Artifact,
+    aligned: Artifact,
+    refitted: Artifact | None = None,
+) -> None:
+    """Rank the phase's targets with every row's reasonings; keep per-user values and intervals."""
+    tables = read_tables(interactions, splits)
+    phase = phase_of(tables.windows, config.phase)
+    written = {
+        name: read_table(artifact.path("reasonings.parquet"), REASONINGS)
+        for name, artifact in (("base", base), ("aligned", aligned))
+    }
+    frozen = load_recommender(recommender.folder, job.device)
+    readers = {"frozen": frozen.scores}
+    if refitted:
+        readers["refitted"] = load_recommender(refitted.folder, job.device).scores
+    encoder = SentenceEncoder(frozen.encoder, job.cache / "sentences", job.device)
+    texts = {
+        (name, decoding): encoded_texts(table, phase.users, greedy, encoder.encode_unique)
+        for name, table in written.items()
+        for decoding, greedy in DECODINGS.items()
+    }
+    templates = list(REASONERS) if config.phase == "test" else []
+    texts |= _template_texts(templates, tables, config, base, encoder)
+    rows = dpo4rec_rows(templates, refitted is not None)
+    model, _ = load_oracle(oracle.folder, job.device)
+    popularity = torch.from_numpy(history_popularity(tables.sequences, tables.windows)).float()
+    scores = scores_of(
+        rows,
+        Backbone(
+            states_of(model, tables.sequences, phase.users, phase.starts),
+            model.item_matrix(), model.item_bias(),
+        ),
+        popularity, texts, readers, config.seed,
+    )  # fmt: skip
+    evaluated = evaluate_rows(scores, _cases(splits, tables, config), config.cutoffs)
+    per_user = pl.concat([row.per_user for row in evaluated.values()])
+    results = summary_table(rows, per_user, config.n_resamples, config.seed)
+    per_user.write_parquet(job.draft.path("per_user.parquet"), compression="zstd")
+    write_table(results, job.draft.path("results.parquet"), RESULTS)
+    recommended = recommended_table(evaluated, popularity.numpy())
+    write_table(recommended, job.draft.path("recommended.parquet"), RECOMMENDED)
+    _write_text_quality(job, interactions, tables, config, written)
+    score = results.filter(row=policy_label("aligned", "sampled", "frozen"), metric="NDCG")
+    job.draft.count(per_user.height)
+    job.draft.tell({SCORE: score["mean"].item(), "users": len(phase.users)})
+
+
+def _template_texts(
+    names: list[str],
+    tables: Tables,
+    config: EvaluationPhase,
+    base: Artifact,
+    encoder: SentenceEncoder,
+) -> dict[tuple[str, str], Texts]:
+    """What template reasoners write about the very history the policy was shown."""
+    phase = phase_of(tables.windows, config.phase)
+    n_shown = base.manifest.config["history_items"]
+    histories = [
+        tables.sequences.slice(user, start - n_shown, start)
+        for user, start in zip(phase.users.tolist(), phase.starts.tolist(), strict=True)
+    ]
+    return {
+        (name, "none"): encoded_lines(
+            template_reasonings(name, tables.items, histories, config.seed),
+            encoder.encode_unique,
+        )
+        for name in names
+    }
+
+
+def _cases(splits: Artifact, tables: Tables, config: EvaluationPhase) -> Cases:
+    """Users, targets, what they had seen, and their fixed candidate lists."""
+    phase = phase_of(tables.windows, config.phase)
+    drawn = read_table(splits.path("candidates.parquet"), CANDIDATES)
+    drawn = drawn.filter(kind=config.lists).filter(pl.col("user_index").is_in(phase.users.tolist()))
+    negatives = padded([n.to_numpy() for n in drawn.sort("user_index")["negatives"]])
+    targets = torch.from_numpy(phase.targets(tables.sequences))
+    seen, _ = tables.sequences.until(phase.users, phase.starts, int(phase.starts.max()))
+    lists = candidate_lists(
+        targets, torch.from_numpy(negatives), config.list_targets, config.list_length
+    )
+    return Cases(phase.users, targets, torch.from_numpy(seen), lists)
+
+
+def _write_text_quality(
+    job: Job,
+    interactions: Artifact,
+    tables: Tables,
+    config: EvaluationPhase,
+    written: dict[str, pl.DataFrame],
+) -> None:
+    """Form of the texts, and, where the truth is known, what they get right."""
+    sets = {
+        f"{name} {decoding}": table.filter((pl.col("sample") < 0) == greedy)
+        for name, table in written.items()
+        for decoding, greedy in DECODINGS.items()
+    }
+    quality = pl.concat([text_quality(label, table) for label, table in sets.items()])
+    write_table(quality, job.draft.path("texts.parquet"), TEXTS)
+    truth = interactions.path("truth.parquet")
+    if truth.exists():
+        cutoffs = tables.windows.select("user_index", cutoff=f"{config.phase}_start")
+        liked = liked_values(read_table(truth, TRUTH), cutoffs)
+        facets = [facet_quality(n, t, liked, parse_reasoning) for n, t in sets.items()]
+        write_table(pl.concat(facets), job.draft.path("facets.parquet"), FACETS)

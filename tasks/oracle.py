@@ -19,9 +19,7 @@ def oracle(job: Job, config: OracleConfig, interactions: Artifact, splits: Artif
     tables = read_tables(interactions, splits)
     limits = tables.windows["fit_start"].to_numpy().astype(np.int64)
     seen = tables.sequences.before(limits)
-    check_fit(
-        "oracle", np.arange(seen.n_users), seen.lengths, seen, tables.interactions, limits
-    )
+    check_fit("oracle", np.arange(seen.n_users), seen.lengths, seen, tables.interactions, limits)
     text = None
     if config.item_text:
         encoder = SentenceEncoder(config.encoder, job.cache / "sentences", job.device)

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+from recalign.policy.bootstrap import train_bootstrap
+from recalign.policy.load import Policy, load_policy, resolve_revision
 
 from recalign.artifacts.store import Artifact
 from recalign.config import PolicyConfig
-from recalign.policy.bootstrap import train_bootstrap
 from recalign.policy.demonstrations import build_demonstrations, choose_prefixes
-from recalign.policy.load import Policy, load_policy, resolve_revision
-from recalign.reasonings.prompts import load_template
+from recalign.reasonings.prompts import load_template, template_file
 from recalign.splits.guard import check_fit
 from tasks.stage import Job, stage
 from tasks.tables import read_tables
@@ -23,7 +23,7 @@ MIN_PREFIX = 3  # items a demonstration's history has at least
 def policy_files(config: PolicyConfig) -> dict[str, list[Path]]:
     """What decides policy 0 beside its config: the demonstrations' template, or a local model."""
     if config.kind == "bootstrap":
-        return {"template": [load_template(config.bootstrap.template).path]}
+        return {"template": [template_file(config.bootstrap.template)]}
     folder = Path(config.model).expanduser()
     return {"model": sorted(p for p in folder.iterdir() if p.is_file())} if folder.is_dir() else {}
 

@@ -1,23 +1,98 @@
-"""One Prefect server for all tests of a session, and a quiet, offline process."""
+"""One real Prefect server for all tests of a session, and a quiet, offline process."""
 
 import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
-os.environ.update(
-    DO_NOT_TRACK="1",
-    HF_HUB_OFFLINE="1",
-    HF_HUB_DISABLE_TELEMETRY="1",
-    TOKENIZERS_PARALLELISM="false",
-    PREFECT_SERVER_ANALYTICS_ENABLED="false",
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="180",
-)
-
+import httpx
 import pytest
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+os.environ.update(QUIET)
+START_SECONDS = 240
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory):
-    """A real Prefect API over a database of its own."""
-    from prefect.testing.utilities import prefect_test_harness
+def prefect_api(tmp_path_factory):
+    """The address of a Prefect server that runs for this session, on a database of its own."""
+    home = tmp_path_factory.mktemp("prefect")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    log = (home / "server.log").open("w")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
+        env=os.environ | {"PREFECT_HOME": str(home)},
+        stdout=log, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(url):
+            assert server.poll() is None, (home / "server.log").read_text()
+            assert time.monotonic() < deadline, "the Prefect server did not come up"
+            time.sleep(0.5)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(60)
 
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def prefect_server(prefect_api):
+    """Flows called in this process report to that server."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect_api}):
+        yield prefect_api
+
+
+class Recalign:
+    """The command line, as a user runs it, against one Prefect server."""
+
+    def __init__(self, api: str):
+        self.environment = os.environ | QUIET | {"PREFECT_API_URL": api, "OMP_NUM_THREADS": "1"}
+
+    def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [self.program, *arguments], env=self.environment, capture_output=True, text=True,
+            timeout=900, check=False,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """In the background, in a process group of its own."""
+        return subprocess.Popen(
+            [self.program, *arguments], env=self.environment, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    @property
+    def program(self) -> str:
+        return str(Path(sys.executable).parent / "recalign")
+
+
+@pytest.fixture(scope="session")
+def recalign(prefect_api):
+    return Recalign(prefect_api)

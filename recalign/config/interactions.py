@@ -66,7 +66,7 @@ class FilesSource(Config):
     """Column of the rating; empty: every row counts."""
     title_column: str = "title"
     """Column of the item's title."""
-    attribute_columns: list[str] = []
+    attribute_columns: list[str] = Field(default=[])
     """Columns of item attributes (text, or lists of text) that go into the item's text."""
 
 
@@ -87,8 +87,17 @@ class InteractionsConfig(Config):
     """Ratings below this are dropped; 0 keeps every row, also those without a rating."""
     duplicates: Literal["first", "last", "keep"] = "first"
     """Which of a user's repeated interactions with one item is kept."""
-    k_core: int = Field(5, ge=0, le=1000)
+    k_core: int = Field(0, ge=0, le=1000)
     """Users and items with fewer interactions are dropped, repeated until none is left; 0: off."""
+
+    @model_validator(mode="after")
+    def _the_world_is_kept_whole(self) -> "InteractionsConfig":
+        if self.source == "synthetic" and self.k_core:
+            raise ValueError(
+                "k_core must be 0 for the synthetic world: its truth is told by position, "
+                "and dropping interactions would move the positions"
+            )
+        return self
 
     def identity(self) -> dict[str, object]:
         """Only the chosen source's own settings decide what is computed."""

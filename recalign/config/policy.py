@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import Config
+from recalign.config.base import NOT_IDENTITY, Config
 
 
 class BootstrapConfig(Config):
@@ -26,7 +26,7 @@ class BootstrapConfig(Config):
     """Peak learning rate of AdamW, warmed up and decayed."""
     max_values: int = Field(200, ge=10, le=100_000)
     """Most values per attribute that get a token of their own; rarer ones become 'other'."""
-    template: str = "attributes"
+    template: str = Field("attributes", json_schema_extra=NOT_IDENTITY)
     """Prompt template the demonstrations are written with: a packaged name or a file's path."""
     history_items: int = Field(12, ge=1, le=1000)
     """Most recent items shown in a demonstration's prompt."""
@@ -70,7 +70,7 @@ class PolicyConfig(Config):
 class SamplingConfig(Config):
     """What the LLM is asked and how it answers."""
 
-    template: str = "attributes"
+    template: str = Field("attributes", json_schema_extra=NOT_IDENTITY)
     """Prompt template: a packaged name (attributes, movies, books, products) or a file's path."""
     history_items: int = Field(12, ge=1, le=1000)
     """Most recent items shown in the prompt."""

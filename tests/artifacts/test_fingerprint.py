@@ -101,7 +101,8 @@ def test_every_setting_of_every_stage_changes_the_identity_but_places_do_not():
                      "interactions.files."))}  # fmt: skip
     other_policies = {f"policy.{name}" for name in
                       ("model", "revision", "dtype", "quantisation", "chat_template")}  # fmt: skip
-    assert unchanged - other_sources - other_policies == {"interactions.raw_folder"}
+    paths = {"interactions.raw_folder", "reasonings.template", "policy.bootstrap.template"}
+    assert unchanged - other_sources - other_policies == paths  # their files' digests count
 
 
 def test_the_settings_of_another_source_do_not_matter_but_the_chosen_ones_do():

@@ -1,0 +1,182 @@
+"""Stage report: one self-contained HTML page about the whole run."""
+
+from pathlib import Path
+
+import polars as pl
+
+from recalign.artifacts.manifest import Manifest
+from recalign.artifacts.store import Artifact, Store
+from recalign.config import ReportConfig
+from recalign.evaluation.comparisons import policy_label
+from recalign.evaluation.text_quality import liked_values, malformed_reasons
+from recalign.report.content import DataSet, Example, ReportContent, Round, StageRun
+from recalign.report.examples import draw_examples, liked_in_words
+from recalign.report.page import write_report
+from recalign.schemas import (  # fmt: skip
+    FACETS,
+    PAIRS,
+    REASONINGS,
+    RESULTS,
+    REWARDS,
+    TEXTS,
+    TRUTH,
+    read_table,
+)
+from recalign.splits.phases import phase_of
+from tasks.evaluation import SCORE
+from tasks.stage import Job, stage
+from tasks.tables import Tables, read_tables
+
+PAGE = "report.html"
+N_SHOWN = 12  # items of history shown in an example
+
+
+@stage(version=1)
+def report(
+    job: Job,
+    config: ReportConfig,
+    interactions: Artifact,
+    splits: Artifact,
+    oracle: Artifact,
+    policy: Artifact,
+    evaluation: Artifact,
+    base: Artifact,
+    aligned: Artifact,
+    **rounds: Artifact,
+) -> None:
+    """What went in, what each stage did, what came out, and where everything comes from."""
+    tables = read_tables(interactions, splits)
+    results = read_table(evaluation.path("results.parquet"), RESULTS)
+    facets = evaluation.path("facets.parquet")
+    curve = policy.path("curve.parquet")
+    ends = [interactions, splits, oracle, policy, evaluation, base, aligned, *rounds.values()]
+    runs = _lineage(Store(job.runtime.root), [artifact.manifest for artifact in ends])
+    content = ReportContent(
+        title=f"DPO4Rec on {interactions.manifest.config['source']}",
+        created=f"{evaluation.manifest.created:%Y-%m-%d %H:%M} UTC",
+        results=results,
+        data=_data_set(interactions, splits, tables),
+        stages=runs,
+        oracle_curve=pl.read_parquet(oracle.path("curve.parquet")),
+        bootstrap_curve=pl.read_parquet(curve) if curve.exists() else None,
+        rounds=_rounds(rounds, aligned),
+        texts=read_table(evaluation.path("texts.parquet"), TEXTS),
+        facets=read_table(facets, FACETS) if facets.exists() else None,
+        malformed={
+            name: malformed_reasons(read_table(artifact.path("reasonings.parquet"), REASONINGS))
+            for name, artifact in (("base", base), ("aligned", aligned))
+        },
+        recommended=read_table(evaluation.path("recommended.parquet"), RECOMMENDED),
+        examples=_examples(config, tables, interactions, evaluation, base, aligned),
+    )
+    write_report(content, job.draft.path(PAGE))
+    job.draft.count(results.height)
+
+
+def _data_set(interactions: Artifact, splits: Artifact, tables: Tables) -> DataSet:
+    return DataSet(
+        name=interactions.manifest.config["source"],
+        n_users=interactions.manifest.figures["users"],
+        n_items=tables.items.height,
+        n_interactions=tables.interactions.height,
+        dropped=interactions.manifest.dropped | splits.manifest.dropped,
+        windows=tables.windows,
+        n_test_users=len(phase_of(tables.windows, "test").users),
+    )
+
+
+def _rounds(artifacts: dict[str, Artifact], kept: Artifact) -> list[Round]:
+    """Round 0 is the base policy: it has a validation and nothing else."""
+    n_rounds = sum(name.startswith("alignment_") for name in artifacts)
+    used = kept.manifest.inputs["alignment"].fingerprint
+    rounds = []
+    for number in range(n_rounds + 1):
+        score = artifacts[f"validation_{number}"].manifest.figures[SCORE]
+        if number == 0:
+            rounds.append(Round(0, valid=score))
+            continue
+        made, chosen = artifacts[f"alignment_{number}"], artifacts[f"pairs_{number}"]
+        rewards = read_table(artifacts[f"rewards_{number}"].path("rewards.parquet"), REWARDS)
+        pairs = read_table(chosen.path("pairs.parquet"), PAIRS)
+        rounds.append(
+            Round(
+                number,
+                valid=score,
+                kept=made.manifest.fingerprint == used,
+                curve=pl.read_parquet(made.path("log.parquet")),
+                rewards=rewards.filter(pl.col("sample") >= 0)["reward"].to_numpy(),
+                margins=pairs["margin"].to_numpy(),
+                n_users=rewards["user_index"].n_unique(),
+                n_pairs=pairs.height,
+                tie_rate=chosen.manifest.figures["tie_rate"],
+                skipped=chosen.manifest.dropped,
+            )
+        )
+    return rounds
+
+
+def _examples(
+    config: ReportConfig,
+    tables: Tables,
+    interactions: Artifact,
+    evaluation: Artifact,
+    base: Artifact,
+    aligned: Artifact,
+) -> list[Example]:
+    phase = phase_of(tables.windows, "test")
+    users, starts = phase.users.tolist(), phase.starts.tolist()
+    rows = {policy_label(name, "greedy", "frozen"): name for name in ("base", "aligned")}
+    per_user = pl.read_parquet(evaluation.path("per_user.parquet"))
+    per_user = per_user.filter(pl.col("row").is_in(list(rows)))
+    scored = per_user.select("row", "user_index", "NDCG").iter_rows()
+    truth = interactions.path("truth.parquet")
+    cutoffs = tables.windows.select("user_index", cutoff="test_start")
+    return draw_examples(
+        config.n_examples,
+        read_table(base.path("reasonings.parquet"), REASONINGS),
+        read_table(aligned.path("reasonings.parquet"), REASONINGS),
+        {u: tables.sequences.slice(u, s - N_SHOWN, s) for u, s in zip(users, starts, strict=True)},
+        {u: tables.sequences.slice(u, s, e)
+         for u, s, e in zip(users, starts, phase.ends.tolist(), strict=True)},
+        dict(tables.items.select("item_index", "title").iter_rows()),
+        {(rows[row], user): value for row, user, value in scored},
+        liked_in_words(liked_values(read_table(truth, TRUTH), cutoffs)) if truth.exists() else None,
+    )  # fmt: skip
+
+
+def _lineage(store: Store, ends: list[Manifest]) -> list[StageRun]:
+    """Every artifact that the report stands on, oldest first."""
+    found: dict[str, Manifest] = {}
+    queue = list(ends)
+    while queue:
+        manifest = queue.pop()
+        if manifest.fingerprint not in found:
+            found[manifest.fingerprint] = manifest
+            above = (store.manifest(r.stage, r.fingerprint) for r in manifest.inputs.values())
+            queue += [one for one in above if one]
+    ordered = sorted(found.values(), key=lambda m: (m.created, m.fingerprint))
+    return [_stage_run(manifest) for manifest in ordered]
+
+
+def _stage_run(manifest: Manifest) -> StageRun:
+    phase = manifest.config.get("phase", "")
+    return StageRun(
+        stage=manifest.stage,
+        label=f"{manifest.stage} ({phase})" if phase else manifest.stage,
+        fingerprint=manifest.fingerprint,
+        version=manifest.version,
+        inputs={name: r.fingerprint for name, r in manifest.inputs.items()},
+        created=f"{manifest.created:%Y-%m-%d %H:%M:%S}",
+        seconds=manifest.seconds,
+        rows=manifest.rows,
+        dropped=manifest.dropped,
+        device=manifest.device,
+        peak_memory_mb=manifest.peak_memory_mb,
+        git_commit=manifest.git_commit,
+        packages=manifest.packages,
+    )
+
+
+def page_of(report: Artifact) -> Path:
+    """The report's HTML file."""
+    return report.path(PAGE)
