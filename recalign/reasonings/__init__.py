@@ -1,0 +1,1 @@
+"""Prompts, sampled reasonings, and what is wrong with a text."""

@@ -1,0 +1,163 @@
+"""Prompts: a jinja2 template over the last items of a history."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import polars as pl
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from recalign.errors import BadInputError, UserError
+from recalign.schemas import PROMPTS, check_table
+from recalign.sequences import Sequences
+
+_PACKAGED = Path(__file__).parent / "templates"
+
+FACETS = ("genre", "creator", "era", "mood")
+"""The facets that `words` shows, in this order, where the data set has any of them."""
+MISSING = "none"
+"""Stands in `words` for a facet the item has no value of."""
+
+
+@dataclass(frozen=True)
+class ShownItem:
+    """What a template can say of one item."""
+
+    title: str
+    attributes: dict[str, list[str]]  # facet -> its values
+    words: str  # first value of each facet as one word, `none` where it has no value
+
+
+class Renderer:
+    """One template bound to one items table: `renderer([3, 7])` is the prompt for those items."""
+
+    def __init__(self, name: str, template: jinja2.Template, items: pl.DataFrame) -> None:
+        self.name, self.template = name, template
+        self.items = _shown_items(items)
+
+    def __call__(self, item_indices: Sequence[int]) -> str:
+        """The prompt for these items, earliest first; it never ends in white space.
+
+        Raises UserError where the template uses something that is not there, or renders nothing.
+        """
+        try:
+            text = self.template.render(history=[self.items[int(i)] for i in item_indices])
+        except jinja2.TemplateError as error:
+            raise UserError(f"prompt template {self.name}: {error}") from error
+        # A prompt that ends in a space is cut elsewhere by tokenizers than prompt + completion is.
+        text = text.rstrip()
+        if not text:
+            raise UserError(f"prompt template {self.name} renders an empty prompt")
+        return text
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """A jinja2 text over `history`, a list of ShownItem; `digest` is the text's sha256."""
+
+    name: str
+    text: str
+    digest: str
+
+    def bind(self, items: pl.DataFrame) -> Renderer:
+        """The template over an `items` table; UserError where it does not parse or fit."""
+        environment = ImmutableSandboxedEnvironment(
+            undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        try:
+            template = environment.from_string(self.text)
+        except jinja2.TemplateSyntaxError as error:
+            raise UserError(f"prompt template {self.name}, line {error.lineno}: {error}") from error
+        if "words" in self.text and not facets_of(items):
+            raise UserError(
+                f"prompt template {self.name} shows item attributes, and the items have none"
+            )
+        return Renderer(self.name, template, items)
+
+
+def template_file(name: str) -> Path:
+    """The file of the packaged template called `name`, or the file of that path.
+
+    Raises UserError, naming it, when there is neither.
+    """
+    packaged = {file.stem: file for file in sorted(_PACKAGED.glob("*.txt"))}
+    path = packaged.get(name, Path(name))
+    if not path.is_file():
+        raise UserError(
+            f"prompt template {name!r} is neither a packaged one ({', '.join(packaged)}) nor a file"
+        )
+    return path
+
+
+def load_template(name: str) -> PromptTemplate:
+    """The template of `template_file(name)`; UserError also when its text cannot be read."""
+    path = template_file(name)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"prompt template {name!r} cannot be read: {error}") from error
+    return PromptTemplate(path.stem, text, hashlib.sha256(text.encode()).hexdigest())
+
+
+def facets_of(items: pl.DataFrame) -> list[str]:
+    """Those of FACETS that any item has; if none, the table's own in order of first appearance."""
+    names = (
+        items.get_column("attributes").explode(empty_as_null=False).struct.field("name")
+        if items.height
+        else pl.Series([], dtype=pl.String)
+    )
+    found = names.drop_nulls().unique(maintain_order=True).to_list()
+    return [facet for facet in FACETS if facet in found] or found
+
+
+def _word(value: str) -> str:
+    """`value` as one word: blanks and the signs the prompt itself uses become hyphens."""
+    return re.sub(r"[\s.;=]+", "-", value).strip("-") or MISSING
+
+
+def _shown_items(items: pl.DataFrame) -> dict[int, ShownItem]:
+    facets = facets_of(items)
+    shown = {}
+    for index, title, attributes in items.select("item_index", "title", "attributes").iter_rows():
+        values: dict[str, list[str]] = {}
+        for attribute in attributes or []:
+            values.setdefault(attribute["name"], []).append(attribute["value"])
+        words = [_word(values.get(facet, [""])[0]) for facet in facets]
+        shown[index] = ShownItem(title, values, " ".join(words))
+    return shown
+
+
+def render_prompts(
+    template: PromptTemplate,
+    items: pl.DataFrame,
+    sequences: Sequences,
+    users: np.ndarray,
+    cutoffs: np.ndarray,
+    history_items: int,
+) -> pl.DataFrame:
+    """One prompt per user from the last `history_items` positions below its cutoff (`PROMPTS`).
+
+    users, cutoffs: int [U]. Raises BadInputError for a user without an item below the cutoff.
+    """
+    render = template.bind(items)
+    padded, lengths = sequences.until(users, cutoffs, history_items)
+    if len(users) and lengths.min() < 1:
+        user = int(users[lengths.argmin()])
+        raise BadInputError(f"user {user} has no interaction before the prompt's cutoff")
+    shown = [row[:length].tolist() for row, length in zip(padded, lengths, strict=True)]
+    stops = np.minimum(cutoffs, sequences.lengths[users])
+    table = pl.DataFrame(
+        {
+            "user_index": users,
+            "cutoff": cutoffs,
+            "first_position": stops - lengths,
+            "items": shown,
+            "prompt": [render(one) for one in shown],
+        },
+        schema=PROMPTS,
+    )
+    return check_table(table, PROMPTS, "prompts")

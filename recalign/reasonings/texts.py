@@ -1,0 +1,104 @@
+"""What is wrong with a generated text, and how a table of texts looks as a whole."""
+
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+import polars as pl
+
+from recalign.config import SamplingConfig
+
+Malformed = Literal["empty", "refusal", "repetition", "unfinished", "short", "ungrammatical"]
+
+REFUSALS = re.compile(
+    r"\b(i(?:'m| am) (?:sorry|unable|not able)|i (?:cannot|can't|can not|won't|will not) "
+    r"(?:help|assist|provide|answer|do|fulfil|comply|determine|analy[sz]e|describe|create)"
+    r"|as an ai\b|as a (?:large )?language model|i apologi[sz]e)"
+)
+_REFUSAL_SPAN = 200
+"""A refusal is looked for in this many first characters: later on the words are quoted or mild."""
+_LONGEST_BLOCK = 30
+"""Longest run of words whose repetition counts as a loop."""
+_SAME_SENTENCE = 3
+"""A sentence said this often is a loop too, also when others stand between."""
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def check_text(
+    text: str,
+    finished: bool,
+    config: SamplingConfig,
+    parse: Callable[[str], bool] | None = None,
+) -> Malformed | None:
+    """Why `text` cannot be used as a reasoning, or None; the first reason that applies.
+
+    finished: False when it was cut at max_new_tokens. parse: says whether the text follows the
+    grammar of the demonstrations, for a policy that was trained on them.
+    """
+    words = text.split()
+    if not words:
+        return "empty"
+    if REFUSALS.search(text[:_REFUSAL_SPAN].lower().replace("’", "'")):
+        return "refusal"
+    if _loops(text, words):
+        return "repetition"
+    if not finished:
+        return "unfinished"
+    if len(words) < config.min_words:
+        return "short"
+    if parse is not None and not parse(text):
+        return "ungrammatical"
+    return None
+
+
+def _loops(text: str, words: list[str]) -> bool:
+    """Whether a block of words stands three times in a row (four for one or two words)."""
+    sentences = [part.strip() for part in re.split(r"[.!?\n]", text) if part.strip()]
+    if len(sentences) - len(set(sentences)) >= _SAME_SENTENCE - 1:
+        counts = [sentences.count(sentence) for sentence in set(sentences)]
+        if max(counts) >= _SAME_SENTENCE:
+            return True
+    n_repeated = len(words) - len(set(words))
+    for block in range(1, min(_LONGEST_BLOCK, n_repeated // 2) + 1):
+        needed = block * (3 if block <= 2 else 2)  # words that must equal the one a block before
+        run = 0
+        for here, before in zip(words[block:], words, strict=False):
+            run = run + 1 if here == before else 0
+            if run == needed:
+                return True
+    return False
+
+
+def text_report(reasonings: pl.DataFrame) -> dict[str, Any]:
+    """Counts and lengths of a `reasonings` table, as plain JSON values.
+
+    Shares and duplicates are of sampled texts only: the greedy one (sample -1) may equal a sample.
+    duplicates_within_user counts the samples that repeat an earlier sample of their user.
+    """
+    sampled = reasonings.filter(pl.col("sample") >= 0)
+    n_sampled = sampled.height
+    distinct_per_user = sampled.select("user_index", "reasoning").n_unique() if n_sampled else 0
+    reasons = reasonings["malformed"].drop_nulls().value_counts().sort("malformed").rows()
+    tokens = reasonings["n_tokens"].drop_nulls()
+    words = reasonings["reasoning"].str.count_matches(r"\S+")
+    return {
+        "n": reasonings.height,
+        "n_users": reasonings["user_index"].n_unique(),
+        "mean_tokens": _mean(tokens),
+        "token_quantiles": {f"{q:.2f}": _quantile(tokens, q) for q in QUANTILES},
+        "mean_words": _mean(words),
+        "unique_share": sampled["reasoning"].n_unique() / n_sampled if n_sampled else 0.0,
+        "duplicates_within_user": n_sampled - distinct_per_user,
+        "malformed": dict(reasons),
+        "malformed_share": 1 - reasonings["malformed"].null_count() / max(1, reasonings.height),
+        "refusals": dict(reasons).get("refusal", 0),
+    }
+
+
+def _mean(values: pl.Series) -> float:
+    return float(values.sum()) / len(values) if len(values) else 0.0
+
+
+def _quantile(values: pl.Series, share: float) -> float:
+    found = values.quantile(share, "linear")
+    return 0.0 if found is None else float(found)
