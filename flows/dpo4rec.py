@@ -1,12 +1,10 @@
 """DPO4Rec (arXiv 2410.05939): align the LLM that writes preferences with the NDCG they earn."""
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from prefect import flow
 from prefect.states import Completed
-from tasks.pairs import pairs
-from tasks.recommender import recommender
-from tasks.rewards import rewards
 
 from flows.session import finish, prepare
 from recalign.artifacts.manifest import Reference
@@ -15,9 +13,12 @@ from tasks.alignment import alignment
 from tasks.evaluation import evaluation, validation_score
 from tasks.interactions import interactions, raw_files
 from tasks.oracle import oracle
+from tasks.pairs import pairs
 from tasks.policy import policy, policy_files
 from tasks.reasonings import prompt_files, reasonings
+from tasks.recommender import recommender
 from tasks.report import report
+from tasks.rewards import rewards
 from tasks.run import Run, StoppedAfter
 from tasks.splits import splits
 
@@ -25,9 +26,10 @@ STAGES = [
     interactions, splits, oracle, policy, reasonings, recommender, rewards, pairs, alignment,
     evaluation, report,
 ]  # fmt: skip
+BASE = "base"  # what a stage label calls the policy before any alignment
 
 
-@flow(name="dpo4rec", description=__doc__, validate_parameters=True)
+@flow(name="dpo4rec", description=__doc__, flow_run_name="dpo4rec on {config.interactions.source}")
 def dpo4rec(
     config: DPO4RecConfig = DPO4RecConfig(),
     runtime: Runtime = Runtime(),
@@ -52,83 +54,125 @@ def dpo4rec(
 
 def stages(run: Run, config: DPO4RecConfig) -> Reference:
     """The method, stage by stage; returns the report."""
-    data = run(interactions, config.interactions, files=raw_files(config.interactions, run.runtime))
+    files = raw_files(config.interactions, run.runtime)
+    data = run(interactions, config.interactions, files=files)
     windows = run(splits, config.splits, interactions=data)
     backbone = run(oracle, config.oracle, interactions=data, splits=windows)
-    world = {"interactions": data, "splits": windows}
-    first = run(policy, config.policy, files=policy_files(config.policy), **world)
+    first = run(
+        policy, config.policy, files=policy_files(config.policy), interactions=data, splits=windows
+    )
+    method = Method(run, config, data, windows, backbone, first)
 
-    def write(phase: Any, aligned: Reference | None, when: str) -> Reference:
-        later = {"alignment": aligned} if aligned else {}
-        return run(
-            reasonings,
-            config.reasonings.for_phase(phase),
-            label=f"reasonings for {phase}, {when}",
-            files=prompt_files(config.reasonings),
-            policy=first,
-            **later,
-            **world,
-        )
-
-    def fit(texts: Reference, when: str) -> Reference:
-        return run(
-            recommender, config.recommender, label=f"recommender, {when}",
-            oracle=backbone, reasonings=texts, **world,
-        )  # fmt: skip
-
-    def validate(texts: Reference, when: str) -> Reference:
-        return run(
-            evaluation, config.evaluation.for_phase("valid"), label=f"validation, {when}",
-            oracle=backbone, recommender=frozen, base=base_valid, aligned=texts, **world,
-        )  # fmt: skip
-
-    frozen = fit(write("fit", None, "base"), "base")
-    base_valid = write("valid", None, "base")
-    validations, alignments, all_pairs, all_rewards = [validate(base_valid, "base")], [], [], []
-    aligned, reader = None, frozen
-
+    frozen = method.fit(method.write("fit", None, BASE), BASE)
+    base_valid = method.write("valid", None, BASE)
+    scores = [method.validate(frozen, base_valid, base_valid, BASE)]
+    aligned: list[Reference] = []
     for number in range(1, config.rounds.n + 1):
-        when, before = f"round {number}", f"round {number - 1}" if number > 1 else "base"
-        if number > 1:
-            reader = fit(write("fit", aligned, before), before)
-        samples = write("reward", aligned, before)
-        scored = run(
-            rewards, config.rewards, label=f"rewards, {when}",
-            oracle=backbone, recommender=reader, reasonings=samples, **world,
-        )  # fmt: skip
-        chosen = run(
-            pairs, config.pairs, label=f"pairs, {when}", rewards=scored, reasonings=samples
-        )
-        all_pairs.append(chosen)
-        all_rewards.append(scored)
-        earlier = all_pairs[:-1] if config.rounds.pairs == "cumulative" else []
-        inputs = {"policy": first, "pairs": chosen}
-        inputs |= {f"pairs_{n}": table for n, table in enumerate(earlier, 1)}
-        inputs |= {"previous": aligned} if aligned else {}
-        aligned = run(alignment, config.alignment, label=f"alignment, {when}", **inputs)
-        alignments.append(aligned)
-        validations.append(validate(write("valid", aligned, when), when))
-        scores = [validation_score(run, reference) for reference in validations]
+        previous = aligned[-1] if aligned else None
+        reader = method.refit(aligned) if aligned else frozen
+        aligned.append(method.align(number, reader, previous))
+        texts = method.write("valid", aligned[-1], round_name(number))
+        scores.append(method.validate(frozen, base_valid, texts, round_name(number)))
         if has_converged(scores, config.rounds.patience):
             break
 
     best = best_round(scores)
-    aligned = alignments[best - 1]
-    when = f"round {best}"
-    refitted = fit(write("fit", aligned, when), when)
-    tests = {"base": write("test", None, "base"), "aligned": write("test", aligned, when)}
+    tests = {
+        "base": method.write("test", None, BASE),
+        "aligned": method.write("test", aligned[best - 1], round_name(best)),
+    }
     results = run(
-        evaluation, config.evaluation.for_phase("test"),
-        oracle=backbone, recommender=frozen, refitted=refitted, **tests, **world,
+        evaluation, config.evaluation.for_phase("test"), **tests,
+        interactions=data, splits=windows, oracle=backbone,
+        recommender=frozen, refitted=method.refit(aligned[:best]),
     )  # fmt: skip
-    story = {f"validation_{n}": reference for n, reference in enumerate(validations)}
-    story |= {f"alignment_{n}": reference for n, reference in enumerate(alignments, 1)}
-    story |= {f"pairs_{n}": reference for n, reference in enumerate(all_pairs, 1)}
-    story |= {f"rewards_{n}": reference for n, reference in enumerate(all_rewards, 1)}
     return run(
-        report, config.report, evaluation=results, oracle=backbone, policy=first,
-        **tests, **story, **world,
+        report, config.report, **tests, evaluation=results,
+        interactions=data, splits=windows, oracle=backbone, policy=first, **method.story,
     )  # fmt: skip
+
+
+@dataclass
+class Method:
+    """The stages that are repeated, over what a run computes once."""
+
+    run: Run
+    config: DPO4RecConfig
+    interactions: Reference
+    splits: Reference
+    oracle: Reference
+    policy: Reference
+    story: dict[str, Reference] = field(default_factory=dict)
+    """Pairs, rewards, alignments and validations by round, for the report."""
+
+    @property
+    def world(self) -> dict[str, Reference]:
+        return {"interactions": self.interactions, "splits": self.splits}
+
+    def write(
+        self,
+        phase: Literal["fit", "reward", "valid", "test"],
+        aligned: Reference | None,
+        when: str,
+    ) -> Reference:
+        """What the policy, aligned or not, writes about every user before the phase's targets."""
+        later = {"alignment": aligned} if aligned else {}
+        return self.run(
+            reasonings, self.config.reasonings.for_phase(phase),
+            label=f"reasonings for {phase}, {when}", files=prompt_files(self.config.reasonings),
+            policy=self.policy, **later, **self.world,
+        )  # fmt: skip
+
+    def fit(self, texts: Reference, when: str) -> Reference:
+        """The recommender that reads these reasonings."""
+        return self.run(
+            recommender, self.config.recommender, label=f"recommender, {when}",
+            oracle=self.oracle, reasonings=texts, **self.world,
+        )  # fmt: skip
+
+    def refit(self, aligned: list[Reference]) -> Reference:
+        """The recommender that reads what the last of these aligned policies writes."""
+        when = round_name(len(aligned))
+        return self.fit(self.write("fit", aligned[-1], when), when)
+
+    def align(self, number: int, reader: Reference, previous: Reference | None) -> Reference:
+        """One round: sample, score each sample by the NDCG it earns, pair, prefer."""
+        when = round_name(number)
+        samples = self.write("reward", previous, round_name(number - 1))
+        scored = self.run(
+            rewards, self.config.rewards, label=f"rewards, {when}",
+            oracle=self.oracle, recommender=reader, reasonings=samples, **self.world,
+        )  # fmt: skip
+        paired = self.run(
+            pairs, self.config.pairs, label=f"pairs, {when}", rewards=scored, reasonings=samples
+        )
+        earlier = {name: made for name, made in self.story.items() if name.startswith("pairs_")}
+        inputs = earlier if self.config.rounds.pairs == "cumulative" else {}
+        inputs |= {"previous": previous} if previous else {}
+        aligned = self.run(
+            alignment, self.config.alignment, label=f"alignment, {when}",
+            policy=self.policy, pairs=paired, **inputs,
+        )  # fmt: skip
+        made = {"rewards": scored, "pairs": paired, "alignment": aligned}
+        self.story |= {f"{name}_{number}": reference for name, reference in made.items()}
+        return aligned
+
+    def validate(
+        self, reader: Reference, base: Reference, texts: Reference, when: str
+    ) -> float | None:
+        """The score by which rounds are compared; None while it is only planned."""
+        validation = self.run(
+            evaluation, self.config.evaluation.for_phase("valid"), label=f"validation, {when}",
+            oracle=self.oracle, recommender=reader, base=base, aligned=texts, **self.world,
+        )  # fmt: skip
+        number = sum(name.startswith("validation_") for name in self.story)
+        self.story[f"validation_{number}"] = validation
+        return validation_score(self.run, validation)
+
+
+def round_name(number: int) -> str:
+    """What stage labels call the policy after this round."""
+    return f"round {number}" if number else BASE
 
 
 def has_converged(scores: list[float | None], patience: int) -> bool:
@@ -144,7 +188,7 @@ def has_converged(scores: list[float | None], patience: int) -> bool:
 
 def best_round(scores: list[float | None]) -> int:
     """The round (from 1) with the best validation; while unknown, the last."""
-    rounds = scores[1:]
-    if any(score is None for score in rounds):
-        return len(rounds)
-    return 1 + max(range(len(rounds)), key=lambda n: rounds[n] or 0.0)
+    known = [score for score in scores[1:] if score is not None]
+    if len(known) < len(scores) - 1:
+        return len(scores) - 1
+    return 1 + max(range(len(known)), key=known.__getitem__)
