@@ -1,0 +1,84 @@
+"""Log-probabilities under the reference policy, computed once before training."""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from recalign.alignment.packing import PackedCollator, completion_log_probs
+from recalign.alignment.rows import Rows
+from recalign.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class ReferenceLogProbs:
+    """Token-summed log-probabilities of n pairs: chosen float32 [n], rejected float32 [n, K]."""
+
+    chosen: np.ndarray
+    rejected: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Write both arrays to one .npz file, atomically."""
+        draft = path.with_suffix(".draft.npz")
+        np.savez(draft, chosen=self.chosen, rejected=self.rejected)
+        os.replace(draft, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "ReferenceLogProbs":
+        """Read what `save` wrote."""
+        with np.load(path) as arrays:
+            return cls(arrays["chosen"], arrays["rejected"])
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """The model without dropout and without gradients, and as it was afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def _without_adapter(model: nn.Module) -> AbstractContextManager[None]:
+    """A PEFT model with its adapter off; a plain model as it is."""
+    return cast(Any, model).disable_adapter() if hasattr(model, "peft_config") else nullcontext()
+
+
+def reference_log_probs(
+    model: nn.Module,
+    rows: Rows,
+    *,
+    adapter: bool = True,
+    pad_token_id: int = 0,
+    batch_size: int = 16,
+    autocast: bool = False,
+    progress: Progress = silent,
+) -> ReferenceLogProbs:
+    """The reference's columns for `rows`, by the same packed pass as training.
+
+    `adapter=False` switches a PEFT model's adapter off: the policy before any alignment; else the
+    weights count as they are. Batches hold rows of similar length; the result is in the rows'
+    order. `autocast` computes in bfloat16.
+    """
+    device = next(model.parameters()).device
+    off = nullcontext() if adapter else _without_adapter(model)
+    collate = PackedCollator(pad_token_id)
+    result = np.zeros((len(rows), rows.eps.shape[1] + 1), np.float32)
+    order = np.argsort(rows.lengths, kind="stable")
+    with off, in_evaluation(model), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        for start in range(0, len(rows), batch_size):
+            batch_rows = order[start : start + batch_size]
+            batch = collate(rows.records(batch_rows))
+            summed, _ = completion_log_probs(model, {k: v.to(device) for k, v in batch.items()})
+            result[batch_rows] = summed.float().cpu().numpy()
+            progress(min(start + batch_size, len(rows)), len(rows), "reference")
+    return ReferenceLogProbs(result[:, 0], result[:, 1:])

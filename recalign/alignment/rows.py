@@ -1,0 +1,118 @@
+"""Preference pairs as token ids, and which of them are held out."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recalign.errors import BadInputError, UserError
+from recalign.seeding import derive_seed
+
+Encode = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """n pairs with K rejected completions each, in the order of the table they come from."""
+
+    users: np.ndarray
+    """User of each pair, int64 [n]."""
+    prompts: list[list[int]]
+    chosen: list[list[int]]
+    rejected: list[list[list[int]]]
+    """K lists of token ids per pair."""
+    eps: np.ndarray
+    """Smoothing: P(this rejected is really preferred), float64 [n, K]; 0 unless the table says."""
+    left_out: dict[str, int]
+    """Pairs that are not among the n, by reason."""
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of prompt and all completions, int64 [n]."""
+        completions = [
+            len(c) + sum(map(len, r)) for c, r in zip(self.chosen, self.rejected, strict=True)
+        ]
+        return np.array(
+            [len(p) + n for p, n in zip(self.prompts, completions, strict=True)], np.int64
+        )
+
+    def records(self, index: Iterable[int]) -> list[dict[str, Any]]:
+        """The rows `index` as the collator takes them, under TRL's column names."""
+        return [
+            {
+                "prompt_ids": self.prompts[i],
+                "chosen_ids": self.chosen[i],
+                "rejected_ids": self.rejected[i],
+                "eps": self.eps[i].tolist(),
+            }
+            for i in index
+        ]
+
+
+def encode_pairs(
+    pairs: pl.DataFrame, encode_prompt: Encode, encode_completion: Encode, max_length: int
+) -> Rows:
+    """Token ids of every pair that fits; the others are counted, never cut.
+
+    `pairs` has user_index, prompt, chosen, rejected (text, or a list of K texts) and perhaps
+    smoothing (a number, or K numbers). `encode_completion` ends with the end token. A pair is left
+    out as `too_long` when its prompt and its longest completion exceed `max_length` tokens, and as
+    `same_tokens` when a rejected completion has the chosen one's tokens: nothing to learn there.
+    Raises BadInputError when columns are missing or pairs differ in their number of rejected.
+    """
+    missing = {"user_index", "prompt", "chosen", "rejected"} - set(pairs.columns)
+    if missing:
+        raise BadInputError(f"pairs: column(s) {', '.join(sorted(missing))} missing")
+    smoothing = pairs["smoothing"].to_list() if "smoothing" in pairs.columns else [0.0] * len(pairs)
+    left_out = Counter(too_long=0, same_tokens=0)
+    users, prompts, chosen, rejected, eps = [], [], [], [], []
+    columns = (pairs[name].to_list() for name in ("user_index", "prompt", "chosen", "rejected"))
+    for user, prompt, better, worse, smooth in zip(*columns, smoothing, strict=True):
+        prompt_ids, chosen_ids = encode_prompt(prompt), encode_completion(better)
+        rejected_ids = [
+            encode_completion(text) for text in (worse if isinstance(worse, list) else [worse])
+        ]
+        if len(prompt_ids) + max(map(len, [chosen_ids, *rejected_ids])) > max_length:
+            left_out["too_long"] += 1
+            continue
+        if chosen_ids in rejected_ids:
+            left_out["same_tokens"] += 1
+            continue
+        users.append(user)
+        prompts.append(prompt_ids)
+        chosen.append(chosen_ids)
+        rejected.append(rejected_ids)
+        eps.append(smooth if isinstance(smooth, list) else [smooth] * len(rejected_ids))
+    if len({len(texts) for texts in rejected}) > 1:
+        raise BadInputError("pairs: every pair needs the same number of rejected completions")
+    return Rows(
+        np.array(users, np.int64),
+        prompts,
+        chosen,
+        rejected,
+        np.array(eps, np.float64),
+        dict(left_out),
+    )
+
+
+def held_out(users: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """True [n] for the pairs of held-out users: each user's own draw, whoever else is there.
+
+    At least one user is held out and at least one is not; raises UserError for fewer than two.
+    """
+    distinct = np.unique(users)
+    if len(distinct) < 2:
+        raise UserError(
+            f"alignment needs pairs of two users or more (one to hold out), not {len(distinct)}"
+        )
+    draws = np.array([derive_seed(seed, "held_out", int(user)) / 2**63 for user in distinct])
+    chosen = draws < share
+    chosen[draws.argmin()] = True
+    chosen[draws.argmax()] = False
+    return chosen[np.searchsorted(distinct, users)]

@@ -1,0 +1,67 @@
+"""When a run is evaluated, saved and stopped: one callback of the ordinary Trainer."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from recalign.alignment.checkpoints import best_step, mark_complete, out_of_patience, prune
+from recalign.errors import UserError
+from recalign.progress import Progress
+
+
+def evaluation_steps(total: int, evaluations: int) -> set[int]:
+    """At most `evaluations` steps, evenly spread over 1..total, the last one always among them."""
+    return {max(1, round(total * i / evaluations)) for i in range(1, evaluations + 1)}
+
+
+class Schedule(TrainerCallback):
+    """Evaluates and saves at given steps, keeps the best and the last checkpoint, stops early.
+
+    It has no state of its own (all is read from the Trainer's log, which a checkpoint restores), so
+    that a resumed run decides as the undisturbed one would.
+    """
+
+    def __init__(self, steps: set[int], patience: int, work: Path, progress: Progress) -> None:
+        self.steps = steps
+        self.patience = patience
+        self.work = work
+        self.progress = progress
+        self.note = ""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Ask for a log line, an evaluation and a checkpoint."""
+        if state.global_step in self.steps:
+            control.should_log = control.should_evaluate = control.should_save = True
+        self.progress(state.global_step, state.max_steps, self.note)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Note the latest figures for whoever watches."""
+        entry = state.log_history[-1]
+        if "loss" in entry:
+            self.note = f"loss {entry['loss']:.3f}, margin {entry['rewards/margins']:.3f}"
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Stop when patience is exhausted; UserError when the loss is no number any more."""
+        loss = state.log_history[-1]["eval_loss"]
+        if not math.isfinite(loss):
+            raise UserError(
+                f"alignment diverged: held-out loss {loss} at step {state.global_step};"
+                " lower alignment.learning_rate"
+            )
+        if out_of_patience(state.log_history, self.patience):
+            control.should_training_stop = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Declare the new checkpoint whole, and only then delete what is no longer needed."""
+        mark_complete(self.work / f"checkpoint-{state.global_step}")
+        prune(self.work, {best_step(state.log_history), state.global_step})

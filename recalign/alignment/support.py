@@ -1,0 +1,70 @@
+"""Can this model take rows that share their prompt? Asked of the model itself, on its own rows."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recalign.alignment.packing import PackedCollator, completion_log_probs
+from recalign.alignment.reference import in_evaluation
+from recalign.alignment.rows import Rows
+from recalign.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
+"""Largest difference per token, in nats, that rounding explains."""
+
+
+def plain_log_probs(model: nn.Module, prompt: list[int], completion: list[int]) -> float:
+    """log pi(completion | prompt) from one ordinary forward pass over prompt + completion."""
+    device = next(model.parameters()).device
+    ids = torch.tensor([prompt + completion], device=device)
+    logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    targets = torch.tensor(completion, device=device)
+    return float(logits.log_softmax(-1, dtype=torch.float32).gather(1, targets[:, None]).sum())
+
+
+def check_packed_rows(model: nn.Module, rows: Rows, pad_token_id: int) -> None:
+    """Compare the packed pass with plain ones on the longest and the shortest row.
+
+    Raises UserError when the model cannot run it or gets other log-probabilities: attention
+    without 4-D masks (flash), recurrent layers, a sliding window shorter than a row.
+    """
+    inner = cast("PreTrainedModel", model)
+    name, implementation = type(model).__name__, inner.config._attn_implementation
+    if implementation not in ("sdpa", "eager"):
+        raise UserError(
+            f"alignment needs attention with free masks, {name} runs {implementation!r}: "
+            "load it with attn_implementation='sdpa'"
+        )
+    ends = np.unique([rows.lengths.argmax(), rows.lengths.argmin()])
+    with in_evaluation(model):
+        packed = _refused(lambda: _packed(model, rows, ends, pad_token_id), name)
+        for i, row in enumerate(ends):
+            completions = [rows.chosen[row], *rows.rejected[row]]
+            for found, completion in zip(packed[i].tolist(), completions, strict=True):
+                expected = plain_log_probs(model, rows.prompts[row], completion)
+                if not abs(found - expected) <= TOLERANCE[inner.dtype] * len(completion):
+                    raise UserError(
+                        f"{name} does not keep completions that share a prompt apart"
+                        f" (log-probability {found:.3f} packed, {expected:.3f} alone):"
+                        " alignment needs full attention that takes a 4-D mask and position ids"
+                    )
+
+
+def _packed(model: nn.Module, rows: Rows, index: np.ndarray, pad_token_id: int) -> Tensor:
+    batch = PackedCollator(pad_token_id)(rows.records(index))
+    device = next(model.parameters()).device
+    return completion_log_probs(model, {key: value.to(device) for key, value in batch.items()})[0]
+
+
+def _refused(forward: Callable[[], Tensor], name: str) -> Tensor:
+    """What `forward` returns; UserError when the model refuses its arguments."""
+    try:
+        return forward()
+    except (TypeError, ValueError, IndexError, RuntimeError, NotImplementedError) as error:
+        raise UserError(f"{name} cannot take a 4-D mask with position ids: {error}") from error

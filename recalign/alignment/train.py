@@ -1,0 +1,243 @@
+"""Align a policy on preference pairs: LoRA or full, early stop on held-out users, resume."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import polars as pl
+
+from recalign.alignment.checkpoints import best_step, finished, last_complete, log_history
+from recalign.alignment.log_table import figures, log_table
+from recalign.alignment.losses import LossName, Objective
+from recalign.alignment.reference import ReferenceLogProbs, reference_log_probs
+from recalign.alignment.rows import Encode, Rows, encode_pairs, held_out
+from recalign.alignment.support import check_packed_rows
+from recalign.config import AlignmentConfig
+from recalign.errors import UserError
+from recalign.progress import Progress, silent
+from recalign.seeding import derive_seed
+
+if TYPE_CHECKING:  # seconds to import
+    import torch
+    from datasets import Dataset
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+    from trl import DPOConfig
+
+    from recalign.alignment.trainer import SharedPromptDPOTrainer
+
+WARM_UP = 0.1
+"""Share of all steps in which the learning rate rises."""
+LOG_LINES = 200
+"""About so many rows in the log table."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What `align` returns."""
+
+    model: "PreTrainedModel | PeftModel"
+    """The aligned policy: the model that was given, trained in place, best weights loaded."""
+    figures: dict[str, Any]
+    log: pl.DataFrame
+    """Columns of `recalign.alignment.log_table.LOG`."""
+
+
+def align(
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    pairs: pl.DataFrame,
+    config: AlignmentConfig,
+    *,
+    encode_prompt: Encode,
+    encode_completion: Encode,
+    work: Path,
+    folder: Path,
+    reference: Literal["initial", "previous"] | ReferenceLogProbs = "initial",
+    loss: LossName = "dpo",
+    progress: Progress = silent,
+    device: str = "cpu",
+    callbacks: "tuple[TrainerCallback, ...]" = (),
+) -> Alignment:
+    """Train `model` on `pairs`; save the adapter (or all weights) with the lowest held-out loss.
+
+    `pairs` is the PAIRS table; `rejected` may be lists of K texts, `smoothing` gives rosepo, cdpo
+    and rdpo their eps. `reference` is "initial" (a PEFT model with its adapter off; a plain model
+    as given), "previous" (the weights as given), or log-probabilities of the rows that
+    `encode_pairs` makes of `pairs`. `work` belongs to this call alone: a call that finds an
+    interrupted run's checkpoints there continues it. `folder` gets the result. Raises UserError
+    when there are too few pairs, when the model cannot take packed rows, when `work` is another
+    run's, and when training diverges.
+    """
+    from recalign.alignment.adapters import attention, save_policy, trainable_policy
+    from recalign.alignment.schedule import Schedule, evaluation_steps
+    from recalign.alignment.trainer import SharedPromptDPOTrainer
+
+    rows = encode_pairs(pairs, encode_prompt, encode_completion, config.max_length)
+    held = held_out(rows.users, config.held_out, config.seed)
+    pad_token_id = tokenizer.pad_token_id or 0
+    policy = trainable_policy(model, config)
+    cast("torch.nn.Module", policy).to(device)
+    check_packed_rows(policy, rows, pad_token_id)
+    objective = Objective(loss, config.beta, config.anchor)
+    _claim(work, rows, config, objective, reference)
+    # torch's fused attention has a slow bfloat16 backward pass on a processor.
+    coarse = config.precision == "bfloat16"
+    with attention(policy, "eager" if coarse and device == "cpu" else None):
+        if not isinstance(reference, ReferenceLogProbs):
+            reference = _reference(policy, rows, config, reference, pad_token_id, work, progress)
+        steps = _steps(int((~held).sum()), config)
+        trainer = SharedPromptDPOTrainer(
+            policy,
+            _arguments(config, work, device, steps),
+            objective,
+            _dataset(rows, reference, ~held),
+            _dataset(rows, reference, held),
+            tokenizer,
+            [
+                Schedule(
+                    evaluation_steps(steps, config.evaluations), config.patience, work, progress
+                )
+            ],
+        )
+        for callback in callbacks:
+            trainer.add_callback(callback)
+        try:
+            history = _run(trainer, work, config.patience)
+        finally:
+            trainer.release()
+    save_policy(policy, tokenizer, folder)
+    log = log_table(history, config.beta)
+    counts = {
+        "pairs": len(rows),
+        "held_out_pairs": int(held.sum()),
+        "n_rejected": rows.eps.shape[1],
+        "left_out": rows.left_out,
+    }
+    return Alignment(policy.eval(), counts | figures(history, log, steps), log)
+
+
+def _claim(
+    work: Path,
+    rows: Rows,
+    config: AlignmentConfig,
+    objective: Objective,
+    reference: str | ReferenceLogProbs,
+) -> None:
+    """Note in `work` whose checkpoints it holds; UserError when they are another run's."""
+    digest = hashlib.sha256()
+    tokens = rows.users.tolist(), rows.prompts, rows.chosen, rows.rejected, rows.eps.tolist()
+    digest.update(json.dumps([config.identity(), asdict(objective), tokens]).encode())
+    if isinstance(reference, ReferenceLogProbs):
+        digest.update(reference.chosen.tobytes() + reference.rejected.tobytes())
+    else:
+        digest.update(reference.encode())
+    work.mkdir(parents=True, exist_ok=True)
+    note = work / "run.txt"
+    if note.exists() and note.read_text() != digest.hexdigest():
+        raise UserError(f"{work} holds the checkpoints of another alignment: give an empty folder")
+    note.write_text(digest.hexdigest())
+
+
+def _reference(
+    policy: "PreTrainedModel | PeftModel",
+    rows: Rows,
+    config: AlignmentConfig,
+    which: Literal["initial", "previous"],
+    pad_token_id: int,
+    work: Path,
+    progress: Progress,
+) -> ReferenceLogProbs:
+    """The reference's log-probabilities, computed in this run or found in `work`."""
+    path = work / "reference.npz"
+    if path.exists():
+        return ReferenceLogProbs.load(path)
+    found = reference_log_probs(
+        policy,
+        rows,
+        adapter=which == "previous",
+        pad_token_id=pad_token_id,
+        batch_size=config.micro_batch_size,
+        autocast=config.precision == "bfloat16",
+        progress=progress,
+    )
+    found.save(path)
+    return found
+
+
+def _dataset(rows: Rows, reference: ReferenceLogProbs, which: np.ndarray) -> "Dataset":
+    """The rows `which` [n] with their reference columns, shortest first."""
+    from datasets import Dataset
+
+    if len(reference.chosen) != len(rows):
+        raise UserError(
+            f"{len(reference.chosen)} reference log-probabilities given for {len(rows)} pairs"
+        )
+    index = np.flatnonzero(which)
+    index = index[rows.lengths[index].argsort(kind="stable")]
+    references = {
+        "length": rows.lengths[index],
+        "ref_chosen_logps": reference.chosen[index],
+        "ref_rejected_logps": list(reference.rejected[index]),
+    }
+    columns = pl.DataFrame(references).to_dicts()
+    return Dataset.from_list(
+        [row | more for row, more in zip(rows.records(index), columns, strict=True)]
+    )
+
+
+def _steps(n_pairs: int, config: AlignmentConfig) -> int:
+    """Optimiser steps of all epochs, as the Trainer counts them."""
+    micro_batches = math.ceil(n_pairs / config.micro_batch_size)
+    return config.epochs * math.ceil(micro_batches * config.micro_batch_size / config.batch_size)
+
+
+def _arguments(config: AlignmentConfig, work: Path, device: str, steps: int) -> "DPOConfig":
+    """The Trainer's arguments; `Schedule` decides when to evaluate and save."""
+    from trl import DPOConfig
+
+    return DPOConfig(
+        output_dir=str(work),
+        per_device_train_batch_size=config.micro_batch_size,
+        per_device_eval_batch_size=config.micro_batch_size,
+        gradient_accumulation_steps=config.batch_size // config.micro_batch_size,
+        num_train_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=math.ceil(WARM_UP * steps),
+        beta=config.beta,
+        bf16=config.precision == "bfloat16",
+        use_cpu=device == "cpu",
+        activation_checkpointing=device != "cpu",  # memory is scarce there, time is here
+        dataloader_pin_memory=device != "cpu",
+        eval_strategy="no",
+        save_strategy="no",
+        logging_steps=max(1, steps // LOG_LINES),
+        router_aux_loss_coef=0.0,
+        seed=derive_seed(config.seed, "trainer") % 2**31,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def _run(trainer: "SharedPromptDPOTrainer", work: Path, patience: int) -> list[dict[str, Any]]:
+    """Train from the last whole checkpoint, load the best one, return the log.
+
+    A run that was killed between its last checkpoint and its end is not trained any further.
+    """
+    last = last_complete(work)
+    if last is None or not finished(last, patience):
+        trainer.args.eval_on_start = last is None
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        last = last_complete(work)
+    if last is None:
+        raise UserError(
+            f"alignment was stopped before its first evaluation ({work} has no checkpoint)"
+        )
+    history = log_history(last)
+    trainer.load_checkpoint(work / f"checkpoint-{best_step(history)}")
+    return history

@@ -1,0 +1,143 @@
+"""TRL's DPOTrainer with its forward pass exchanged: pairs share their prompt, losses are ours.
+
+What is overridden (and pinned by `tests/alignment/test_alignment_contract.py`): the preparation of
+the data set, the signature columns, the precomputation of reference log-probabilities, the loss,
+the sampler and the telemetry. Callbacks, checkpoints, resume, PEFT, accelerate and the logging are
+the ordinary Trainer's.
+"""
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+)
+from trl import DPOConfig, DPOTrainer
+
+from recalign.alignment.adapters import base_model
+from recalign.alignment.losses import Objective, Scores, preference_loss
+from recalign.alignment.order import LengthGroupedOrder
+from recalign.alignment.packing import PackedCollator, completion_log_probs
+
+COLUMNS = [
+    "prompt_ids",
+    "chosen_ids",
+    "rejected_ids",
+    "ref_chosen_logps",
+    "ref_rejected_logps",
+    "eps",
+]
+
+
+class SharedPromptDPOTrainer(DPOTrainer):
+    """DPO on rows [prompt | chosen | rejected_1 .. rejected_K] whose reference is in columns."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        args: DPOConfig,
+        objective: Objective,
+        train_dataset: Dataset,
+        eval_dataset: Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        self.objective: Objective = objective
+        args.precompute_ref_log_probs = True  # they are columns: no second model is loaded
+        self.forwards = [(m, m.__dict__.get("forward")) for m in {base_model(model), model}]
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=PackedCollator(tokenizer.pad_token_id or 0),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=tokenizer,
+            callbacks=callbacks,
+        )
+        if isinstance(model, PeftModel):
+            model.delete_adapter("ref")  # TRL's copy of the adapter: our reference is in columns
+        self.remove_callback(PrinterCallback)
+
+    def _send_telemetry(self) -> None:
+        """Nothing leaves the machine."""
+
+    def _prepare_dataset(
+        self, dataset: Dataset, processing_class: Any, args: DPOConfig, dataset_name: str
+    ) -> Dataset:
+        return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = COLUMNS  # type: ignore[assignment]
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        return dataset
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
+        lengths = np.array(cast(Dataset, self.train_dataset)["length"])
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedOrder(lengths, step, self.args.seed)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """No README beside every checkpoint."""
+
+    def load_checkpoint(self, checkpoint: Path) -> None:
+        """Put a checkpoint's weights into the model."""
+        self._load_from_checkpoint(str(checkpoint))
+
+    def release(self) -> None:
+        """Undo what TRL and accelerate did to the model's forward method."""
+        for model, forward in self.forwards:
+            model.__dict__.pop("_original_forward", None)
+            model.__dict__.pop("forward", None)
+            if forward is not None:
+                model.__dict__["forward"] = forward
+
+    def _compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool
+    ) -> Any:
+        log_probs, n_tokens = completion_log_probs(model, inputs)
+        scores = Scores(
+            chosen=log_probs[:, 0],
+            rejected=log_probs[:, 1:],
+            reference_chosen=inputs["ref_chosen_logps"],
+            reference_rejected=inputs["ref_rejected_logps"],
+            chosen_tokens=n_tokens[:, 0],
+            rejected_tokens=n_tokens[:, 1:],
+            eps=inputs["eps"],
+        )
+        loss = preference_loss(self.objective, scores).mean()
+        if self.objective.anchor:
+            loss = loss - self.objective.anchor * scores.chosen.sum() / scores.chosen_tokens.sum()
+        self._record(scores, inputs)
+        return (loss, {"log_probs": log_probs}) if return_outputs else loss
+
+    @torch.no_grad()
+    def _record(self, scores: Scores, inputs: dict[str, Tensor]) -> None:
+        """TRL's metrics, one value per pair, so that their mean over batches is that over pairs."""
+        mode = "train" if cast(nn.Module, self.model).training else "eval"
+        chosen = self.objective.beta * scores.chosen_ratio
+        rejected = self.objective.beta * scores.rejected_ratio
+        values = {
+            "rewards/chosen": chosen,
+            "rewards/rejected": rejected.mean(1),
+            "rewards/accuracies": (chosen[:, None] > rejected).float().mean(1),
+            "rewards/margins": chosen - rejected.mean(1),
+            "logps/chosen": scores.chosen,
+            "logps/rejected": scores.rejected.mean(1),
+        }
+        stacked = self.accelerator.gather_for_metrics(torch.stack(list(values.values()), 1))
+        for name, column in zip(values, stacked.T.tolist(), strict=True):
+            self._metrics[mode][name].extend(column)
+        if mode == "train":
+            n_tokens = self.accelerator.gather_for_metrics((inputs["segments"] >= 0).sum())
+            self._total_train_tokens += int(n_tokens.sum())
+        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]

@@ -1,0 +1,59 @@
+"""A tokenizer of 40 words and the samples of `alignment_samples` as fixtures."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from alignment_samples import WORDS, llama, make_pairs, qwen2
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Bits do not depend on how many cores the machine has."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token per word; texts w3 .. w39."""
+    vocabulary = {word: i for i, word in enumerate(WORDS)}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+
+
+@pytest.fixture(scope="session")
+def encode(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], list[int]]:
+    """Text -> token ids, without an end token."""
+    return lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.fixture(scope="session")
+def encode_completion(encode: Callable[[str], list[int]]) -> Callable[[str], list[int]]:
+    """Text -> token ids and the end token (1)."""
+    return lambda text: [*encode(text), 1]
+
+
+@pytest.fixture(params=[llama, qwen2], ids=["llama", "qwen2"])
+def any_model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    """Each architecture in turn."""
+    return request.param().eval()
+
+
+@pytest.fixture
+def tiny_llama(tmp_path: Path) -> PreTrainedModel:
+    """The llama, saved and loaded, so that it has a name like a real one."""
+    llama().save_pretrained(tmp_path / "llama")
+    return LlamaForCausalLM.from_pretrained(tmp_path / "llama", dtype=torch.float32)
+
+
+@pytest.fixture
+def pairs() -> pl.DataFrame:
+    """48 users, one pair each."""
+    return make_pairs(48)

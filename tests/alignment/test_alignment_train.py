@@ -1,0 +1,388 @@
+"""align: learns, stops, resumes to the bit, and leaves the model as it was found."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from alignment_samples import llama, make_pairs, qwen2
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from recalign.alignment.checkpoints import checkpoints, is_complete
+from recalign.alignment.reference import ReferenceLogProbs, reference_log_probs
+from recalign.alignment.rows import encode_pairs, held_out
+from recalign.alignment.train import Alignment, align
+from recalign.config import AlignmentConfig
+from recalign.errors import UserError
+
+CONFIG = AlignmentConfig(
+    epochs=2,
+    batch_size=8,
+    micro_batch_size=4,
+    learning_rate=1e-2,
+    lora_rank=4,
+    lora_alpha=8,
+    held_out=0.25,
+    evaluations=3,
+)
+Run = Callable[..., Alignment]
+
+
+def policy() -> PreTrainedModel:
+    """Near to indifferent, so that few steps teach it something general."""
+    return llama(spread=0.1)
+
+
+@pytest.fixture
+def run(tokenizer: PreTrainedTokenizerFast, encode: Any, encode_completion: Any) -> Run:
+    """align with the sample tokenizer: run(model, pairs, folder, config=..., ...)."""
+
+    def call(
+        model: PreTrainedModel | PeftModel,
+        pairs: pl.DataFrame,
+        place: Path,
+        config: AlignmentConfig = CONFIG,
+        **options: Any,
+    ) -> Alignment:
+        return align(
+            model,
+            tokenizer,
+            pairs,
+            config,
+            encode_prompt=encode,
+            encode_completion=encode_completion,
+            work=place / "work",
+            folder=place / "folder",
+            **options,
+        )
+
+    return call
+
+
+def adapter_bytes(place: Path) -> bytes:
+    return (place / "folder" / "adapter_model.safetensors").read_bytes()
+
+
+def test_training_separates_held_out_pairs_and_saves_what_it_returns(
+    run: Run, pairs: pl.DataFrame, tmp_path: Path, encode: Any, encode_completion: Any
+) -> None:
+    seen: list[tuple[int, int]] = []
+    result = run(
+        policy(), pairs, tmp_path, progress=lambda done, total, note="": seen.append((done, total))
+    )
+    figures, log = result.figures, result.log
+    assert figures["held_out_loss"] < figures["held_out_loss_start"] - 0.05
+    assert figures["held_out_accuracy"] > 0.9
+    assert figures["chosen_drift"] > figures["rejected_drift"] + 0.5
+    held = held_out(pairs["user_index"].to_numpy(), 0.25, 0)
+    assert figures["held_out_pairs"] == held.sum() > 3
+    steps = 2 * -(-int((~held).sum()) // 8)
+    assert seen[-1] == (steps, steps)
+    assert log["step"].to_list() == list(range(steps + 1))
+    evaluated = log.filter(pl.col("held_out_loss").is_not_null())["step"].to_list()
+    assert evaluated == [0, *sorted({round(steps * i / 3) for i in (1, 2, 3)})]
+
+    rows = encode_pairs(pairs, encode, encode_completion, 512)
+    saved = PeftModel.from_pretrained(policy(), tmp_path / "folder")
+    again, returned = (reference_log_probs(m, rows) for m in (saved, result.model))
+    assert again.chosen.tolist() == returned.chosen.tolist()
+    base = reference_log_probs(policy(), rows)
+    assert result.log["held_out_chosen_drift"].to_list()[figures["best_step"]] == pytest.approx(
+        float((again.chosen - base.chosen)[held].mean()), abs=1e-4
+    )
+
+
+def test_the_network_is_never_asked(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    model = policy()
+    model.name_or_path = model.config._name_or_path = "someone/some-model"
+    run(model, make_pairs(16), tmp_path)
+    assert (
+        '"base_model_name_or_path": "someone/some-model"'
+        in (tmp_path / "folder" / "adapter_config.json").read_text()
+    )
+
+
+class Fails(TrainerCallback):
+    """Raises in the middle of a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tokenizer: PreTrainedTokenizerFast,
+    encode: Any,
+    encode_completion: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[bytes, pl.DataFrame]:
+    """Adapter file and log of a run that nothing stops."""
+    torch.set_num_threads(1)
+    place = tmp_path_factory.mktemp("undisturbed")
+    result = align(
+        policy(),
+        tokenizer,
+        make_pairs(48),
+        CONFIG,
+        encode_prompt=encode,
+        encode_completion=encode_completion,
+        work=place / "work",
+        folder=place / "folder",
+    )
+    return adapter_bytes(place), result.log
+
+
+def test_a_stopped_run_resumes_to_the_same_bits(
+    run: Run, pairs: pl.DataFrame, tmp_path: Path, undisturbed: tuple[bytes, pl.DataFrame]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):  # the checkpoints are at 3, 7 and 10: mid-epoch
+        run(policy(), pairs, tmp_path, callbacks=(Fails(9),))
+    assert [p.name for p in checkpoints(tmp_path / "work")][-1] == "checkpoint-7"
+    result = run(policy(), pairs, tmp_path)
+    assert adapter_bytes(tmp_path) == undisturbed[0]
+    assert result.log.equals(undisturbed[1])
+
+
+def test_a_torn_checkpoint_is_skipped(
+    run: Run, pairs: pl.DataFrame, tmp_path: Path, undisturbed: tuple[bytes, pl.DataFrame]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(policy(), pairs, tmp_path, callbacks=(Fails(5),))
+    [good] = checkpoints(tmp_path / "work")
+    torn = good.with_name("checkpoint-7")
+    torn.mkdir()
+    for path in good.iterdir():
+        (torn / path.name).write_bytes(path.read_bytes())
+    optimizer = torn / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:-1])
+    assert is_complete(good)
+    assert not is_complete(torn)
+    run(policy(), pairs, tmp_path)
+    assert adapter_bytes(tmp_path) == undisturbed[0]
+
+
+def test_a_run_killed_after_its_last_step_is_not_trained_further(
+    run: Run, pairs: pl.DataFrame, tmp_path: Path, undisturbed: tuple[bytes, pl.DataFrame]
+) -> None:
+    run(policy(), pairs, tmp_path)
+    (tmp_path / "folder" / "adapter_model.safetensors").unlink()
+    result = run(policy(), pairs, tmp_path, callbacks=(Fails(0),))
+    assert adapter_bytes(tmp_path) == undisturbed[0]
+    assert result.log.equals(undisturbed[1])
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_saving_resumes_to_the_same_bits(
+    run: Run,
+    pairs: pl.DataFrame,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    undisturbed: tuple[bytes, pl.DataFrame],
+) -> None:
+    script = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch
+torch.set_num_threads(1)
+import alignment_samples as samples
+from pathlib import Path
+from recalign.alignment.train import align
+from recalign.alignment.trainer import SharedPromptDPOTrainer
+from recalign.config import AlignmentConfig
+from transformers import AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained({str(tmp_path / "tokenizer")!r})
+encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
+save = SharedPromptDPOTrainer._save_optimizer_and_scheduler
+def kill(self, output_dir):
+    if self.state.global_step > 3:
+        os.kill(os.getpid(), signal.SIGKILL)  # weights are written, the rest is not
+    save(self, output_dir)
+SharedPromptDPOTrainer._save_optimizer_and_scheduler = kill
+align(samples.llama(spread=0.1), tokenizer, samples.make_pairs(48),
+      AlignmentConfig.model_validate_json({CONFIG.model_dump_json()!r}),
+      encode_prompt=encode, encode_completion=lambda text: [*encode(text), 1],
+      work=Path({str(tmp_path / "work")!r}), folder=Path({str(tmp_path / "folder")!r}))
+"""
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    killed = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    names = [path.name for path in checkpoints(tmp_path / "work")]
+    assert names == ["checkpoint-3", "checkpoint-7"]
+    run(policy(), pairs, tmp_path)
+    assert adapter_bytes(tmp_path) == undisturbed[0]
+
+
+def test_training_stops_when_held_out_pairs_get_worse_and_keeps_the_best(
+    run: Run, pairs: pl.DataFrame, tmp_path: Path
+) -> None:
+    held = held_out(pairs["user_index"].to_numpy(), 0.25, 0)
+    contrary = pairs.with_columns(
+        chosen=pl.when(pl.Series(held)).then("rejected").otherwise("chosen"),
+        rejected=pl.when(pl.Series(held)).then("chosen").otherwise("rejected"),
+    )
+    config = CONFIG.model_copy(update={"epochs": 10, "evaluations": 25, "patience": 2})
+    result = run(policy(), contrary, tmp_path, config)
+    losses = result.log.drop_nulls("held_out_loss").filter(pl.col("step") > 0)
+    best = losses.sort("held_out_loss").row(0, named=True)
+    assert result.figures["stopped_early"]
+    assert result.figures["best_step"] == best["step"]
+    assert len(losses.filter(pl.col("step") > best["step"])) == 2
+    kept = load_file(tmp_path / "work" / f"checkpoint-{best['step']}" / "adapter_model.safetensors")
+    saved = load_file(tmp_path / "folder" / "adapter_model.safetensors")
+    assert all(torch.equal(saved[name], kept[name]) for name in kept | saved)
+    again = run(
+        policy(), contrary, tmp_path, config, callbacks=(Fails(0), Fails(result.figures["steps"]))
+    )
+    assert again.log.equals(result.log)
+
+
+def test_all_weights_can_be_trained_and_loaded(
+    run: Run, tmp_path: Path, encode: Any, encode_completion: Any
+) -> None:
+    pairs = make_pairs(24)
+    config = CONFIG.model_copy(update={"method": "full", "learning_rate": 1e-3})
+    result = run(qwen2(), pairs, tmp_path, config)
+    assert result.figures["held_out_loss"] < result.figures["held_out_loss_start"]
+    rows = encode_pairs(pairs, encode, encode_completion, 512)
+    loaded = type(result.model).from_pretrained(tmp_path / "folder", dtype=torch.float32)
+    again, returned = (reference_log_probs(m, rows) for m in (loaded, result.model))
+    assert again.rejected.tolist() == returned.rejected.tolist()
+    assert (tmp_path / "folder" / "tokenizer.json").exists()
+
+
+def test_an_adapter_goes_on_from_where_it_was_against_either_reference(
+    run: Run, tmp_path: Path, encode: Any, encode_completion: Any
+) -> None:
+    pairs = make_pairs(24)
+    run(policy(), pairs, tmp_path / "first")
+
+    def continued() -> PeftModel:
+        return PeftModel.from_pretrained(policy(), tmp_path / "first" / "folder")
+
+    rows = encode_pairs(pairs, encode, encode_completion, 512)
+    held = held_out(rows.users, 0.25, 0)
+    base, adapted = (reference_log_probs(m, rows) for m in (policy(), continued()))
+    off = reference_log_probs(continued(), rows, adapter=False)
+    assert off.chosen.tolist() == pytest.approx(base.chosen.tolist(), abs=1e-5)
+    moved = float((adapted.chosen - base.chosen)[held].mean())
+    assert abs(moved) > 0.1
+    for place, reference, drift in (
+        ("initial", "initial", moved),
+        ("previous", "previous", 0.0),
+        ("given", ReferenceLogProbs(adapted.chosen - 2.0, adapted.rejected), 2.0),
+    ):
+        result = run(continued(), pairs, tmp_path / place, reference=reference)
+        start = result.log["held_out_chosen_drift"].to_list()[0]
+        assert start == pytest.approx(drift, abs=1e-4), place
+        assert list(result.model.peft_config) == ["default"]
+        assert adapter_bytes(tmp_path / place) != adapter_bytes(tmp_path / "first")
+
+
+def test_several_rejected_and_smoothing_reach_the_loss(
+    run: Run, tmp_path: Path, encode: Any, encode_completion: Any
+) -> None:
+    pairs = make_pairs(16, n_rejected=3).with_columns(
+        smoothing=pl.Series([[0.1, 0.2, 0.3]] * 8 + [[0.4, 0.0, 0.2]] * 8)
+    )
+    rows = encode_pairs(pairs, encode, encode_completion, 512)
+    base = reference_log_probs(policy(), rows)
+    away = ReferenceLogProbs(base.chosen + 1.0, base.rejected - [[0.5, 1.0, 2.0]])
+    config = CONFIG.model_copy(update={"anchor": 0.0, "beta": 0.5})
+    h = torch.tensor([[0.5, 1.0, 2.0]]) * -1 - 1.0  # r_rejected = .5, 1, 2 and r_chosen = -1
+    eps = torch.tensor(rows.eps[held_out(rows.users, 0.25, 0)], dtype=torch.float32)
+    p = torch.sigmoid(0.5 * h)
+    smoothed = (-(1 - eps) * p.log() - eps * (1 - p).log()).mean()
+    softmax = (0.5 * -h).exp().sum().log1p()
+    for loss, expected in (("rosepo", smoothed), ("sdpo", softmax)):
+        result = run(policy(), pairs, tmp_path / loss, config, reference=away, loss=loss)
+        found = result.figures["held_out_loss_start"]
+        assert found == pytest.approx(expected.item(), rel=1e-5), loss
+
+
+def test_the_model_comes_out_as_it_went_in_but_for_its_adapter(run: Run, tmp_path: Path) -> None:
+    model = policy()
+    config = CONFIG.model_copy(update={"precision": "bfloat16"})
+    result = run(model, make_pairs(16), tmp_path, config)
+    base = result.model.get_base_model()
+    assert base is model
+    assert "forward" not in base.__dict__
+    assert "forward" not in result.model.__dict__
+    assert base.config._attn_implementation == "sdpa"
+    assert not result.model.training
+    written = result.model.generate(torch.tensor([[3, 4, 5]]), max_new_tokens=4, do_sample=False)
+    assert written.shape[1] > 3
+    again = run(policy(), make_pairs(16), tmp_path / "again", config)
+    assert again.log.equals(result.log)
+
+
+def test_the_log_has_trls_metric_names(run: Run, tmp_path: Path) -> None:
+    names: set[str] = set()
+
+    class Listener(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            names.update(logs)
+
+    run(policy(), make_pairs(16), tmp_path, callbacks=(Listener(),))
+    both = {"rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"}
+    both |= {"logps/chosen", "logps/rejected", "loss", "num_tokens"}
+    assert both | {f"eval_{name}" for name in both} | {"grad_norm", "learning_rate"} <= names
+
+
+def test_the_folder_of_another_run_is_refused(run: Run, tmp_path: Path) -> None:
+    run(policy(), make_pairs(16), tmp_path)
+    with pytest.raises(UserError, match="another alignment"):
+        run(policy(), make_pairs(17), tmp_path)
+
+
+def test_what_does_not_fit_is_said(
+    run: Run, tmp_path: Path, encode: Any, encode_completion: Any
+) -> None:
+    pairs = make_pairs(16)
+    adapted = run(policy(), pairs, tmp_path / "adapter").model
+    with pytest.raises(UserError, match="has rank 4 and alpha 8"):
+        run(adapted, pairs, tmp_path / "a", CONFIG.model_copy(update={"lora_rank": 2}))
+    with pytest.raises(UserError, match="without adapter"):
+        run(adapted, pairs, tmp_path / "b", CONFIG.model_copy(update={"method": "full"}))
+    few = reference_log_probs(policy(), encode_pairs(make_pairs(3), encode, encode_completion, 512))
+    with pytest.raises(UserError, match="3 reference log-probabilities given for 16 pairs"):
+        run(policy(), pairs, tmp_path / "c", reference=few)
+    with pytest.raises(UserError, match="diverged"):
+        run(
+            policy(),
+            pairs,
+            tmp_path / "d",
+            CONFIG.model_copy(update={"learning_rate": 1e30, "method": "full"}),
+        )
