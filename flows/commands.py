@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -23,7 +24,7 @@ def run_method(
     from flows.session import quiet_user_errors
 
     quiet_user_errors()
-    outcome = dpo4rec(config, runtime, force, stop_after)
+    outcome: Any = dpo4rec(config, runtime, force, stop_after)
     typer.echo(f"report: {outcome}" if isinstance(outcome, str) else outcome.message)
 
 

@@ -54,14 +54,12 @@ def dpo4rec(
 
 def stages(run: Run, config: DPO4RecConfig) -> Reference:
     """The method, stage by stage; returns the report."""
-    files = raw_files(config.interactions, run.runtime)
-    data = run(interactions, config.interactions, files=files)
-    windows = run(splits, config.splits, interactions=data)
-    backbone = run(oracle, config.oracle, interactions=data, splits=windows)
-    first = run(
-        policy, config.policy, files=policy_files(config.policy), interactions=data, splits=windows
-    )
-    method = Method(run, config, data, windows, backbone, first)
+    data = run(interactions, config.interactions, files=raw_files(config.interactions, run.runtime))
+    windows = run(splits, config.splits, {"interactions": data})
+    world = {"interactions": data, "splits": windows}
+    backbone = run(oracle, config.oracle, world)
+    first = run(policy, config.policy, world, files=policy_files(config.policy))
+    method = Method(run, config, world, backbone, first)
 
     frozen = method.fit(method.write("fit", None, BASE), BASE)
     base_valid = method.write("valid", None, BASE)
@@ -81,15 +79,11 @@ def stages(run: Run, config: DPO4RecConfig) -> Reference:
         "base": method.write("test", None, BASE),
         "aligned": method.write("test", aligned[best - 1], round_name(best)),
     }
-    results = run(
-        evaluation, config.evaluation.for_phase("test"), **tests,
-        interactions=data, splits=windows, oracle=backbone,
-        recommender=frozen, refitted=method.refit(aligned[:best]),
-    )  # fmt: skip
-    return run(
-        report, config.report, **tests, evaluation=results,
-        interactions=data, splits=windows, oracle=backbone, policy=first, **method.story,
-    )  # fmt: skip
+    read_by = {"recommender": frozen, "refitted": method.refit(aligned[:best])}
+    judged = world | {"oracle": backbone}
+    results = run(evaluation, config.evaluation.for_phase("test"), judged | tests | read_by)
+    told = {"policy": first, "evaluation": results}
+    return run(report, config.report, judged | tests | told | method.story)
 
 
 @dataclass
@@ -98,16 +92,12 @@ class Method:
 
     run: Run
     config: DPO4RecConfig
-    interactions: Reference
-    splits: Reference
+    world: dict[str, Reference]
+    """Interactions and splits."""
     oracle: Reference
     policy: Reference
     story: dict[str, Reference] = field(default_factory=dict)
     """Pairs, rewards, alignments and validations by round, for the report."""
-
-    @property
-    def world(self) -> dict[str, Reference]:
-        return {"interactions": self.interactions, "splits": self.splits}
 
     def write(
         self,
@@ -118,17 +108,21 @@ class Method:
         """What the policy, aligned or not, writes about every user before the phase's targets."""
         later = {"alignment": aligned} if aligned else {}
         return self.run(
-            reasonings, self.config.reasonings.for_phase(phase),
-            label=f"reasonings for {phase}, {when}", files=prompt_files(self.config.reasonings),
-            policy=self.policy, **later, **self.world,
-        )  # fmt: skip
+            reasonings,
+            self.config.reasonings.for_phase(phase),
+            self.world | {"policy": self.policy} | later,
+            label=f"reasonings for {phase}, {when}",
+            files=prompt_files(self.config.reasonings),
+        )
 
     def fit(self, texts: Reference, when: str) -> Reference:
         """The recommender that reads these reasonings."""
         return self.run(
-            recommender, self.config.recommender, label=f"recommender, {when}",
-            oracle=self.oracle, reasonings=texts, **self.world,
-        )  # fmt: skip
+            recommender,
+            self.config.recommender,
+            self.world | {"oracle": self.oracle, "reasonings": texts},
+            label=f"recommender, {when}",
+        )
 
     def refit(self, aligned: list[Reference]) -> Reference:
         """The recommender that reads what the last of these aligned policies writes."""
@@ -140,19 +134,26 @@ class Method:
         when = round_name(number)
         samples = self.write("reward", previous, round_name(number - 1))
         scored = self.run(
-            rewards, self.config.rewards, label=f"rewards, {when}",
-            oracle=self.oracle, recommender=reader, reasonings=samples, **self.world,
-        )  # fmt: skip
+            rewards,
+            self.config.rewards,
+            self.world | {"oracle": self.oracle, "recommender": reader, "reasonings": samples},
+            label=f"rewards, {when}",
+        )
         paired = self.run(
-            pairs, self.config.pairs, label=f"pairs, {when}", rewards=scored, reasonings=samples
+            pairs,
+            self.config.pairs,
+            {"rewards": scored, "reasonings": samples},
+            label=f"pairs, {when}",
         )
         earlier = {name: made for name, made in self.story.items() if name.startswith("pairs_")}
         inputs = earlier if self.config.rounds.pairs == "cumulative" else {}
         inputs |= {"previous": previous} if previous else {}
         aligned = self.run(
-            alignment, self.config.alignment, label=f"alignment, {when}",
-            policy=self.policy, pairs=paired, **inputs,
-        )  # fmt: skip
+            alignment,
+            self.config.alignment,
+            {"policy": self.policy, "pairs": paired} | inputs,
+            label=f"alignment, {when}",
+        )
         made = {"rewards": scored, "pairs": paired, "alignment": aligned}
         self.story |= {f"{name}_{number}": reference for name, reference in made.items()}
         return aligned
@@ -162,9 +163,12 @@ class Method:
     ) -> float | None:
         """The score by which rounds are compared; None while it is only planned."""
         validation = self.run(
-            evaluation, self.config.evaluation.for_phase("valid"), label=f"validation, {when}",
-            oracle=self.oracle, recommender=reader, base=base, aligned=texts, **self.world,
-        )  # fmt: skip
+            evaluation,
+            self.config.evaluation.for_phase("valid"),
+            self.world
+            | {"oracle": self.oracle, "recommender": reader, "base": base, "aligned": texts},
+            label=f"validation, {when}",
+        )
         number = sum(name.startswith("validation_") for name in self.story)
         self.story[f"validation_{number}"] = validation
         return validation_score(self.run, validation)

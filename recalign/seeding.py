@@ -1,4 +1,4 @@
-"""Derived seeds: a stream per (seed, names...), so that order, batching and restarts do not matter."""
+"""Derived seeds: a stream per (seed, names), so that order, batches and restarts do not matter."""
 
 import hashlib
 

@@ -1,13 +1,15 @@
 """Stage alignment: DPO on the round's pairs; the result is a policy."""
 
+from typing import Literal
+
 import polars as pl
-from recalign.policy.load import Policy
 
 from recalign.alignment.reference import ReferenceLogProbs, reference_log_probs
 from recalign.alignment.rows import encode_pairs
 from recalign.alignment.train import align
 from recalign.artifacts.store import Artifact
 from recalign.config import AlignmentConfig
+from recalign.policy.load import Policy
 from recalign.schemas import PAIRS, read_table
 from tasks.policy import ADAPTER, MODEL, open_policy
 from tasks.stage import Job, stage
@@ -41,7 +43,7 @@ def alignment(
 
 def _reference_of_policy_0(
     job: Job, config: AlignmentConfig, policy: Artifact, table: pl.DataFrame
-) -> ReferenceLogProbs | str:
+) -> ReferenceLogProbs | Literal["initial", "previous"]:
     """After full fine-tuning the first policy is no longer inside the model: score with it first.
 
     With an adapter the first policy is the model with its adapter switched off.

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 import torch
-from recalign.recommender.storage import load_recommender
 
 from recalign.artifacts.manifest import Reference
 from recalign.artifacts.store import Artifact
@@ -18,12 +17,14 @@ from recalign.evaluation.text_quality import facet_quality, liked_values, text_q
 from recalign.oracle.inference import padded, states_of
 from recalign.oracle.storage import load_oracle
 from recalign.policy.grammar import parse_reasoning
-from recalign.policy.templates import REASONERS, template_reasonings
+from recalign.policy.templates import REASONERS, Reasoner, template_reasonings
 from recalign.recommender.encoder import SentenceEncoder
-from recalign.schemas import (  # fmt: skip
+from recalign.recommender.storage import load_recommender
+from recalign.schemas import (
     CANDIDATES,
     FACETS,
     REASONINGS,
+    RECOMMENDED,
     RESULTS,
     TEXTS,
     TRUTH,
@@ -70,19 +71,22 @@ def evaluation(
         name: read_table(artifact.path("reasonings.parquet"), REASONINGS)
         for name, artifact in (("base", base), ("aligned", aligned))
     }
-    frozen = load_recommender(recommender.folder, job.device)
-    readers = {"frozen": frozen.scores}
-    if refitted:
-        readers["refitted"] = load_recommender(refitted.folder, job.device).scores
-    encoder = SentenceEncoder(frozen.encoder, job.cache / "sentences", job.device)
+    fitted = {"frozen": recommender} | ({"refitted": refitted} if refitted else {})
+    readers = {
+        name: load_recommender(artifact.folder, job.device)[0].scores
+        for name, artifact in fitted.items()
+    }
+    encoder = SentenceEncoder(
+        recommender.manifest.config["encoder"], job.cache / "sentences", job.device
+    )
     texts = {
         (name, decoding): encoded_texts(table, phase.users, greedy, encoder.encode_unique)
         for name, table in written.items()
         for decoding, greedy in DECODINGS.items()
     }
-    templates = list(REASONERS) if config.phase == "test" else []
+    templates: list[Reasoner] = list(REASONERS) if config.phase == "test" else []
     texts |= _template_texts(templates, tables, config, base, encoder)
-    rows = dpo4rec_rows(templates, refitted is not None)
+    rows = dpo4rec_rows(list(templates), refitted is not None)
     model, _ = load_oracle(oracle.folder, job.device)
     popularity = torch.from_numpy(history_popularity(tables.sequences, tables.windows)).float()
     scores = scores_of(
@@ -107,7 +111,7 @@ def evaluation(
 
 
 def _template_texts(
-    names: list[str],
+    names: list[Reasoner],
     tables: Tables,
     config: EvaluationPhase,
     base: Artifact,

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from recalign.policy.bootstrap import train_bootstrap
-from recalign.policy.load import Policy, load_policy, resolve_revision
 
 from recalign.artifacts.store import Artifact
 from recalign.config import PolicyConfig
+from recalign.policy.bootstrap import train_bootstrap
 from recalign.policy.demonstrations import build_demonstrations, choose_prefixes
+from recalign.policy.load import Policy, load_policy, resolve_revision
 from recalign.reasonings.prompts import load_template, template_file
 from recalign.splits.guard import check_fit
 from tasks.stage import Job, stage

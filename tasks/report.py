@@ -12,10 +12,11 @@ from recalign.evaluation.text_quality import liked_values, malformed_reasons
 from recalign.report.content import DataSet, Example, ReportContent, Round, StageRun
 from recalign.report.examples import draw_examples, liked_in_words
 from recalign.report.page import write_report
-from recalign.schemas import (  # fmt: skip
+from recalign.schemas import (
     FACETS,
     PAIRS,
     REASONINGS,
+    RECOMMENDED,
     RESULTS,
     REWARDS,
     TEXTS,

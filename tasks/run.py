@@ -49,12 +49,16 @@ class Run:
         self,
         stage: Stage,
         config: Config,
+        inputs: dict[str, Reference] | None = None,
         *,
         label: str = "",
         files: dict[str, list[Path]] | None = None,
-        **inputs: Reference,
     ) -> Reference:
-        """The artifact of `stage` for this config and these inputs, reused or computed."""
+        """The artifact of `stage` for this config, these inputs and raw files, reused or computed.
+
+        `label` tells apart the runs of a stage that a flow calls several times.
+        """
+        inputs = inputs or {}
         files = files or {}
         digests = {
             f"{role}/{path.name}": self.store.digests.digest(path)

@@ -7,6 +7,7 @@ import polars as pl
 from recalign.artifacts.store import Artifact
 from recalign.schemas import INTERACTIONS, ITEMS, WINDOWS, read_table
 from recalign.sequences import Sequences
+from recalign.splits.guard import Protocol
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Tables:
     items: pl.DataFrame
     windows: pl.DataFrame
     sequences: Sequences
-    protocol: str
+    protocol: Protocol
 
 
 def read_tables(interactions: Artifact, splits: Artifact) -> Tables:

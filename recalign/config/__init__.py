@@ -2,7 +2,12 @@
 
 from recalign.config.base import Config
 from recalign.config.dpo4rec import DPO4RecConfig
-from recalign.config.evaluation import EvaluationConfig, ReportConfig, RoundsConfig
+from recalign.config.evaluation import (
+    EvaluationConfig,
+    EvaluationPhase,
+    ReportConfig,
+    RoundsConfig,
+)
 from recalign.config.interactions import (
     AmazonSource,
     FilesSource,
@@ -24,7 +29,8 @@ from recalign.config.splits import SplitsConfig
 
 __all__ = [
     "AlignmentConfig", "AmazonSource", "BootstrapConfig", "Config", "DPO4RecConfig",
-    "EvaluationConfig", "FilesSource", "InteractionsConfig", "OracleConfig", "PairsConfig",
-    "PhaseConfig", "PolicyConfig", "ReasoningsConfig", "RecommenderConfig", "ReportConfig", "RewardsConfig",
-    "RoundsConfig", "Runtime", "SamplingConfig", "SplitsConfig", "SyntheticWorld",
+    "EvaluationConfig", "EvaluationPhase", "FilesSource", "InteractionsConfig", "OracleConfig",
+    "PairsConfig", "PhaseConfig", "PolicyConfig", "ReasoningsConfig", "RecommenderConfig",
+    "ReportConfig", "RewardsConfig", "RoundsConfig", "Runtime", "SamplingConfig", "SplitsConfig",
+    "SyntheticWorld",
 ]  # fmt: skip

@@ -40,8 +40,8 @@ class Pipeline:
     def walk(self, run):
         first, second, third = self.stages
         cut = run(first, self.splits)
-        fitted = run(second, self.oracle, splits=cut)
-        return run(third, PairsConfig(), splits=cut, oracle=fitted)
+        fitted = run(second, self.oracle, {"splits": cut})
+        return run(third, PairsConfig(), {"splits": cut, "oracle": fitted})
 
     def __call__(self, **options):
         self.calls.clear()

@@ -1,0 +1,114 @@
+"""What the recommender is fitted on: targets of the fit window and their users' texts."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def text_grid(
+    user_index: np.ndarray, samples: np.ndarray, text_rows: np.ndarray, users: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The long table (user, sample, row of its text vector), all [n], as one line per user.
+
+    Returns text_rows int64 [U, R] and samples int16 [U, R] in the order of `users` [U] (distinct)
+    and, within a user, of the sample numbers; text_rows is -1 after a user's last text. Rows of
+    users that are not in `users` are left out.
+    """
+    order = np.lexsort((samples, user_index))
+    first = np.searchsorted(user_index[order], users, side="left")
+    counts = np.searchsorted(user_index[order], users, side="right") - first
+    slots = np.arange(int(counts.max(initial=1)))
+    inside = slots < counts[:, None]
+    places = order[np.where(inside, first[:, None] + slots, 0)] if len(order) else None
+    if places is None:
+        return np.full(inside.shape, -1, dtype=np.int64), np.zeros(inside.shape, dtype=np.int16)
+    grid = np.where(inside, text_rows[places], -1).astype(np.int64)
+    return grid, np.where(inside, samples[places], 0).astype(np.int16)
+
+
+@dataclass(frozen=True)
+class FitExamples:
+    """One row per fit-window target; U users own them, T distinct texts are shared by all.
+
+    users [U] user indices; text_vectors [T, e] float32; text_rows [U, R] int64 rows of
+    text_vectors, -1 after a user's last text (see `text_grid`); owners [E] in 0..U-1; states
+    [E, d] float32 of the sequence model just before the target; targets [E] item indices; seen
+    [E, L] items before the target, 0 padded. Every user has a text and a target (ValueError).
+    """
+
+    users: np.ndarray
+    text_vectors: np.ndarray
+    text_rows: np.ndarray
+    owners: np.ndarray
+    states: Tensor
+    targets: np.ndarray
+    seen: np.ndarray
+
+    def __post_init__(self) -> None:
+        counts = (self.text_rows >= 0).sum(1)
+        leading = np.arange(self.text_rows.shape[1]) < counts[:, None]
+        if not ((self.text_rows >= 0) == leading).all() or not counts.all():
+            raise ValueError("every user needs a text, and -1 may only follow the last one")
+        if len(self.users) != len(self.text_rows) or len(np.unique(self.owners)) != len(self.users):
+            raise ValueError("every user needs a row of texts and at least one target")
+        if not (len(self.owners) == len(self.states) == len(self.targets) == len(self.seen)):
+            raise ValueError("owners, states, targets and seen must have one row per example")
+
+
+@dataclass(frozen=True)
+class FitTensors:
+    """`FitExamples` as tensors on one device; counts [U] is the number of texts per user."""
+
+    texts: Tensor
+    text_rows: Tensor
+    counts: Tensor
+    owners: Tensor
+    states: Tensor
+    targets: Tensor
+    seen: Tensor
+
+    @classmethod
+    def of(cls, examples: FitExamples, device: str) -> "FitTensors":
+        """Copy to `device`."""
+        rows = torch.from_numpy(examples.text_rows).long()
+        return cls(
+            torch.from_numpy(examples.text_vectors).float().to(device),
+            rows.to(device),
+            (rows >= 0).sum(1).to(device),
+            torch.from_numpy(examples.owners).long().to(device),
+            examples.states.detach().float().to(device),
+            torch.from_numpy(examples.targets).long().to(device),
+            torch.from_numpy(examples.seen).long().to(device),
+        )
+
+    def of_users(self, chosen: np.ndarray) -> "FitTensors":
+        """The part of the users `chosen` (rows of text_rows), renumbered from 0 in that order."""
+        users = torch.from_numpy(chosen).to(self.owners.device)
+        place = torch.full_like(self.counts, -1)
+        place[users] = torch.arange(len(users), device=users.device)
+        rows = (place[self.owners] >= 0).nonzero()[:, 0]
+        return replace(
+            self,
+            text_rows=self.text_rows[users],
+            counts=self.counts[users],
+            owners=place[self.owners[rows]],
+            states=self.states[rows],
+            targets=self.targets[rows],
+            seen=self.seen[rows],
+        )
+
+    def all_texts(self) -> Tensor:
+        """Vectors of every user's texts, one after the other [n, e]."""
+        return self.texts[self.text_rows[self.text_rows >= 0]]
+
+    def grid(self) -> Tensor:
+        """Vectors [U, R, e]; users with fewer than R texts repeat theirs."""
+        slots = torch.arange(self.text_rows.shape[1], device=self.counts.device)
+        return self.texts[self.text_rows.gather(1, slots % self.counts[:, None])]
+
+    def drawn(self, examples: Tensor, draws: Tensor) -> Tensor:
+        """Vectors [B, e] of one text per example, picked by draws [B] uniform in [0, 1)."""
+        owners = self.owners[examples]
+        return self.texts[self.text_rows[owners, (draws * self.counts[owners]).long()]]

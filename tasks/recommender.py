@@ -1,0 +1,59 @@
+"""Stage recommender: frozen SASRec plus what the reasonings say."""
+
+import numpy as np
+
+from recalign.artifacts.store import Artifact
+from recalign.config import RecommenderConfig
+from recalign.oracle.inference import states_of
+from recalign.oracle.storage import load_oracle
+from recalign.recommender.encoder import SentenceEncoder
+from recalign.recommender.examples import fit_examples
+from recalign.recommender.fit import fit_recommender
+from recalign.recommender.signal import require_signal
+from recalign.recommender.storage import save_recommender
+from recalign.schemas import REASONINGS, read_table
+from recalign.splits.guard import check_fit
+from recalign.splits.phases import phase_of
+from tasks.stage import Job, stage
+from tasks.tables import read_tables
+
+
+@stage(version=1)
+def recommender(
+    job: Job,
+    config: RecommenderConfig,
+    interactions: Artifact,
+    splits: Artifact,
+    oracle: Artifact,
+    reasonings: Artifact,
+) -> None:
+    """Fit the adapter on the fit window; stop unless real reasonings beat shuffled ones."""
+    tables = read_tables(interactions, splits)
+    limits = tables.windows["reward_start"].to_numpy().astype(np.int64)
+    seen = tables.sequences.before(limits)
+    check_fit(
+        "recommender", np.arange(seen.n_users), seen.lengths, seen, tables.interactions, limits
+    )
+    phase = phase_of(tables.windows, "fit")
+    model, _ = load_oracle(oracle.folder, job.device)
+    encoder = SentenceEncoder(config.encoder, job.cache / "sentences", job.device)
+    examples, n_without_text = fit_examples(
+        read_table(reasonings.path("reasonings.parquet"), REASONINGS),
+        phase.users,
+        phase.starts,
+        phase.targets(seen),
+        lambda texts: encoder.encode_unique(texts, job.progress),
+        lambda users, stops: states_of(model, seen, users, stops),
+        lambda users, stops: seen.until(users, stops, int(stops.max()))[0],
+    )
+    fitted = fit_recommender(
+        config, examples, model.item_matrix(), model.item_bias(),
+        encoder.encode_items(tables.items["text"].to_list(), job.progress),
+        device=job.device, progress=job.progress,
+    )  # fmt: skip
+    if config.guard:
+        require_signal(fitted.figures)
+    save_recommender(job.draft.folder, fitted.model, fitted.figures)
+    fitted.curve.drop("seconds").write_parquet(job.draft.path("curve.parquet"), compression="zstd")
+    job.draft.count(len(examples.targets), {"user without a usable reasoning": n_without_text})
+    job.draft.tell(fitted.figures)
