@@ -29,7 +29,7 @@ class ShownItem:
 
     title: str
     attributes: dict[str, list[str]]  # facet -> its values
-    words: str  # first value of each facet as one word, `none` where it has no value
+    words: str | jinja2.Undefined  # one word per facet of the table: the item's first value
 
 
 class Renderer:
@@ -64,7 +64,7 @@ class PromptTemplate:
     digest: str
 
     def bind(self, items: pl.DataFrame) -> Renderer:
-        """The template over an `items` table; UserError where it does not parse or fit."""
+        """The template over an `items` table; UserError where it does not parse."""
         environment = ImmutableSandboxedEnvironment(
             undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
@@ -72,10 +72,6 @@ class PromptTemplate:
             template = environment.from_string(self.text)
         except jinja2.TemplateSyntaxError as error:
             raise UserError(f"prompt template {self.name}, line {error.lineno}: {error}") from error
-        if "words" in self.text and not facets_of(items):
-            raise UserError(
-                f"prompt template {self.name} shows item attributes, and the items have none"
-            )
         return Renderer(self.name, template, items)
 
 
@@ -100,7 +96,8 @@ def load_template(name: str) -> PromptTemplate:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"prompt template {name!r} cannot be read: {error}") from error
-    return PromptTemplate(path.stem, text, hashlib.sha256(text.encode()).hexdigest())
+    shown = path.stem if path.parent == _PACKAGED else str(path)
+    return PromptTemplate(shown, text, hashlib.sha256(text.encode()).hexdigest())
 
 
 def facets_of(items: pl.DataFrame) -> list[str]:
@@ -121,13 +118,14 @@ def _word(value: str) -> str:
 
 def _shown_items(items: pl.DataFrame) -> dict[int, ShownItem]:
     facets = facets_of(items)
+    nothing = jinja2.StrictUndefined("it shows item attributes (words), but the items have none")
     shown = {}
     for index, title, attributes in items.select("item_index", "title", "attributes").iter_rows():
         values: dict[str, list[str]] = {}
         for attribute in attributes or []:
             values.setdefault(attribute["name"], []).append(attribute["value"])
-        words = [_word(values.get(facet, [""])[0]) for facet in facets]
-        shown[index] = ShownItem(title, values, " ".join(words))
+        words = " ".join(_word(values.get(facet, [""])[0]) for facet in facets)
+        shown[index] = ShownItem(title, values, words if facets else nothing)
     return shown
 
 

@@ -1,6 +1,7 @@
 """What is wrong with a generated text, and how a table of texts looks as a whole."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -40,7 +41,7 @@ def check_text(
         return "empty"
     if REFUSALS.search(text[:_REFUSAL_SPAN].lower().replace("’", "'")):
         return "refusal"
-    if _loops(text, words):
+    if _loops(text):
         return "repetition"
     if not finished:
         return "unfinished"
@@ -51,13 +52,14 @@ def check_text(
     return None
 
 
-def _loops(text: str, words: list[str]) -> bool:
+def _loops(text: str) -> bool:
     """Whether a block of words stands three times in a row (four for one or two words)."""
-    sentences = [part.strip() for part in re.split(r"[.!?\n]", text) if part.strip()]
-    if len(sentences) - len(set(sentences)) >= _SAME_SENTENCE - 1:
-        counts = [sentences.count(sentence) for sentence in set(sentences)]
-        if max(counts) >= _SAME_SENTENCE:
-            return True
+    text = text.lower()
+    sentences = Counter(part.strip() for part in re.split(r"[.!?\n]", text))
+    del sentences[""]
+    if sentences and max(sentences.values()) >= _SAME_SENTENCE:
+        return True
+    words = re.findall(r"[^\s.,;:!?]+", text)
     n_repeated = len(words) - len(set(words))
     for block in range(1, min(_LONGEST_BLOCK, n_repeated // 2) + 1):
         needed = block * (3 if block <= 2 else 2)  # words that must equal the one a block before

@@ -1,0 +1,74 @@
+"""Tiny random language models of several architectures."""
+
+import pytest
+import torch
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+VOCABULARY = 24
+STOP = 2
+SIZES = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "intermediate_size": 40, "max_position_embeddings": 128, "initializer_range": 0.3,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": STOP,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread():
+    """Threads that wait for each other cost more than these products do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    """A function from the name of an architecture to a model with fixed random weights."""
+
+    def make(name):
+        torch.manual_seed(0)
+        match name:
+            case "llama":
+                model = LlamaForCausalLM(LlamaConfig(**SIZES))
+            case "llama-gqa":
+                model = LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=2))
+            case "qwen2":
+                model = Qwen2ForCausalLM(Qwen2Config(**SIZES, num_key_value_heads=1))
+            case "gpt-neox":
+                model = GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES))
+            case "mistral":
+                window = {"num_key_value_heads": 2, "sliding_window": 16}
+                model = MistralForCausalLM(MistralConfig(**SIZES, **window))
+            case "bloom":
+                model = BloomForCausalLM(
+                    BloomConfig(**{k: SIZES[k] for k in ("vocab_size", "hidden_size")},
+                                n_layer=2, n_head=4, initializer_range=0.3, pad_token_id=0,
+                                bos_token_id=1, eos_token_id=STOP)
+                )  # fmt: skip
+        model.generation_config.eos_token_id = STOP
+        return model.eval()
+
+    return make
+
+
+class Stops:
+    """The one thing `generate` asks of a tokenizer."""
+
+    eos_token_id = STOP
+
+
+@pytest.fixture(scope="session")
+def stops():
+    return Stops()

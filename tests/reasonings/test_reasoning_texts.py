@@ -1,0 +1,71 @@
+"""What counts as malformed, and the report over many texts."""
+
+import polars as pl
+import pytest
+
+from recalign.config import SamplingConfig
+from recalign.reasonings.texts import check_text, text_report
+from recalign.schemas import REASONINGS
+
+GOOD = "Enjoys War and Thriller. Favours 1970s works. Mood dark."
+CONFIG = SamplingConfig(min_words=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "finished", "reason"),
+    [
+        (GOOD, True, None),
+        ("", True, "empty"),
+        (" \n", False, "empty"),
+        ("Enjoys War.", True, "short"),
+        (GOOD, False, "unfinished"),
+        ("I'm sorry, but I can't help with that request.", True, "refusal"),
+        ("I’m unable to say what they like.", True, "refusal"),
+        ("As an AI language model, I have no taste in movies.", True, "refusal"),
+        ("The viewer was sorry to leave and cannot stop watching war films.", True, None),
+        ("Enjoys war war war war films a lot", True, "repetition"),
+        ("It is a very very very good match", True, None),
+        ("Enjoys dark war films dark war films dark war films.", True, "repetition"),
+        ("Enjoys dark war films and dark war films set at sea.", True, None),
+        ("Likes war. Likes sea. Likes war. Likes sun. Likes war.", True, "repetition"),
+        ("Likes war. Likes sea. Likes war. Likes sun.", True, None),
+    ],
+)
+def test_the_first_reason_that_applies_is_given(text, finished, reason):
+    assert check_text(text, finished, CONFIG) == reason
+
+
+def test_a_loop_cut_at_the_length_limit_counts_as_a_loop():
+    assert check_text("and so on " * 20, False, CONFIG) == "repetition"
+
+
+def test_a_grammar_is_checked_only_where_one_is_given():
+    assert (
+        check_text("War enjoys and thriller", True, CONFIG, lambda text: False) == "ungrammatical"
+    )
+    assert check_text("War enjoys and thriller", True, CONFIG, lambda text: True) is None
+
+
+def test_the_report_counts_each_text_once():
+    rows = [
+        (0, -1, "a b c", 3, None), (0, 0, "a b c", 3, None), (0, 1, "a b c", 3, None),
+        (0, 2, "a b c d", 5, "repetition"), (1, 0, "a b c", 3, None), (1, 1, "", 0, "empty"),
+        (1, 2, "I cannot", 2, "refusal"),
+    ]  # fmt: skip
+    report = text_report(pl.DataFrame(rows, schema=REASONINGS, orient="row"))
+    assert (report["n"], report["n_users"]) == (7, 2)
+    assert report["mean_tokens"] == pytest.approx(19 / 7)
+    assert report["mean_words"] == pytest.approx((4 * 3 + 4 + 0 + 2) / 7)
+    # Sorted tokens 0 2 3 3 3 3 5: the median is 3, the 0.05 quantile 0.3 of the way from 0 to 2.
+    assert report["token_quantiles"]["0.50"] == 3
+    assert report["token_quantiles"]["0.05"] == pytest.approx(0.6)
+    assert report["unique_share"] == pytest.approx(4 / 6)  # of the six sampled texts
+    assert report["duplicates_within_user"] == 1  # user 0 wrote "a b c" twice; greedy aside
+    assert report["malformed"] == {"empty": 1, "refusal": 1, "repetition": 1}
+    assert report["malformed_share"] == pytest.approx(3 / 7)
+    assert report["refusals"] == 1
+
+
+def test_an_empty_table_has_an_empty_report():
+    report = text_report(pl.DataFrame(schema=REASONINGS))
+    assert (report["n"], report["mean_tokens"], report["malformed"]) == (0, 0.0, {})
