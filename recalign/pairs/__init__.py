@@ -1,0 +1,1 @@
+"""Chosen and rejected: the best and the worst of a user's reasonings."""

@@ -1,0 +1,52 @@
+"""What a set of pairs is like: ties, margins, lengths, duplicates, and chosen against chance."""
+
+import polars as pl
+
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def describe_pairs(
+    samples: pl.DataFrame,
+    usable: pl.DataFrame,
+    extremes: pl.DataFrame,
+    pairs: pl.DataFrame,
+    skipped: pl.DataFrame,
+) -> dict[str, object]:
+    """Plain figures for the manifest and the report.
+
+    samples: all sampled texts; usable: those neither malformed nor repeated; extremes: one row per
+    user with a usable text. tie_rate: of the users with two usable texts, the share without a
+    margin; duplicate_rate: of the well-formed samples, the share that repeats a lower sample of its
+    user; reward_random: mean reward of a random usable text, over the users that gave a pair.
+    """
+    comparable = extremes.filter(pl.col("n_texts") >= 2)
+    well_formed = samples["malformed"].null_count()
+    paired = usable.join(pairs.select("user_index"), "user_index", "semi")
+    by_user = paired.group_by("user_index").agg(pl.col("reward").mean())
+    reasons = skipped["reason"].value_counts(sort=True)
+    return {
+        "n_pairs": len(pairs),
+        "n_users": samples["user_index"].n_unique(),
+        "n_samples": len(samples),
+        "skipped": dict(reasons.sort("reason").iter_rows()),
+        "tie_rate": _share(len(comparable.filter(pl.col("margin") <= 1e-12)), len(comparable)),
+        "malformed_rate": _share(len(samples) - well_formed, len(samples)),
+        "duplicate_rate": _share(well_formed - len(usable), well_formed),
+        "margin_quantiles": {
+            str(q): pairs["margin"].quantile(q, "linear") for q in QUANTILES if len(pairs)
+        },
+        "chosen_words": _mean_words(pairs["chosen"]),
+        "rejected_words": _mean_words(pairs["rejected"]),
+        "reward_chosen": pairs["chosen_reward"].mean(),
+        "reward_rejected": pairs["rejected_reward"].mean(),
+        "reward_random": by_user["reward"].mean(),
+    }
+
+
+def _mean_words(texts: pl.Series) -> float | None:
+    mean = texts.str.count_matches(r"\S+").mean()
+    return None if mean is None else float(mean)  # type: ignore[arg-type]
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,110 @@
+"""Best against worst of a user's reasonings; who gives no pair is kept with the reason."""
+
+import polars as pl
+
+from recalign.config import PairsConfig
+from recalign.errors import BadInputError
+from recalign.pairs.describe import describe_pairs
+from recalign.schemas import PAIRS, check_table
+
+SKIPPED = {"user_index": pl.Int32, "reason": pl.String}
+TIE = 1e-12
+"""Rewards this close are equal but for rounding."""
+
+TOO_FEW = "fewer than two usable texts"
+TIED = "all usable texts have the same reward"
+SMALL = "margin not above min_margin"
+BEYOND = "beyond max_pairs"
+
+
+def select_pairs(
+    rewards: pl.DataFrame, reasonings: pl.DataFrame, prompts: pl.DataFrame, config: PairsConfig
+) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, object]]:
+    """At most one pair per user: (PAIRS by user_index, SKIPPED by user_index, report).
+
+    Usable are the sampled texts (sample >= 0; the greedy one is -1) that are not malformed; equal
+    texts of a user are one text, that of the lowest sample number. Chosen is the one with the
+    highest reward, rejected the one with the lowest; among equals the lowest sample number. A
+    margin of at most max(min_margin, 1e-12) makes no pair. BadInputError: a reasoning without
+    reward, a reward that is not finite, a user without a prompt or with two.
+    """
+    samples = _joined(rewards, reasonings)
+    usable = samples.filter(pl.col("malformed").is_null()).unique(
+        ["user_index", "reasoning"], keep="first", maintain_order=True
+    )
+    extremes = _extremes(usable)
+    floor = max(config.min_margin, TIE)
+    pairs = extremes.filter((pl.col("n_texts") >= 2) & (pl.col("margin") > floor))
+    pairs = pairs.sort(["margin", "user_index"], descending=[True, False])
+    kept = pairs.head(config.max_pairs) if config.max_pairs else pairs
+    skipped = _skipped(samples, extremes, pairs, kept)
+    table = check_table(_with_prompts(kept, prompts).sort("user_index"), PAIRS, "pairs")
+    return table, skipped, describe_pairs(samples, usable, extremes, table, skipped)
+
+
+def _joined(rewards: pl.DataFrame, reasonings: pl.DataFrame) -> pl.DataFrame:
+    """The sampled reasonings with their reward, sorted by user and sample."""
+    samples = (
+        reasonings.filter(pl.col("sample") >= 0)
+        .join(rewards.select("user_index", "sample", "reward"), ["user_index", "sample"], "left")
+        .sort("user_index", "sample")
+    )
+    bad = samples.filter(~pl.col("reward").is_finite().fill_null(False))
+    if len(bad):
+        user, sample = bad.row(0)[:2]
+        raise BadInputError(
+            f"pairs: {len(bad)} reasonings have no finite reward, the first is sample {sample} of "
+            f"user_index {user}"
+        )
+    return samples
+
+
+def _extremes(usable: pl.DataFrame) -> pl.DataFrame:
+    """Best and worst text of each user, the lowest sample number among equals."""
+    columns = {"": "reasoning", "_sample": "sample", "_reward": "reward"}
+    best = {
+        f"chosen{end}": pl.col(name).sort_by("reward", "sample", descending=[True, False]).first()
+        for end, name in columns.items()
+    }
+    worst = {
+        f"rejected{end}": pl.col(name).sort_by("reward", "sample").first()
+        for end, name in columns.items()
+    }
+    return (
+        usable.group_by("user_index", maintain_order=True)
+        .agg(n_texts=pl.len(), **best, **worst)
+        .with_columns(margin=pl.col("chosen_reward") - pl.col("rejected_reward"))
+    )
+
+
+def _skipped(
+    samples: pl.DataFrame, extremes: pl.DataFrame, pairs: pl.DataFrame, kept: pl.DataFrame
+) -> pl.DataFrame:
+    """Users without a pair, with the reason."""
+    reason = (
+        pl.when(pl.col("n_texts").fill_null(0) < 2)
+        .then(pl.lit(TOO_FEW))
+        .when(pl.col("margin") <= TIE)
+        .then(pl.lit(TIED))
+        .when(pl.col("user_index").is_in(pairs["user_index"].implode()))
+        .then(pl.lit(BEYOND))
+        .otherwise(pl.lit(SMALL))
+    )
+    return (
+        samples.select(pl.col("user_index").unique(maintain_order=True))
+        .join(extremes, "user_index", "left")
+        .join(kept, "user_index", "anti")
+        .select("user_index", reason=reason)
+        .sort("user_index")
+    )
+
+
+def _with_prompts(pairs: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+    """`pairs` with the prompt's text of each user."""
+    if prompts["user_index"].is_duplicated().any():
+        raise BadInputError("pairs: a user has more than one prompt")
+    joined = pairs.join(prompts.select("user_index", "prompt"), "user_index", "left")
+    lost = joined.filter(pl.col("prompt").is_null())
+    if len(lost):
+        raise BadInputError(f"pairs: user_index {lost['user_index'][0]} has no prompt")
+    return joined

@@ -1,0 +1,49 @@
+"""What a text vector becomes beyond its projection: a gated layer, or KAR's small experts."""
+
+import torch
+from torch import Tensor, nn
+
+N_EXPERTS = 4
+
+
+class GatedAdapter(nn.Module):
+    """W_o (gelu(W_1 z) * sigmoid(W_2 z)): two layers, the second one gates the first."""
+
+    def __init__(self, width: int, hidden: int, out: int, dropout: float) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, hidden)
+        self.gate = nn.Linear(width, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.outer = nn.Linear(hidden, out, bias=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z [..., width] -> [..., out]."""
+        opened = nn.functional.gelu(self.inner(z)) * torch.sigmoid(self.gate(z))
+        return self.outer(self.dropout(opened))
+
+    def scale_output(self, factor: float) -> None:
+        """Multiply what comes out by `factor`."""
+        with torch.no_grad():
+            self.outer.weight.mul_(factor)
+
+
+class ExpertsAdapter(nn.Module):
+    """sum_n softmax(W_g z)_n E_n(z): small experts, mixed by the text (KAR, arXiv 2306.10933)."""
+
+    def __init__(self, width: int, hidden: int, out: int, dropout: float) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, N_EXPERTS * hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.outer = nn.Parameter(torch.randn(N_EXPERTS, hidden, out) / hidden**0.5)
+        self.mixture = nn.Linear(width, N_EXPERTS)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z [..., width] -> [..., out]."""
+        inner = self.dropout(nn.functional.gelu(self.inner(z))).unflatten(-1, (N_EXPERTS, -1))
+        weighted = inner * torch.softmax(self.mixture(z), dim=-1)[..., None]
+        return weighted.flatten(-2) @ self.outer.flatten(0, 1)
+
+    def scale_output(self, factor: float) -> None:
+        """Multiply what comes out by `factor`."""
+        with torch.no_grad():
+            self.outer.mul_(factor)
