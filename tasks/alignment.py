@@ -28,7 +28,7 @@ def alignment(
     tables = [read_table(a.path("pairs.parquet"), PAIRS) for a in [*earlier.values(), pairs]]
     table = pl.concat(tables)
     reference = _reference_of_policy_0(job, config, policy, table) if previous else config.reference
-    current = open_policy(policy, previous, job.device)
+    current = open_policy(policy, previous, job.device, trainable=True)
     aligned = align(
         current.model, current.tokenizer, table, config,
         encode_prompt=current.encode_prompt, encode_completion=current.encode_completion,

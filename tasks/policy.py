@@ -67,12 +67,16 @@ def _bootstrap(job: Job, config: PolicyConfig, interactions: Artifact, splits: A
     job.draft.tell(figures)
 
 
-def open_policy(policy: Artifact, aligned: Artifact | None, device: str) -> Policy:
+def open_policy(
+    policy: Artifact, aligned: Artifact | None, device: str, *, trainable: bool = False
+) -> Policy:
     """Policy 0, or what an alignment made of it: an adapter on it, or all its weights anew."""
     config = PolicyConfig.model_validate_json(policy.path(SETTINGS).read_text())
     weights = policy.path(MODEL) if config.kind == "bootstrap" else config.model
     if aligned is None:
         return load_policy(weights, config, None, device)
     if aligned.path(ADAPTER).is_dir():
-        return load_policy(weights, config, aligned.path(ADAPTER), device)
+        return load_policy(
+            weights, config, aligned.path(ADAPTER), device, trainable=trainable
+        )
     return load_policy(aligned.path(MODEL), config, None, device)

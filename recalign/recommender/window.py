@@ -1,0 +1,48 @@
+"""The fit window as examples: every target, the state just before it, and its user's texts."""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+from torch import Tensor
+
+from recalign.recommender.examples import FitExamples, text_grid
+
+EncodeUnique = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
+"""Vectors [T, e] of the distinct texts, and each text's row in them [n]."""
+
+
+def fit_examples(
+    reasonings: pl.DataFrame,
+    users: np.ndarray,
+    starts: np.ndarray,
+    targets: np.ndarray,
+    encode: EncodeUnique,
+    states_at: Callable[[np.ndarray, np.ndarray], Tensor],
+    seen_at: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> tuple[FitExamples, int]:
+    """The examples of `users` [U] with targets [U, T] (0 padded), and how many users lack a text.
+
+    The text is written at starts [U]; target j stands at position starts + j, and the sequence
+    model sees everything below it. `states_at` and `seen_at` take users [E] and positions [E]
+    and give states [E, d] and seen items [E, L]. Malformed texts are not used; a user who has
+    no other is left out.
+    """
+    usable = reasonings.filter(pl.col("malformed").is_null())
+    vectors, rows = encode(usable["reasoning"].to_list())
+    grid, _ = text_grid(
+        usable["user_index"].to_numpy(), usable["sample"].to_numpy(), rows, users
+    )
+    kept = np.flatnonzero(grid[:, 0] >= 0)
+    owners, steps = np.nonzero(targets[kept])
+    at_users, positions = users[kept][owners], starts[kept][owners] + steps
+    examples = FitExamples(
+        users=users[kept],
+        text_vectors=vectors,
+        text_rows=grid[kept],
+        owners=owners,
+        states=states_at(at_users, positions),
+        targets=targets[kept][owners, steps],
+        seen=seen_at(at_users, positions),
+    )
+    return examples, len(users) - len(kept)

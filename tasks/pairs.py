@@ -1,0 +1,22 @@
+"""Stage pairs: best against worst of every user's samples."""
+
+from recalign.artifacts.store import Artifact
+from recalign.config import PairsConfig
+from recalign.pairs.select import SKIPPED, select_pairs
+from recalign.schemas import PAIRS, PROMPTS, REASONINGS, REWARDS, read_table, write_table
+from tasks.stage import Job, stage
+
+
+@stage(version=1)
+def pairs(job: Job, config: PairsConfig, rewards: Artifact, reasonings: Artifact) -> None:
+    """Chosen earns the most, rejected the least; ties and malformed texts never make a pair."""
+    table, skipped, report = select_pairs(
+        read_table(rewards.path("rewards.parquet"), REWARDS),
+        read_table(reasonings.path("reasonings.parquet"), REASONINGS),
+        read_table(reasonings.path("prompts.parquet"), PROMPTS),
+        config,
+    )
+    write_table(table, job.draft.path("pairs.parquet"), PAIRS)
+    write_table(skipped, job.draft.path("skipped.parquet"), SKIPPED)
+    job.draft.count(table.height, report["skipped"])
+    job.draft.tell(report)
