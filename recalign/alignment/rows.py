@@ -62,15 +62,16 @@ def encode_pairs(
 
     `pairs` has user_index, prompt, chosen, rejected (text, or a list of K texts) and perhaps
     smoothing (a number, or K numbers). `encode_completion` ends with the end token. A pair is left
-    out as `too_long` when its prompt and its longest completion exceed `max_length` tokens, and as
-    `same_tokens` when a rejected completion has the chosen one's tokens: nothing to learn there.
+    out as `too_long` when its prompt and its longest completion exceed `max_length` tokens, as
+    `same_tokens` when a rejected completion has the chosen one's tokens (nothing to learn there),
+    and as `empty` when prompt or completion has no token.
     Raises BadInputError when columns are missing or pairs differ in their number of rejected.
     """
     missing = {"user_index", "prompt", "chosen", "rejected"} - set(pairs.columns)
     if missing:
         raise BadInputError(f"pairs: column(s) {', '.join(sorted(missing))} missing")
     smoothing = pairs["smoothing"].to_list() if "smoothing" in pairs.columns else [0.0] * len(pairs)
-    left_out = Counter(too_long=0, same_tokens=0)
+    left_out = Counter(too_long=0, same_tokens=0, empty=0)
     users, prompts, chosen, rejected, eps = [], [], [], [], []
     columns = (pairs[name].to_list() for name in ("user_index", "prompt", "chosen", "rejected"))
     for user, prompt, better, worse, smooth in zip(*columns, smoothing, strict=True):
@@ -78,11 +79,9 @@ def encode_pairs(
         rejected_ids = [
             encode_completion(text) for text in (worse if isinstance(worse, list) else [worse])
         ]
-        if len(prompt_ids) + max(map(len, [chosen_ids, *rejected_ids])) > max_length:
-            left_out["too_long"] += 1
-            continue
-        if chosen_ids in rejected_ids:
-            left_out["same_tokens"] += 1
+        reason = _unusable(prompt_ids, chosen_ids, rejected_ids, max_length)
+        if reason:
+            left_out[reason] += 1
             continue
         users.append(user)
         prompts.append(prompt_ids)
@@ -99,6 +98,17 @@ def encode_pairs(
         np.array(eps, np.float64),
         dict(left_out),
     )
+
+
+def _unusable(
+    prompt: list[int], chosen: list[int], rejected: list[list[int]], max_length: int
+) -> str | None:
+    """Why a pair is left out; None when it can be trained on."""
+    if not all([prompt, chosen, *rejected]):
+        return "empty"
+    if len(prompt) + max(map(len, [chosen, *rejected])) > max_length:
+        return "too_long"
+    return "same_tokens" if chosen in rejected else None
 
 
 def held_out(users: np.ndarray, share: float, seed: int) -> np.ndarray:

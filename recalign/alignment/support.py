@@ -1,19 +1,18 @@
 """Can this model take rows that share their prompt? Asked of the model itself, on its own rows."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from recalign.alignment.adapters import base_model
 from recalign.alignment.packing import PackedCollator, completion_log_probs
 from recalign.alignment.reference import in_evaluation
 from recalign.alignment.rows import Rows
 from recalign.errors import UserError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
 """Largest difference per token, in nats, that rounding explains."""
@@ -28,14 +27,14 @@ def plain_log_probs(model: nn.Module, prompt: list[int], completion: list[int]) 
     return float(logits.log_softmax(-1, dtype=torch.float32).gather(1, targets[:, None]).sum())
 
 
-def check_packed_rows(model: nn.Module, rows: Rows, pad_token_id: int) -> None:
+def check_packed_rows(model: PreTrainedModel | PeftModel, rows: Rows, pad_token_id: int) -> None:
     """Compare the packed pass with plain ones on the longest and the shortest row.
 
     Raises UserError when the model cannot run it or gets other log-probabilities: attention
     without 4-D masks (flash), recurrent layers, a sliding window shorter than a row.
     """
-    inner = cast("PreTrainedModel", model)
-    name, implementation = type(model).__name__, inner.config._attn_implementation
+    inner = base_model(model)
+    name, implementation = type(inner).__name__, inner.config._attn_implementation
     if implementation not in ("sdpa", "eager"):
         raise UserError(
             f"alignment needs attention with free masks, {name} runs {implementation!r}: "
@@ -48,7 +47,7 @@ def check_packed_rows(model: nn.Module, rows: Rows, pad_token_id: int) -> None:
             completions = [rows.chosen[row], *rows.rejected[row]]
             for found, completion in zip(packed[i].tolist(), completions, strict=True):
                 expected = plain_log_probs(model, rows.prompts[row], completion)
-                if not abs(found - expected) <= TOLERANCE[inner.dtype] * len(completion):
+                if not abs(found - expected) <= TOLERANCE.get(inner.dtype, 1e-3) * len(completion):
                     raise UserError(
                         f"{name} does not keep completions that share a prompt apart"
                         f" (log-probability {found:.3f} packed, {expected:.3f} alone):"

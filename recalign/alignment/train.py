@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -15,14 +16,12 @@ from recalign.alignment.log_table import figures, log_table
 from recalign.alignment.losses import LossName, Objective
 from recalign.alignment.reference import ReferenceLogProbs, reference_log_probs
 from recalign.alignment.rows import Encode, Rows, encode_pairs, held_out
-from recalign.alignment.support import check_packed_rows
 from recalign.config import AlignmentConfig
 from recalign.errors import UserError
 from recalign.progress import Progress, silent
 from recalign.seeding import derive_seed
 
 if TYPE_CHECKING:  # seconds to import
-    import torch
     from datasets import Dataset
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -75,13 +74,15 @@ def align(
     """
     from recalign.alignment.adapters import attention, save_policy, trainable_policy
     from recalign.alignment.schedule import Schedule, evaluation_steps
+    from recalign.alignment.support import check_packed_rows
     from recalign.alignment.trainer import SharedPromptDPOTrainer
 
     rows = encode_pairs(pairs, encode_prompt, encode_completion, config.max_length)
     held = held_out(rows.users, config.held_out, config.seed)
     pad_token_id = tokenizer.pad_token_id or 0
     policy = trainable_policy(model, config)
-    cast("torch.nn.Module", policy).to(device)
+    if policy.device.type != device:
+        cast(Any, policy).to(device)
     check_packed_rows(policy, rows, pad_token_id)
     objective = Objective(loss, config.beta, config.anchor)
     _claim(work, rows, config, objective, reference)
@@ -140,7 +141,9 @@ def _claim(
     note = work / "run.txt"
     if note.exists() and note.read_text() != digest.hexdigest():
         raise UserError(f"{work} holds the checkpoints of another alignment: give an empty folder")
-    note.write_text(digest.hexdigest())
+    draft = work / "run.draft"
+    draft.write_text(digest.hexdigest())
+    os.replace(draft, note)
 
 
 def _reference(

@@ -52,7 +52,9 @@ class SharedPromptDPOTrainer(DPOTrainer):
         callbacks: list[TrainerCallback],
     ) -> None:
         self.objective: Objective = objective
-        args.precompute_ref_log_probs = True  # they are columns: no second model is loaded
+        # The reference is in columns. Said so, TRL hashes every weight; else, without an adapter
+        # to switch off, it loads a second model.
+        args.precompute_ref_log_probs = not isinstance(model, PeftModel)
         self.forwards = [(m, m.__dict__.get("forward")) for m in {base_model(model), model}]
         super().__init__(
             model=model,

@@ -27,18 +27,18 @@ def test_long_pairs_are_counted_and_the_others_are_whole(
         (3, "w3 w4 w5 w6", "w6 w7 w8", "w9"),  # 8
     )
     rows = encode_pairs(pairs, encode, encode_completion, max_length=6)
-    assert rows.left_out == {"too_long": 2, "same_tokens": 0}
+    assert rows.left_out == {"too_long": 2, "same_tokens": 0, "empty": 0}
     assert rows.users.tolist() == [1]
     assert (rows.prompts, rows.chosen, rows.rejected) == ([[3, 4, 5]], [[6, 1]], [[[7, 8, 1]]])
     assert rows.lengths.tolist() == [3 + 2 + 3]
 
 
-def test_texts_that_become_the_same_tokens_are_counted(
+def test_texts_that_become_the_same_tokens_or_none_are_counted(
     encode: Encode, encode_completion: Encode
 ) -> None:
-    pairs = table((1, "w3", "strange", "unheard"), (2, "w3", "w4", "w5"))
+    pairs = table((1, "w3", "strange", "unheard"), (2, "w3", "w4", "w5"), (3, "", "w4", "w5"))
     rows = encode_pairs(pairs, encode, encode_completion, 64)
-    assert rows.left_out == {"too_long": 0, "same_tokens": 1}
+    assert rows.left_out == {"too_long": 0, "same_tokens": 1, "empty": 1}
     assert rows.users.tolist() == [2]
 
 

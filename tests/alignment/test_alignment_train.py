@@ -287,7 +287,8 @@ def test_an_adapter_goes_on_from_where_it_was_against_either_reference(
     run: Run, tmp_path: Path, encode: Any, encode_completion: Any
 ) -> None:
     pairs = make_pairs(24)
-    run(policy(), pairs, tmp_path / "first")
+    config = CONFIG.model_copy(update={"epochs": 1, "evaluations": 1})
+    run(policy(), pairs, tmp_path / "first", config)
 
     def continued() -> PeftModel:
         return PeftModel.from_pretrained(policy(), tmp_path / "first" / "folder")
@@ -304,7 +305,7 @@ def test_an_adapter_goes_on_from_where_it_was_against_either_reference(
         ("previous", "previous", 0.0),
         ("given", ReferenceLogProbs(adapted.chosen - 2.0, adapted.rejected), 2.0),
     ):
-        result = run(continued(), pairs, tmp_path / place, reference=reference)
+        result = run(continued(), pairs, tmp_path / place, config, reference=reference)
         start = result.log["held_out_chosen_drift"].to_list()[0]
         assert start == pytest.approx(drift, abs=1e-4), place
         assert list(result.model.peft_config) == ["default"]
