@@ -1,5 +1,6 @@
 """Fit SASRec on the training windows, keep its best averaged weights, calibrate its scores."""
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from recalign.oracle.batches import training_windows
 from recalign.oracle.calibration import calibrate
 from recalign.oracle.checkpoints import fit_identity, load_checkpoint, save_checkpoint
 from recalign.oracle.inference import padded, rank_in_full, states_of
+from recalign.oracle.losses import gbce_exponent
 from recalign.oracle.sasrec import SASRec
 from recalign.oracle.training import Training, popularity_of
 from recalign.progress import Progress, silent
@@ -109,6 +111,9 @@ def _prepare(
     popularity[0] = 0
     with torch.no_grad():
         model.bias[1:] = (popularity[1:] / popularity[1:].mean()).log().float()
+        if config.loss == "gbce":  # log-odds with many negatives start low, and are slow to learn
+            exponent = gbce_exponent(config.n_negatives, sequences.n_items)
+            model.bias[1:] += math.log(exponent / config.n_negatives)
     return Training(model.to(device), sequences, windows, popularity)
 
 

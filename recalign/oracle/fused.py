@@ -19,7 +19,7 @@ def fused_cross_entropy(
     """Mean over N of -log softmax(states @ matrix.T + bias)[target].
 
     states [N, d], matrix [C, d], bias [C], targets int64 [N] in 0..C-1; `dtype` is that of the
-    matrix products and the softmax (sums over rows and chunks stay float32).
+    matrix products and the softmax (sums over chunks keep the type of `states`).
     """
     loss: Tensor = _LinearCrossEntropy.apply(states, matrix, bias, targets, dtype)
     return loss
@@ -38,11 +38,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         vectors = matrix.to(dtype)
         rounded = inputs.to(dtype)
         to_states = torch.empty_like(states)
-        to_weights = torch.zeros(inputs.shape[1], len(matrix), device=states.device)
-        loss = torch.zeros((), device=states.device)
+        to_weights = states.new_zeros(inputs.shape[1], len(matrix))
+        loss = states.new_zeros(())
         for rows in _chunks(n, len(matrix), states.device):
             p = torch.softmax(rounded[rows] @ weights.T, dim=1)
-            hit = p.gather(1, targets[rows, None]).float()
+            hit = p.gather(1, targets[rows, None]).to(states.dtype)
             loss -= hit.clamp_min(torch.finfo(torch.float32).tiny).log().sum()
             to_states[rows] = p @ vectors
             to_weights += rounded[rows].T @ p

@@ -48,12 +48,17 @@ def gbce(
     -(1/(K+1)) (beta log sigma(s+) + sum log sigma(-s-)), beta = a (t (1 - 1/a) + 1/a), where
     a = K / (I - 1) is the sampling rate; beta repairs the overconfidence of negative sampling.
     """
-    rate = min(1.0, len(negatives) / (len(matrix) - 2))
-    beta = rate * (GBCE_CALIBRATION * (1 - 1 / rate) + 1 / rate)
+    beta = gbce_exponent(len(negatives), len(matrix) - 1)
     positive = F.logsigmoid(_score_of(states, matrix, bias, targets))
     others = F.logsigmoid(-F.linear(states, matrix[negatives], bias[negatives]))
     others = others.masked_fill(negatives == targets[:, None], 0.0)
     return -(beta * positive + others.sum(1)).mean() / (len(negatives) + 1)
+
+
+def gbce_exponent(n_negatives: int, n_items: int) -> float:
+    """beta of gBCE, 1 if every item is a negative, near 1 - t if few are."""
+    rate = min(1.0, n_negatives / max(1, n_items - 1))
+    return rate * (GBCE_CALIBRATION * (1 - 1 / rate) + 1 / rate)
 
 
 def bce(states: Tensor, matrix: Tensor, bias: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:

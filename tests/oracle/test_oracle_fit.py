@@ -1,0 +1,210 @@
+"""The fit: it learns what is learnable and no more, sees nothing late, resumes bit for bit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recalign.config.oracle import OracleConfig
+from recalign.errors import BadInputError
+from recalign.metrics import ndcg
+from recalign.oracle.fit import FittedOracle, fit_oracle
+from recalign.oracle.inference import padded, rank_in_full, states_of
+from recalign.oracle.sasrec import SASRec
+from recalign.oracle.storage import load_oracle, save_oracle
+from recalign.progress import Progress, silent
+from recalign.sequences import Sequences
+
+N_ITEMS = 40
+QUICK = OracleConfig(hidden=16, blocks=2, max_length=10, batch_users=16, epochs=4, seed=5)
+
+
+def walks(n_users: int, follow: float, seed: int = 0) -> Sequences:
+    """Walks on a ring: with probability `follow` the next item is the one after, else any."""
+    draws = np.random.default_rng(seed)
+    items = draws.integers(1, N_ITEMS + 1, (n_users, 14))
+    for place in range(1, 14):
+        follows = draws.random(n_users) < follow
+        items[follows, place] = items[follows, place - 1] % N_ITEMS + 1
+    return Sequences(np.arange(0, 14 * n_users + 1, 14), items.ravel(), N_ITEMS)
+
+
+def fit(
+    work: Path,
+    sequences: Sequences,
+    config: OracleConfig = QUICK,
+    progress: Progress = silent,
+    item_text: np.ndarray | None = None,
+) -> FittedOracle:
+    """Fit on all but the last three items of each user, validate on the first two of those."""
+    stops = sequences.lengths - 3
+    users = np.arange(sequences.n_users)
+    targets = [sequences.slice(u, 11, 13) for u in users]
+    return fit_oracle(config, sequences, stops, users, targets, item_text, work, progress)
+
+
+def reached(model: SASRec, sequences: Sequences) -> float:
+    """Mean NDCG@10 of the last item."""
+    users = np.arange(sequences.n_users)
+    last = padded([sequences.slice(u, 13, 14) for u in users])
+    ranks = rank_in_full(model, sequences, users, sequences.lengths - 1, last)
+    return float(ndcg(ranks, np.ones(len(users), dtype=int), 10).mean())
+
+
+def weights(fitted: FittedOracle) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in fitted.model.state_dict().values()])
+
+
+@pytest.mark.parametrize("loss", ["full", "sampled", "gbce", "bce"])
+def test_a_ring_is_learned_by_every_loss(tmp_path: Path, loss: str) -> None:
+    config = QUICK.model_copy(update={"loss": loss, "epochs": 10, "n_negatives": 20})
+    sequences = walks(300, follow=0.9)
+    # The best possible scorer puts the true next item first in about 9 of 10 cases.
+    assert 0.75 < reached(fit(tmp_path, sequences, config).model, sequences) < 0.97
+
+
+def test_noise_is_not_learned(tmp_path: Path) -> None:
+    sequences = walks(300, follow=0.0)
+    chance = sum(1 / np.log2(1 + rank) for rank in range(1, 11)) / (N_ITEMS - 11)
+    found = reached(fit(tmp_path, sequences).model, sequences)
+    assert found == pytest.approx(chance, abs=0.06), "better than chance on noise is a leak"
+
+
+def test_nothing_at_or_after_the_stop_changes_the_fit(tmp_path: Path) -> None:
+    sequences = walks(60, follow=0.9)
+    items = sequences.items.reshape(60, 14).copy()
+    items[:, 13] = 1  # only after the validation targets
+    changed = Sequences(sequences.offsets, items.ravel(), N_ITEMS)
+    first, second = fit(tmp_path / "a", sequences), fit(tmp_path / "b", changed)
+    assert torch.equal(weights(first), weights(second))
+    items[:, 10] = 1  # the last item before the stop
+    changed = Sequences(sequences.offsets, items.ravel(), N_ITEMS)
+    assert not torch.equal(weights(first), weights(fit(tmp_path / "c", changed)))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+    sequences = walks(60, follow=0.9)
+    first, again = fit(tmp_path / "a", sequences), fit(tmp_path / "b", sequences)
+    assert torch.equal(weights(first), weights(again))
+    assert first.temperature == again.temperature
+    other = fit(tmp_path / "c", sequences, QUICK.model_copy(update={"seed": 6}))
+    assert not torch.equal(weights(first), weights(other))
+
+
+class Killed(Exception):
+    """What stands in for a kill."""
+
+
+def killing(at: int) -> Progress:
+    """A progress callable that raises once `at` steps are done."""
+
+    def progress(done: int, total: int, note: str = "") -> None:
+        if done >= at:
+            raise Killed
+
+    return progress
+
+
+@pytest.mark.parametrize("loss", ["full", "sampled"])
+def test_a_killed_fit_resumes_to_the_same_bits(tmp_path: Path, loss: str) -> None:
+    sequences = walks(60, follow=0.9)  # four steps an epoch
+    config = QUICK.model_copy(update={"loss": loss})
+    whole = fit(tmp_path / "whole", sequences, config)
+    heard: list[int] = []
+    for at in (4, 10):  # right after the first epoch's checkpoint, then in mid-epoch
+        with pytest.raises(Killed):
+            fit(tmp_path / "killed", sequences, config, killing(at))
+    resumed = fit(
+        tmp_path / "killed", sequences, config, lambda done, total, note="": heard.append(done)
+    )
+    assert heard[0] == 9, "the first two epochs were not taken from the checkpoint"
+    assert torch.equal(weights(resumed), weights(whole))
+    assert resumed.curve.drop("seconds").equals(whole.curve.drop("seconds"))
+    assert (resumed.temperature, resumed.calibration) == (whole.temperature, whole.calibration)
+
+
+def test_a_finished_fit_is_not_run_again(tmp_path: Path) -> None:
+    sequences = walks(60, follow=0.9)
+    first = fit(tmp_path, sequences)
+    again = fit(tmp_path, sequences, progress=killing(0))
+    assert torch.equal(weights(first), weights(again))
+    assert first.curve.equals(again.curve)
+
+
+def test_a_checkpoint_of_other_settings_or_data_is_not_resumed(tmp_path: Path) -> None:
+    sequences = walks(60, follow=0.9)
+    fit(tmp_path, sequences)
+    other = QUICK.model_copy(update={"learning_rate": 1e-3})
+    clean = fit(tmp_path / "clean", sequences, other)
+    assert torch.equal(weights(fit(tmp_path, sequences, other)), weights(clean))
+    with pytest.raises(Killed):
+        fit(tmp_path, walks(60, follow=0.9, seed=1), other, killing(1))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    sequences = walks(60, follow=0.9)
+    fit(tmp_path, sequences)
+    checkpoint = next(tmp_path.glob("*.ckpt"))
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(BadInputError, match=checkpoint.name):
+        fit(tmp_path, sequences)
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_run(tmp_path: Path) -> None:
+    sequences = walks(300, follow=0.0)  # on noise the validation soon stops rising
+    config = QUICK.model_copy(update={"epochs": 40, "patience": 2})
+    fitted = fit(tmp_path, sequences, config)
+    curve = fitted.curve["valid_ndcg_at_10"].to_list()
+    best = curve.index(max(curve))
+    assert len(curve) == best + 1 + 2 < 40
+    users = np.arange(300)
+    targets = padded([sequences.slice(u, 11, 13) for u in users])
+    ranks = rank_in_full(fitted.model, sequences, users, sequences.lengths - 3, targets)
+    assert float(ndcg(ranks, (ranks > 0).sum(1), 10).mean()) == pytest.approx(max(curve))
+
+
+def test_without_validation_users_all_epochs_run(tmp_path: Path) -> None:
+    sequences = walks(60, follow=0.9)
+    stops, none = sequences.lengths - 3, np.array([], dtype=np.int64)
+    fitted = fit_oracle(QUICK, sequences, stops, none, [], None, tmp_path)
+    assert fitted.curve["valid_ndcg_at_10"].null_count() == len(fitted.curve) == QUICK.epochs
+    assert fitted.temperature == 1.0
+
+
+def test_histories_too_short_to_learn_from_are_refused(tmp_path: Path) -> None:
+    sequences = walks(5, follow=0.9)
+    none = np.array([], dtype=np.int64)
+    with pytest.raises(BadInputError, match="two items"):
+        fit_oracle(QUICK, sequences, np.ones(5, dtype=int), none, [], None, tmp_path)
+
+
+def test_item_text_is_used_and_survives_saving_to_the_bit(tmp_path: Path) -> None:
+    sequences = walks(60, follow=0.9)
+    item_text = np.random.default_rng(0).normal(size=(N_ITEMS + 1, 6)).astype(np.float32)
+    fitted = fit(tmp_path / "work", sequences, item_text=item_text)
+    unread = QUICK.model_copy(update={"item_text": False})
+    assert fit(tmp_path / "unread", sequences, unread, item_text=item_text).model.text is None
+    save_oracle(tmp_path / "saved", fitted)
+    loaded, facts = load_oracle(tmp_path / "saved", "cpu")
+    users = np.arange(60)
+    states = [states_of(model, sequences, users, users) for model in (fitted.model, loaded)]
+    assert torch.equal(states[0], states[1])
+    assert torch.equal(fitted.model.item_matrix(), loaded.item_matrix())
+    assert torch.equal(fitted.model.item_bias(), loaded.item_bias())
+    assert facts["temperature"] == fitted.temperature
+    assert facts["calibration"] == fitted.calibration
+    assert str(tmp_path) not in (tmp_path / "saved" / "oracle.json").read_text()
+
+
+def test_a_folder_without_an_oracle_or_with_a_torn_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no readable oracle"):
+        load_oracle(tmp_path, "cpu")
+    save_oracle(tmp_path, fit(tmp_path / "work", walks(60, follow=0.9)))
+    file = tmp_path / "oracle.safetensors"
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(BadInputError, match="no readable oracle"):
+        load_oracle(tmp_path, "cpu")
+    facts = json.loads((tmp_path / "oracle.json").read_text())
+    assert facts["n_items"] == N_ITEMS
