@@ -3,6 +3,8 @@
 import polars as pl
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+TIE = 1e-12
+"""Rewards this close are equal but for rounding."""
 
 
 def describe_pairs(
@@ -29,7 +31,7 @@ def describe_pairs(
         "n_users": samples["user_index"].n_unique(),
         "n_samples": len(samples),
         "skipped": dict(reasons.sort("reason").iter_rows()),
-        "tie_rate": _share(len(comparable.filter(pl.col("margin") <= 1e-12)), len(comparable)),
+        "tie_rate": _share(len(comparable.filter(pl.col("margin") <= TIE)), len(comparable)),
         "malformed_rate": _share(len(samples) - well_formed, len(samples)),
         "duplicate_rate": _share(well_formed - len(usable), well_formed),
         "margin_quantiles": {

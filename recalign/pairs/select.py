@@ -4,13 +4,10 @@ import polars as pl
 
 from recalign.config import PairsConfig
 from recalign.errors import BadInputError
-from recalign.pairs.describe import describe_pairs
+from recalign.pairs.describe import TIE, describe_pairs
 from recalign.schemas import PAIRS, check_table
 
 SKIPPED = {"user_index": pl.Int32, "reason": pl.String}
-TIE = 1e-12
-"""Rewards this close are equal but for rounding."""
-
 TOO_FEW = "fewer than two usable texts"
 TIED = "all usable texts have the same reward"
 SMALL = "margin not above min_margin"

@@ -1,0 +1,179 @@
+"""Who is chosen and who is rejected, who gives no pair and why, and the report's figures."""
+
+import polars as pl
+import pytest
+
+from recalign.config import PairsConfig
+from recalign.errors import BadInputError
+from recalign.pairs.select import BEYOND, SMALL, TIED, TOO_FEW, select_pairs
+from recalign.schemas import PAIRS, PROMPTS, REASONINGS, REWARDS, check_table
+
+# user -> list of (sample, text, reward, malformed)
+SAMPLES = {
+    0: [(0, "War and War", 0.2, None), (1, "Drama", 0.5, None), (2, "Crime", 0.1, None)],
+    1: [(0, "bad", 0.0, "too short"), (1, "Comedy fun", 0.4, None), (2, "Horror", 0.3, None),
+        (3, "!!", 0.9, "no sentence")],
+    2: [(0, "Drama", 0.3, None), (1, "War", 0.3, None)],
+    3: [(0, "Drama", 0.3, None), (1, "Drama", 0.7, None), (2, "bad", 0.1, "too short")],
+    4: [(2, "late", 0.6, None), (1, "early", 0.6, None), (3, "low b", 0.2, None),
+        (0, "low a", 0.2, None)],
+    5: [(0, "a", 0.30, None), (1, "b", 0.32, None)],
+}  # fmt: skip
+
+
+def tables(samples=SAMPLES):
+    rows = [(user, *row) for user, own in samples.items() for row in own]
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(
+        ["user_index", "sample", "reasoning", "reward", "malformed"])}  # fmt: skip
+    whole = pl.DataFrame(columns, schema_overrides={
+        "user_index": pl.Int32, "sample": pl.Int16, "malformed": pl.String,
+    }).with_columns(
+        n_tokens=pl.lit(5, pl.Int32), ndcg_full=pl.col("reward"), ndcg_at_k=pl.lit(0.0),
+        log_prob=pl.lit(-1.0),
+    )  # fmt: skip
+    users = sorted(samples)
+    prompts = pl.DataFrame(
+        {
+            "user_index": users,
+            "cutoff": [20] * len(users),
+            "first_position": [8] * len(users),
+            "items": [[1, 2]] * len(users),
+            "prompt": [f"prompt of {user}" for user in users],
+        },
+        schema=PROMPTS,
+    )
+    return (
+        check_table(whole, REWARDS, "rewards"), check_table(whole, REASONINGS, "reasonings"),
+        prompts,
+    )  # fmt: skip
+
+
+def select(config=None, samples=SAMPLES):
+    return select_pairs(*tables(samples), config or PairsConfig())
+
+
+def pair_of(user, **given):
+    pairs, _, _ = select(**given)
+    return pairs.filter(user_index=user).row(0, named=True)
+
+
+def test_best_against_worst():
+    assert pair_of(0) == {
+        "user_index": 0, "prompt": "prompt of 0", "chosen": "Drama", "rejected": "Crime",
+        "chosen_sample": 1, "rejected_sample": 2, "chosen_reward": 0.5, "rejected_reward": 0.1,
+        "margin": pytest.approx(0.4),
+    }  # fmt: skip
+    assert dict(select()[0].schema) == PAIRS
+
+
+def test_malformed_texts_are_neither_chosen_nor_rejected():
+    pair = pair_of(1)
+    assert (pair["chosen"], pair["rejected"]) == ("Comedy fun", "Horror")
+
+
+def test_among_equal_rewards_the_lowest_sample_number_counts():
+    pair = pair_of(4)
+    assert (pair["chosen_sample"], pair["rejected_sample"]) == (1, 0)
+    assert (pair["chosen"], pair["rejected"]) == ("early", "low a")
+
+
+def test_users_without_a_pair_are_kept_with_the_reason():
+    _, skipped, report = select(PairsConfig(min_margin=0.1))
+    assert dict(skipped.iter_rows()) == {2: TIED, 3: TOO_FEW, 5: SMALL}
+    assert report["skipped"] == {TIED: 1, TOO_FEW: 1, SMALL: 1}
+
+
+def test_a_margin_of_just_min_margin_makes_no_pair():
+    samples = {0: [(0, "a", 0.5, None), (1, "b", 0.25, None)]}
+    assert len(select(PairsConfig(min_margin=0.25), samples)[0]) == 0
+    assert len(select(PairsConfig(min_margin=0.2499), samples)[0]) == 1
+
+
+def test_rounding_makes_no_pair():
+    samples = {0: [(0, "a", 0.1 + 0.2, None), (1, "b", 0.3, None)]}
+    pairs, skipped, _ = select(samples=samples)
+    assert len(pairs) == 0
+    assert skipped["reason"].to_list() == [TIED]
+
+
+def test_only_the_largest_margins_are_kept():
+    pairs, skipped, _ = select(PairsConfig(max_pairs=2))
+    assert pairs["user_index"].to_list() == [0, 4]  # margins .4 and .4; then .1 and .02
+    assert dict(skipped.iter_rows()) == {1: BEYOND, 2: TIED, 3: TOO_FEW, 5: BEYOND}
+
+
+def test_the_greedy_reasoning_takes_no_part():
+    samples = {0: [(-1, "greedy", 9.0, None), (0, "a", 0.5, None), (1, "b", 0.25, None)]}
+    pairs, _, report = select(samples=samples)
+    assert (pairs["chosen"][0], pairs["rejected"][0]) == ("a", "b")
+    assert report["n_samples"] == 2
+
+
+def test_the_order_of_rows_does_not_matter():
+    rewards, reasonings, prompts = tables()
+    turned = select_pairs(
+        rewards.reverse(), reasonings.sample(fraction=1, shuffle=True, seed=0), prompts.reverse(),
+        PairsConfig(),
+    )  # fmt: skip
+    assert turned[0].equals(select()[0])
+    assert turned[1].equals(select()[1])
+    assert turned[2] == select()[2]
+
+
+def test_every_user_is_a_pair_or_skipped():
+    for config in (PairsConfig(), PairsConfig(max_pairs=1), PairsConfig(min_margin=0.35)):
+        pairs, skipped, _ = select(config)
+        users = pairs["user_index"].to_list() + skipped["user_index"].to_list()
+        assert sorted(users) == sorted(SAMPLES)
+
+
+def test_the_report_counts_what_was_compared():
+    _, _, report = select()
+    # Pairs: users 0, 1, 4, 5. Comparable: those and user 2, who ties. 18 samples, 3 malformed; of
+    # the 15 others one repeats a text of its user.
+    assert report["n_pairs"] == 4
+    assert report["n_users"] == 6
+    assert report["n_samples"] == 18
+    assert report["tie_rate"] == pytest.approx(1 / 5)
+    assert report["malformed_rate"] == pytest.approx(3 / 18)
+    assert report["duplicate_rate"] == pytest.approx(1 / 15)
+    assert report["chosen_words"] == pytest.approx((1 + 2 + 1 + 1) / 4)
+    assert report["rejected_words"] == pytest.approx((1 + 1 + 2 + 1) / 4)
+    assert report["reward_chosen"] == pytest.approx((0.5 + 0.4 + 0.6 + 0.32) / 4)
+    assert report["reward_rejected"] == pytest.approx((0.1 + 0.3 + 0.2 + 0.30) / 4)
+    assert report["reward_random"] == pytest.approx((0.8 / 3 + 0.35 + 0.4 + 0.31) / 4)
+    margins = [0.02, 0.1, 0.4, 0.4]
+    assert report["margin_quantiles"]["0.0"] == pytest.approx(margins[0])
+    assert report["margin_quantiles"]["0.5"] == pytest.approx((margins[1] + margins[2]) / 2)
+    assert report["margin_quantiles"]["1.0"] == pytest.approx(margins[3])
+
+
+def test_no_pair_at_all_gives_an_empty_table_and_a_report():
+    pairs, skipped, report = select(samples={2: SAMPLES[2]})
+    assert len(pairs) == 0
+    assert dict(pairs.schema) == PAIRS
+    assert len(skipped) == 1
+    assert report["tie_rate"] == 1.0
+    assert report["reward_chosen"] is None
+
+
+def test_a_reasoning_without_reward_is_an_error_that_names_it():
+    rewards, reasonings, prompts = tables()
+    gone = rewards.filter(~((pl.col("user_index") == 1) & (pl.col("sample") == 2)))
+    with pytest.raises(BadInputError, match="sample 2 of user_index 1"):
+        select_pairs(gone, reasonings, prompts, PairsConfig())
+
+
+def test_a_reward_that_is_nan_is_an_error():
+    rewards, reasonings, prompts = tables()
+    broken = rewards.with_columns(reward=pl.lit(float("nan")))
+    with pytest.raises(BadInputError, match="no finite reward"):
+        select_pairs(broken, reasonings, prompts, PairsConfig())
+
+
+def test_a_user_needs_exactly_one_prompt():
+    rewards, reasonings, prompts = tables()
+    with pytest.raises(BadInputError, match="user_index 4 has no prompt"):
+        select_pairs(rewards, reasonings, prompts.filter(pl.col("user_index") != 4), PairsConfig())
+    with pytest.raises(BadInputError, match="more than one prompt"):
+        select_pairs(rewards, reasonings, pl.concat([prompts, prompts]), PairsConfig())

@@ -1,0 +1,93 @@
+"""Sentences of a text, and their cache on disk."""
+
+import hashlib
+import multiprocessing
+
+import numpy as np
+
+from recalign.recommender.sentences import MAX_WORDS, SentenceCache, split_sentences
+
+
+def vector_of(number: int) -> np.ndarray:
+    return np.array([[number, number / 7]], dtype=np.float32)
+
+
+def write_sentences(folder, first):
+    """Body of a second process: forty parts of one sentence each."""
+    cache = SentenceCache(folder)
+    for number in range(first, first + 40):
+        cache.add([f"sentence {number}"], vector_of(number))
+
+
+def test_sentences_end_at_full_stops_and_line_breaks():
+    text = "Enjoys War and Sci-Fi. Favours 1970s works!  Mood dark\n\n- likes v2.5 of it"
+    assert split_sentences(text) == [
+        "Enjoys War and Sci-Fi.",
+        "Favours 1970s works!",
+        "Mood dark",
+        "- likes v2.5 of it",
+    ]
+
+
+def test_a_blank_text_has_no_sentence():
+    assert split_sentences("") == split_sentences(" \n ") == []
+
+
+def test_an_overlong_sentence_is_cut_and_nothing_is_lost():
+    words = [f"w{number}" for number in range(2 * MAX_WORDS + 5)]
+    parts = split_sentences(" ".join(words))
+    assert [len(part.split()) for part in parts] == [MAX_WORDS, MAX_WORDS, 5]
+    assert " ".join(parts).split() == words
+
+
+def test_what_one_cache_wrote_another_one_reads(tmp_path):
+    SentenceCache(tmp_path).add(["a", "b"], np.array([[1, 2], [3, 4]], dtype=np.float32))
+    later = SentenceCache(tmp_path)
+    assert later.missing(["b", "c", "a"]) == ["c"]
+    np.testing.assert_array_equal(later.vectors(["b", "a", "b"]), [[3, 4], [1, 2], [3, 4]])
+
+
+def test_two_processes_that_write_at_once_lose_nothing(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=write_sentences, args=(tmp_path, first)) for first in (0, 20)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    cache = SentenceCache(tmp_path)
+    expected = np.concatenate([vector_of(number) for number in range(60)])
+    found = cache.vectors([f"sentence {number}" for number in range(60)])
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_an_open_cache_sees_what_others_add_after_a_refresh(tmp_path):
+    mine, other = SentenceCache(tmp_path), SentenceCache(tmp_path)
+    other.add(["a"], vector_of(3))
+    assert mine.missing(["a"]) == ["a"]
+    mine.refresh()
+    np.testing.assert_array_equal(mine.vectors(["a"]), vector_of(3))
+
+
+def test_a_damaged_part_counts_as_missing(tmp_path):
+    cache = SentenceCache(tmp_path)
+    cache.add(["whole"], vector_of(1))
+    cache.add(["torn"], vector_of(2))
+    cache.add(["short"], vector_of(3))
+    parts = {sentence_in(path): path for path in tmp_path.glob("*.keys")}
+    torn = parts["torn"].with_suffix(".npy")
+    torn.write_bytes(torn.read_bytes()[:-3])
+    parts["short"].write_bytes(parts["short"].read_bytes()[:20])
+    assert SentenceCache(tmp_path).missing(["whole", "torn", "short"]) == ["torn", "short"]
+
+
+def test_without_a_folder_vectors_stay_in_memory():
+    cache = SentenceCache(None)
+    cache.add(["a"], vector_of(1))
+    assert cache.missing(["a", "b"]) == ["b"]
+
+
+def sentence_in(path):
+    """Which of the test's sentences a part holds, by the digest of its text."""
+    names = {hashlib.sha256(name.encode()).digest(): name for name in ("whole", "torn", "short")}
+    return names[path.read_bytes()]

