@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 CHUNK_ROWS = 512
+ROW_MULTIPLE = 128  # few different shapes: oneDNN keeps a kernel, and its memory, for each
 
 
 def fused_cross_entropy(
@@ -36,21 +38,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
         inputs = torch.cat([states, torch.ones_like(states[:, :1])], 1)
         weights = torch.cat([matrix, (bias - bias.mean())[:, None]], 1).to(dtype)
         vectors = matrix.to(dtype)
-        rounded = inputs.to(dtype)
-        to_states = torch.empty_like(states)
+        extra = -n % ROW_MULTIPLE
+        rounded = F.pad(inputs, (0, 0, 0, extra)).to(dtype)  # rows of zeros add nothing below
+        wanted = F.pad(targets, (0, extra))[:, None]
+        hits = states.new_empty(n + extra, 1)
+        to_states = states.new_empty(n + extra, states.shape[1])
         to_weights = states.new_zeros(inputs.shape[1], len(matrix))
-        loss = states.new_zeros(())
-        for rows in _chunks(n, len(matrix), states.device):
+        for rows in _chunks(n + extra, len(matrix), states.device):
             p = torch.softmax(rounded[rows] @ weights.T, dim=1)
-            hit = p.gather(1, targets[rows, None]).to(states.dtype)
-            loss -= hit.clamp_min(torch.finfo(torch.float32).tiny).log().sum()
+            hits[rows] = p.gather(1, wanted[rows]).to(states.dtype)
             to_states[rows] = p @ vectors
             to_weights += rounded[rows].T @ p
         # softmax - one-hot: the one-hot part apart and exactly, as 1 - p rounds to 1 in bfloat16.
-        to_states -= matrix[targets]
+        to_states = to_states[:n] - matrix[targets]
         to_weights = to_weights.T.index_add(0, targets, inputs, alpha=-1)
         ctx.save_for_backward(to_states / n, to_weights / n)
-        return loss / n
+        return -hits[:n].clamp_min(torch.finfo(torch.float32).tiny).log().mean()
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
