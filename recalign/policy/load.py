@@ -82,9 +82,10 @@ def load_policy(
     """Load model and tokenizer; `config.revision` counts for hub ids only.
 
     In float32 the adapter is merged into the weights; at lower precision, where merging would
-    round its small changes away, and where it is to be `trainable`, it stays apart (a PeftModel). Raises UserError, with what to do,
-    for a gated, missing or unreachable model, a folder without a complete causal LM, a tokenizer
-    that cannot end a text, and quantisation without bitsandbytes or a GPU.
+    round its small changes away, and where it is to be `trainable`, it stays apart (a PeftModel).
+    Raises UserError, with what to do, for a gated, missing or unreachable model, a folder without
+    a complete causal LM, a tokenizer that cannot end a text, and quantisation without
+    bitsandbytes or a GPU.
     """
     source = str(folder_or_id)
     _refuse_bad_folder(source)

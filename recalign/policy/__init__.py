@@ -1,0 +1,1 @@
+"""Policy 0: template reasoners, a small Llama trained on them, and loading of any causal LM."""
