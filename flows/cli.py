@@ -1,6 +1,5 @@
 """The command line: run, plan, ls, show, diff, report, verify, gc."""
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -133,7 +132,6 @@ def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, never a traceback."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         app()
     except UserError as error:
@@ -146,10 +144,11 @@ def main() -> None:
         sys.exit(130)
 
 
-QUIET = {
+QUIET = {  # set before Prefect is imported, unless the user has set them
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "recalign,tasks,flows",
 }

@@ -1,13 +1,11 @@
 """Commands that walk a method's stages: run and plan."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from flows.inventory import print_table
 from recalign.config import DPO4RecConfig, Runtime
 from recalign.config.presets import load_settings
 from recalign.errors import UserError
@@ -24,8 +22,9 @@ def run_method(
     from flows.session import quiet_user_errors
 
     quiet_user_errors()
-    outcome: Any = dpo4rec(config, runtime, force, stop_after)
-    typer.echo(f"report: {outcome}" if isinstance(outcome, str) else outcome.message)
+    state: Any = dpo4rec(config, runtime, force, stop_after, return_state=True)
+    page = state.result()  # raises what made the flow fail
+    typer.echo(f"report: {page}" if page else state.message)
 
 
 def show_plan(
@@ -37,11 +36,14 @@ def show_plan(
     from flows.session import plan_row, prepare
     from tasks.run import Run
 
+    def walk(planned: Run) -> None:
+        stages(planned, config)
+
     run = Run(runtime, frozenset(force), stop_after)
-    table = Table("stage", "artifact", "", "why", box=None)
-    for step in prepare(run, STAGES, lambda planned: stages(planned, config)):
-        table.add_row(*plan_row(step).values())
-    Console().print(table)
+    print_table(
+        ["stage", "artifact", "", "why"],
+        [list(plan_row(step).values()) for step in prepare(run, STAGES, walk)],
+    )
 
 
 def _settings(
@@ -55,7 +57,6 @@ def _settings(
     runtime = load_settings(Runtime, method, "", [text.removeprefix("runtime.") for text in how])
     if not root.is_absolute():
         root = Path.cwd() / root
-    logging.getLogger("recalign").setLevel(logging.INFO)
     return (
         load_settings(DPO4RecConfig, method, preset, what),
         runtime.model_copy(update={"root": str(root)}),

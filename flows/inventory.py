@@ -33,15 +33,24 @@ def resolve(store: Store, name: str) -> Manifest:
 
 
 def list_artifacts(root: Path, stage: str) -> None:
-    table = Table("artifact", "created", "seconds", "rows", "dropped", "size", box=None)
+    rows = []
     for manifest in open_store(root).manifests(stage or None):
         size = sum(output.size for output in manifest.outputs.values())
-        table.add_row(
+        rows.append([
             manifest.reference.name, f"{manifest.created:%Y-%m-%d %H:%M:%S}",
             f"{manifest.seconds:.1f}", str(manifest.rows), str(sum(manifest.dropped.values())),
             f"{size / 1e6:.1f} MB",
-        )  # fmt: skip
-    Console().print(table)
+        ])  # fmt: skip
+    print_table(["artifact", "created", "seconds", "rows", "dropped", "size"], rows)
+
+
+def print_table(columns: list[str], rows: list[list[str]]) -> None:
+    """Columns side by side; a line per row also where the output is not a terminal."""
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 200)
 
 
 def show_artifact(root: Path, name: str) -> None:

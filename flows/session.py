@@ -15,6 +15,8 @@ from tasks.stage import Stage
 
 log = logging.getLogger(__name__)
 
+LOGGERS = ("recalign", "tasks", "flows")
+
 
 class _WithoutTraceback(logging.Filter):
     """A user's mistake is a sentence; its traceback would only hide it."""
@@ -43,6 +45,8 @@ def plan(run: Run, walk: Callable[[Run], Any]) -> list[Step]:
 
 def prepare(run: Run, stages: list[Stage], walk: Callable[[Run], Any]) -> list[Step]:
     """Refuse unknown stage names, then show the plan as the run's first artifact."""
+    for name in LOGGERS:  # Prefect sends their lines to its UI but leaves them at WARNING
+        logging.getLogger(name).setLevel(logging.INFO)
     names = [stage.name for stage in stages]
     steps = plan(Run(run.runtime), walk)
     known = names + [step.label for step in steps if step.label not in names]

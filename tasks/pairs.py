@@ -18,5 +18,5 @@ def pairs(job: Job, config: PairsConfig, rewards: Artifact, reasonings: Artifact
     )
     write_table(table, job.draft.path("pairs.parquet"), PAIRS)
     write_table(skipped, job.draft.path("skipped.parquet"), SKIPPED)
-    job.draft.count(table.height, report["skipped"])
+    job.draft.count(table.height, dict(skipped["reason"].value_counts().iter_rows()))
     job.draft.tell(report)

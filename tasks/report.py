@@ -49,7 +49,7 @@ def report(
     tables = read_tables(interactions, splits)
     results = read_table(evaluation.path("results.parquet"), RESULTS)
     facets = evaluation.path("facets.parquet")
-    curve = policy.path("curve.parquet")
+    curve = policy.path("model/curve.parquet")
     ends = [interactions, splits, oracle, policy, evaluation, base, aligned, *rounds.values()]
     runs = _lineage(Store(job.runtime.root), [artifact.manifest for artifact in ends])
     content = ReportContent(

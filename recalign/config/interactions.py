@@ -22,7 +22,7 @@ class SyntheticWorld(Config):
     """Number of decades."""
     n_moods: int = Field(8, ge=2, le=12)
     """Number of moods."""
-    noise: float = Field(1.0, gt=0, le=10)
+    noise: float = Field(0.6, gt=0, le=10)
     """Scale of the Gumbel noise in a user's choice, in units of utility."""
     drift_share: float = Field(0.5, ge=0, le=1)
     """Share of users whose tastes change once, at a random point of their history."""

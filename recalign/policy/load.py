@@ -3,7 +3,7 @@
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import (
@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from recalign.config import PolicyConfig
 from recalign.errors import UserError
@@ -43,7 +44,7 @@ class Policy:
         puts in front of a text (a BOS or nothing); an EOS it may append is taken off.
         """
         if self.chats:
-            encoded = self.tokenizer.apply_chat_template(
+            encoded: Any = self.tokenizer.apply_chat_template(
                 [{"role": "user", "content": text}],
                 add_generation_prompt=True,
                 tokenize=True,
@@ -92,9 +93,10 @@ def load_policy(
     quantisation = _quantisation(config, device)
     revision = None if Path(source).is_dir() else config.revision
     dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    disable_progress_bar()  # of reading the files, which is over in no time; downloads show theirs
     with explained(source, revision):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             revision=revision or "main",
             dtype=dtype,
@@ -103,6 +105,7 @@ def load_policy(
             attn_implementation="sdpa",
             output_loading_info=True,
         )
+    model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(
@@ -160,7 +163,8 @@ def _with_adapter(
     except (OSError, ValueError, RuntimeError) as error:
         first_line = str(error).splitlines()[0]
         raise UserError(f"{adapter}: the adapter does not fit the model: {first_line}") from None
-    return adapted.merge_and_unload() if merge else adapted
+    loaded: Any = adapted.merge_and_unload() if merge else adapted
+    return loaded
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str) -> list[int]:
