@@ -11,13 +11,26 @@ import numpy as np
 MAX_WORDS = 120
 """Longer sentences are cut, so that no encoder with 256 tokens drops their end in silence."""
 
-_BREAK = re.compile(r"(?<=[.!?;])\s+|\s*\n+\s*")
+_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\s*\n+\s*")
+_ITEM_PART_END = re.compile(r"[:;]\s+|\s*\n+\s*")
 
 
 def split_sentences(text: str) -> list[str]:
     """The sentences of `text`, white space normalised; [] for a blank text."""
+    return _pieces(_SENTENCE_END.split(text))
+
+
+def split_item(text: str) -> list[str]:
+    """Title and attributes of an item's text, 'Heat (1995): genre Action; era 1990s'.
+
+    A full stop parts nothing here: it is as likely part of a title ("Dr. Strangelove").
+    """
+    return _pieces(_ITEM_PART_END.split(text))
+
+
+def _pieces(parts: list[str]) -> list[str]:
     sentences = []
-    for part in _BREAK.split(text):
+    for part in parts:
         words = part.split()
         sentences += [
             " ".join(words[start : start + MAX_WORDS]) for start in range(0, len(words), MAX_WORDS)

@@ -30,9 +30,7 @@ def fit_examples(
     """
     usable = reasonings.filter(pl.col("malformed").is_null())
     vectors, rows = encode(usable["reasoning"].to_list())
-    grid, _ = text_grid(
-        usable["user_index"].to_numpy(), usable["sample"].to_numpy(), rows, users
-    )
+    grid, _ = text_grid(usable["user_index"].to_numpy(), usable["sample"].to_numpy(), rows, users)
     kept = np.flatnonzero(grid[:, 0] >= 0)
     owners, steps = np.nonzero(targets[kept])
     at_users, positions = users[kept][owners], starts[kept][owners] + steps

@@ -79,10 +79,10 @@ def score_rewards(
 def reward_columns(scores: Tensor, targets: Tensor, seen: Tensor, k: int) -> dict[str, np.ndarray]:
     """The three rewards, float64 [B, S], of scores [B, S, I+1], targets [B, H] and seen [B, L]."""
     n_users, n_samples = scores.shape[:2]
-    hidden = _hidden_items(targets, seen, scores.shape[2])
-    flat = scores.masked_fill(hidden[:, None], -torch.inf).flatten(0, 1)
+    # Adding is ten times as fast as masked_fill; what is hidden scores -inf from here on, and
+    # nothing is left for target_ranks to mask.
+    flat = (scores + _curtain(targets, seen, scores)[:, None]).flatten(0, 1)
     wanted = targets.repeat_interleave(n_samples, 0)
-    # What is hidden scores -inf by now: nothing is left for target_ranks to mask.
     ranks = target_ranks(flat, wanted, wanted.new_zeros(len(wanted), 1))
     counted = ranks > 0  # a target that is repeated counts once
     n_targets = counted.sum(1)
@@ -97,13 +97,13 @@ def reward_columns(scores: Tensor, targets: Tensor, seen: Tensor, k: int) -> dic
     return {name: value.reshape(n_users, n_samples) for name, value in values.items()}
 
 
-def _hidden_items(targets: Tensor, seen: Tensor, width: int) -> Tensor:
-    """True [B, I+1] at seen items that are no target, and at the padding item."""
-    hidden = torch.zeros(len(seen), width, dtype=torch.bool, device=seen.device)
-    hidden.scatter_(1, seen, True)
-    hidden.scatter_(1, targets, False)
-    hidden[:, 0] = True
-    return hidden
+def _curtain(targets: Tensor, seen: Tensor, scores: Tensor) -> Tensor:
+    """-inf at seen items that are no target and at the padding item, else 0: [B, I+1]."""
+    curtain = scores.new_zeros(len(seen), scores.shape[2])
+    curtain.scatter_(1, seen, -torch.inf)
+    curtain.scatter_(1, targets, 0.0)
+    curtain[:, 0] = -torch.inf
+    return curtain
 
 
 def _user_chunks(n_users: int, elements_per_user: int) -> Iterator[slice]:

@@ -65,11 +65,14 @@ def test_equal_texts_share_one_row(encoder):
     np.testing.assert_array_equal(vectors[rows], encoder.encode(TEXTS))
 
 
-def test_an_items_text_is_one_passage_and_row_zero_is_padding(encoder, sentence_vector):
-    items = encoder.encode_items(["Dr. Strangelove. War, Comedy", ""])
+def test_an_item_is_the_sum_of_title_and_attributes_and_row_zero_is_padding(
+    encoder, sentence_vector
+):
+    items = encoder.encode_items(["Dr. Strangelove (1964): genre War and Comedy; mood dark", ""])
     assert not items[0].any()
     assert not items[2].any()
-    np.testing.assert_allclose(items[1], sentence_vector("Dr. Strangelove. War, Comedy"), atol=1e-5)
+    parts = ("Dr. Strangelove (1964)", "genre War and Comedy", "mood dark")
+    np.testing.assert_allclose(items[1], sum(map(sentence_vector, parts)), atol=1e-5)
 
 
 def test_cached_sentences_need_no_model(tmp_path):
