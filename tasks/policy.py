@@ -52,7 +52,7 @@ def _bootstrap(job: Job, config: PolicyConfig, interactions: Artifact, splits: A
     seen = tables.sequences.before(limits)
     check_fit("policy", np.arange(seen.n_users), seen.lengths, seen, tables.interactions, limits)
     users, cutoffs = choose_prefixes(
-        seen.lengths, settings.n_demonstrations, MIN_PREFIX, settings.seed
+        seen.lengths, settings.n_prompts, MIN_PREFIX, settings.seed
     )
     render = load_template(settings.template).bind(tables.items)
     demonstrations = build_demonstrations(
@@ -62,7 +62,7 @@ def _bootstrap(job: Job, config: PolicyConfig, interactions: Artifact, splits: A
         settings, demonstrations.prompts, demonstrations.reasonings, job.draft.path(MODEL),
         job.draft.work, job.progress, job.device,
     )  # fmt: skip
-    n_left_out = settings.n_demonstrations - len(demonstrations.prompts)
+    n_left_out = settings.n_prompts - len(set(demonstrations.prompts))
     job.draft.count(len(demonstrations.prompts), {"history without attributes": n_left_out})
     job.draft.tell(figures)
 

@@ -16,9 +16,9 @@ class BootstrapConfig(Config):
     """Number of transformer layers."""
     heads: int = Field(4, ge=1, le=32)
     """Attention heads per layer; must divide hidden."""
-    n_demonstrations: int = Field(8000, ge=100, le=10_000_000)
-    """Number of (prompt, reasoning) demonstrations from the history window."""
-    epochs: int = Field(3, ge=1, le=1000)
+    n_prompts: int = Field(4000, ge=20, le=10_000_000)
+    """Prompts from the history windows; each has a demonstration by every template reasoner."""
+    epochs: int = Field(2, ge=1, le=1000)
     """Passes over the demonstrations."""
     batch_size: int = Field(64, ge=1, le=65536)
     """Demonstrations per optimiser step."""

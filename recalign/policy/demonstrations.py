@@ -55,28 +55,30 @@ def build_demonstrations(
     render: Callable[[Sequence[int]], str],
     seed: int,
 ) -> Demonstrations:
-    """A prompt and one reasoner's text for each (user, cutoff); the reasoners take turns.
+    """A prompt and what each reasoner makes of it, for each (user, cutoff) [P]: D = 5 P at most.
 
-    Both see the last `history_items` items before the cutoff and nothing else; `render` writes
-    the prompt of the shown items. Histories without any attribute are left out.
+    All see the last `history_items` items before the cutoff and nothing else; `render` writes the
+    prompt of the shown items. Several texts of one prompt teach the policy to vary, and cost
+    little more than one. Histories without any attribute are left out.
     """
     facets = facets_of(items)
     histories = [
         sequences.slice(user, cutoff - history_items, cutoff)
         for user, cutoff in zip(users.tolist(), cutoffs.tolist(), strict=True)
     ]
-    turns = stream(seed, "demonstrations", "reasoners").permutation(len(histories)) % len(REASONERS)
-    texts = [""] * len(histories)
-    for turn, name in enumerate(REASONERS):
-        rows = np.flatnonzero(turns == turn)
-        written = reasonings_from(name, facets, [histories[row] for row in rows], seed)
-        for row, text in zip(rows.tolist(), written, strict=True):
-            texts[row] = text
-    kept = [row for row, text in enumerate(texts) if text]
+    prompts = [render(history.tolist()) for history in histories]
+    written = [reasonings_from(name, facets, histories, seed) for name in REASONERS]
+    kept = [
+        (row, name, texts[row])
+        for row in range(len(histories))
+        for name, texts in zip(REASONERS, written, strict=True)
+        if texts[row]
+    ]
+    rows = [row for row, _, _ in kept]
     return Demonstrations(
-        users[kept],
-        cutoffs[kept],
-        [REASONERS[turns[row]] for row in kept],
-        [render(histories[row].tolist()) for row in kept],
-        [texts[row] for row in kept],
+        users[rows],
+        cutoffs[rows],
+        [name for _, name, _ in kept],
+        [prompts[row] for row in rows],
+        [text for _, _, text in kept],
     )

@@ -1,0 +1,70 @@
+"""Presets and overrides become typed settings, and mistakes in them become one clear line."""
+
+import pytest
+
+from recalign.config import DPO4RecConfig
+from recalign.config.presets import PRESETS, load_settings, preset_names
+from recalign.errors import UserError
+
+
+def dpo4rec(preset="", *overrides):
+    return load_settings(DPO4RecConfig, "dpo4rec", preset, list(overrides))
+
+
+def test_there_are_presets():
+    assert {"embedded", "tiny", "ml-100k", "ml-1m", "amazon-beauty", "paper"} <= set(
+        preset_names("dpo4rec")
+    )
+    assert [path.name for path in PRESETS.iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("name", preset_names("dpo4rec"))
+def test_every_preset_is_valid_and_says_something_of_itself(name):
+    assert isinstance(dpo4rec(name), DPO4RecConfig)
+    assert (PRESETS / "dpo4rec" / f"{name}.toml").read_text().startswith("# ")
+
+
+def test_an_override_beats_the_preset_and_the_preset_beats_the_default():
+    assert dpo4rec().oracle.epochs != dpo4rec("tiny").oracle.epochs
+    assert dpo4rec("tiny", "oracle.epochs=9").oracle.epochs == 9
+    assert dpo4rec("", "interactions.synthetic.noise=0.25").interactions.synthetic.noise == 0.25
+    assert dpo4rec("", "evaluation.cutoffs=[3, 7]").evaluation.cutoffs == [3, 7]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("alignment.bta=1", "alignment.bta: no such setting; there are beta,"),
+        ("alignement.beta=1", "alignement: no such setting; there are interactions,"),
+        ("alignment.beta=0", "alignment.beta: Input should be greater than 0"),
+        ("alignment.beta=much", "alignment.beta: Input should be a valid number"),
+        ("oracle.loss=hinge", "oracle.loss: Input should be 'full',"),
+        ("oracle.heads=3", "oracle: heads must divide hidden"),
+        ("alignment", "write stage.field=value"),
+        ("splits.fit=0", "splits.fit and splits.reward must be at least 1"),
+        ("policy.kind=huggingface", "policy: model must name a hub id or folder"),
+        ("interactions.k_core=5", "k_core must be 0 for the synthetic world"),
+    ],
+)
+def test_a_mistake_names_the_field_and_what_is_allowed(override, message):
+    with pytest.raises(UserError) as refused:
+        dpo4rec("", override)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_preset_that_is_not_there_or_not_toml_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"'nope' is neither a file nor one of: amazon-beauty,"):
+        dpo4rec("nope")
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[oracle\n")
+    with pytest.raises(UserError, match=r"bad\.toml"):
+        dpo4rec(str(bad))
+
+
+def test_a_phase_has_its_own_count_of_samples_and_shares_the_rest():
+    config = dpo4rec("", "reasonings.n_eval_samples=7", "reasonings.temperature=0.5").reasonings
+    other = dpo4rec("", "reasonings.n_eval_samples=8", "reasonings.temperature=0.5").reasonings
+    assert config.for_phase("test").n_samples == 7
+    assert config.for_phase("fit") == other.for_phase("fit")
+    assert config.for_phase("fit").temperature == 0.5

@@ -1,0 +1,37 @@
+"""The command line: quick help, one-line errors, exit codes."""
+
+import pytest
+
+
+def test_help_names_every_command_and_every_command_has_help(recalign):
+    text = recalign("--help").stdout
+    for command in ("run", "plan", "presets", "ls", "show", "diff", "report", "verify", "gc"):
+        assert f" {command} " in text
+        assert "Usage" in recalign(command, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "dpo5rec"), "no method 'dpo5rec'; there are dpo4rec"),
+        (("run", "dpo4rec", "--set", "oracle.hiden=3"), "oracle.hiden: no such setting"),
+        (("plan", "dpo4rec", "--preset", "nope"), "preset 'nope' is neither"),
+        (("plan", "dpo4rec", "--force", "orcale"), "no stage 'orcale'; there are interactions"),
+        (("ls", "--root", "/nowhere"), "no artifacts at /nowhere"),
+        (("show", "oracle/123", "--root", "."), "no artifact 'oracle/123'"),
+        (
+            ("run", "dpo4rec", "--set", "interactions.source=ml-1m",
+             "--set", "interactions.raw_folder=/nowhere"),
+            "/nowhere: no such folder (interactions.raw_folder)",
+        ),
+    ],
+)  # fmt: skip
+def test_a_users_mistake_is_one_line_and_exit_code_2(recalign, tmp_path, arguments, message):
+    if "--root" not in arguments:
+        arguments = (*arguments, "--root", str(tmp_path / "root"))
+    done = recalign(*arguments, check=False)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("recalign: ")
+    assert message in last
+    assert "Traceback" not in done.stderr
