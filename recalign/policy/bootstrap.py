@@ -90,7 +90,8 @@ def train_bootstrap(
         raise UserError("there is no demonstration to train the embedded policy on")
     tokenizer, rows, longest = _encode(config, prompts, reasonings)
     rows, held_out = _hold_out(rows, config.seed)
-    model = first_model(config, tokenizer, max_length=longest + TEXT_ROOM).to(device)
+    model = first_model(config, tokenizer, max_length=longest + TEXT_ROOM)
+    model.to(torch.device(device))  # type: ignore[arg-type]
     training = _Training(model, _optimiser(model, config), _digest(config, prompts, reasonings))
     work.mkdir(parents=True, exist_ok=True)
     training.restore(work / "checkpoint.pt")
@@ -218,7 +219,7 @@ def _grammatical_share(
     found = []
     for length in lengths:  # prompts of one length need no padding
         ids = torch.tensor([row.prompt for row in held_out if len(row.prompt) == length])
-        texts = model.generate(
+        texts = model.generate(  # type: ignore[misc]
             ids.to(model.device),
             attention_mask=torch.ones_like(ids, device=model.device),
             max_new_tokens=2 * longest,

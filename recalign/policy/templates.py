@@ -86,7 +86,9 @@ def reasonings_from(
         case "popular" | "random":
             counts = np.bincount(codes, minlength=n_values) if name == "popular" else None
             rng = stream(seed, "templates", name)
-            scored = _drawn(facets, len(histories), rng, counts)
+            drawn = _drawn(facets, len(histories), rng, counts)
+            told = np.isin(drawn[0], rows)  # of a history without attributes nothing is said
+            scored = drawn[0][told], drawn[1][told], drawn[2][told]
         case "counts" | "last" | "lift":
             keys, inverse = np.unique(rows * n_values + codes, return_inverse=True)
             seen = np.bincount(inverse)

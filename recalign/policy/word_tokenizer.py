@@ -75,8 +75,8 @@ def _attribute_values(prompts: list[str], reasonings: list[str]) -> dict[str, Co
         if found is None:
             counts[""].update(_words(reasoning))
             continue
-        for facet, values in found.items():
-            counts[facet].update(values)
+        for facet, words in found.items():
+            counts[facet].update(words)
             if facet not in SENTENCES:  # written as "Likes category X."
                 counts["facet"].update([facet])
     return dict(counts)
