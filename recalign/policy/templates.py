@@ -22,7 +22,6 @@ class Facets:
     """The items' attribute values as codes 0..V-1, sorted by facet in the order of sentences."""
 
     names: list[str]
-    limits: np.ndarray  # [F] most values in a facet's sentence
     facet: np.ndarray  # [V] facet of each code
     words: list[str]  # [V] the value as one word
     item_codes: np.ndarray  # [n_items + 1, A]; V where an item has fewer than A values
@@ -32,7 +31,6 @@ class Facets:
 def facets_of(items: pl.DataFrame) -> Facets:
     """Read the facets of the ITEMS table; UserError when no item has any attribute.
 
-    Facets of which items have several values get sentences with two values, and so do genres.
     """
     values = (
         items.select("item_index", "attributes")
@@ -56,10 +54,8 @@ def facets_of(items: pl.DataFrame) -> Facets:
     rows, columns = values["item_index"].to_numpy(), values["slot"].to_numpy()
     table = np.full((int(items["item_index"].max()) + 1, int(columns.max()) + 1), len(codes))  # type: ignore[arg-type]
     table[rows, columns] = values["code"].to_numpy()
-    several = values.group_by("facet", "item_index").len().filter(pl.col("len") > 1)["facet"]
-    limits = np.array([2 if n == "genre" or f in several else 1 for f, n in enumerate(names)])
     share = np.bincount(values["code"].to_numpy(), minlength=len(codes)) / len(items)
-    return Facets(names, limits, codes["facet"].to_numpy(), codes["word"].to_list(), table, share)
+    return Facets(names, codes["facet"].to_numpy(), codes["word"].to_list(), table, share)
 
 
 def template_reasonings(
@@ -130,7 +126,7 @@ def _occurrences(
 def _drawn(
     facets: Facets, n: int, rng: np.random.Generator, counts: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of `n` texts a few values of every facet without replacement, by Gumbel top-k.
+    """For each of `n` texts one value of every facet, by the Gumbel maximum.
 
     counts: [V] weights of the values, None: even. Returns rows, codes, scores.
     """
@@ -140,12 +136,11 @@ def _drawn(
     for start in range(0, n, step):
         size = min(step, n - start)
         keys = logits + rng.gumbel(size=(size, len(logits)))
-        for facet, limit in enumerate(facets.limits):
+        for facet in range(len(facets.names)):
             codes = np.flatnonzero(facets.facet == facet)
-            k = min(int(limit), len(codes))
-            top = codes[np.argpartition(-keys[:, codes], k - 1, axis=1)[:, :k]]
-            rows = np.repeat(np.arange(size), k)
-            drawn.append((rows + start, top.ravel(), keys[rows, top.ravel()]))
+            top = codes[keys[:, codes].argmax(1)]
+            rows = np.arange(size)
+            drawn.append((rows + start, top, keys[rows, top]))
     rows, codes, scores = (np.concatenate(part) for part in zip(*drawn, strict=True))
     return rows, codes, scores
 
@@ -153,14 +148,15 @@ def _drawn(
 def _texts(
     facets: Facets, n: int, rows: np.ndarray, codes: np.ndarray, scores: np.ndarray
 ) -> list[str]:
-    """Sentences of the best-scored values of each row and facet; ties go to the lower code."""
+    """A sentence of the best-scored value of each row and facet; ties go to the lower code.
+
+    One value a sentence: a small LM takes long to learn not to name the same one twice.
+    """
     facet = facets.facet[codes]
     order = np.lexsort((codes, -scores, facet, rows))
     rows, codes, facet = rows[order], codes[order], facet[order]
     group = rows * len(facets.names) + facet
-    starts = np.flatnonzero(np.diff(group, prepend=-1))
-    rank = np.arange(len(group)) - np.repeat(starts, np.diff(starts, append=len(group)))
-    keep = rank < facets.limits[facet]
+    keep = np.diff(group, prepend=-1) != 0
     values: list[dict[str, list[str]]] = [{} for _ in range(n)]
     for row, of, code in zip(
         rows[keep].tolist(), facet[keep].tolist(), codes[keep].tolist(), strict=True
