@@ -42,7 +42,7 @@ class Generated:
 class Decoder(Protocol):
     """A batch of prompts and the live rows that continue them."""
 
-    def prefill(self, prompts: Sequence[Sequence[int]], max_new: int) -> Tensor:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Logits of the first new token of each prompt, [P, V]; one live row per prompt."""
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -75,6 +75,7 @@ def generate(
     Returns user by user in the given order, samples ascending. Raises UserError for a prompt that
     is empty or leaves no room for max_new_tokens.
     """
+    users = np.asarray(users)
     _check_prompts(model, prompt_ids, users, config.max_new_tokens)
     if model.device.type != torch.device(device).type:  # quantised models refuse any move
         nn.Module.to(model, torch.device(device))
@@ -166,7 +167,7 @@ def _decode(
     lengths = torch.full_like(keys, config.max_new_tokens)
     live = torch.arange(len(keys), device=device)  # samples that still go on
     row_of = live // n  # the decoder's row of each live sample
-    logits = decoder.prefill(prompts, config.max_new_tokens)
+    logits = decoder.prefill(prompts)
     for step in range(config.max_new_tokens):
         new = sample_tokens(
             logits, row_of, uniforms(keys[live], step), sample_of[live] < 0,

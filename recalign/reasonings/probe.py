@@ -50,7 +50,7 @@ def shared_prefix_refusal(
 def _decoded(state: SharedPrefix, prompts: list[list[int]], follow: list[list[int]]) -> Tensor:
     """Logits [2, steps + 1, V] of the samples' tokens, each prompt continued by two samples."""
     tokens = torch.tensor(follow, device=state.model.device).repeat_interleave(2, 0)
-    found = [state.prefill(prompts, _STEPS)]
+    found = [state.prefill(prompts)]
     state.keep(torch.tensor([0, 0, 1, 1], device=tokens.device))
     found += [state.step(tokens[:, step])[1::2] for step in range(_STEPS)]
     return torch.stack(found, 1)

@@ -21,7 +21,7 @@ class RepeatedCache:
         self.model = model
         self.takes = inspect.signature(model.forward).parameters
 
-    def prefill(self, prompts: Sequence[Sequence[int]], max_new: int) -> Tensor:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Read every prompt once; logits of its first new token, [P, V], one live row each."""
         width = max(len(prompt) for prompt in prompts)
         tokens = torch.zeros(len(prompts), width, dtype=torch.int64)

@@ -18,8 +18,8 @@ from transformers import AttentionInterface, PreTrainedModel
 ATTENTION = "recalign_shared_prefix"
 PREFILL_TOKENS = 8192
 """Prompt tokens (padding included) in one forward pass of the prefill."""
-FIRST_CAPACITY = 32
-"""New tokens a sample's cache has room for at first; doubled when it is full."""
+GROWTH = 8
+"""New tokens a sample's cache gets room for at a time: products run over the whole room."""
 # On a CPU a matrix product of fewer than 4 rows, and the last elements of an element-wise function,
 # take another kernel with other rounding. Kept away from both, a row's float32 logits are the same
 # bits in every batch (measured with MKL on AVX-512).
@@ -60,10 +60,10 @@ class SharedPrefix:
 
     # -- the three things a decoding loop asks for -------------------------------------------
 
-    def prefill(self, prompts: Sequence[Sequence[int]], max_new: int) -> Tensor:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Read every prompt once; logits of its first new token, [P, V], one live row each."""
         device = self.model.device
-        self.layers, self.prefilling, self.step_number, self.max_new = {}, True, 0, max_new
+        self.layers, self.prefilling, self.step_number = {}, True, 0
         self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         widths = [-(-len(prompt) // WIDTH_STEP) * WIDTH_STEP for prompt in prompts]
         self.width = max(widths)
@@ -128,7 +128,7 @@ class SharedPrefix:
         """Join the prefilled parts; every prompt starts with one row and no tokens of its own."""
         self.prefilling = False
         self.row_prompts = torch.arange(len(self.lengths), device=self.model.device)
-        self.capacity = min(self.max_new, FIRST_CAPACITY)
+        self.capacity = GROWTH
         for layer in self.layers.values():
             layer.prompt_keys = _joined([keys for keys, _ in layer.prompt], self.width)
             layer.prompt_values = _joined([values for _, values in layer.prompt], self.width)
@@ -158,7 +158,7 @@ class SharedPrefix:
 
     def _make_room(self) -> None:
         if self.step_number == self.capacity:
-            self.capacity = min(self.max_new, 2 * self.capacity)
+            self.capacity += GROWTH * (1 + self.capacity // (4 * GROWTH))
             self._move_own(torch.arange(len(self.row_prompts), device=self.row_prompts.device))
 
     def attend(self, index: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -176,14 +176,15 @@ class SharedPrefix:
         n_rows, groups = query.shape[2], key.shape[1]
         rows = query[0].transpose(0, 1).reshape(n_rows, groups, -1, query.shape[-1])
         rows = rows * scale  # [R, G, H/G, d]
-        own = rows @ layer.own_keys[:, :, : t + 1].transpose(-1, -2)  # [R, G, H/G, t+1]
+        own = rows @ layer.own_keys.transpose(-1, -2)  # [R, G, H/G, capacity]
+        own[..., t + 1 :] = -torch.inf
         shared = self._to_grid(rows) @ layer.prompt_keys.transpose(-1, -2)  # [P, G, n*H/G, L]
         if self.padding is not None:
             shared = shared.masked_fill_(self.padding, -torch.inf)
         # Own columns first: the padding stays at the end, where it cannot shift a sum's order.
         weights = torch.cat([self._to_grid(own), shared], -1).softmax(-1)
-        own_weights, shared_weights = weights[..., : t + 1], weights[..., t + 1 :]
-        mixed = self._to_rows(own_weights, n_rows) @ layer.own_values[:, :, : t + 1]
+        own_weights, shared_weights = weights.tensor_split([self.capacity], -1)
+        mixed = self._to_rows(own_weights, n_rows) @ layer.own_values
         mixed = mixed + self._to_rows(shared_weights @ layer.prompt_values, n_rows)
         return mixed.reshape(1, n_rows, query.shape[1], -1)
 
@@ -211,7 +212,8 @@ def _joined(parts: list[Tensor], width: int) -> Tensor:
 
 def _moved(cache: Tensor, rows: Tensor, filled: int, capacity: int) -> Tensor:
     _, heads, _, width = cache.shape
-    moved = cache.new_empty(len(rows), heads, capacity, width)
+    # Zeros, not garbage: a NaN would pass through its zero weight.
+    moved = cache.new_zeros(len(rows), heads, capacity, width)
     moved[:, :, :filled] = cache[:, :, :filled][rows]
     return moved
 

@@ -44,10 +44,10 @@ def test_logits_equal_the_ordinary_forward_through_forks_and_drops(
     own_implementation = model.config._attn_implementation
     decoder, rng = engine(model), np.random.default_rng(1)
     with torch.inference_mode(), hooked(model) if engine is SharedPrefix else nullcontext():
-        seen = list(zip(prompts, decoder.prefill(prompts, 40), strict=True))
+        seen = list(zip(prompts, decoder.prefill(prompts), strict=True))
         decoder.keep(torch.arange(len(prompts)).repeat_interleave(2))
         texts = [prompt for prompt in prompts for _ in range(2)]
-        for step in range(36):  # beyond the first capacity of 32
+        for step in range(36):  # the samples' room grows several times
             new = rng.integers(3, 24, len(texts))
             texts = [[*text, int(token)] for text, token in zip(texts, new, strict=True)]
             logits = decoder.step(torch.as_tensor(new))

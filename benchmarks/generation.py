@@ -1,0 +1,223 @@
+"""Sampling of `recalign.reasonings` against transformers' own generate on a processor, interleaved.
+
+    python benchmarks/generation.py [--threads 1] [--repeats 3] [--prompts 64] [--new-tokens 28]
+                                    [--dtypes float32 bfloat16] [--skip-embedded] [--profile]
+
+Part one: a random Llama of about 5 million parameters, prompts of 50-100 tokens, 10 samples each of
+a fixed number of tokens. transformers' `generate(num_return_sequences=10)` gets the batch size that
+suits it best of those tried; every sampling field of both is set. Then the check that both draw
+from the same distribution. Part two: a random model of the embedded policy's size, texts per
+second. CPU seconds with one thread (so that a busy machine matters less), else wall seconds.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from recalign.config import SamplingConfig
+from recalign.reasonings.generate import generate
+from recalign.reasonings.shared_prefix import SharedPrefix, hooked
+
+N_SAMPLES = 10
+THEIR_BATCHES = (8, 32)
+OUR_ROWS = 2048
+GOAL_RATIO = 3.5
+GOAL_TEXTS = 1500
+
+
+class NoStop:
+    """A tokenizer without a stop token, so that every text has the same length."""
+
+    eos_token_id = None
+
+
+def random_llama(
+    hidden: int, layers: int, heads: int, vocabulary: int, scale: float
+) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
+        intermediate_size=hidden * 8 // 3 // 8 * 8, vocab_size=vocabulary,
+        max_position_embeddings=512, initializer_range=scale, pad_token_id=0, bos_token_id=1,
+        eos_token_id=None,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    model.generation_config.eos_token_id = None
+    return model
+
+
+def random_prompts(n: int, shortest: int, longest: int, vocabulary: int) -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(shortest, longest + 1, n)
+    return [rng.integers(3, vocabulary, length).tolist() for length in lengths]
+
+
+def ours(model: LlamaForCausalLM, prompts: list[list[int]], n_samples: int, new: int) -> Tensor:
+    """Sampled tokens, int64 [P * n_samples, new]."""
+    config = SamplingConfig(max_new_tokens=new, temperature=1.0, top_k=0, top_p=1.0)
+    users = np.arange(len(prompts))
+    found = generate(model, NoStop(), prompts, users, config, n_samples, False, OUR_ROWS)  # type: ignore[arg-type]
+    return torch.tensor([one.token_ids for one in found])
+
+
+def theirs(
+    model: LlamaForCausalLM, prompts: list[list[int]], n_samples: int, new: int, batch: int
+) -> Tensor:
+    """The same from model.generate, `batch` prompts (of similar length, left-padded) at once."""
+    settings = GenerationConfig(
+        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, typical_p=1.0, min_p=None,
+        repetition_penalty=1.0, num_beams=1, num_return_sequences=n_samples, max_new_tokens=new,
+        min_new_tokens=new, pad_token_id=0, eos_token_id=None, use_cache=True,
+    )  # fmt: skip
+    parts = []
+    ordered = sorted(prompts, key=len)
+    for first in range(0, len(ordered), batch):
+        part = ordered[first : first + batch]
+        width = max(map(len, part))
+        tokens = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in part])
+        mask = (tokens > 0).long()
+        written = model.generate(tokens, attention_mask=mask, generation_config=settings)
+        parts.append(written[:, width:])
+    return torch.cat(parts)
+
+
+def seconds(work: Callable[[], object], threads: int) -> float:
+    clock = time.process_time if threads == 1 else time.perf_counter
+    started = clock()
+    work()
+    return clock() - started
+
+
+def compare_speed(options: argparse.Namespace, dtype: torch.dtype) -> None:
+    model = random_llama(256, 6, 4, 1000, 0.02).to(dtype)
+    prompts = random_prompts(options.prompts, 50, 100, 1000)
+    new, n_tokens = options.new_tokens, len(prompts) * N_SAMPLES * options.new_tokens
+    variants: dict[str, Callable[[], object]] = {
+        "ours": lambda: ours(model, prompts, N_SAMPLES, new)
+    }
+    for batch in THEIR_BATCHES:
+        variants[f"generate, {batch} prompts a batch"] = lambda batch=batch: theirs(  # type: ignore[misc]
+            model, prompts, N_SAMPLES, new, batch
+        )
+    taken: dict[str, list[float]] = {name: [] for name in variants}
+    for repeat in range(options.repeats + 1):
+        for name, work in variants.items():
+            spent = seconds(work, options.threads)
+            if repeat:  # the first is the warm-up
+                taken[name].append(spent)
+    size = sum(weight.numel() for weight in model.parameters()) / 1e6
+    print(
+        f"\n{dtype}, {size:.1f} M parameters, {len(prompts)} prompts x {N_SAMPLES} x {new} tokens"
+    )
+    for name, spent_all in taken.items():
+        print(f"  {name:32s} {n_tokens / statistics.median(spent_all):10,.0f} tokens/s")
+    best = min((statistics.median(taken[name]), name) for name in taken if name != "ours")[1]
+    ratios = [b / o for b, o in zip(taken[best], taken["ours"], strict=True)]
+    print(
+        f"  ratio to the better one: {statistics.median(ratios):.2f} "
+        f"({min(ratios):.2f}-{max(ratios):.2f}), goal {GOAL_RATIO}"
+    )
+
+
+@torch.inference_mode()
+def check_logits() -> None:
+    """Log-probabilities of forced continuations against the ordinary forward, float32."""
+    model, prompts = random_llama(256, 6, 4, 1000, 0.06), random_prompts(8, 50, 100, 1000)
+    forced = torch.tensor(random_prompts(8, 28, 28, 1000))
+    with hooked(model):
+        decoder = SharedPrefix(model)
+        found = [decoder.prefill(prompts)]
+        found += [decoder.step(forced[:, step]) for step in range(28)]
+    difference = 0.0
+    for row, prompt in enumerate(prompts):
+        tokens = torch.tensor([prompt + forced[row].tolist()])
+        expected = model(tokens, use_cache=False).logits[0, len(prompt) - 1 :].log_softmax(-1)
+        mine = torch.stack([step[row] for step in found]).log_softmax(-1)
+        difference = max(difference, float((mine - expected).abs().max()))
+    print(f"\nforced continuations: log-probabilities differ by at most {difference:.1e}")
+
+
+@torch.inference_mode()
+def check_distribution(n_samples: int = 20_000) -> None:
+    """Chi-square of first and second tokens against the exact distribution; z is about N(0, 1)."""
+    vocabulary = 200
+    model = random_llama(128, 3, 4, vocabulary, 0.08)
+    prompt = random_prompts(1, 60, 60, vocabulary)[0]
+    first = model(torch.tensor([prompt])).logits[0, -1].double().softmax(-1)
+    pairs = torch.tensor([[*prompt, token] for token in range(vocabulary)])
+    second = first @ model(pairs).logits[:, -1].double().softmax(-1)
+    copies = [prompt] * (n_samples // 100)
+    torch.manual_seed(1)
+    print(f"chi-square z and total variation from the exact distribution, {n_samples} samples")
+    for name, tokens in (
+        ("ours", ours(model, copies, 100, 2)),
+        ("generate", theirs(model, copies, 100, 2, 20)),
+    ):
+        for place, exact in enumerate((first, second)):
+            counts = tokens[:, place].bincount(minlength=vocabulary).double()
+            expected = exact * len(tokens)
+            chi_square = float(((counts - expected) ** 2 / expected).sum())
+            z = (chi_square - vocabulary + 1) / (2 * (vocabulary - 1)) ** 0.5
+            distance = float((counts / len(tokens) - exact).abs().sum() / 2)
+            print(f"  {name:9s} token {place + 1}: z {z:+.2f}, total variation {distance:.4f}")
+
+
+def embedded_speed(options: argparse.Namespace, dtype: torch.dtype) -> None:
+    model = random_llama(128, 3, 4, 200, 0.02).to(dtype)
+    prompts = random_prompts(options.embedded_prompts, 50, 50, 200)
+    ours(model, prompts[:200], N_SAMPLES, 13)
+    taken = [
+        seconds(lambda: ours(model, prompts, N_SAMPLES, 13), options.threads)
+        for _ in range(options.repeats)
+    ]
+    speeds = [len(prompts) * N_SAMPLES / spent for spent in taken]
+    size = sum(weight.numel() for weight in model.parameters()) / 1e6
+    print(
+        f"\nembedded size ({size:.2f} M parameters, {dtype}), {len(prompts)} prompts of 50 tokens "
+        f"x {N_SAMPLES} x 13:\n  {statistics.median(speeds):,.0f} texts per second "
+        f"({min(speeds):,.0f}-{max(speeds):,.0f}), goal {GOAL_TEXTS:,}"
+    )
+    if options.profile:
+        with torch.profiler.profile() as profile:
+            ours(model, prompts[:256], N_SAMPLES, 13)
+        table = profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=14)
+        print("\n".join(line[:110] for line in table.splitlines()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--new-tokens", type=int, default=28)
+    parser.add_argument("--embedded-prompts", type=int, default=2000)
+    parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
+    parser.add_argument("--skip-embedded", action="store_true")
+    parser.add_argument("--profile", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    transformers.logging.set_verbosity_error()
+    clock = "CPU seconds" if options.threads == 1 else "wall seconds"
+    print(f"torch {torch.__version__}, {options.threads} thread(s), all speeds per {clock}")
+    dtypes = [getattr(torch, name) for name in options.dtypes]
+    for dtype in dtypes:
+        compare_speed(options, dtype)
+    check_logits()
+    check_distribution()
+    if not options.skip_embedded:
+        for dtype in dtypes:
+            embedded_speed(options, dtype)
+
+
+if __name__ == "__main__":
+    main()
