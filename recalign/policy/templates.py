@@ -29,9 +29,7 @@ class Facets:
 
 
 def facets_of(items: pl.DataFrame) -> Facets:
-    """Read the facets of the ITEMS table; UserError when no item has any attribute.
-
-    """
+    """Read the facets of the ITEMS table; UserError when no item has any attribute."""
     values = (
         items.select("item_index", "attributes")
         .explode("attributes")

@@ -88,9 +88,33 @@ def truth_table(
 
 
 def with_indices(
-    truth: pl.DataFrame, appeal: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame
+    truth: pl.DataFrame,
+    appeal: pl.DataFrame,
+    users: pl.DataFrame,
+    items: pl.DataFrame,
+    interactions: pl.DataFrame | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """TRUTH and APPEAL by index, of the users and items that ingest kept."""
+    """TRUTH and APPEAL by index, of the users and items that ingest kept.
+
+    interactions: the world's raw ones; where ingest dropped some (rare items), the positions at
+    which tastes change move with those that are left. None: nothing was dropped.
+    """
     items = items.select("item_index", "item_id")
+    if interactions is not None:
+        truth = _moved(truth, interactions.join(items, on="item_id", how="left"))
     truth = users.join(truth, on="user_id").drop("user_id").sort("user_index", "from_position")
     return truth, items.join(appeal, on="item_id").drop("item_id").sort("item_index")
+
+
+def _moved(truth: pl.DataFrame, interactions: pl.DataFrame) -> pl.DataFrame:
+    """Truth with from_position counted in interactions that have an item_index alone."""
+    left = interactions.sort("row").select(
+        "user_id",
+        from_position=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("user_id"),
+        left=pl.col("item_index").is_not_null().cast(pl.Int32).cum_sum().over("user_id"),
+    )
+    moved = truth.join(left, on=["user_id", "from_position"], how="left").with_columns(
+        pl.col("left").fill_null(0)  # position 0 stays
+    )
+    holds = pl.col("from_position") == pl.col("from_position").max().over("user_id", "left")
+    return moved.filter(holds).with_columns(from_position=pl.col("left")).drop("left")

@@ -11,6 +11,7 @@ from recalign.errors import UserError
 from recalign.schemas import ATTRIBUTES
 from recalign.world import synthesise as synthesise_module
 from recalign.world.synthesise import World, synthesise
+from recalign.world.tables import with_indices
 from recalign.world.utility import appeal_by_index, preference_probability, utilities
 from recalign.world.vocabulary import surnames, titles
 
@@ -139,6 +140,43 @@ def test_utilities_add_appeal_and_the_weights_of_the_tastes_held_at_that_positio
     )
     expected = [[2.6, 2.2, 0.3, 0], [0.1, 4.2, 0.3, 0], [0.1, 0.2, 0.3, 0]]
     np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_drifts_move_with_the_interactions_that_ingest_keeps() -> None:
+    truth = pl.DataFrame(
+        {
+            "user_id": ["a", "a", "b", "b"],
+            "from_position": pl.Series([0, 3, 0, 1], dtype=pl.Int32),
+            "name": ["mood"] * 4,
+            "value": ["dark", "light", "wry", "tense"],
+            "weight": pl.Series([1, 1, 1, 1], dtype=pl.Float32),
+        }
+    )
+    interactions = pl.DataFrame(
+        {
+            "user_id": ["a"] * 4 + ["b"] * 3,
+            "item_id": ["i1", "rare", "i2", "i3", "rare", "i1", "i2"],
+            "row": range(7),
+        }
+    )
+    items = pl.DataFrame({"item_index": [1, 2, 3], "item_id": ["i1", "i2", "i3"]})
+    users = pl.DataFrame({"user_index": [0, 1], "user_id": ["a", "b"]})
+    appeal = pl.DataFrame({"item_id": ["i3", "rare", "i1", "i2"], "appeal": [3.0, 9.0, 1.0, 2.0]})
+    moved, by_index = with_indices(truth, appeal, users, items, interactions)
+    rows = moved.select("user_index", "from_position", "value").rows()
+    # of a's first three items two are left; all that b took before the drift is gone
+    assert rows == [(0, 0, "dark"), (0, 2, "light"), (1, 0, "tense")]
+    assert by_index.rows() == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_drifts_stay_where_they_are_when_everything_is_kept() -> None:
+    world = synthesise(SyntheticWorld(n_users=40, n_items=80))
+    items = world.items.select("item_id").with_row_index("item_index", offset=1)
+    users = world.truth.select(pl.col("user_id").unique().sort()).with_row_index("user_index")
+    still = with_indices(world.truth, world.appeal, users, items)[0]
+    moved = with_indices(world.truth, world.appeal, users, items, world.interactions)[0]
+    columns = ["user_index", "from_position", "name", "value"]
+    assert moved.sort(columns).equals(still.sort(columns))
 
 
 def test_preference_probability_is_logistic_in_the_difference_over_the_noise() -> None:
