@@ -130,7 +130,7 @@ class AlignmentConfig(Config):
     """Rank of the adapter."""
     lora_alpha: int = Field(32, ge=1, le=4096)
     """Scale of the adapter; the update is multiplied by alpha / rank."""
-    learning_rate: float = Field(3e-4, gt=0, le=1)
+    learning_rate: float = Field(1e-3, gt=0, le=1)
     """Peak learning rate of AdamW, warmed up and decayed linearly."""
     epochs: int = Field(3, ge=1, le=1000)
     """Most passes over the pairs."""
@@ -146,7 +146,7 @@ class AlignmentConfig(Config):
     """Share of users whose pairs are held out for early stopping."""
     evaluations: int = Field(6, ge=1, le=1000)
     """How often per run the held-out pairs are scored and a checkpoint is written."""
-    patience: int = Field(2, ge=1, le=1000)
+    patience: int = Field(3, ge=1, le=1000)
     """Evaluations without a lower held-out loss before training stops."""
     seed: int = Field(0, ge=0)
     """Seed of the adapter's weights and of the order of pairs."""
