@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -132,6 +133,8 @@ def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, never a traceback."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    # peft asks transformers in a way that will change: nothing a user of ours can act on.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
         app()
     except UserError as error:

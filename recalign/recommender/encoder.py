@@ -114,7 +114,9 @@ class SentenceEncoder:
     @cached_property
     def _model(self) -> "SentenceTransformer":
         from sentence_transformers import SentenceTransformer  # takes seconds to import
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # of reading the files; a download shows its own
         try:
             return SentenceTransformer(
                 str(self._folder),
