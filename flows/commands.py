@@ -1,7 +1,7 @@
 """Commands that walk a method's stages: run and plan."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -9,6 +9,9 @@ from flows.inventory import print_table
 from recalign.config import DPO4RecConfig, Runtime
 from recalign.config.presets import load_settings
 from recalign.errors import UserError
+
+if TYPE_CHECKING:
+    from tasks.run import Step
 
 METHODS = ("dpo4rec",)
 
@@ -21,6 +24,7 @@ def run_method(
     from flows.dpo4rec import dpo4rec
     from flows.session import quiet_user_errors
 
+    plan_steps(config, runtime, force, stop_after)  # a mistake is told before a server starts
     quiet_user_errors()
     state: Any = dpo4rec(config, runtime, force, stop_after, return_state=True)
     page = state.result()  # raises what made the flow fail
@@ -32,18 +36,22 @@ def show_plan(
 ) -> None:
     """Print which stages a run would compute and why; nothing is computed."""
     config, runtime = _settings(method, preset, settings, root)
+    from flows.session import plan_row
+
+    steps = plan_steps(config, runtime, force, stop_after)
+    print_table(["stage", "artifact", "", "why"], [list(plan_row(s).values()) for s in steps])
+
+
+def plan_steps(
+    config: DPO4RecConfig, runtime: Runtime, force: list[str], stop_after: str
+) -> "list[Step]":
+    """The steps of a run; UserError for whatever is wrong with it before it starts."""
     from flows.dpo4rec import STAGES, stages
-    from flows.session import plan_row, prepare
+    from flows.session import prepare
     from tasks.run import Run
 
-    def walk(planned: Run) -> None:
-        stages(planned, config)
-
     run = Run(runtime, frozenset(force), stop_after)
-    print_table(
-        ["stage", "artifact", "", "why"],
-        [list(plan_row(step).values()) for step in prepare(run, STAGES, walk)],
-    )
+    return prepare(run, STAGES, lambda planned: stages(planned, config))
 
 
 def _settings(

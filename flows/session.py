@@ -55,8 +55,8 @@ def prepare(run: Run, stages: list[Stage], walk: Callable[[Run], Any]) -> list[S
     if run.force or run.stop_after:
         steps = plan(run, walk)
     todo = [step for step in steps if step.action != "reuse"]
-    log.info("%d stages: %d reused, %d to compute", len(steps), len(steps) - len(todo), len(todo))
     if FlowRunContext.get():
+        log.info("%d steps: %d reused, %d to do", len(steps), len(steps) - len(todo), len(todo))
         create_table_artifact(
             key="plan", table=[plan_row(step) for step in steps], description="# Plan"
         )

@@ -1,0 +1,94 @@
+"""The deployments of prefect.yaml on a real server, run by a real worker."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from recalign.config import DPO4RecConfig
+from recalign.config.presets import load_settings
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def prefect(api, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", *arguments], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"PREFECT_API_URL": api, "PWD": str(ROOT)}, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def deployments(prefect_api):
+    """All deployments of prefect.yaml, by name."""
+    prefect(prefect_api, "work-pool", "create", "recalign", "--type", "process", "--overwrite")
+    prefect(prefect_api, "--no-prompt", "deploy", "--all")
+    found = httpx.post(f"{prefect_api}/deployments/filter", json={}, timeout=30).json()
+    return {deployment["name"]: deployment for deployment in found}
+
+
+def test_every_deployment_is_registered_with_settings_that_are_valid(deployments):
+    assert set(deployments) == {"dpo4rec", "dpo4rec-ml-1m"}
+    for deployment in deployments.values():
+        config = DPO4RecConfig.model_validate(deployment["parameters"].get("config", {}))
+        assert config.rounds.n == 2
+
+
+def test_the_ml_1m_deployment_says_what_its_preset_says(deployments):
+    deployed = DPO4RecConfig.model_validate(deployments["dpo4rec-ml-1m"]["parameters"]["config"])
+    assert deployed == load_settings(DPO4RecConfig, "dpo4rec", "ml-1m")
+
+
+def test_the_form_knows_title_description_bounds_and_choices(deployments):
+    schema = deployments["dpo4rec"]["parameter_openapi_schema"]
+    beta = schema["definitions"]["AlignmentConfig"]["properties"]["beta"]
+    assert beta["title"] == "Beta"
+    assert "Strength" in beta["description"]
+    assert (beta["exclusiveMinimum"], beta["maximum"]) == (0, 10)
+    source = schema["definitions"]["InteractionsConfig"]["properties"]["source"]
+    assert source["enum"] == ["synthetic", "ml-100k", "ml-1m", "amazon", "files"]
+
+
+def test_a_worker_runs_a_deployment_with_changed_nested_settings(
+    prefect_api, deployments, tmp_path
+):
+    config = load_settings(DPO4RecConfig, "dpo4rec", "tiny").model_dump(mode="json")
+    config["splits"]["test"] = 5
+    parameters = {
+        "config": config,
+        "runtime": {"root": str(tmp_path / "artifacts")},
+        "stop_after": "splits",
+    }
+    created = httpx.post(
+        f"{prefect_api}/deployments/{deployments['dpo4rec']['id']}/create_flow_run",
+        json={"parameters": parameters, "state": {"type": "SCHEDULED"}}, timeout=30,
+    )  # fmt: skip
+    run = created.json()["id"]
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "recalign",
+         "--prefetch-seconds", "300"],
+        cwd=ROOT, env=os.environ | {"PREFECT_API_URL": prefect_api}, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 240
+        state = {"type": "SCHEDULED"}
+        while state["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
+            assert time.monotonic() < deadline, state
+            time.sleep(1)
+            state = httpx.get(f"{prefect_api}/flow_runs/{run}", timeout=30).json()["state"]
+    finally:
+        worker.terminate()
+        worker.wait(60)
+    assert (state["type"], state["message"]) == ("COMPLETED", "Stopped after splits, as asked")
+    assert len(list((tmp_path / "artifacts").glob("splits/*/windows.parquet"))) == 1
+    artifacts = httpx.post(f"{prefect_api}/artifacts/filter", json={}, timeout=30).json()
+    plans = [one for one in artifacts if one["flow_run_id"] == run and one["key"] == "plan"]
+    assert len(plans) == 1
+    assert "never computed" in plans[0]["data"]
