@@ -1,6 +1,7 @@
 """The deployments of prefect.yaml on a real server, run by a real worker."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -70,21 +71,22 @@ def test_a_worker_runs_a_deployment_with_changed_nested_settings(
         json={"parameters": parameters, "state": {"type": "SCHEDULED"}}, timeout=30,
     )  # fmt: skip
     run = created.json()["id"]
+    log = (tmp_path / "worker.log").open("w")
     worker = subprocess.Popen(
         [sys.executable, "-m", "prefect", "worker", "start", "--pool", "recalign",
          "--prefetch-seconds", "300"],
         cwd=ROOT, env=os.environ | {"PREFECT_API_URL": prefect_api}, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 240
         state = {"type": "SCHEDULED"}
         while state["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
-            assert time.monotonic() < deadline, state
+            assert time.monotonic() < deadline, (tmp_path / "worker.log").read_text()
             time.sleep(1)
             state = httpx.get(f"{prefect_api}/flow_runs/{run}", timeout=30).json()["state"]
     finally:
-        worker.terminate()
+        os.killpg(worker.pid, signal.SIGKILL)
         worker.wait(60)
     assert (state["type"], state["message"]) == ("COMPLETED", "Stopped after splits, as asked")
     assert len(list((tmp_path / "artifacts").glob("splits/*/windows.parquet"))) == 1
