@@ -1,6 +1,7 @@
 """Commands over the artifact root: list, show, compare, check, delete."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import typer
@@ -46,11 +47,10 @@ def list_artifacts(root: Path, stage: str) -> None:
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
     """Columns side by side; a line per row also where the output is not a terminal."""
-    table = Table(*columns, box=None)
+    table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    console.print(table, width=None if console.is_terminal else 200)
+    Console(width=None if sys.stdout.isatty() else 250).print(table)
 
 
 def show_artifact(root: Path, name: str) -> None:
