@@ -51,9 +51,7 @@ def _bootstrap(job: Job, config: PolicyConfig, interactions: Artifact, splits: A
     limits = tables.windows["fit_start"].to_numpy().astype(np.int64)
     seen = tables.sequences.before(limits)
     check_fit("policy", np.arange(seen.n_users), seen.lengths, seen, tables.interactions, limits)
-    users, cutoffs = choose_prefixes(
-        seen.lengths, settings.n_prompts, MIN_PREFIX, settings.seed
-    )
+    users, cutoffs = choose_prefixes(seen.lengths, settings.n_prompts, MIN_PREFIX, settings.seed)
     render = load_template(settings.template).bind(tables.items)
     demonstrations = build_demonstrations(
         tables.items, seen, users, cutoffs, settings.history_items, render, settings.seed
@@ -76,7 +74,5 @@ def open_policy(
     if aligned is None:
         return load_policy(weights, config, None, device)
     if aligned.path(ADAPTER).is_dir():
-        return load_policy(
-            weights, config, aligned.path(ADAPTER), device, trainable=trainable
-        )
+        return load_policy(weights, config, aligned.path(ADAPTER), device, trainable=trainable)
     return load_policy(aligned.path(MODEL), config, None, device)

@@ -7,10 +7,10 @@ from recalign.config import RecommenderConfig
 from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle
 from recalign.recommender.encoder import SentenceEncoder
-from recalign.recommender.window import fit_examples
 from recalign.recommender.fit import fit_recommender
 from recalign.recommender.signal import require_signal
 from recalign.recommender.storage import save_recommender
+from recalign.recommender.window import fit_examples
 from recalign.schemas import REASONINGS, read_table
 from recalign.splits.guard import check_fit
 from recalign.splits.phases import phase_of

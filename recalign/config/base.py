@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
-NOT_IDENTITY = {"fingerprint": False}
+NOT_IDENTITY: dict[str, JsonValue] = {"fingerprint": False}
 """`json_schema_extra` of fields that say where or how, never what (a folder, a worker count)."""
 
 
