@@ -19,10 +19,7 @@ class Config(BaseModel):
         """The fields that decide what is computed, as plain JSON values."""
         values: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
-            if (
-                isinstance(field.json_schema_extra, dict)
-                and field.json_schema_extra == NOT_IDENTITY
-            ):
+            if field.json_schema_extra == NOT_IDENTITY:
                 continue
             value = getattr(self, name)
             values[name] = value.identity() if isinstance(value, Config) else value
