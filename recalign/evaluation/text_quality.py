@@ -18,6 +18,7 @@ def text_quality(label: str, reasonings: pl.DataFrame) -> pl.DataFrame:
     if texts.is_empty():
         raise ValueError(f"{label}: there are no reasonings to describe")
     within = texts.group_by("user_index").agg(pl.col("reasoning").n_unique() / pl.len())
+    within = within.sort("user_index")  # a mean's last digits depend on the order of its sum
     return pl.DataFrame(
         {
             "texts": label,
@@ -89,7 +90,7 @@ def facet_quality(
     user's texts together, and recall is the mean over texts. A text that cannot be read states
     nothing, so it lowers recall and leaves precision alone.
     """
-    users = reasonings.group_by("user_index").agg(samples=pl.len())
+    users = reasonings.group_by("user_index").agg(samples=pl.len()).sort("user_index")
     liked = liked.join(users, on="user_index", how="semi")
     stated = stated_values(reasonings, parse).join(users, on="user_index", how="semi")
     hits = stated.join(liked, on=["user_index", "facet", "value"], how="semi")
@@ -98,7 +99,8 @@ def facet_quality(
     for facet in [*facets, ALL]:
         counts = users
         for name, table in (("stated", stated), ("hits", hits), ("liked", liked)):
-            counts = counts.join(_per_user(table, facet, name), on="user_index", how="left")
+            found = _per_user(table, facet, name)
+            counts = counts.join(found, on="user_index", how="left", maintain_order="left")
         counts = counts.fill_null(0)
         # 0 / 0 is null: a user who states or likes nothing has no precision or recall.
         rows.append(
