@@ -1,6 +1,7 @@
 """Open a causal LM (hub id or local folder, quantised or not, with or without a LoRA adapter)."""
 
 import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -88,7 +89,7 @@ def load_policy(
     a complete causal LM, a tokenizer that cannot end a text, and quantisation without
     bitsandbytes or a GPU.
     """
-    source = str(folder_or_id)
+    source = os.path.expanduser(folder_or_id)  # a Path would drop the "./" of a mistyped folder
     _refuse_bad_folder(source)
     quantisation = _quantisation(config, device)
     revision = None if Path(source).is_dir() else config.revision
