@@ -1,0 +1,204 @@
+"""An LLM of one's own from a local folder: a tiny random Llama through the real stages."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from peft import PeftModel
+from tiny_run import CONFIG, direct
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from recalign.alignment.reference import reference_log_probs
+from recalign.alignment.rows import encode_pairs
+from recalign.artifacts.store import Artifact, Store
+from recalign.config import AlignmentConfig, PolicyConfig
+from recalign.errors import UserError
+from recalign.schemas import ITEMS, PAIRS, PROMPTS, REASONINGS, read_table, write_table
+from tasks.alignment import alignment
+from tasks.interactions import interactions
+from tasks.policy import open_policy, policy, policy_files
+from tasks.reasonings import prompt_files, reasonings
+from tasks.splits import splits
+
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}<turn> {{ m['role'] }} {{ m['content'] }} <end> "
+    "{% endfor %}{% if add_generation_prompt %}<turn> model{% endif %}"
+)
+SPECIAL = ["<s>", "</s>", "<unk>", "<turn>", "<end>"]
+WORDS = ["user", "model", "=", ";", "none", "Enjoys", "dark", "bright", "tales", "."]
+SAMPLING = CONFIG.reasonings.model_copy(update={"max_new_tokens": 8})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A walk over the tiny world's interactions and splits."""
+    walk = direct(tmp_path_factory.mktemp("own") / "artifacts")
+    data = walk(interactions, CONFIG.interactions)
+    walk(splits, CONFIG.splits, {"interactions": data})
+    return walk
+
+
+def inputs_of(walk):
+    return {name: walk.done[name] for name in ("interactions", "splits")}
+
+
+@pytest.fixture(scope="module")
+def save_llm(world, tmp_path_factory):
+    """A function that saves the model with a tokenizer that knows the prompts' words."""
+    items = read_table(world.artifact("interactions").path("items.parquet"), ITEMS)
+    attributes = items["attributes"].explode().struct.field("value").unique().sort().to_list()
+    known = list(
+        dict.fromkeys([*SPECIAL, *WORDS, *(value.replace(" ", "-") for value in attributes)])
+    )
+
+    def save(chat):
+        folder = tmp_path_factory.mktemp("llm")
+        backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(known)}, "<unk>"))
+        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        backend.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+            extra_special_tokens=["<turn>", "<end>"],
+        )  # fmt: skip
+        tokenizer.chat_template = CHAT if chat else None
+        torch.manual_seed(1)
+        llm = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(known), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                num_attention_heads=2, max_position_embeddings=256, initializer_range=0.3,
+                bos_token_id=0, eos_token_id=1,
+            )
+        )  # fmt: skip
+        llm.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return save
+
+
+def own(folder):
+    return PolicyConfig(kind="huggingface", model=str(folder))
+
+
+def make_policy(walk, folder):
+    config = own(folder)
+    return walk(policy, config, inputs_of(walk), files=policy_files(config))
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_local_llm_writes_reasonings_from_proved_prompts(world, save_llm, chat):
+    folder = save_llm(chat)
+    first = make_policy(world, folder)
+    written = world.store.open(
+        world(
+            reasonings, SAMPLING.for_phase("reward"), inputs_of(world) | {"policy": first},
+            files=prompt_files(SAMPLING),
+        )
+    )  # fmt: skip
+    prompts = read_table(written.path("prompts.parquet"), PROMPTS)
+    texts = read_table(written.path("reasonings.parquet"), REASONINGS)
+    assert written.manifest.figures["prompts_proved"] == prompts.height == 60
+    assert not prompts["prompt"].str.contains("<turn>").any()  # the wrapping is the model's own
+
+    # The greedy texts are what transformers itself generates from the prompt, in a turn or bare.
+    llm = LlamaForCausalLM.from_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    for user in (0, 31):
+        text = prompts.filter(user_index=user)["prompt"].item()
+        wrapped = f"<s> <turn> user {text} <end> <turn> model" if chat else text
+        ids = torch.tensor([tokenizer(wrapped, add_special_tokens=False)["input_ids"]])
+        out = llm.generate(ids, do_sample=False, max_new_tokens=8, pad_token_id=1)
+        expected = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()
+        assert texts.filter(user_index=user, sample=-1)["reasoning"].item() == expected
+
+    dropped = written.manifest.dropped
+    counted = texts["malformed"].drop_nulls().value_counts().rows()
+    assert dropped == {f"malformed: {reason}": n for reason, n in counted}
+    cut = (texts["n_tokens"] == 8) & (texts["malformed"] == "unfinished")
+    assert 0 < dropped["malformed: unfinished"] == cut.sum()
+    assert "malformed: ungrammatical" not in dropped  # the grammar is the embedded policy's alone
+
+
+def test_other_weights_in_the_same_folder_are_another_policy(world, save_llm):
+    folder = save_llm(False)
+    before = make_policy(world, folder)
+    llm = LlamaForCausalLM.from_pretrained(folder)
+    llm.lm_head.weight.data[0, 0] += 1
+    llm.save_pretrained(folder)
+    assert make_policy(world, folder).fingerprint != before.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("/no/such/folder", "folder"),
+        ("./no-such-folder", "folder"),
+        ("nobody/no-such-model-4711", "the model is not on this machine and the hub cannot be"),
+    ],
+)
+def test_a_model_that_is_not_there_is_told_in_one_sentence(world, model, told):
+    with pytest.raises(UserError) as caught:
+        make_policy(world, model)
+    message = str(caught.value)
+    assert message.startswith(f"{model}: ")
+    assert told in message
+    assert len(message.splitlines()) == 1
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    manifests = [m for m in world.store.manifests("policy") if m.config["model"] == model]
+    assert not manifests
+
+
+def test_a_folder_below_the_home_folder_may_be_named_with_a_tilde(world, save_llm, monkeypatch):
+    folder = save_llm(False)
+    monkeypatch.setenv("HOME", str(folder.parent))
+    first = world.store.open(make_policy(world, f"~/{folder.name}"))
+    assert open_policy(first, None, "cpu").model.config.hidden_size == 32
+
+
+def hand_made_pairs(store: Store, prompt_texts: list[str]) -> Artifact:
+    """An artifact as stage pairs commits it: everyone prefers dark tales to bright ones."""
+    draft = store.draft("pairs", 1, {"by": "hand", "prompts": prompt_texts}, {}, {})
+    users = np.arange(len(prompt_texts))
+    table = pl.DataFrame(
+        {
+            "user_index": users, "prompt": prompt_texts, "chosen": "Enjoys dark tales .",
+            "rejected": "Enjoys bright tales .", "chosen_sample": 0, "rejected_sample": 1,
+            "chosen_reward": 0.6, "rejected_reward": 0.2, "margin": 0.4,
+        },
+        schema_overrides=PAIRS,
+    )  # fmt: skip
+    write_table(table, draft.path("pairs.parquet"), PAIRS)
+    return store.commit(draft)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_an_alignment_of_a_local_llm_is_really_loaded(world, save_llm, method, chat):
+    first = make_policy(world, save_llm(chat))
+    pairs = hand_made_pairs(world.store, [f"dark tales ; bright {w} =" for w in WORDS[:8]])
+    config = AlignmentConfig(
+        method=method, lora_rank=2, epochs=6, batch_size=4, micro_batch_size=4, evaluations=2,
+        learning_rate=2e-2 if method == "lora" else 2e-3, held_out=0.2,
+    )  # fmt: skip
+    inputs = {"policy": first, "pairs": pairs.reference}
+    aligned = world.store.open(world(alignment, config, inputs))
+    policy_0 = world.store.open(first)
+    assert aligned.manifest.rows == 8
+    table = read_table(pairs.path("pairs.parquet"), PAIRS)
+
+    def log_probs(opened):
+        rows = encode_pairs(table, opened.encode_prompt, opened.encode_completion, 512)
+        return reference_log_probs(opened.model, rows, pad_token_id=opened.pad_id)
+
+    before, after = (log_probs(open_policy(policy_0, which, "cpu")) for which in (None, aligned))
+    gained = (after.chosen - after.rejected[:, 0]) - (before.chosen - before.rejected[:, 0])
+    assert (gained > 0.1).all()
+    if method == "lora":
+        trainable = open_policy(policy_0, aligned, "cpu", trainable=True)
+        assert isinstance(trainable.model, PeftModel)
+        wanting = {name for name, p in trainable.model.named_parameters() if p.requires_grad}
+        assert wanting
+        assert wanting == {n for n, _ in trainable.model.named_parameters() if "lora_" in n}
+        np.testing.assert_allclose(log_probs(trainable).chosen, after.chosen, atol=1e-3)
+        assert np.abs(after.chosen - before.chosen).min() > 0.01
