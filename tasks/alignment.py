@@ -9,7 +9,6 @@ from recalign.alignment.rows import encode_pairs
 from recalign.alignment.train import align
 from recalign.artifacts.store import Artifact
 from recalign.config import AlignmentConfig
-from recalign.policy.load import Policy
 from recalign.schemas import PAIRS, read_table
 from tasks.policy import ADAPTER, MODEL, open_policy
 from tasks.stage import Job, stage
@@ -53,7 +52,7 @@ def _reference_of_policy_0(
     kept = job.draft.work / "reference.npz"
     if kept.exists():
         return ReferenceLogProbs.load(kept)
-    first: Policy = open_policy(policy, None, job.device)
+    first = open_policy(policy, None, job.device)
     rows = encode_pairs(table, first.encode_prompt, first.encode_completion, config.max_length)
     scored = reference_log_probs(
         first.model, rows, pad_token_id=first.tokenizer.pad_token_id or 0,

@@ -1,18 +1,20 @@
 """Stage policy: the LLM before alignment, trained from scratch or named."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from recalign.artifacts.store import Artifact
 from recalign.config import PolicyConfig
-from recalign.policy.bootstrap import train_bootstrap
 from recalign.policy.demonstrations import build_demonstrations, choose_prefixes
-from recalign.policy.load import Policy, load_policy, resolve_revision
 from recalign.reasonings.prompts import load_template, template_file
 from recalign.splits.guard import check_fit
 from tasks.stage import Job, stage
 from tasks.tables import read_tables
+
+if TYPE_CHECKING:
+    from recalign.policy.load import Policy
 
 SETTINGS = "policy.json"  # the PolicyConfig later stages load this policy with
 MODEL = "model"  # folder of all weights, for a policy trained here
@@ -37,6 +39,8 @@ def policy(
     files: dict[str, list[Path]] | None = None,
 ) -> None:
     """Train the embedded LLM on template demonstrations, or check that the named LLM loads."""
+    from recalign.policy.load import load_policy, resolve_revision  # seconds: a plan needs it not
+
     if config.kind == "bootstrap":
         _bootstrap(job, config, interactions, splits)
     else:
@@ -46,6 +50,8 @@ def policy(
 
 
 def _bootstrap(job: Job, config: PolicyConfig, interactions: Artifact, splits: Artifact) -> None:
+    from recalign.policy.bootstrap import train_bootstrap
+
     settings = config.bootstrap
     tables = read_tables(interactions, splits)
     limits = tables.windows["fit_start"].to_numpy().astype(np.int64)
@@ -67,8 +73,10 @@ def _bootstrap(job: Job, config: PolicyConfig, interactions: Artifact, splits: A
 
 def open_policy(
     policy: Artifact, aligned: Artifact | None, device: str, *, trainable: bool = False
-) -> Policy:
+) -> "Policy":
     """Policy 0, or what an alignment made of it: an adapter on it, or all its weights anew."""
+    from recalign.policy.load import load_policy
+
     config = PolicyConfig.model_validate_json(policy.path(SETTINGS).read_text())
     weights = policy.path(MODEL) if config.kind == "bootstrap" else config.model
     if aligned is None:

@@ -6,7 +6,6 @@ from recalign.artifacts.store import Artifact
 from recalign.config import PhaseConfig, SamplingConfig
 from recalign.policy.grammar import parse_reasoning
 from recalign.reasonings.prompts import load_template, render_prompts, template_file
-from recalign.reasonings.shards import generate_in_shards
 from recalign.reasonings.texts import text_report
 from recalign.schemas import PROMPTS, REASONINGS, write_table
 from recalign.splits.guard import check_prompts
@@ -32,6 +31,8 @@ def reasonings(
     alignment: Artifact | None = None,
 ) -> None:
     """N samples and a greedy text per user, from prompts proved to end before their targets."""
+    from recalign.reasonings.shards import generate_in_shards  # seconds: a plan needs it not
+
     tables = read_tables(interactions, splits)
     phase = phase_of(tables.windows, config.phase)
     template = load_template(str(files["template"][0]))

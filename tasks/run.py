@@ -44,6 +44,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.store = Store(self.runtime.root)
+        self._renewed: set[str] = set()  # a flow may call a stage twice with the same inputs
 
     def __call__(
         self,
@@ -60,11 +61,7 @@ class Run:
         """
         inputs = inputs or {}
         files = files or {}
-        digests = {
-            f"{role}/{path.name}": self.store.digests.digest(path)
-            for role, paths in files.items()
-            for path in paths
-        }
+        digests = self._digests(files)
         step = self._step(stage, config, inputs, digests, label or stage.name)
         self.steps.append(step)
         reference = step.reference
@@ -79,6 +76,16 @@ class Run:
         if self.stop_after in (stage.name, step.label):
             raise StoppedAfter(step.label)
         return reference
+
+    def _digests(self, files: dict[str, list[Path]]) -> dict[str, str]:
+        """The files' digests by role and name; files of one name are told apart by their place."""
+        digests: dict[str, str] = {}
+        for role, paths in files.items():
+            for place, path in enumerate(paths):
+                name = f"{role}/{path.name}"
+                name = f"{name} ({place})" if name in digests else name
+                digests[name] = self.store.digests.digest(path)
+        return digests
 
     def open(self, reference: Reference) -> Artifact | None:
         """The artifact behind a reference, or None while it is only planned."""
@@ -96,7 +103,9 @@ class Run:
     ) -> Step:
         key = stage.fingerprint(config, inputs, digests)
         planned = Reference(stage=stage.name, fingerprint=key)
-        if stage.name in self.force or label in self.force:
+        forced = stage.name in self.force or label in self.force
+        if forced and (self.plan_only or key not in self._renewed):
+            self._renewed.add(key)
             return Step(label, planned, "compute", FORCED)
         found = self.store.find(stage.name, key)
         unknown = [name for name, reference in inputs.items() if not reference.digest]

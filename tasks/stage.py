@@ -2,7 +2,8 @@
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,13 +90,29 @@ class Stage:
         """Compute the artifact, once among all processes that want it; resume a killed draft."""
         store = Store(runtime.root)
         key = self.fingerprint(config, inputs, digests)
+        with _disk_trouble_explained(self.name, store.root):
+            return self._compute_once(store, key, config, inputs, files, digests, runtime, force)
+
+    def _compute_once(
+        self,
+        store: Store,
+        key: str,
+        config: Config,
+        inputs: dict[str, Reference],
+        files: dict[str, list[Path]],
+        digests: dict[str, str],
+        runtime: Runtime,
+        force: bool,
+    ) -> Reference:
         lock = store.lock(self.name, key)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             log.info("%s is being computed by another run: waiting for it", self.name)
+            before = store.manifest(self.name, key)
             lock.acquire()
-            force = False  # what the other run has just made is as fresh as it gets
+            # What the other run has just made, unless it was killed, is as fresh as it gets.
+            force = force and store.manifest(self.name, key) == before
         try:
             current = find_current(store, self.name, key, inputs)
             if current is not None and not force:
@@ -116,16 +133,22 @@ class Stage:
         files: dict[str, list[Path]],
     ) -> None:
         extra: dict[str, Any] = {"files": files} if files else {}
-        try:
-            use_threads(job.runtime.threads)
-            self.body(job, config, **artifacts, **extra)
-        except OSError as error:
-            if error.errno is None:
-                raise
-            raise UserError(
-                f"{self.name}: {error.strerror} ({error.filename or job.draft.folder}); "
-                "what is finished is kept, run again to continue"
-            ) from error
+        use_threads(job.runtime.threads)
+        self.body(job, config, **artifacts, **extra)
+
+
+@contextmanager
+def _disk_trouble_explained(stage: str, root: Path) -> Iterator[None]:
+    """A full or read-only disk is the user's to mend, whatever was being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise UserError(
+            f"{stage}: {error.strerror} ({error.filename or root}); "
+            "what is finished is kept, run again to continue"
+        ) from error
 
 
 def use_threads(threads: int) -> None:
