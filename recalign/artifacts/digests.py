@@ -1,5 +1,6 @@
 """File digests, remembered by (size, mtime, inode) as git's index does."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -24,11 +25,15 @@ def write_atomically(path: Path, text: str) -> None:
     """Write `text` so that a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 class DigestMemory:
@@ -48,5 +53,6 @@ class DigestMemory:
         if known is None or known[0] != now:
             known = (now, file_digest(path))
             self._known[key] = known
-            write_atomically(self._path, json.dumps(self._known))
+            with contextlib.suppress(OSError):  # a full or read-only disk forgets, no more
+                write_atomically(self._path, json.dumps(self._known))
         return known[1]

@@ -1,5 +1,6 @@
 """The artifact root: find, check, draft, commit and delete artifact folders."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -97,11 +98,14 @@ class Store:
         return FileLock(folder / f"{stage}-{key}.lock")
 
     def manifest(self, stage: str, key: str) -> Manifest | None:
-        """The manifest of an artifact, or None when there is none or it cannot be read."""
+        """The manifest of an artifact, or None when there is none, or not one of this identity."""
         try:
-            return Manifest.model_validate_json((self.folder(stage, key) / MANIFEST).read_bytes())
+            found = Manifest.model_validate_json((self.folder(stage, key) / MANIFEST).read_bytes())
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
+        upstream = {name: reference.fingerprint for name, reference in found.inputs.items()}
+        identity = fingerprint(stage, found.version, found.config, upstream, found.files)
+        return found if found.fingerprint == key == identity else None
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The artifact, if it is complete and undamaged.
@@ -128,6 +132,8 @@ class Store:
         except (FileNotFoundError, json.JSONDecodeError):
             stamps = {}
         wrong, renewed = [], False
+        if manifest.digest != _content_digest(manifest):
+            wrong.append(f"{MANIFEST} names other files than it was written with")
         for name, output in manifest.outputs.items():
             path = folder / name
             if not path.is_file():
@@ -139,7 +145,8 @@ class Store:
                     wrong.append(f"{name} has other content than it was written with")
                 stamps[name], renewed = stamp(path), True
         if renewed and not wrong and os.access(folder, os.W_OK):
-            write_atomically(folder / STAMPS, json.dumps(stamps))
+            with contextlib.suppress(OSError):  # costs one more hashing, nothing else
+                write_atomically(folder / STAMPS, json.dumps(stamps))
         return wrong
 
     def draft(
@@ -178,34 +185,50 @@ class Store:
         write_atomically(note, json.dumps(started_from))
 
     def commit(self, draft: Draft) -> Artifact:
-        """Make the draft an artifact: hash, sync, write the manifest last, rename once."""
-        shutil.rmtree(draft.folder / WORK, ignore_errors=True)
+        """Make the draft an artifact: hash, sync, write the manifest last, rename once.
+
+        Until then the checkpoints stay where they are: a full disk here costs no training.
+        """
         manifest, stamps = draft.manifest, {}
+        work = draft.folder / WORK
         for path in sorted(p for p in draft.folder.rglob("*") if p.is_file()):
+            if work in path.parents:
+                continue
             name = path.relative_to(draft.folder).as_posix()
             _sync(path)
             manifest.outputs[name] = OutputFile(size=path.stat().st_size, sha256=file_digest(path))
             stamps[name] = stamp(path)
-        content = json.dumps({name: file.sha256 for name, file in manifest.outputs.items()})
-        manifest.digest = hashlib.sha256(content.encode()).hexdigest()[:32]
+        manifest.digest = _content_digest(manifest)
         manifest.seconds = round(time.monotonic() - draft._started, 3)
         manifest.cpu_seconds = round(time.process_time() - draft._started_cpu, 3)
         manifest.peak_memory_mb = round(peak_memory_mb(), 1)
         write_atomically(draft.folder / STAMPS, json.dumps(stamps))
         write_atomically(draft.folder / MANIFEST, manifest.model_dump_json(indent=1))
         final = self.folder(manifest.stage, manifest.fingerprint)
-        self.discard(manifest.stage, manifest.fingerprint)
+        trash = self._trash(final)
+        trash.mkdir()
+        if work.exists():
+            work.rename(trash / WORK)
+        if final.exists():  # who reads it meanwhile misses it for two renames, not for a deletion
+            final.rename(trash / "replaced")
         draft.folder.rename(final)
         _sync(final.parent)
+        shutil.rmtree(trash)
         return Artifact(final, manifest)
 
     def discard(self, stage: str, key: str) -> None:
         """Delete an artifact: out of sight in one rename, then its files."""
         folder = self.folder(stage, key)
         if folder.exists():
-            trash = folder.with_name(f".trash-{key}-{os.getpid()}")
+            trash = self._trash(folder)
             folder.rename(trash)
             shutil.rmtree(trash)
+
+    def _trash(self, folder: Path) -> Path:
+        """A free name beside an artifact for what is about to be deleted."""
+        trash = folder.with_name(f".trash-{folder.name}-{os.getpid()}")
+        shutil.rmtree(trash, ignore_errors=True)
+        return trash
 
     def manifests(self, stage: str | None = None) -> Iterator[Manifest]:
         """Manifests of all complete artifacts, oldest first."""
@@ -214,6 +237,12 @@ class Store:
             self.manifest(p.parent.parent.name, p.parent.name) for p in self.root.glob(pattern)
         ]
         yield from sorted((m for m in found if m), key=lambda m: (m.created, m.fingerprint))
+
+
+def _content_digest(manifest: Manifest) -> str:
+    """sha256 over the outputs' digests."""
+    content = json.dumps({name: file.sha256 for name, file in manifest.outputs.items()})
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def _sync(path: Path) -> None:

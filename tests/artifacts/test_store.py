@@ -134,3 +134,47 @@ def test_an_unwritable_root_is_the_users_to_mend(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"runtime\.root"):
         Store(tmp_path / "file" / "root")
+
+
+def test_a_manifest_that_was_edited_or_moved_is_no_manifest(store):
+    artifact = made(store)
+    key, path = artifact.manifest.fingerprint, artifact.folder / "manifest.json"
+    text = path.read_text()
+    path.write_text(text.replace('"a":1', '"a":2').replace('"a": 1', '"a": 2'))
+    assert path.read_text() != text
+    assert store.find("splits", key) is None
+    shown = json.loads(text)
+    del shown["outputs"]["table.txt"]
+    path.write_text(json.dumps(shown))
+    assert store.find("splits", key) is None
+    path.write_text(text)
+    assert store.find("splits", key) is not None
+    artifact.folder.rename(artifact.folder.with_name("0" * 32))
+    assert store.find("splits", "0" * 32) is None
+
+
+def test_a_disk_that_is_full_at_commit_costs_no_checkpoint(store, monkeypatch):
+    draft = store.draft("oracle", 1, {"a": 1}, {}, {})
+    (draft.work / "checkpoint").write_text("epoch 3")
+    draft.path("table.txt").write_text("hello")
+
+    def full(path, text):
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("recalign.artifacts.store.write_atomically", full)
+        with pytest.raises(OSError, match="No space left"):
+            store.commit(draft)
+    again = store.draft("oracle", 1, {"a": 1}, {}, {})
+    assert (again.work / "checkpoint").read_text() == "epoch 3"
+    again.path("table.txt").write_text("hello")
+    assert set(store.commit(again).manifest.outputs) == {"table.txt"}
+    assert [path.name for path in (store.root / "oracle").iterdir()] == [again.manifest.fingerprint]
+
+
+def test_an_artifact_made_anew_replaces_the_old_one(store):
+    old = made(store)
+    again = made(store, text="other")
+    assert old.folder == again.folder
+    assert store.open(again.reference).path("table.txt").read_text() == "other"
+    assert [path.name for path in (store.root / "splits").iterdir()] == [old.folder.name]
