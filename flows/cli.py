@@ -60,9 +60,9 @@ def plan(
 @app.command()
 def presets(method: Method) -> None:
     """List the packaged presets of a method."""
-    from recalign.config.presets import preset_names
+    from flows.commands import list_presets
 
-    typer.echo("\n".join(preset_names(method)))
+    list_presets(method)
 
 
 @app.command("ls")

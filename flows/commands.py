@@ -7,7 +7,7 @@ import typer
 
 from flows.inventory import print_table
 from recalign.config import DPO4RecConfig, Runtime
-from recalign.config.presets import load_settings
+from recalign.config.presets import load_settings, preset_names
 from recalign.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,13 +54,26 @@ def plan_steps(
     return prepare(run, STAGES, lambda planned: stages(planned, config))
 
 
+def check_method(method: str) -> None:
+    """UserError for a method that there is not."""
+    if method not in METHODS:
+        raise UserError(f"no method {method!r}; there are {', '.join(METHODS)}")
+
+
+def list_presets(method: str) -> None:
+    """Print the names of the method's packaged presets."""
+    check_method(method)
+    typer.echo("\n".join(preset_names(method)))
+
+
 def _settings(
     method: str, preset: str, settings: list[str], root: Path
 ) -> tuple[DPO4RecConfig, Runtime]:
     """The method's configuration and the runtime, `runtime.*` settings included."""
-    if method not in METHODS:
-        raise UserError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    check_method(method)
     how = [text for text in settings if text.startswith("runtime.")]
+    if any(text.partition("=")[0].strip() == "runtime.root" for text in how):
+        raise UserError("runtime.root: name the folder of all artifacts with --root")
     what = [text for text in settings if not text.startswith("runtime.")]
     runtime = load_settings(Runtime, method, "", [text.removeprefix("runtime.") for text in how])
     if not root.is_absolute():

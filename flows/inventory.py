@@ -24,6 +24,8 @@ def open_store(root: Path) -> Store:
 def resolve(store: Store, name: str) -> Manifest:
     """The one artifact that `stage/digits`, or digits alone, stands for."""
     stage, _, digits = name.rpartition("/")
+    if not digits:
+        raise UserError("name an artifact by its stage/fingerprint or first digits, as in `ls`")
     found = [m for m in store.manifests(stage or None) if m.fingerprint.startswith(digits)]
     if not found:
         raise UserError(f"no artifact {name!r}; `recalign ls` lists them")
@@ -34,8 +36,12 @@ def resolve(store: Store, name: str) -> Manifest:
 
 
 def list_artifacts(root: Path, stage: str) -> None:
+    """A line per artifact, oldest first."""
     rows = []
-    for manifest in open_store(root).manifests(stage or None):
+    manifests = list(open_store(root).manifests(stage or None))
+    if stage and not manifests:
+        raise UserError(f"no artifact of a stage {stage!r} at {root}")
+    for manifest in manifests:
         size = sum(output.size for output in manifest.outputs.values())
         rows.append([
             manifest.reference.name, f"{manifest.created:%Y-%m-%d %H:%M:%S}",
@@ -54,6 +60,7 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
 
 
 def show_artifact(root: Path, name: str) -> None:
+    """The artifact's folder and manifest."""
     store = open_store(root)
     manifest = resolve(store, name)
     typer.echo(f"folder: {store.folder(manifest.stage, manifest.fingerprint)}")
@@ -61,6 +68,7 @@ def show_artifact(root: Path, name: str) -> None:
 
 
 def diff_artifacts(root: Path, first: str, second: str) -> None:
+    """A line per setting, input and figure in which two artifacts of one stage differ."""
     store = open_store(root)
     old, new = resolve(store, first), resolve(store, second)
     if old.stage != new.stage:
@@ -72,15 +80,19 @@ def diff_artifacts(root: Path, first: str, second: str) -> None:
 
 
 def report_path(root: Path, name: str) -> None:
+    """The path of the named report, or of the newest."""
     store = open_store(root)
     reports = [resolve(store, name)] if name else list(store.manifests("report"))
     if not reports:
         raise UserError(f"no report at {root} yet; `recalign run dpo4rec` makes one")
     newest = reports[-1]
+    if newest.stage != "report":
+        raise UserError(f"{name} is a {newest.stage}, not a report")
     typer.echo((store.folder(newest.stage, newest.fingerprint) / "report.html").resolve())
 
 
 def verify_artifacts(root: Path) -> None:
+    """A line per damaged file; manifests that cannot be read count."""
     store = open_store(root)
     damaged = 0
     manifests = list(store.manifests())
@@ -89,15 +101,23 @@ def verify_artifacts(root: Path) -> None:
         for wrong in store.damage(folder, manifest, rehash=True):
             typer.echo(f"{manifest.reference.name}: {wrong}")
             damaged += 1
+    for folder in store.without_manifest():
+        typer.echo(f"{folder.parent.name}/{folder.name[:10]}: manifest.json is missing or garbled")
+        damaged += 1
     typer.echo(f"{len(manifests)} artifacts, {damaged} damaged files")
     if damaged:
         raise typer.Exit(3)
 
 
 def collect_garbage(root: Path, keep: int, dry_run: bool) -> None:
+    """Delete what none of the `keep` newest reports stands on, unless a run is under way."""
     store = open_store(root)
     manifests = {m.fingerprint: m for m in store.manifests()}
     reports = [m for m in manifests.values() if m.stage == "report"]
+    if manifests and not reports:
+        raise UserError(f"no report at {root} yet: everything would go; finish a run first")
+    if not dry_run and store.is_busy():
+        raise UserError(f"a run is at work at {root}: collect garbage when it is done")
     kept = _lineage(reports[-keep:], manifests)
     doomed = [m for m in manifests.values() if m.fingerprint not in kept]
     for manifest in doomed:
@@ -107,6 +127,7 @@ def collect_garbage(root: Path, keep: int, dry_run: bool) -> None:
                 store.discard(manifest.stage, manifest.fingerprint)
     leftovers = [path for path in root.glob("*/.draft-*") if _is_abandoned(store, path)]
     leftovers += root.glob("*/.trash-*")
+    leftovers += store.without_manifest()
     for path in leftovers:
         typer.echo(f"delete {path.relative_to(root)}")
         if not dry_run:

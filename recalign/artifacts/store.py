@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from recalign.artifacts.digests import DigestMemory, file_digest, stamp, write_atomically
 from recalign.artifacts.fingerprint import fingerprint
@@ -96,6 +96,16 @@ class Store:
         folder = self.root / ".locks"
         folder.mkdir(exist_ok=True)
         return FileLock(folder / f"{stage}-{key}.lock")
+
+    def is_busy(self) -> bool:
+        """Whether a running process is computing an artifact here."""
+        for path in (self.root / ".locks").glob("*.lock"):
+            try:
+                with FileLock(path).acquire(timeout=0):
+                    pass
+            except Timeout:
+                return True
+        return False
 
     def manifest(self, stage: str, key: str) -> Manifest | None:
         """The manifest of an artifact, or None when there is none, or not one of this identity."""
@@ -237,6 +247,11 @@ class Store:
             self.manifest(p.parent.parent.name, p.parent.name) for p in self.root.glob(pattern)
         ]
         yield from sorted((m for m in found if m), key=lambda m: (m.created, m.fingerprint))
+
+    def without_manifest(self) -> list[Path]:
+        """Folders of artifacts whose manifest is missing or garbled."""
+        folders = (path for path in self.root.glob(f"[!.]*/{'[0-9a-f]' * 32}") if path.is_dir())
+        return sorted(p for p in folders if self.manifest(p.parent.name, p.name) is None)
 
 
 def _content_digest(manifest: Manifest) -> str:

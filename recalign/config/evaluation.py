@@ -1,6 +1,6 @@
 """Rounds, evaluation and report."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,7 +21,7 @@ class RoundsConfig(Config):
 class EvaluationConfig(Config):
     """Metrics, candidate lists and intervals."""
 
-    cutoffs: list[int] = Field([1, 5, 10, 20], min_length=1)
+    cutoffs: list[Annotated[int, Field(ge=1, le=1000)]] = Field([1, 5, 10, 20], min_length=1)
     """Cut-offs k of NDCG, HR, MAP and MRR."""
     lists: Literal["uniform", "popularity"] = "uniform"
     """How the fixed candidate lists are drawn."""

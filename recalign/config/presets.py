@@ -44,6 +44,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         if mistake["type"] == "extra_forbidden":
             known = ", ".join(_fields_at(model, mistake["loc"][:-1]))
             message = f"no such setting; there are {known}"
+        if mistake["type"] == "list_type":
+            message = 'must be a list, as in [1, 5] or ["genre", "year"]'
         lines.append(f"{where}: {message}" if where else message)
     return "\n".join(lines)
 
