@@ -43,7 +43,7 @@ def wait_for_work(draft, process):
 
 
 def saved(path):
-    return path.suffix in (".pt", ".safetensors", ".parquet", ".npz", ".bin")
+    return path.suffix in (".ckpt", ".pt", ".safetensors", ".parquet", ".npz", ".bin")
 
 
 @pytest.mark.parametrize("stage", list(LABELS))
