@@ -89,5 +89,8 @@ def _table(table: pl.DataFrame, name: str) -> object:
         return [schema, rounded.to_dicts()]
     kept = rounded.select(KEYS[name]).to_dicts()
     if "row" in KEYS[name]:
-        return [schema, kept, rounded.filter(row=POPULARITY).to_dicts()]
+        popularity = rounded.filter(row=POPULARITY)
+        if "difference" in table.columns:  # to the oracle's row, which is trained
+            popularity = popularity.select("metric", "mean", "low", "high")
+        return [schema, kept, popularity.to_dicts()]
     return [schema, kept]
