@@ -1,13 +1,14 @@
 """Sampling of `recalign.reasonings` against transformers' own generate on a processor, interleaved.
 
-    python benchmarks/generation.py [--threads 1] [--repeats 3] [--prompts 64] [--new-tokens 28]
-                                    [--dtypes float32 bfloat16] [--skip-embedded] [--profile]
+    python benchmarks/generation.py [--parts speed check embedded] [--threads 1] [--repeats 3]
+                                    [--prompts 32] [--new-tokens 28] [--embedded-prompts 2000]
+                                    [--dtypes float32 bfloat16] [--profile]
 
-Part one: a random Llama of about 5 million parameters, prompts of 50-100 tokens, 10 samples each of
+speed: a random Llama of about 5 million parameters, prompts of 50-100 tokens, 10 samples each of
 a fixed number of tokens. transformers' `generate(num_return_sequences=10)` gets the batch size that
-suits it best of those tried; every sampling field of both is set. Then the check that both draw
-from the same distribution. Part two: a random model of the embedded policy's size, texts per
-second. CPU seconds with one thread (so that a busy machine matters less), else wall seconds.
+suits it best of those tried; every sampling field of both is set. check: both draw from the same
+distribution. embedded: a random model of the embedded policy's size, texts per second. CPU seconds
+with one thread (so that a busy machine matters less), else wall seconds.
 """
 
 import argparse
@@ -110,11 +111,11 @@ def compare_speed(options: argparse.Namespace, dtype: torch.dtype) -> None:
             model, prompts, N_SAMPLES, new, batch
         )
     taken: dict[str, list[float]] = {name: [] for name in variants}
-    for repeat in range(options.repeats + 1):
+    ours(model, prompts[:2], N_SAMPLES, new)
+    theirs(model, prompts[:2], N_SAMPLES, new, 2)
+    for _ in range(options.repeats):
         for name, work in variants.items():
-            spent = seconds(work, options.threads)
-            if repeat:  # the first is the warm-up
-                taken[name].append(spent)
+            taken[name].append(seconds(work, options.threads))
     size = sum(weight.numel() for weight in model.parameters()) / 1e6
     print(
         f"\n{dtype}, {size:.1f} M parameters, {len(prompts)} prompts x {N_SAMPLES} x {new} tokens"
@@ -198,11 +199,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--new-tokens", type=int, default=28)
     parser.add_argument("--embedded-prompts", type=int, default=2000)
     parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
-    parser.add_argument("--skip-embedded", action="store_true")
+    parser.add_argument("--parts", nargs="*", default=["speed", "check", "embedded"])
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -210,13 +211,19 @@ def main() -> None:
     clock = "CPU seconds" if options.threads == 1 else "wall seconds"
     print(f"torch {torch.__version__}, {options.threads} thread(s), all speeds per {clock}")
     dtypes = [getattr(torch, name) for name in options.dtypes]
-    for dtype in dtypes:
-        compare_speed(options, dtype)
-    check_logits()
-    check_distribution()
-    if not options.skip_embedded:
-        for dtype in dtypes:
-            embedded_speed(options, dtype)
+    for part in options.parts:
+        match part:
+            case "speed":
+                for dtype in dtypes:
+                    compare_speed(options, dtype)
+            case "check":
+                check_logits()
+                check_distribution()
+            case "embedded":
+                for dtype in dtypes:
+                    embedded_speed(options, dtype)
+            case _:
+                parser.error(f"no part is called {part}")
 
 
 if __name__ == "__main__":

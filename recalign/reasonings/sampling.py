@@ -104,5 +104,6 @@ def sample_tokens(
     for first in range(0, len(rows), size):
         part = logits[rows[first : first + size]].float()
         drawn = _sample_chunk(part / temperature, draws[first : first + size], top_k, top_p)
-        parts.append(torch.where(greedy[first : first + size], part.argmax(-1), drawn))
+        best = greedy[first : first + size]
+        parts.append(torch.where(best, part.argmax(-1), drawn) if best.any() else drawn)
     return torch.cat(parts)

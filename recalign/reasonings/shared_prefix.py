@@ -18,7 +18,7 @@ from transformers import AttentionInterface, PreTrainedModel
 ATTENTION = "recalign_shared_prefix"
 PREFILL_TOKENS = 8192
 """Prompt tokens (padding included) in one forward pass of the prefill."""
-GROWTH = 8
+GROWTH = 16
 """New tokens a sample's cache gets room for at a time: products run over the whole room."""
 # On a CPU a matrix product of fewer than 4 rows, and the last elements of an element-wise function,
 # take another kernel with other rounding. Kept away from both, a row's float32 logits are the same
@@ -212,9 +212,10 @@ def _joined(parts: list[Tensor], width: int) -> Tensor:
 
 def _moved(cache: Tensor, rows: Tensor, filled: int, capacity: int) -> Tensor:
     _, heads, _, width = cache.shape
-    # Zeros, not garbage: a NaN would pass through its zero weight.
-    moved = cache.new_zeros(len(rows), heads, capacity, width)
-    moved[:, :, :filled] = cache[:, :, :filled][rows]
+    moved = cache.new_empty(len(rows), heads, capacity, width)
+    if filled:
+        torch.index_select(cache[:, :, :filled], 0, rows, out=moved[:, :, :filled])
+    moved[:, :, filled:] = 0  # garbage might be NaN, which passes through a zero weight
     return moved
 
 
