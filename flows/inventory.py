@@ -87,7 +87,7 @@ def report_path(root: Path, name: str) -> None:
         raise UserError(f"no report at {root} yet; `recalign run dpo4rec` makes one")
     newest = reports[-1]
     if newest.stage != "report":
-        raise UserError(f"{name} is a {newest.stage}, not a report")
+        raise UserError(f"{name} belongs to {newest.stage}: no report")
     typer.echo((store.folder(newest.stage, newest.fingerprint) / "report.html").resolve())
 
 

@@ -16,7 +16,7 @@ from tasks.tables import read_tables
 
 
 def prompt_files(config: SamplingConfig) -> dict[str, list[Path]]:
-    """The prompt template: its text decides what is computed, its name does not."""
+    """The prompt template: its text and file name decide what is computed, its folder does not."""
     return {"template": [template_file(config.template)]}
 
 

@@ -90,38 +90,28 @@ class Stage:
         """Compute the artifact, once among all processes that want it; resume a killed draft."""
         store = Store(runtime.root)
         key = self.fingerprint(config, inputs, digests)
-        with _disk_trouble_explained(self.name, store.root):
-            return self._compute_once(store, key, config, inputs, files, digests, runtime, force)
-
-    def _compute_once(
-        self,
-        store: Store,
-        key: str,
-        config: Config,
-        inputs: dict[str, Reference],
-        files: dict[str, list[Path]],
-        digests: dict[str, str],
-        runtime: Runtime,
-        force: bool,
-    ) -> Reference:
-        lock = store.lock(self.name, key)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("%s is being computed by another run: waiting for it", self.name)
-            before = store.manifest(self.name, key)
-            lock.acquire()
-            # What the other run has just made, unless it was killed, is as fresh as it gets.
-            force = force and store.manifest(self.name, key) == before
-        try:
+        with _disk_trouble_explained(self.name, store.root), self._alone(store, key) as made:
             current = find_current(store, self.name, key, inputs)
-            if current is not None and not force:
+            if current is not None and (made or not force):
                 return current.reference
             draft = store.draft(self.name, self.version, config.identity(), inputs, digests)
             with stage_progress(self.name) as progress:
                 job = Job(draft, runtime, progress)
                 self._fill(job, config, {k: store.open(r) for k, r in inputs.items()}, files)
             return store.commit(draft).reference
+
+    @contextmanager
+    def _alone(self, store: Store, key: str) -> Iterator[bool]:
+        """Hold the artifact's lock; yields whether another run made it anew meanwhile."""
+        lock = store.lock(self.name, key)
+        before = store.manifest(self.name, key)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("%s is being computed by another run: waiting for it", self.name)
+            lock.acquire()
+        try:
+            yield store.manifest(self.name, key) != before
         finally:
             lock.release()
 
