@@ -8,7 +8,7 @@ from recalign.oracle.sasrec import SASRec
 from recalign.ranking import row_chunks, target_ranks
 from recalign.sequences import Sequences
 
-BATCH_USERS = 256
+POSITIONS = {"cpu": 1 << 13, "cuda": 1 << 20}  # in one pass; a CPU's cache must hold them
 
 
 @torch.inference_mode()
@@ -17,17 +17,20 @@ def states_of(
     sequences: Sequences,
     users: np.ndarray,
     stops: np.ndarray,
-    batch: int = BATCH_USERS,
+    batch: int | None = None,
 ) -> Tensor:
     """States [U, d] of `users` [U] after their items at positions < stops [U], on model's device.
 
-    Users are taken by length, `batch` at a time; the result keeps their given order.
+    Users are taken by length, `batch` at a time (None: as many as suit the device); the result
+    keeps their given order.
     """
     device = model.items.device
     matrix = model.item_matrix()
     longest = model.config.max_length
     lengths = np.minimum(np.minimum(stops, sequences.lengths[users]), longest)
     order = np.argsort(lengths, kind="stable")
+    if batch is None:
+        batch = max(1, POSITIONS.get(device.type, 1 << 13) // max(1, int(lengths.max(initial=1))))
     states = torch.empty(len(users), model.config.hidden, device=device)
     for start in range(0, len(users), batch):
         rows = order[start : start + batch]
@@ -46,7 +49,7 @@ def rank_in_full(
     users: np.ndarray,
     stops: np.ndarray,
     targets: np.ndarray,
-    batch: int = BATCH_USERS,
+    batch: int | None = None,
 ) -> np.ndarray:
     """Ranks of `targets` [U, T] (0 padded) in the whole catalogue, int64 [U, T], 0 at padding.
 
