@@ -142,4 +142,5 @@ def check_stage_names(names: list[str], known: list[str], option: str) -> None:
     """UserError for a stage name that the flow does not have."""
     for name in names:
         if name and name not in known:
-            raise UserError(f"{option}: no stage {name!r}; there are {'; '.join(known)}")
+            shown = [repr(one) if "," in one else one for one in known]
+            raise UserError(f"{option}: no stage {name!r}; there are {', '.join(shown)}")
