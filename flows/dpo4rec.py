@@ -21,6 +21,7 @@ from tasks.report import report
 from tasks.rewards import rewards
 from tasks.run import Run, StoppedAfter
 from tasks.splits import splits
+from tasks.stage import local_files
 
 STAGES = [
     interactions, splits, oracle, policy, reasonings, recommender, rewards, pairs, alignment,
@@ -57,7 +58,8 @@ def stages(run: Run, config: DPO4RecConfig) -> Reference:
     data = run(interactions, config.interactions, files=raw_files(config.interactions, run.runtime))
     windows = run(splits, config.splits, {"interactions": data})
     world = {"interactions": data, "splits": windows}
-    backbone = run(oracle, config.oracle, world)
+    encoder = local_files("encoder", config.oracle.encoder)
+    backbone = run(oracle, config.oracle, world, files=encoder)
     first = run(policy, config.policy, world, files=policy_files(config.policy))
     method = Method(run, config, world, backbone, first)
 
@@ -122,6 +124,7 @@ class Method:
             self.config.recommender,
             self.world | {"oracle": self.oracle, "reasonings": texts},
             label=f"recommender, {when}",
+            files=local_files("encoder", self.config.recommender.encoder),
         )
 
     def refit(self, aligned: list[Reference]) -> Reference:

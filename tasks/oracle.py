@@ -1,5 +1,7 @@
 """Stage oracle: SASRec, fitted on the history windows alone."""
 
+from pathlib import Path
+
 import numpy as np
 
 from recalign.artifacts.store import Artifact
@@ -14,7 +16,13 @@ from tasks.tables import read_tables
 
 
 @stage(version=1)
-def oracle(job: Job, config: OracleConfig, interactions: Artifact, splits: Artifact) -> None:
+def oracle(
+    job: Job,
+    config: OracleConfig,
+    interactions: Artifact,
+    splits: Artifact,
+    files: dict[str, list[Path]] | None = None,
+) -> None:
     """Fit SASRec with early stopping on the window after the history; calibrate its scores."""
     tables = read_tables(interactions, splits)
     limits = tables.windows["fit_start"].to_numpy().astype(np.int64)

@@ -10,7 +10,7 @@ from recalign.config import PolicyConfig
 from recalign.policy.demonstrations import build_demonstrations, choose_prefixes
 from recalign.reasonings.prompts import load_template, template_file
 from recalign.splits.guard import check_fit
-from tasks.stage import Job, stage
+from tasks.stage import Job, local_files, stage
 from tasks.tables import read_tables
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ def policy_files(config: PolicyConfig) -> dict[str, list[Path]]:
     """What decides policy 0 beside its config: the demonstrations' template, or a local model."""
     if config.kind == "bootstrap":
         return {"template": [template_file(config.bootstrap.template)]}
-    folder = Path(config.model).expanduser()
-    return {"model": sorted(p for p in folder.iterdir() if p.is_file())} if folder.is_dir() else {}
+    return local_files("model", config.model)
 
 
 @stage(version=1)

@@ -1,5 +1,7 @@
 """Stage recommender: frozen SASRec plus what the reasonings say."""
 
+from pathlib import Path
+
 import numpy as np
 
 from recalign.artifacts.store import Artifact
@@ -26,6 +28,7 @@ def recommender(
     splits: Artifact,
     oracle: Artifact,
     reasonings: Artifact,
+    files: dict[str, list[Path]] | None = None,
 ) -> None:
     """Fit the adapter on the fit window; stop unless real reasonings beat shuffled ones."""
     tables = read_tables(interactions, splits)

@@ -1,0 +1,47 @@
+"""A model named by its folder is known by its content, wherever the folder lies."""
+
+import pytest
+from tiny_run import CONFIG
+
+from flows.dpo4rec import stages
+from flows.session import plan
+from recalign.config import Runtime
+from tasks.run import Run
+from tasks.stage import local_files
+
+
+def fingerprints(config, root):
+    steps = plan(Run(Runtime(root=str(root))), lambda run: stages(run, config))
+    return {step.label: step.reference.fingerprint for step in steps}
+
+
+def test_a_packaged_name_or_hub_id_has_no_local_files(tmp_path):
+    assert local_files("encoder", "minilm") == {}
+    assert local_files("encoder", str(tmp_path)) == {}
+
+
+@pytest.mark.parametrize("stage", ["oracle", "recommender"])
+def test_other_weights_in_the_same_folder_are_another_encoder(tmp_path, stage):
+    folder = tmp_path / "encoder"
+    (folder / "nested").mkdir(parents=True)
+    (folder / "nested" / "weights").write_text("one")
+    named = getattr(CONFIG, stage).model_copy(update={"encoder": str(folder)})
+    config = CONFIG.model_copy(update={stage: named})
+    before = fingerprints(config, tmp_path / "root")
+    (folder / "nested" / "weights").write_text("two, in place")
+    after = fingerprints(config, tmp_path / "root")
+    changed = {label.split(",")[0] for label in before if before[label] != after[label]}
+    assert stage in changed
+    assert not changed & {"interactions", "splits", "policy"}
+
+
+def test_two_raw_files_of_one_name_both_count(tmp_path):
+    files = [tmp_path / name / "data.csv" for name in ("a", "b")]
+    for path in files:
+        path.parent.mkdir()
+        path.write_text("x")
+    run = Run(Runtime(root=str(tmp_path / "root")))
+    before = run._digests({"raw": files})
+    files[0].write_text("changed")
+    assert len(before) == 2
+    assert run._digests({"raw": files}) != before
