@@ -35,7 +35,9 @@ def interactions(
     write_table(data.items, job.draft.path("items.parquet"), ITEMS)
     write_table(data.users, job.draft.path("users.parquet"), USERS)
     if world:
-        truth, appeal = with_indices(world.truth, world.appeal, data.users, data.items)
+        truth, appeal = with_indices(
+            world.truth, world.appeal, data.users, data.items, world.interactions
+        )
         write_table(truth, job.draft.path("truth.parquet"), TRUTH)
         write_table(appeal, job.draft.path("appeal.parquet"), APPEAL)
     job.draft.count(data.interactions.height, data.dropped)

@@ -90,15 +90,6 @@ class InteractionsConfig(Config):
     k_core: int = Field(0, ge=0, le=1000)
     """Users and items with fewer interactions are dropped, repeated until none is left; 0: off."""
 
-    @model_validator(mode="after")
-    def _the_world_is_kept_whole(self) -> "InteractionsConfig":
-        if self.source == "synthetic" and self.k_core:
-            raise ValueError(
-                "k_core must be 0 for the synthetic world: its truth is told by position, "
-                "and dropping interactions would move the positions"
-            )
-        return self
-
     def identity(self) -> dict[str, object]:
         """Only the chosen source's own settings decide what is computed."""
         values = super().identity()

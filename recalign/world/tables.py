@@ -92,16 +92,15 @@ def with_indices(
     appeal: pl.DataFrame,
     users: pl.DataFrame,
     items: pl.DataFrame,
-    interactions: pl.DataFrame | None = None,
+    interactions: pl.DataFrame,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """TRUTH and APPEAL by index, of the users and items that ingest kept.
 
     interactions: the world's raw ones; where ingest dropped some (rare items), the positions at
-    which tastes change move with those that are left. None: nothing was dropped.
+    which tastes change move with those that are left.
     """
     items = items.select("item_index", "item_id")
-    if interactions is not None:
-        truth = _moved(truth, interactions.join(items, on="item_id", how="left"))
+    truth = _moved(truth, interactions.join(items, on="item_id", how="left"))
     truth = users.join(truth, on="user_id").drop("user_id").sort("user_index", "from_position")
     return truth, items.join(appeal, on="item_id").drop("item_id").sort("item_index")
 

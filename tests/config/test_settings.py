@@ -43,7 +43,6 @@ def test_an_override_beats_the_preset_and_the_preset_beats_the_default():
         ("alignment", "write stage.field=value"),
         ("splits.fit=0", "splits.fit and splits.reward must be at least 1"),
         ("policy.kind=huggingface", "policy: model must name a hub id or folder"),
-        ("interactions.k_core=5", "k_core must be 0 for the synthetic world"),
     ],
 )
 def test_a_mistake_names_the_field_and_what_is_allowed(override, message):
