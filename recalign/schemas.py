@@ -83,6 +83,27 @@ PAIRS = {
     "rejected_reward": pl.Float64,
     "margin": pl.Float64,  # chosen_reward - rejected_reward, always above 0
 }
+REJECTIONS: Schema = {  # RosePO
+    "user_index": pl.Int32,
+    "position": pl.Int32,  # of the chosen item; only earlier positions are shown
+    "first_position": pl.Int32,  # of the first item shown
+    "history": pl.List(pl.Int32),  # items shown, in order of time
+    "candidates": pl.List(pl.Int32),  # titles to pick from; empty in the history format
+    "prompt": pl.String,
+    "chosen": pl.Int32,
+    "rejected": pl.List(pl.Int32),  # K items
+    "strategies": pl.List(pl.String),  # where each comes from
+    "scores": pl.List(pl.Float64),  # that strategy's score: log-probability, similarity, count
+    "seed": pl.Int64,  # of the row's random stream
+}
+PREFERENCES: Schema = {  # RosePO: what alignment is trained on
+    "user_index": pl.Int32,
+    "position": pl.Int32,
+    "prompt": pl.String,
+    "chosen": pl.String,  # title
+    "rejected": pl.List(pl.String),  # K titles
+    "smoothing": pl.List(pl.Float64),  # eps of each: P(the rejected is really preferred)
+}
 RESULTS = {
     "row": pl.String,  # label of the row: a baseline, or a policy, its decoding and recommender
     "policy": pl.String,

@@ -7,13 +7,12 @@ each: what is defined for one rejected (all but sdpo and dmpo) is averaged over 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-LossName = Literal["dpo", "rosepo", "cdpo", "rdpo", "ipo", "sdpo", "dmpo", "simpo"]
+from recalign.config.policy import Loss
 
 RDPO_EPS_CAP = 0.45
 """rdpo divides by 1 - 2 eps: above this its gradient is more than ten times dpo's."""
@@ -70,6 +69,11 @@ def dmpo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
     return -logsigmoid(beta * (chosen - rejected.mean(1)))
 
 
+def nll(chosen: Tensor, chosen_tokens: Tensor) -> Tensor:
+    """-log p(chosen) per token, of log-probabilities [B]; returns [B]. Continued fine-tuning."""
+    return -chosen / chosen_tokens
+
+
 def simpo(
     chosen: Tensor,
     rejected: Tensor,
@@ -90,7 +94,7 @@ def simpo(
 class Objective:
     """Which loss is trained, with its constants."""
 
-    loss: LossName = "dpo"
+    loss: Loss = "dpo"
     beta: float = 0.1
     """Strength of the pull to the reference."""
     anchor: float = 0.0
@@ -142,3 +146,5 @@ def preference_loss(objective: Objective, scores: Scores) -> Tensor:
             return dmpo(chosen, rejected, beta)
         case "simpo":
             return simpo(scores.chosen, scores.rejected, *counts, beta, objective.gamma)
+        case "nll":
+            return nll(scores.chosen, scores.chosen_tokens)

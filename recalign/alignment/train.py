@@ -13,7 +13,7 @@ import polars as pl
 
 from recalign.alignment.checkpoints import best_step, finished, last_complete, log_history
 from recalign.alignment.log_table import figures, log_table
-from recalign.alignment.losses import LossName, Objective
+from recalign.alignment.losses import Objective
 from recalign.alignment.reference import ReferenceLogProbs, reference_log_probs
 from recalign.alignment.rows import Encode, Rows, encode_pairs, held_out
 from recalign.config import AlignmentConfig
@@ -57,7 +57,6 @@ def align(
     work: Path,
     folder: Path,
     reference: Literal["initial", "previous"] | ReferenceLogProbs = "initial",
-    loss: LossName = "dpo",
     progress: Progress = silent,
     device: str = "cpu",
     callbacks: "tuple[TrainerCallback, ...]" = (),
@@ -84,7 +83,7 @@ def align(
     if policy.device.type != device:
         cast(Any, policy).to(device)
     check_packed_rows(policy, rows, pad_token_id)
-    objective = Objective(loss, config.beta, config.anchor)
+    objective = Objective(config.loss, config.beta, config.anchor, config.gamma)
     _claim(work, rows, config, objective, reference)
     # torch's fused attention has a slow bfloat16 backward pass on a processor.
     coarse = config.precision == "bfloat16"

@@ -18,19 +18,34 @@ from recalign.config.oracle import OracleConfig
 from recalign.config.policy import (
     AlignmentConfig,
     BootstrapConfig,
+    LoadedModelConfig,
     PhaseConfig,
     PolicyConfig,
     ReasoningsConfig,
     SamplingConfig,
 )
 from recalign.config.recommender import PairsConfig, RecommenderConfig, RewardsConfig
+from recalign.config.rosepo import (
+    GridConfig,
+    MixConfig,
+    RecommendationsConfig,
+    RecommendationsPhase,
+    RejectionsConfig,
+    RejectionsStage,
+    RosePOAlignmentConfig,
+    RosePOConfig,
+    SmoothingConfig,
+)
 from recalign.config.runtime import Runtime
+from recalign.config.sft import SftConfig, TitleModelConfig, TitlePromptConfig
 from recalign.config.splits import SplitsConfig
 
 __all__ = [
     "AlignmentConfig", "AmazonSource", "BootstrapConfig", "Config", "DPO4RecConfig",
-    "EvaluationConfig", "EvaluationPhase", "FilesSource", "InteractionsConfig", "OracleConfig",
-    "PairsConfig", "PhaseConfig", "PolicyConfig", "ReasoningsConfig", "RecommenderConfig",
-    "ReportConfig", "RewardsConfig", "RoundsConfig", "Runtime", "SamplingConfig", "SplitsConfig",
-    "SyntheticWorld",
+    "EvaluationConfig", "EvaluationPhase", "FilesSource", "GridConfig", "InteractionsConfig",
+    "LoadedModelConfig", "MixConfig", "OracleConfig", "PairsConfig", "PhaseConfig", "PolicyConfig",
+    "ReasoningsConfig", "RecommendationsConfig", "RecommendationsPhase", "RecommenderConfig",
+    "RejectionsConfig", "RejectionsStage", "ReportConfig", "RewardsConfig",
+    "RosePOAlignmentConfig", "RosePOConfig", "RoundsConfig", "Runtime", "SamplingConfig", "SftConfig", "SmoothingConfig", "SplitsConfig",
+    "SyntheticWorld", "TitleModelConfig", "TitlePromptConfig",
 ]  # fmt: skip

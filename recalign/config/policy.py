@@ -34,13 +34,9 @@ class BootstrapConfig(Config):
     """Seed of demonstrations, initial weights and batches."""
 
 
-class PolicyConfig(Config):
-    """Policy 0: the LLM before any alignment."""
+class LoadedModelConfig(Config):
+    """A causal LM from a hub or a folder: which one, and how its weights are held."""
 
-    kind: Literal["bootstrap", "huggingface"] = "bootstrap"
-    """Train the embedded small LLM, or load a causal LM from a hub id or a local folder."""
-    bootstrap: BootstrapConfig = BootstrapConfig()
-    """The embedded small LLM (kind = bootstrap)."""
     model: str = ""
     """Hub id ("meta-llama/Llama-3.1-8B-Instruct") or local folder (kind = huggingface)."""
     revision: str = "main"
@@ -51,6 +47,15 @@ class PolicyConfig(Config):
     """Load the frozen weights quantised (needs the extra `quant` and a GPU)."""
     chat_template: Literal["auto", "never"] = "auto"
     """Wrap prompts in the tokenizer's chat template when it has one."""
+
+
+class PolicyConfig(LoadedModelConfig):
+    """Policy 0: the LLM before any alignment."""
+
+    kind: Literal["bootstrap", "huggingface"] = "bootstrap"
+    """Train the embedded small LLM, or load a causal LM from a hub id or a local folder."""
+    bootstrap: BootstrapConfig = BootstrapConfig()
+    """The embedded small LLM (kind = bootstrap)."""
 
     @model_validator(mode="after")
     def _model_is_named(self) -> "PolicyConfig":
@@ -115,33 +120,45 @@ class ReasoningsConfig(SamplingConfig):
         return PhaseConfig(**shared, phase=phase, n_samples=n_samples)
 
 
-class AlignmentConfig(Config):
-    """DPO with an anchor on the chosen text (TRL, PEFT)."""
+class WeightsConfig(Config):
+    """How an LLM is trained, whatever for: adapter, batches in memory, number format."""
 
+    lora_rank: int = Field(16, ge=1, le=1024)
+    """Rank of the adapter (method = lora)."""
+    lora_alpha: int = Field(32, ge=1, le=4096)
+    """Scale of the adapter; the update is multiplied by alpha / rank."""
+    micro_batch_size: int = Field(16, ge=1, le=4096)
+    """Rows per forward pass; must divide batch_size."""
+    precision: Literal["weights", "bfloat16"] = "weights"
+    """Number format of matrix products: that of the weights, or bfloat16 (faster, coarser)."""
+    max_length: int = Field(512, ge=16, le=131_072)
+    """Longest prompt plus completion, in tokens; longer rows are counted and left out."""
+
+
+Loss = Literal["dpo", "rosepo", "cdpo", "rdpo", "ipo", "sdpo", "dmpo", "simpo", "nll"]
+
+
+class AlignmentConfig(WeightsConfig):
+    """Preference optimisation with an anchor on the chosen text (TRL, PEFT)."""
+
+    loss: Loss = "dpo"
+    """Preference loss; rosepo, cdpo and rdpo read each pair's smoothing, nll only the chosen."""
     beta: float = Field(0.1, gt=0, le=10)
     """Strength of the pull to the reference (DPO's beta)."""
+    gamma: float = Field(0.5, ge=0, le=10)
+    """Target margin (simpo)."""
     reference: Literal["initial", "previous"] = "initial"
     """DPO's reference in round t: the policy before any alignment, or that of the round before."""
     anchor: float = Field(0.5, ge=0, le=10)
     """Weight of the chosen text's negative log-likelihood, added to the DPO loss."""
     method: Literal["lora", "full"] = "lora"
     """Train a low-rank adapter, or all weights."""
-    lora_rank: int = Field(16, ge=1, le=1024)
-    """Rank of the adapter."""
-    lora_alpha: int = Field(32, ge=1, le=4096)
-    """Scale of the adapter; the update is multiplied by alpha / rank."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
     """Peak learning rate of AdamW, warmed up and decayed linearly."""
     epochs: int = Field(3, ge=1, le=1000)
     """Most passes over the pairs."""
     batch_size: int = Field(16, ge=1, le=4096)
     """Pairs per optimiser step (of which micro_batch_size are in memory at once)."""
-    micro_batch_size: int = Field(16, ge=1, le=4096)
-    """Pairs per forward pass; must divide batch_size."""
-    precision: Literal["weights", "bfloat16"] = "weights"
-    """Number format of matrix products: that of the weights, or bfloat16 (faster, coarser)."""
-    max_length: int = Field(512, ge=16, le=131_072)
-    """Longest prompt plus completion, in tokens; longer pairs are counted and left out."""
     held_out: float = Field(0.1, gt=0, lt=0.9)
     """Share of users whose pairs are held out for early stopping."""
     evaluations: int = Field(6, ge=1, le=1000)

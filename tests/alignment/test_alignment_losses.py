@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from recalign.alignment import losses
-from recalign.alignment.losses import LossName, Objective, Scores, preference_loss
+from recalign.alignment.losses import Objective, Scores, preference_loss
+from recalign.config.policy import Loss
 
 CHOSEN = torch.tensor([1.0, -2.0])
 REJECTED = torch.tensor([[0.0, 2.0], [-2.5, -1.0]])
@@ -119,7 +120,7 @@ def test_preference_loss_hands_each_loss_the_ratios_and_its_constants() -> None:
     s = scores()
     chosen, rejected = CHOSEN, torch.tensor([[0.0, 2.0], [-2.5, -1.0]])  # by subtraction above
     counts = s.chosen_tokens, s.rejected_tokens
-    expected: dict[LossName, torch.Tensor] = {
+    expected: dict[Loss, torch.Tensor] = {
         "dpo": losses.dpo(chosen, rejected, 0.3),
         "rosepo": losses.rosepo(chosen, rejected, s.eps, 0.3),
         "cdpo": losses.rosepo(chosen, rejected, s.eps, 0.3),
@@ -128,6 +129,7 @@ def test_preference_loss_hands_each_loss_the_ratios_and_its_constants() -> None:
         "sdpo": losses.sdpo(chosen, rejected, 0.3),
         "dmpo": losses.dmpo(chosen, rejected, 0.3),
         "simpo": losses.simpo(s.chosen, s.rejected, *counts, 0.3, 1.5),
+        "nll": torch.tensor([4.0 / 2, 7.0 / 4]),
     }
     for name, value in expected.items():
         found = preference_loss(Objective(name, beta=0.3, gamma=1.5), s)

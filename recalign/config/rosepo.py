@@ -1,0 +1,233 @@
+"""All settings of one RosePO run, stage by stage (arXiv 2410.12519)."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from recalign.config.base import Config
+from recalign.config.interactions import InteractionsConfig
+from recalign.config.oracle import OracleConfig
+from recalign.config.policy import AlignmentConfig, Loss
+from recalign.config.sft import SftConfig, TitlePromptConfig
+from recalign.config.splits import SplitsConfig
+
+Strategy = Literal["self_hard", "self_softmax", "semantic", "popularity", "random"]
+Estimator = Literal["none", "pairwise", "softmax", "constant", "permuted", "truth"]
+
+
+class MixConfig(Config):
+    """Shares of the strategies among rejected items (strategy = mix); they need not add up to 1."""
+
+    self_hard: float = Field(1.0, ge=0, le=100)
+    """Weight of what the SFT model wrongly ranks above the truth."""
+    self_softmax: float = Field(0.0, ge=0, le=100)
+    """Weight of items drawn by the SFT model's own probabilities."""
+    semantic: float = Field(1.0, ge=0, le=100)
+    """Weight of text-embedding neighbours."""
+    popularity: float = Field(1.0, ge=0, le=100)
+    """Weight of items drawn by popularity."""
+    random: float = Field(0.0, ge=0, le=100)
+    """Weight of items drawn uniformly."""
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> "MixConfig":
+        if not any(dict(self).values()):
+            raise ValueError("at least one weight must be above 0")
+        return self
+
+
+class RejectionsConfig(Config):
+    """Which items are rejected in favour of the one that was taken."""
+
+    strategy: Literal["self_hard", "self_softmax", "semantic", "popularity", "random", "mix"] = (
+        "self_hard"
+    )
+    """Where rejected items come from; random is the ablation."""
+    mix: MixConfig = MixConfig()
+    """Weights of the strategies (strategy = mix)."""
+    n_rejected: int = Field(1, ge=1, le=64)
+    """Rejected items per chosen one (K)."""
+    n_pairs: int = Field(6_000, ge=10, le=100_000_000)
+    """Most chosen items; users and positions are drawn, the same for every strategy."""
+    temperature: float = Field(1.0, gt=0, le=100)
+    """Flattens the SFT model's probabilities (self_softmax)."""
+    popularity_alpha: float = Field(1.0, ge=0, le=2)
+    """Exponent of train popularity (popularity)."""
+    semantic_to: Literal["target", "history"] = "target"
+    """Neighbours of the item taken, or of the mean of the history shown (semantic)."""
+    neighbours: int = Field(20, ge=1, le=10_000)
+    """Nearest items to draw among (semantic)."""
+    pool: int = Field(0, ge=0, le=10_000_000)
+    """Items drawn per pair for the SFT model to score (self_*); 0: the whole catalogue."""
+    encoder: str = "minilm"
+    """Sentence encoder of the item texts (semantic, and the report on all strategies)."""
+    seed: int = Field(0, ge=0)
+    """Seed of everything drawn, one stream per (user, position)."""
+
+    def identity(self) -> dict[str, object]:
+        """The weights count for the mix alone."""
+        values = super().identity()
+        if self.strategy != "mix":
+            del values["mix"]
+        return values
+
+    @property
+    def needs_sft(self) -> bool:
+        """Whether the SFT model has to score items."""
+        mix = self.mix
+        mixed = self.strategy == "mix" and bool(mix.self_hard or mix.self_softmax)
+        return mixed or self.strategy.startswith("self_")
+
+    def asked_as(self, prompt: TitlePromptConfig) -> "RejectionsStage":
+        """The settings of the stage: also how the LLM will be asked about these pairs."""
+        return RejectionsStage(**dict(self), prompt=prompt)
+
+
+class RejectionsStage(RejectionsConfig):
+    """Rejected items, with the prompts of their pairs."""
+
+    prompt: TitlePromptConfig
+    """How the LLM is asked."""
+
+
+class SmoothingConfig(Config):
+    """eps: the oracle's doubt whether the rejected item is really the worse one."""
+
+    estimator: Estimator = "pairwise"
+    """sigma((s_l - s_w) / tau), softmax share of the rejected, one constant, the pairwise ones
+    permuted over pairs (control), the synthetic world's truth (control), or none."""
+    oracle: Literal["earlier", "cross_fitted"] = "earlier"
+    """Scores by the oracle of the earlier cut-off (history windows), or by oracles fitted up to
+    the validation window on all users outside the pair's fold."""
+    folds: int = Field(5, ge=5, le=50)
+    """User folds (cross_fitted)."""
+    calibrated: bool = True
+    """Divide oracle scores by the temperature fitted on its validation window."""
+    constant: float = Field(0.1, ge=0, lt=0.5)
+    """The eps of every pair (constant)."""
+    cap: float = Field(0.49, gt=0, lt=0.5)
+    """Larger eps are lowered to this: above one half a pair would be turned round."""
+    seed: int = Field(0, ge=0)
+    """Seed of folds and of the permutation."""
+
+    @property
+    def needs_oracle(self) -> bool:
+        """Whether an oracle's scores are read."""
+        return self.estimator in ("pairwise", "softmax", "permuted")
+
+    def identity(self) -> dict[str, object]:
+        """Only what the estimator reads decides what is computed."""
+        values = super().identity()
+        if not self.needs_oracle:
+            for name in ("oracle", "calibrated", "seed"):
+                del values[name]
+        if not self.needs_oracle or self.oracle == "earlier":
+            del values["folds"]
+        if self.estimator != "constant":
+            del values["constant"]
+        return values
+
+
+class RosePOAlignmentConfig(AlignmentConfig):
+    """Preference optimisation of titles: smoothed by default, without an anchor."""
+
+    loss: Loss = "rosepo"
+    """Preference loss; rosepo, cdpo and rdpo read each pair's smoothing, nll only the chosen."""
+    beta: float = Field(0.5, gt=0, le=10)
+    """Strength of the pull to the reference (DPO's beta)."""
+    anchor: float = Field(0.0, ge=0, le=10)
+    """Weight of the chosen title's negative log-likelihood, added to the preference loss."""
+    method: Literal["lora", "full"] = "full"
+    """Train a low-rank adapter, or all weights."""
+    learning_rate: float = Field(2e-4, gt=0, le=1)
+    """Peak learning rate of AdamW, warmed up and decayed linearly."""
+    epochs: int = Field(1, ge=1, le=1000)
+    """Most passes over the pairs."""
+    batch_size: int = Field(64, ge=1, le=4096)
+    """Pairs per optimiser step (of which micro_batch_size are in memory at once)."""
+    micro_batch_size: int = Field(64, ge=1, le=4096)
+    """Pairs per forward pass; must divide batch_size."""
+
+
+class RecommendationsConfig(Config):
+    """How next-item rankings and answers are judged."""
+
+    list_length: int = Field(20, ge=2, le=1000)
+    """Length of the fixed candidate lists, the true next item among them."""
+    n_cases: int = Field(0, ge=0, le=10_000)
+    """Most next items judged per user, the first of the window; 0: all."""
+    top: int = Field(10, ge=1, le=1000)
+    """Length of the recommended list whose popularity bias is measured."""
+    beam: int = Field(0, ge=0, le=1000)
+    """Width of the constrained beam search over the catalogue; 0: the likelihood of every title."""
+    neighbours: int = Field(10, ge=1, le=1000)
+    """A wrong answer this near (in rank of text similarity) to the true item is semantic."""
+    encoder: str = "minilm"
+    """Sentence encoder of the item texts."""
+    n_resamples: int = Field(2000, ge=100, le=100_000)
+    """Bootstrap resamples of the users for the 95 % intervals."""
+    seed: int = Field(0, ge=0)
+    """Seed of the resamples."""
+
+    def for_phase(self, phase: Literal["valid", "test"]) -> "RecommendationsPhase":
+        """The settings for judging on validation or test targets."""
+        values = {n: v for n, v in dict(self).items() if n not in ("n_resamples", "seed")}
+        return RecommendationsPhase(**values, phase=phase)
+
+
+class RecommendationsPhase(Config):
+    """Rankings and answers for the targets of one phase."""
+
+    list_length: int
+    n_cases: int
+    top: int
+    beam: int
+    neighbours: int
+    encoder: str
+    phase: Literal["valid", "test"]
+
+
+class GridConfig(Config):
+    """Which rows stand beside the configured one."""
+
+    strategies: list[Strategy] = Field(
+        ["self_hard", "self_softmax", "semantic", "popularity", "random"], min_length=1
+    )
+    """Strategies of the grid."""
+    estimators: list[Estimator] = Field(["none", "pairwise", "permuted", "truth"], min_length=1)
+    """Smoothings of every strategy; truth is left out where the world is not synthetic."""
+
+
+class RosePOConfig(Config):
+    """One model per stage; the defaults are the embedded run."""
+
+    interactions: InteractionsConfig = InteractionsConfig()
+    """Ingest."""
+    splits: SplitsConfig = SplitsConfig()
+    """Windows and candidate lists."""
+    oracle: OracleConfig = OracleConfig()
+    """SASRec."""
+    sft: SftConfig = SftConfig()
+    """The LLM that names the next item."""
+    rejections: RejectionsConfig = RejectionsConfig()
+    """Rejected items."""
+    smoothing: SmoothingConfig = SmoothingConfig()
+    """The oracle's doubt about each pair."""
+    alignment: RosePOAlignmentConfig = RosePOAlignmentConfig()
+    """Preference optimisation."""
+    recommendations: RecommendationsConfig = RecommendationsConfig()
+    """Evaluation."""
+    grid: GridConfig = GridConfig()
+    """Rows of rosepo-grid."""
+
+    @model_validator(mode="after")
+    def _stages_fit_together(self) -> "RosePOConfig":
+        if self.splits.protocol == "per_user" and not (self.splits.fit or self.splits.reward):
+            raise ValueError("splits.fit + splits.reward must be at least 1: pairs come from there")
+        if self.recommendations.list_length - 1 > self.splits.n_negatives:
+            raise ValueError(
+                "recommendations.list_length needs more negatives than splits.n_negatives draws"
+            )
+        if self.smoothing.estimator == "truth" and self.interactions.source != "synthetic":
+            raise ValueError("smoothing.estimator = truth needs interactions.source = synthetic")
+        return self

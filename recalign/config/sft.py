@@ -1,0 +1,92 @@
+"""The LLM that names the next item: how it is asked, and how it is fine-tuned to answer."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from recalign.config.base import NOT_IDENTITY, Config
+from recalign.config.policy import LoadedModelConfig, WeightsConfig
+
+
+class TitlePromptConfig(Config):
+    """How the LLM is shown a history and asked for the next title."""
+
+    format: Literal["history", "candidates"] = "history"
+    """A plain list of titles that the LLM continues, or a question with candidates to pick from."""
+    template: str = Field("next_item", json_schema_extra=NOT_IDENTITY)
+    """Question with candidates: a packaged template's name or a file's path."""
+    history_items: int = Field(16, ge=1, le=1000)
+    """Most recent items shown."""
+    n_candidates: int = Field(20, ge=2, le=1000)
+    """Titles to pick from (candidates format), the true one among them."""
+
+
+class TitleModelConfig(Config):
+    """A small Llama with one token per title, trained from scratch (no download)."""
+
+    hidden: int = Field(96, ge=16, le=2048)
+    """Width of the model."""
+    layers: int = Field(3, ge=1, le=32)
+    """Number of transformer layers."""
+    heads: int = Field(4, ge=1, le=32)
+    """Attention heads per layer; must divide hidden."""
+
+    @model_validator(mode="after")
+    def _heads_divide_hidden(self) -> "TitleModelConfig":
+        if self.hidden % self.heads:
+            raise ValueError("heads must divide hidden")
+        return self
+
+
+class SftConfig(TitlePromptConfig, WeightsConfig, LoadedModelConfig):
+    """The LLM learns to answer with the next title (TRL's SFTTrainer)."""
+
+    kind: Literal["bootstrap", "huggingface"] = "bootstrap"
+    """Train the embedded small LLM, or a causal LM from a hub id or a local folder."""
+    bootstrap: TitleModelConfig = TitleModelConfig()
+    """The embedded small LLM (kind = bootstrap)."""
+    method: Literal["lora", "full"] = "full"
+    """Train a low-rank adapter, or all weights."""
+    learning_rate: float = Field(3e-3, gt=0, le=1)
+    """Peak learning rate of AdamW, warmed up and decayed linearly."""
+    epochs: int = Field(20, ge=1, le=1000)
+    """Most passes over the training windows."""
+    batch_size: int = Field(64, ge=1, le=4096)
+    """Sequences per optimiser step."""
+    n_examples: int = Field(20_000, ge=10, le=100_000_000)
+    """Most questions to train on (candidates format); users and positions are drawn."""
+    n_valid: int = Field(2_000, ge=10, le=10_000_000)
+    """Most validation answers scored for early stopping."""
+    evaluations: int = Field(20, ge=1, le=1000)
+    """How often per run the validation loss is taken and a checkpoint is written."""
+    patience: int = Field(2, ge=1, le=1000)
+    """Evaluations without a lower validation loss before training stops."""
+    seed: int = Field(0, ge=0)
+    """Seed of initial weights, drawn examples and batches."""
+
+    @model_validator(mode="after")
+    def _llm_fits_together(self) -> "SftConfig":
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError("micro_batch_size must divide batch_size")
+        if self.kind == "huggingface" and not self.model:
+            raise ValueError("model must name a hub id or folder when kind is huggingface")
+        if self.kind == "bootstrap" and (self.method == "lora" or self.format == "candidates"):
+            raise ValueError(
+                "kind = bootstrap trains all weights (method = full) and reads format = history"
+            )
+        return self
+
+    def identity(self) -> dict[str, object]:
+        """Only the chosen kind's own settings decide what is computed."""
+        values = super().identity()
+        if self.kind == "bootstrap":
+            for name in LoadedModelConfig.model_fields:
+                del values[name]
+        else:
+            del values["bootstrap"]
+        return values
+
+    @property
+    def prompt(self) -> TitlePromptConfig:
+        """The part that later stages need to ask in the same way."""
+        return TitlePromptConfig(**{n: getattr(self, n) for n in TitlePromptConfig.model_fields})
