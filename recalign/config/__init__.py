@@ -45,7 +45,7 @@ __all__ = [
     "EvaluationConfig", "EvaluationPhase", "FilesSource", "GridConfig", "InteractionsConfig",
     "LoadedModelConfig", "MixConfig", "OracleConfig", "PairsConfig", "PhaseConfig", "PolicyConfig",
     "ReasoningsConfig", "RecommendationsConfig", "RecommendationsPhase", "RecommenderConfig",
-    "RejectionsConfig", "RejectionsStage", "ReportConfig", "RewardsConfig",
-    "RosePOAlignmentConfig", "RosePOConfig", "RoundsConfig", "Runtime", "SamplingConfig", "SftConfig", "SmoothingConfig", "SplitsConfig",
-    "SyntheticWorld", "TitleModelConfig", "TitlePromptConfig",
+    "RejectionsConfig", "RejectionsStage", "ReportConfig", "RewardsConfig", "RosePOAlignmentConfig",
+    "RosePOConfig", "RoundsConfig", "Runtime", "SamplingConfig", "SftConfig", "SmoothingConfig",
+    "SplitsConfig", "SyntheticWorld", "TitleModelConfig", "TitlePromptConfig",
 ]  # fmt: skip

@@ -34,7 +34,7 @@ def test_an_override_beats_the_preset_and_the_preset_beats_the_default():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("alignment.bta=1", "alignment.bta: no such setting; there are beta,"),
+        ("alignment.bta=1", "alignment.bta: no such setting; there are lora_rank,"),
         ("alignement.beta=1", "alignement: no such setting; there are interactions,"),
         ("alignment.beta=0", "alignment.beta: Input should be greater than 0"),
         ("alignment.beta=much", "alignment.beta: Input should be a valid number"),
