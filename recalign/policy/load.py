@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from recalign.config import PolicyConfig
+from recalign.config import LoadedModelConfig
 from recalign.errors import UserError
 from recalign.policy.hub_errors import explained
 
@@ -75,7 +75,7 @@ class Policy:
 
 def load_policy(
     folder_or_id: str | Path,
-    config: PolicyConfig,
+    config: LoadedModelConfig,
     adapter: Path | None = None,
     device: str = "cpu",
     *,
@@ -134,10 +134,10 @@ def _refuse_bad_folder(source: str) -> None:
         raise UserError(f"{source}: no such folder; give a model folder or a hub id (name/model)")
 
 
-def _quantisation(config: PolicyConfig, device: str) -> BitsAndBytesConfig | None:
+def _quantisation(config: LoadedModelConfig, device: str) -> BitsAndBytesConfig | None:
     if config.quantisation == "none":
         return None
-    wanted = f"policy.quantisation = {config.quantisation}"
+    wanted = f"quantisation = {config.quantisation}"
     if not (torch.cuda.is_available() and device.startswith("cuda")):
         raise UserError(f"{wanted} needs a GPU; set it to none to run on {device}")
     if importlib.util.find_spec("bitsandbytes") is None:
@@ -178,7 +178,7 @@ def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source:
     return ids
 
 
-def resolve_revision(config: PolicyConfig) -> str:
+def resolve_revision(config: LoadedModelConfig) -> str:
     """The commit that `config.revision` names on the hub now; as given for a local folder."""
     if Path(config.model).expanduser().is_dir():
         return config.revision

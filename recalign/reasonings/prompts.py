@@ -9,9 +9,9 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import polars as pl
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from recalign.errors import BadInputError, UserError
+from recalign import templates
+from recalign.errors import BadInputError
 from recalign.schemas import PROMPTS, check_table
 from recalign.sequences import Sequences
 
@@ -44,15 +44,8 @@ class Renderer:
 
         Raises UserError where the template uses something that is not there, or renders nothing.
         """
-        try:
-            text = self.template.render(history=[self.items[int(i)] for i in item_indices])
-        except jinja2.TemplateError as error:
-            raise UserError(f"prompt template {self.name}: {error}") from error
-        # A prompt that ends in a space is cut elsewhere by tokenizers than prompt + completion is.
-        text = text.rstrip()
-        if not text:
-            raise UserError(f"prompt template {self.name} renders an empty prompt")
-        return text
+        shown = [self.items[int(i)] for i in item_indices]
+        return templates.render_template(self.name, self.template, history=shown)
 
 
 @dataclass(frozen=True)
@@ -65,37 +58,19 @@ class PromptTemplate:
 
     def bind(self, items: pl.DataFrame) -> Renderer:
         """The template over an `items` table; UserError where it does not parse."""
-        environment = ImmutableSandboxedEnvironment(
-            undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        )
-        try:
-            template = environment.from_string(self.text)
-        except jinja2.TemplateSyntaxError as error:
-            raise UserError(f"prompt template {self.name}, line {error.lineno}: {error}") from error
+        template = templates.compile_template(self.name, self.text)
         return Renderer(self.name, template, items)
 
 
 def template_file(name: str) -> Path:
-    """The file of the packaged template called `name`, or the file of that path.
-
-    Raises UserError, naming it, when there is neither.
-    """
-    packaged = {file.stem: file for file in sorted(_PACKAGED.glob("*.txt"))}
-    path = packaged.get(name, Path(name))
-    if not path.is_file():
-        raise UserError(
-            f"prompt template {name!r} is neither a packaged one ({', '.join(packaged)}) nor a file"
-        )
-    return path
+    """The file of a packaged template or of that path; UserError when there is neither."""
+    return templates.template_file(name, _PACKAGED)
 
 
 def load_template(name: str) -> PromptTemplate:
     """The template of `template_file(name)`; UserError also when its text cannot be read."""
     path = template_file(name)
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"prompt template {name!r} cannot be read: {error}") from error
+    text = templates.read_template(path)
     shown = path.stem if path.parent == _PACKAGED else str(path)
     return PromptTemplate(shown, text, hashlib.sha256(text.encode()).hexdigest())
 

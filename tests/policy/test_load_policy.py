@@ -187,7 +187,7 @@ def test_a_tokenizer_that_cannot_end_a_text_is_refused(tmp_path: Path) -> None:
 def test_quantisation_without_a_gpu_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     save_model(tmp_path)
     for kind in ("int8", "nf4"):
-        with pytest.raises(UserError, match=f"policy.quantisation = {kind} needs a GPU"):
+        with pytest.raises(UserError, match=f"quantisation = {kind} needs a GPU"):
             load_policy(tmp_path, CONFIG.model_copy(update={"quantisation": kind}))
 
 
