@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = ("recalign", "tasks", "flows")
 SHARED = {  # what every package of the library may import
     "artifacts", "config", "errors", "metrics", "progress", "ranking", "schemas", "seeding",
-    "sequences", "templates",
+    "sequences", "templates", "training",
 }  # fmt: skip
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")

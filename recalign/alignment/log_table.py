@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from recalign.alignment.checkpoints import best_step
+from recalign.training.checkpoints import best_step
 
 LOG = {
     "step": pl.Int64,

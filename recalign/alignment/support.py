@@ -8,11 +8,11 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from recalign.alignment.adapters import base_model
 from recalign.alignment.packing import PackedCollator, completion_log_probs
 from recalign.alignment.reference import in_evaluation
 from recalign.alignment.rows import Rows
 from recalign.errors import UserError
+from recalign.training.adapters import base_model
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
 """Largest difference per token, in nats, that rounding explains."""

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import polars as pl
 
-from recalign.alignment.checkpoints import best_step, finished, last_complete, log_history
 from recalign.alignment.log_table import figures, log_table
 from recalign.alignment.losses import Objective
 from recalign.alignment.reference import ReferenceLogProbs, reference_log_probs
@@ -20,6 +18,7 @@ from recalign.config import AlignmentConfig
 from recalign.errors import UserError
 from recalign.progress import Progress, silent
 from recalign.seeding import derive_seed
+from recalign.training.resume import claim, train_to_best
 
 if TYPE_CHECKING:  # seconds to import
     from datasets import Dataset
@@ -27,7 +26,6 @@ if TYPE_CHECKING:  # seconds to import
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
     from trl import DPOConfig
 
-    from recalign.alignment.trainer import SharedPromptDPOTrainer
 
 WARM_UP = 0.1
 """Share of all steps in which the learning rate rises."""
@@ -71,26 +69,26 @@ def align(
     when there are too few pairs, when the model cannot take packed rows, when `work` is another
     run's, and when training diverges.
     """
-    from recalign.alignment.adapters import attention, save_policy, trainable_policy
-    from recalign.alignment.schedule import Schedule, evaluation_steps
     from recalign.alignment.support import check_packed_rows
     from recalign.alignment.trainer import SharedPromptDPOTrainer
+    from recalign.training.adapters import attention, save_policy, trainable_policy
+    from recalign.training.schedule import Schedule, evaluation_steps, optimiser_steps
 
     rows = encode_pairs(pairs, encode_prompt, encode_completion, config.max_length)
     held = held_out(rows.users, config.held_out, config.seed)
     pad_token_id = tokenizer.pad_token_id or 0
-    policy = trainable_policy(model, config)
+    policy = trainable_policy(model, config, "alignment")
     if policy.device.type != device:
         cast(Any, policy).to(device)
     check_packed_rows(policy, rows, pad_token_id)
     objective = Objective(config.loss, config.beta, config.anchor, config.gamma)
-    _claim(work, rows, config, objective, reference)
+    claim(work, _digest(rows, config, objective, reference), "alignment")
     # torch's fused attention has a slow bfloat16 backward pass on a processor.
     coarse = config.precision == "bfloat16"
     with attention(policy, "eager" if coarse and device == "cpu" else None):
         if not isinstance(reference, ReferenceLogProbs):
             reference = _reference(policy, rows, config, reference, pad_token_id, work, progress)
-        steps = _steps(int((~held).sum()), config)
+        steps = optimiser_steps(int((~held).sum()), config)
         trainer = SharedPromptDPOTrainer(
             policy,
             _arguments(config, work, device, steps),
@@ -100,14 +98,18 @@ def align(
             tokenizer,
             [
                 Schedule(
-                    evaluation_steps(steps, config.evaluations), config.patience, work, progress
+                    evaluation_steps(steps, config.evaluations),
+                    config.patience,
+                    work,
+                    progress,
+                    "alignment",
                 )
             ],
         )
         for callback in callbacks:
             trainer.add_callback(callback)
         try:
-            history = _run(trainer, work, config.patience)
+            history = train_to_best(trainer, work, config.patience, "alignment")
         finally:
             trainer.release()
     save_policy(policy, tokenizer, folder)
@@ -121,14 +123,13 @@ def align(
     return Alignment(policy.eval(), counts | figures(history, log, steps), log)
 
 
-def _claim(
-    work: Path,
+def _digest(
     rows: Rows,
     config: AlignmentConfig,
     objective: Objective,
     reference: str | ReferenceLogProbs,
-) -> None:
-    """Note in `work` whose checkpoints it holds; UserError when they are another run's."""
+) -> str:
+    """Tells this run's checkpoints from another's."""
     digest = hashlib.sha256()
     tokens = rows.users.tolist(), rows.prompts, rows.chosen, rows.rejected, rows.eps.tolist()
     digest.update(json.dumps([config.identity(), asdict(objective), tokens]).encode())
@@ -136,13 +137,7 @@ def _claim(
         digest.update(reference.chosen.tobytes() + reference.rejected.tobytes())
     else:
         digest.update(reference.encode())
-    work.mkdir(parents=True, exist_ok=True)
-    note = work / "run.txt"
-    if note.exists() and note.read_text() != digest.hexdigest():
-        raise UserError(f"{work} holds the checkpoints of another alignment: give an empty folder")
-    draft = work / "run.draft"
-    draft.write_text(digest.hexdigest())
-    os.replace(draft, note)
+    return digest.hexdigest()
 
 
 def _reference(
@@ -192,12 +187,6 @@ def _dataset(rows: Rows, reference: ReferenceLogProbs, which: np.ndarray) -> "Da
     )
 
 
-def _steps(n_pairs: int, config: AlignmentConfig) -> int:
-    """Optimiser steps of all epochs, as the Trainer counts them."""
-    micro_batches = math.ceil(n_pairs / config.micro_batch_size)
-    return config.epochs * math.ceil(micro_batches * config.micro_batch_size / config.batch_size)
-
-
 def _arguments(config: AlignmentConfig, work: Path, device: str, steps: int) -> "DPOConfig":
     """The Trainer's arguments; `Schedule` decides when to evaluate and save."""
     from trl import DPOConfig
@@ -224,22 +213,3 @@ def _arguments(config: AlignmentConfig, work: Path, device: str, steps: int) -> 
         disable_tqdm=True,
         report_to="none",
     )
-
-
-def _run(trainer: "SharedPromptDPOTrainer", work: Path, patience: int) -> list[dict[str, Any]]:
-    """Train from the last whole checkpoint, load the best one, return the log.
-
-    A run that was killed between its last checkpoint and its end is not trained any further.
-    """
-    last = last_complete(work)
-    if last is None or not finished(last, patience):
-        trainer.args.eval_on_start = last is None
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-        last = last_complete(work)
-    if last is None:
-        raise UserError(
-            f"alignment was stopped before its first evaluation ({work} has no checkpoint)"
-        )
-    history = log_history(last)
-    trainer.load_checkpoint(work / f"checkpoint-{best_step(history)}")
-    return history

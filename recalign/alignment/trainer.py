@@ -6,7 +6,6 @@ the sampler and the telemetry. Callbacks, checkpoints, resume, PEFT, accelerate 
 the ordinary Trainer's.
 """
 
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -23,10 +22,10 @@ from transformers import (
 )
 from trl import DPOConfig, DPOTrainer
 
-from recalign.alignment.adapters import base_model
 from recalign.alignment.losses import Objective, Scores, preference_loss
-from recalign.alignment.order import LengthGroupedOrder
 from recalign.alignment.packing import PackedCollator, completion_log_probs
+from recalign.training.adapters import base_model
+from recalign.training.order import LengthGroupedOrder
 
 COLUMNS = [
     "prompt_ids",
@@ -90,10 +89,6 @@ class SharedPromptDPOTrainer(DPOTrainer):
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """No README beside every checkpoint."""
-
-    def load_checkpoint(self, checkpoint: Path) -> None:
-        """Put a checkpoint's weights into the model."""
-        self._load_from_checkpoint(str(checkpoint))
 
     def release(self) -> None:
         """Undo what TRL and accelerate did to the model's forward method."""

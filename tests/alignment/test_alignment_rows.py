@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from alignment_samples import make_pairs
 
-from recalign.alignment.order import LengthGroupedOrder
 from recalign.alignment.rows import encode_pairs, held_out
 from recalign.errors import BadInputError, UserError
+from recalign.training.order import LengthGroupedOrder
 
 Encode = Callable[[str], list[int]]
 

@@ -27,12 +27,12 @@ from transformers import (
 )
 from trl.trainer import base_trainer
 
-from recalign.alignment.checkpoints import checkpoints, is_complete
 from recalign.alignment.reference import ReferenceLogProbs, reference_log_probs
 from recalign.alignment.rows import encode_pairs, held_out
 from recalign.alignment.train import Alignment, align
 from recalign.config import AlignmentConfig
 from recalign.errors import UserError
+from recalign.training.checkpoints import checkpoints, is_complete
 
 CONFIG = AlignmentConfig(
     epochs=2,

@@ -6,14 +6,21 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from recalign.alignment.checkpoints import best_step, mark_complete, out_of_patience, prune
+from recalign.config import AlignmentConfig, SftConfig
 from recalign.errors import UserError
 from recalign.progress import Progress
+from recalign.training.checkpoints import best_step, mark_complete, out_of_patience, prune
 
 
 def evaluation_steps(total: int, evaluations: int) -> set[int]:
     """At most `evaluations` steps, evenly spread over 1..total, the last one always among them."""
     return {max(1, round(total * i / evaluations)) for i in range(1, evaluations + 1)}
+
+
+def optimiser_steps(n_rows: int, config: AlignmentConfig | SftConfig) -> int:
+    """Optimiser steps of all epochs, as the Trainer counts them."""
+    micro_batches = math.ceil(n_rows / config.micro_batch_size)
+    return config.epochs * math.ceil(micro_batches * config.micro_batch_size / config.batch_size)
 
 
 class Schedule(TrainerCallback):
@@ -23,11 +30,14 @@ class Schedule(TrainerCallback):
     that a resumed run decides as the undisturbed one would.
     """
 
-    def __init__(self, steps: set[int], patience: int, work: Path, progress: Progress) -> None:
+    def __init__(
+        self, steps: set[int], patience: int, work: Path, progress: Progress, stage: str
+    ) -> None:
         self.steps = steps
         self.patience = patience
         self.work = work
         self.progress = progress
+        self.stage = stage
         self.note = ""
 
     def on_step_end(
@@ -44,7 +54,9 @@ class Schedule(TrainerCallback):
         """Note the latest figures for whoever watches."""
         entry = state.log_history[-1]
         if "loss" in entry:
-            self.note = f"loss {entry['loss']:.3f}, margin {entry['rewards/margins']:.3f}"
+            self.note = f"loss {entry['loss']:.3f}"
+            if "rewards/margins" in entry:
+                self.note += f", margin {entry['rewards/margins']:.3f}"
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -53,8 +65,8 @@ class Schedule(TrainerCallback):
         loss = state.log_history[-1]["eval_loss"]
         if not math.isfinite(loss):
             raise UserError(
-                f"alignment diverged: held-out loss {loss} at step {state.global_step};"
-                " lower alignment.learning_rate"
+                f"{self.stage} diverged: held-out loss {loss} at step {state.global_step};"
+                f" lower {self.stage}.learning_rate"
             )
         if out_of_patience(state.log_history, self.patience):
             control.should_training_stop = True

@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from recalign.config import AlignmentConfig
+from recalign.config import AlignmentConfig, SftConfig
 from recalign.errors import UserError
 from recalign.seeding import derive_seed
 
@@ -18,18 +18,18 @@ ADAPTER = "default"
 
 
 def trainable_policy(
-    model: PreTrainedModel | PeftModel, config: AlignmentConfig
+    model: PreTrainedModel | PeftModel, config: AlignmentConfig | SftConfig, stage: str
 ) -> PreTrainedModel | PeftModel:
     """The same model with what `config.method` trains switched on and the rest frozen.
 
     lora: an existing adapter goes on being trained; a plain model gets one on every linear layer
-    but the LM head (in place). Raises UserError for an adapter that does not fit the config, and
-    for method full on a model that has an adapter.
+    but the LM head (in place). Raises UserError, naming `stage`, for an adapter that does not fit
+    the config, and for method full on a model that has an adapter.
     """
     if config.method == "full":
         if isinstance(model, PeftModel):
             raise UserError(
-                "alignment.method 'full' needs a policy without adapter: merge it, or use 'lora'"
+                f"{stage}.method 'full' needs a policy without adapter: merge it, or use 'lora'"
             )
         return model.requires_grad_(True)
     if not isinstance(model, PeftModel):
@@ -42,7 +42,7 @@ def trainable_policy(
             task_type="CAUSAL_LM",
         )
         model = get_peft_model(model, lora)
-    _check_adapter(model, config)
+    _check_adapter(model, config, stage)
     # An empty name: with a hub id peft would ask the hub for it at every checkpoint.
     model.peft_config[ADAPTER].base_model_name_or_path = ""
     for name, parameter in model.named_parameters():
@@ -50,17 +50,17 @@ def trainable_policy(
     return model
 
 
-def _check_adapter(model: PeftModel, config: AlignmentConfig) -> None:
+def _check_adapter(model: PeftModel, config: AlignmentConfig | SftConfig, stage: str) -> None:
     """UserError unless the one adapter is LoRA with the config's rank and scale."""
     adapter = model.peft_config.get(ADAPTER)
     if len(model.peft_config) != 1 or not isinstance(adapter, LoraConfig):
         raise UserError(
-            f"alignment continues one LoRA adapter called {ADAPTER!r}, the policy has"
+            f"{stage} continues one LoRA adapter called {ADAPTER!r}, the policy has"
             f" {', '.join(model.peft_config)}"
         )
     if (adapter.r, adapter.lora_alpha) != (config.lora_rank, config.lora_alpha):
         raise UserError(
-            f"the policy's adapter has rank {adapter.r} and alpha {adapter.lora_alpha}, alignment"
+            f"the policy's adapter has rank {adapter.r} and alpha {adapter.lora_alpha}, {stage}"
             f" asks for {config.lora_rank} and {config.lora_alpha}"
         )
 

@@ -1,0 +1,1 @@
+"""Fine-tuning of an LLM on an ordinary Trainer: adapters, batches, checkpoints, early stop."""
