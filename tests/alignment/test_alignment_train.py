@@ -335,7 +335,8 @@ def test_several_rejected_and_smoothing_reach_the_loss(
     smoothed = (-(1 - eps) * p.log() - eps * (1 - p).log()).mean()
     softmax = (0.5 * -h).exp().sum().log1p()
     for loss, expected in (("rosepo", smoothed), ("sdpo", softmax)):
-        result = run(policy(), pairs, tmp_path / loss, config, reference=away, loss=loss)
+        chosen = config.model_copy(update={"loss": loss})
+        result = run(policy(), pairs, tmp_path / loss, chosen, reference=away)
         found = result.figures["held_out_loss_start"]
         assert found == pytest.approx(expected.item(), rel=1e-5), loss
 
