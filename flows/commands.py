@@ -22,11 +22,11 @@ def run_method(
     """Run a method's flow in this process and print the report's path."""
     config, runtime = _settings(method, preset, settings, root)
     from flows.dpo4rec import dpo4rec
-    from flows.session import quiet_user_errors
 
     plan_steps(config, runtime, force, stop_after)  # a mistake is told before a server starts
-    quiet_user_errors()
-    state: Any = dpo4rec(config, runtime, force, stop_after, return_state=True)
+    state: Any = dpo4rec(
+        config=config, force=force, stop_after=stop_after, runtime=runtime, return_state=True
+    )
     page = state.result()  # raises what made the flow fail
     typer.echo(f"report: {page}" if page else state.message)
 

@@ -1,14 +1,14 @@
 """DPO4Rec (arXiv 2410.05939): align the LLM that writes preferences with the NDCG they earn."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow
-from prefect.states import Completed
 
-from flows.session import finish, prepare
+from flows.session import conduct, one_of, run_name, settle
 from recalign.artifacts.manifest import Reference
 from recalign.config import DPO4RecConfig, Runtime
+from recalign.config.presets import preset_names
 from tasks.alignment import alignment
 from tasks.evaluation import evaluation, validation_score
 from tasks.interactions import interactions, raw_files
@@ -19,7 +19,7 @@ from tasks.reasonings import prompt_files, reasonings
 from tasks.recommender import recommender
 from tasks.report import report
 from tasks.rewards import rewards
-from tasks.run import Run, StoppedAfter
+from tasks.run import Run
 from tasks.splits import splits
 from tasks.stage import local_files
 
@@ -30,32 +30,45 @@ STAGES = [
 BASE = "base"  # what a stage label calls the policy before any alignment
 
 
-@flow(name="dpo4rec", description=__doc__, flow_run_name="dpo4rec on {config.interactions.source}")
+Preset = Annotated[str, one_of("", *preset_names("dpo4rec"))]
+StageName = Annotated[str, one_of(*(stage.name for stage in STAGES))]
+LastStage = Annotated[str, one_of("", *(stage.name for stage in STAGES))]
+
+
+@flow(
+    name="dpo4rec",
+    description=__doc__,
+    flow_run_name=run_name("dpo4rec", DPO4RecConfig),
+    validate_parameters=False,
+)
 def dpo4rec(
+    preset: Preset = "",
     config: DPO4RecConfig = DPO4RecConfig(),
+    plan_only: bool = False,
+    force: list[StageName] = [],
+    stop_after: LastStage = "",
     runtime: Runtime = Runtime(),
-    force: list[str] = [],
-    stop_after: str = "",
 ) -> Any:
     """Run DPO4Rec from raw interactions to an aligned policy and a report.
 
     Args:
-        config: settings of every stage; what is unchanged since an earlier run is reused.
-        runtime: where and how to compute; changes nothing in the results.
-        force: stages to compute anew even when their artifacts exist.
-        stop_after: last stage to run; empty: all.
+        preset: Packaged settings to start from; a field below that differs from its own default
+            beats the preset, one left at its default takes the preset's value.
+        config: Settings of every stage; what is unchanged since an earlier run is reused.
+        plan_only: Only show which stages would be computed, and why.
+        force: Stages to compute anew even when their artifacts exist.
+        stop_after: Last stage to run; empty: all.
+        runtime: Where and how to compute; changes nothing in the results.
     """
-    run = Run(runtime, frozenset(force), stop_after)
-    prepare(run, STAGES, lambda planned: stages(planned, config))
-    try:
-        return finish(run, stages(run, config))
-    except StoppedAfter as stopped:
-        return Completed(message=f"Stopped after {stopped}, as asked")
+    config = settle(DPO4RecConfig, config, "dpo4rec", preset)
+    run = Run(settle(Runtime, runtime), frozenset(force), stop_after)
+    return conduct(run, STAGES, lambda walk: stages(walk, config), config, plan_only)
 
 
 def stages(run: Run, config: DPO4RecConfig) -> Reference:
     """The method, stage by stage; returns the report."""
-    data = run(interactions, config.interactions, files=raw_files(config.interactions, run.runtime))
+    raw = raw_files(config.interactions, run.runtime, download=not run.plan_only)
+    data = run(interactions, config.interactions, files=raw)
     windows = run(splits, config.splits, {"interactions": data})
     world = {"interactions": data, "splits": windows}
     encoder = local_files("encoder", config.oracle.encoder)

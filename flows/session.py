@@ -1,13 +1,18 @@
-"""What every flow does around its stages: check names, show the plan first, the outcome last."""
+"""What every flow does around its stages: name the run, show the plan first, the outcome last."""
 
 import logging
 from collections.abc import Callable
 from typing import Any
 
+import prefect.runtime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
+from prefect.states import Completed
+from pydantic import WithJsonSchema
 
 from recalign.artifacts.manifest import Reference
+from recalign.config import Config
+from recalign.config.presets import Settings, changes, fill_from_preset
 from recalign.errors import UserError
 from tasks.report import page_of
 from tasks.run import Run, Step, StoppedAfter, check_stage_names
@@ -16,6 +21,9 @@ from tasks.stage import Stage
 log = logging.getLogger(__name__)
 
 LOGGERS = ("recalign", "tasks", "flows")
+
+
+N_NAMED = 2  # changed settings in the name of a run
 
 
 class _WithoutTraceback(logging.Filter):
@@ -27,10 +35,83 @@ class _WithoutTraceback(logging.Filter):
         return True
 
 
+_WITHOUT_TRACEBACK = _WithoutTraceback()
+
+
 def quiet_user_errors() -> None:
     """Let Prefect log a UserError as one line."""
     for name in ("prefect.task_runs", "prefect.flow_runs", "prefect.engine"):
-        logging.getLogger(name).addFilter(_WithoutTraceback())
+        logging.getLogger(name).addFilter(_WITHOUT_TRACEBACK)
+
+
+def one_of(*choices: str) -> Any:
+    """Annotation of a text that the run form offers as a choice; the flow itself takes any text."""
+    return WithJsonSchema({"type": "string", "enum": list(choices)})
+
+
+def settle(
+    model: type[Settings], given: Settings | dict[str, Any], method: str = "", preset: str = ""
+) -> Settings:
+    """A flow's settings, typed, checked and filled from a preset; UserError names what is wrong.
+
+    Flows take their parameters unvalidated and call this first: Prefect's own check would judge
+    them before the preset has filled them, and tell a mistake with a traceback.
+    """
+    quiet_user_errors()
+    return fill_from_preset(model, given, method, preset)
+
+
+def run_name(method: str, model: type[Config]) -> Callable[[], str]:
+    """How runs of a method's flow are named: data set, rounds, and what was changed by hand."""
+
+    def name() -> str:
+        given = prefect.runtime.flow_run.parameters
+        own, preset = given.get("config", model()), given.get("preset", "")
+        try:
+            config: Any = fill_from_preset(model, own, method, preset)
+        except UserError:  # the run itself will tell
+            return f"{method}, settings refused"
+        parts = [f"{method} on {config.interactions.name}"]
+        if "rounds" in model.model_fields:
+            parts.append(f"{config.rounds.n} round" + "s" * (config.rounds.n != 1))
+        told = [text for text in flat(changes(model, own)) if not text.startswith("interactions.")]
+        parts += told if len(told) <= N_NAMED else [f"{len(told)} settings changed"]
+        parts += [f"until {given['stop_after']}"] if given.get("stop_after") else []
+        return ("plan: " if given.get("plan_only") else "") + ", ".join(parts)
+
+    return name
+
+
+def flat(changed: dict[str, Any], prefix: str = "") -> list[str]:
+    """Nested changes as "alignment.beta=0.2"."""
+    found: list[str] = []
+    for name, value in changed.items():
+        inner = isinstance(value, dict)
+        found += flat(value, f"{prefix}{name}.") if inner else [f"{prefix}{name}={value}"]
+    return found
+
+
+def conduct(
+    run: Run,
+    stages: list[Stage],
+    walk: Callable[[Run], Reference],
+    config: Config,
+    plan_only: bool = False,
+) -> Any:
+    """A whole flow run: its plan, its stages, its outcome. Returns the path of the report."""
+    steps = prepare(run, stages, walk, settings_in_words(config))
+    if plan_only:
+        return Completed(message=f"Only planned, as asked: {outlook(steps)}")
+    try:
+        return finish(run, walk(run))
+    except StoppedAfter as stopped:
+        return Completed(message=f"Stopped after {stopped}, as asked")
+
+
+def settings_in_words(config: Config) -> str:
+    """What a run does differently from its method's defaults."""
+    changed = ", ".join(f"`{text}`" for text in flat(changes(type(config), config)))
+    return f"Settings that differ from the defaults: {changed or 'none'}."
 
 
 def plan(run: Run, walk: Callable[[Run], Any]) -> list[Step]:
@@ -43,8 +124,11 @@ def plan(run: Run, walk: Callable[[Run], Any]) -> list[Step]:
     return planned.steps
 
 
-def prepare(run: Run, stages: list[Stage], walk: Callable[[Run], Any]) -> list[Step]:
+def prepare(
+    run: Run, stages: list[Stage], walk: Callable[[Run], Any], note: str = ""
+) -> list[Step]:
     """Refuse unknown stage names, then show the plan as the run's first artifact."""
+    quiet_user_errors()
     for name in LOGGERS:  # Prefect sends their lines to its UI but leaves them at WARNING
         logging.getLogger(name).setLevel(logging.INFO)
     names = [stage.name for stage in stages]
@@ -54,19 +138,31 @@ def prepare(run: Run, stages: list[Stage], walk: Callable[[Run], Any]) -> list[S
     check_stage_names([run.stop_after], known, "stop_after")
     if run.force or run.stop_after:
         steps = plan(run, walk)
-    todo = [step for step in steps if step.action != "reuse"]
     if FlowRunContext.get():
-        log.info("%d steps: %d reused, %d to do", len(steps), len(steps) - len(todo), len(todo))
+        log.info("%s", outlook(steps))
         create_table_artifact(
-            key="plan", table=[plan_row(step) for step in steps], description="# Plan"
+            key="plan",
+            table=[plan_row(step) for step in steps],
+            description=f"# Plan\n\n{outlook(steps)}. {note}",
         )
     return steps
 
 
+def outlook(steps: list[Step]) -> str:
+    """How much of a run is there already."""
+    reused = sum(step.action == "reuse" for step in steps)
+    unknown = sum(step.action == "unknown" for step in steps)
+    text = f"{len(steps)} steps: {reused} reused, {len(steps) - reused - unknown} to do"
+    return f"{text}, {unknown} not known before a download" if unknown else text
+
+
+IS = {"reuse": "reused", "compute": "computed", "depends": "computed", "unknown": "unknown"}
+
+
 def plan_row(step: Step) -> dict[str, str]:
     """One line of the plan, as shown in the terminal and in the Prefect UI."""
-    what = {"reuse": "reused", "compute": "computed", "depends": "computed"}[step.action]
-    return {"stage": step.label, "artifact": step.reference.name, "is": what, "why": step.reason}
+    row = {"stage": step.label, "artifact": step.reference.name}
+    return row | {"is": IS[step.action], "why": step.reason}
 
 
 def finish(run: Run, report: Reference) -> str:

@@ -24,8 +24,17 @@ def find_current(
     return artifact if same else None
 
 
+def forget_record(store: Store, stage: str, key: str) -> None:
+    """Let Prefect not say Cached over a folder that is damaged or was made from other content."""
+    (store.folder(stage, key) / RECORD).unlink(missing_ok=True)
+
+
 class ArtifactCache(CachePolicy):
-    """The key of a task run is the place of its record; nothing valid there is a miss."""
+    """The key of a task run is the place of its record.
+
+    It touches no file: Prefect only logs what a key function raises, and then runs the task without
+    its cache. Whoever calls the task first removes the record of what is not current.
+    """
 
     def compute_key(
         self,
@@ -38,8 +47,4 @@ class ArtifactCache(CachePolicy):
         references: dict[str, Reference] = inputs["inputs"]
         upstream = {name: reference.fingerprint for name, reference in references.items()}
         key = fingerprint(stage, version, inputs["config"].identity(), upstream, inputs["digests"])
-        store = Store(inputs["runtime"].root)
-        if find_current(store, stage, key, references) is None:
-            # Prefect would say Cached over a folder that is damaged or was made from other content.
-            (store.folder(stage, key) / RECORD).unlink(missing_ok=True)
         return f"{stage}/{key}/{RECORD}"

@@ -13,10 +13,13 @@ from tasks.progress import stage_progress
 from tasks.stage import Job, stage
 
 
-def raw_files(config: InteractionsConfig, runtime: Runtime) -> dict[str, list[Path]]:
-    """The raw files this source consists of, downloaded first if need be."""
+def raw_files(
+    config: InteractionsConfig, runtime: Runtime, *, download: bool = True
+) -> dict[str, list[Path]]:
+    """The raw files this source consists of, downloaded first if need be and allowed."""
+    cache = Path(runtime.root) / ".cache" / "raw"
     with stage_progress("download") as progress:
-        found = source_files(config, Path(runtime.root) / ".cache" / "raw", progress=progress)
+        found = source_files(config, cache, progress=progress, download=download)
     return {"raw": found} if found else {}
 
 

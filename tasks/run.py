@@ -8,10 +8,11 @@ from recalign.artifacts.manifest import Reference, differences
 from recalign.artifacts.store import Artifact, Store
 from recalign.config import Config, Runtime
 from recalign.errors import UserError
-from tasks.cache import find_current
-from tasks.stage import Stage
+from tasks.cache import find_current, forget_record
+from tasks.stage import Stage, disk_trouble_explained
 
 FORCED = "forced"
+UNKNOWN = "unknown"  # fingerprint of what stands on files that are not here yet
 
 
 class StoppedAfter(Exception):
@@ -24,7 +25,7 @@ class Step:
 
     label: str
     reference: Reference
-    action: Literal["reuse", "compute", "depends"]
+    action: Literal["reuse", "compute", "depends", "unknown"]
     reason: str
 
 
@@ -61,8 +62,11 @@ class Run:
         """
         inputs = inputs or {}
         files = files or {}
-        digests = self._digests(files)
-        step = self._step(stage, config, inputs, digests, label or stage.name)
+        with disk_trouble_explained(stage.name, self.store.root):
+            digests = self._digests(files)
+            step = self._step(stage, config, inputs, digests, label or stage.name)
+            if step.action != "reuse" and not self.plan_only:
+                forget_record(self.store, stage.name, step.reference.fingerprint)
         self.steps.append(step)
         reference = step.reference
         if not self.plan_only:
@@ -78,13 +82,17 @@ class Run:
         return reference
 
     def _digests(self, files: dict[str, list[Path]]) -> dict[str, str]:
-        """The files' digests by role and name; files of one name are told apart by their place."""
+        """The files' digests by role and name; files of one name are told apart by their place.
+
+        A file that is yet to be downloaded has none: in a plan its digest is unknown.
+        """
         digests: dict[str, str] = {}
         for role, paths in files.items():
             for place, path in enumerate(paths):
                 name = f"{role}/{path.name}"
                 name = f"{name} ({place})" if name in digests else name
-                digests[name] = self.store.digests.digest(path)
+                missing = self.plan_only and not path.exists()
+                digests[name] = UNKNOWN if missing else self.store.digests.digest(path)
         return digests
 
     def open(self, reference: Reference) -> Artifact | None:
@@ -107,6 +115,9 @@ class Run:
         if forced and (self.plan_only or key not in self._renewed):
             self._renewed.add(key)
             return Step(label, planned, "compute", FORCED)
+        if why := _why_unknown(inputs, digests):
+            planned = Reference(stage=stage.name, fingerprint=UNKNOWN)
+            return Step(label, planned, "unknown", why)
         found = self.store.find(stage.name, key)
         unknown = [name for name, reference in inputs.items() if not reference.digest]
         if found and not unknown:
@@ -136,6 +147,15 @@ class Run:
         nearest = min(earlier, key=len)
         shown = "; ".join(nearest[:3])
         return shown + (f"; and {len(nearest) - 3} more" if len(nearest) > 3 else "")
+
+
+def _why_unknown(inputs: dict[str, Reference], digests: dict[str, str]) -> str:
+    """What has to be there before anyone can tell whether a stage is computed; empty: nothing."""
+    missing = [role.rpartition("/")[2] for role, digest in digests.items() if digest == UNKNOWN]
+    if missing:
+        return f"{' and '.join(missing)} would be downloaded first"
+    unclear = [name for name, reference in inputs.items() if reference.fingerprint == UNKNOWN]
+    return f"known once {unclear[0]} is" if unclear else ""
 
 
 def check_stage_names(names: list[str], known: list[str], option: str) -> None:

@@ -90,7 +90,7 @@ class Stage:
         """Compute the artifact, once among all processes that want it; resume a killed draft."""
         store = Store(runtime.root)
         key = self.fingerprint(config, inputs, digests)
-        with _disk_trouble_explained(self.name, store.root), self._alone(store, key) as made:
+        with disk_trouble_explained(self.name, store.root), self._alone(store, key) as made:
             current = find_current(store, self.name, key, inputs)
             if current is not None and (made or not force):
                 return current.reference
@@ -128,7 +128,7 @@ class Stage:
 
 
 @contextmanager
-def _disk_trouble_explained(stage: str, root: Path) -> Iterator[None]:
+def disk_trouble_explained(stage: str, root: Path) -> Iterator[None]:
     """A full or read-only disk is the user's to mend, whatever was being written."""
     try:
         yield

@@ -1,5 +1,6 @@
 """Where interactions come from and which of them are kept."""
 
+from pathlib import PurePath
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -89,6 +90,16 @@ class InteractionsConfig(Config):
     """Which of a user's repeated interactions with one item is kept."""
     k_core: int = Field(0, ge=0, le=1000)
     """Users and items with fewer interactions are dropped, repeated until none is left; 0: off."""
+
+    @property
+    def name(self) -> str:
+        """The data set in a few words, for names of runs."""
+        match self.source:
+            case "amazon":
+                return f"amazon {self.amazon.category} {self.amazon.year}"
+            case "files":
+                return PurePath(self.files.interactions).name or "files"
+        return self.source
 
     def identity(self) -> dict[str, object]:
         """Only the chosen source's own settings decide what is computed."""

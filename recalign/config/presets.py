@@ -35,6 +35,32 @@ def load_settings(
         raise UserError(explain(error, model)) from error
 
 
+def changes(model: type[Config], given: Config | dict[str, Any]) -> dict[str, Any]:
+    """What is given beside the model's defaults, nested like the model; it may be invalid."""
+    own = given.model_dump() if isinstance(given, Config) else given
+    return _differing(own, model().model_dump())
+
+
+def fill_from_preset(
+    model: type[Settings], given: Settings | dict[str, Any], method: str = "", preset: str = ""
+) -> Settings:
+    """The settings given, with the preset's value in every field that has its class's default.
+
+    A form submits all its fields, so a default that was meant cannot be told from one that was
+    left alone: only a field that differs from the default beats the preset. A list is one field.
+    Raises UserError that names the field and what is allowed.
+    """
+    if isinstance(given, model) and not preset:
+        return given
+    values = _read_preset(method, preset) if preset else {}
+    _lay_over(values, changes(model, given))
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        where = f"with preset {preset}: " if preset else ""
+        raise UserError(where + explain(error, model)) from error
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """A validation error as one line per mistake: field, what is wrong, and what there is."""
     lines = []
@@ -61,6 +87,27 @@ def _read_preset(method: str, preset: str) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _differing(values: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+    """What of `values` is not as in `usual`, down to single fields."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        before = usual.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            if inner := _differing(value, before):
+                found[name] = inner
+        elif name not in usual or value != before:
+            found[name] = value
+    return found
+
+
+def _lay_over(values: dict[str, Any], changed: dict[str, Any]) -> None:
+    for name, value in changed.items():
+        if isinstance(value, dict) and isinstance(values.get(name), dict):
+            _lay_over(values[name], value)
+        else:
+            values[name] = value
 
 
 def _set(values: dict[str, Any], override: str) -> None:

@@ -85,10 +85,12 @@ def source_files(
     print_terms: Callable[[str], None] = logger.warning,
     progress: Progress = silent,
     mirror: str = "",
+    download: bool = True,
 ) -> list[Path]:
     """The raw files that `read_source` will read, downloaded into `cache` unless raw_folder is set.
 
-    `mirror` replaces the publisher's base address. Empty for the synthetic world.
+    `mirror` replaces the publisher's base address. Without `download` files that are not in the
+    cache yet are only named. Empty for the synthetic world.
     Raises BadInputError when files are missing, and what `fetch` raises.
     """
     if config.source == "synthetic":
@@ -98,6 +100,8 @@ def source_files(
     source = published(config)
     if config.raw_folder:
         return _files_in(Path(config.raw_folder).expanduser(), source)
+    if not download:
+        return [cache / path.rsplit("/", 1)[-1] for path in source.downloads]
     return [
         fetch(
             f"{mirror or source.base}/{path}",

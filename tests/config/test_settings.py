@@ -3,7 +3,13 @@
 import pytest
 
 from recalign.config import DPO4RecConfig
-from recalign.config.presets import PRESETS, load_settings, preset_names
+from recalign.config.presets import (
+    PRESETS,
+    changes,
+    fill_from_preset,
+    load_settings,
+    preset_names,
+)
 from recalign.errors import UserError
 
 
@@ -67,3 +73,51 @@ def test_a_phase_has_its_own_count_of_samples_and_shares_the_rest():
     assert config.for_phase("test").n_samples == 7
     assert config.for_phase("fit") == other.for_phase("fit")
     assert config.for_phase("fit").temperature == 0.5
+
+
+def filled(preset, **given):
+    return fill_from_preset(DPO4RecConfig, given, "dpo4rec", preset)
+
+
+def test_an_untouched_form_with_a_preset_is_the_preset():
+    for name in preset_names("dpo4rec"):
+        form = DPO4RecConfig().model_dump(mode="json")  # a form submits every field
+        assert filled(name, **form) == dpo4rec(name)
+        assert fill_from_preset(DPO4RecConfig, DPO4RecConfig(), "dpo4rec", name) == dpo4rec(name)
+
+
+def test_what_differs_from_the_default_beats_the_preset_and_its_neighbours_come_from_it():
+    form = DPO4RecConfig().model_dump(mode="json")
+    form["oracle"]["epochs"] = 9
+    form["interactions"]["synthetic"]["n_users"] = 77
+    form["evaluation"]["cutoffs"] = [3]
+    config, preset = filled("tiny", **form), dpo4rec("tiny")
+    assert (config.oracle.epochs, config.oracle.hidden) == (9, preset.oracle.hidden)
+    assert config.interactions.synthetic.n_users == 77
+    assert config.interactions.synthetic.n_items == preset.interactions.synthetic.n_items
+    assert config.evaluation.cutoffs == [3]
+    assert config.evaluation.n_resamples == preset.evaluation.n_resamples
+
+
+def test_a_value_equal_to_the_default_yields_to_the_preset():
+    default, preset = DPO4RecConfig().oracle.epochs, dpo4rec("tiny").oracle.epochs
+    assert default != preset
+    assert filled("tiny", oracle={"epochs": default}).oracle.epochs == preset
+
+
+def test_settings_are_judged_after_the_preset_has_filled_them():
+    assert filled("tiny", policy={"model": "some/llm"}).policy.kind == "bootstrap"
+    wide = {"hidden": 48, "heads": 3}
+    assert filled("tiny", oracle=wide).oracle.heads == 3
+    assert filled("paper", policy={"model": "other/llm"}).policy.model == "other/llm"
+    with pytest.raises(UserError, match="with preset tiny: oracle: heads must divide hidden"):
+        filled("tiny", oracle={"heads": 3})  # its hidden is 32
+    with pytest.raises(UserError, match=r"oracle\.hiden: no such setting; there are hidden,"):
+        filled("", oracle={"hiden": 3})
+
+
+def test_changes_are_what_differs_from_the_defaults_down_to_single_fields():
+    assert changes(DPO4RecConfig, DPO4RecConfig()) == {}
+    assert changes(DPO4RecConfig, dpo4rec("", "interactions.synthetic.noise=0.25")) == {
+        "interactions": {"synthetic": {"noise": 0.25}}
+    }

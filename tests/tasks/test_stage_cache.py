@@ -168,8 +168,18 @@ def test_a_full_disk_is_told_in_one_line_and_loses_nothing(pipeline):
     assert pipeline.calls == ["pairs"]
 
 
-def test_the_key_function_never_raises_for_a_flow_of_ours(pipeline, caplog):
+def test_trouble_with_the_record_fails_the_run_instead_of_turning_the_cache_off(pipeline, caplog):
     """Prefect only logs an error in a key function and then runs the task uncached."""
-    with caplog.at_level(logging.WARNING, logger="prefect"):
+    result = pipeline()
+    store = Run(pipeline.runtime).store
+    folder = store.open(result).folder
+    (folder / "out.txt").unlink()
+    (folder / ".prefect-result.json").unlink()
+    (folder / ".prefect-result.json").mkdir()
+    with (
+        caplog.at_level(logging.WARNING, logger="prefect"),
+        pytest.raises(UserError, match=r"pairs: .*prefect-result"),
+    ):
         pipeline()
+    assert pipeline.calls == []
     assert "cache key" not in caplog.text.lower()

@@ -1,0 +1,58 @@
+"""What a plan tells when raw files are not here yet, and what a run is called."""
+
+from types import SimpleNamespace
+
+import prefect.runtime
+import pytest
+
+from flows.dpo4rec import stages
+from flows.session import outlook, plan, plan_row, run_name
+from recalign.config import DPO4RecConfig, Runtime
+from recalign.config.presets import load_settings
+from tasks.run import UNKNOWN, Run
+
+
+def planned(root, preset):
+    config = load_settings(DPO4RecConfig, "dpo4rec", preset)
+    return plan(Run(Runtime(root=str(root))), lambda run: stages(run, config))
+
+
+def test_a_plan_downloads_nothing_and_says_what_a_run_would_download(tmp_path):
+    steps = {step.label: step for step in planned(tmp_path / "root", "ml-100k")}
+    first = steps["interactions"]
+    assert (first.action, first.reason) == ("unknown", "ml-100k.zip would be downloaded first")
+    assert plan_row(first)["artifact"] == "interactions/unknown"
+    assert steps["splits"].reason == "known once interactions is"
+    assert {step.reference.fingerprint for step in steps.values()} == {UNKNOWN}
+    assert "28 not known before a download" in outlook(list(steps.values()))
+    assert not list((tmp_path / "root").rglob("*.zip*"))
+
+
+def test_once_the_download_lies_in_the_cache_the_plan_knows_every_fingerprint(tmp_path):
+    cache = tmp_path / "root" / ".cache" / "raw"
+    cache.mkdir(parents=True)
+    (cache / "ml-100k.zip").write_bytes(b"whatever the publisher sends")
+    steps = planned(tmp_path / "root", "ml-100k")
+    assert {step.action for step in steps} == {"compute"}
+    assert UNKNOWN not in {step.reference.fingerprint for step in steps}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({}, "dpo4rec on synthetic, 2 rounds"),
+        ({"preset": "ml-100k"}, "dpo4rec on ml-100k, 2 rounds"),
+        (
+            {"preset": "tiny", "config": {"alignment": {"beta": 0.2}, "rounds": {"n": 1}}},
+            "dpo4rec on synthetic, 1 round, alignment.beta=0.2, rounds.n=1",
+        ),
+        (
+            {"preset": "amazon-beauty", "plan_only": True, "stop_after": "pairs"},
+            "plan: dpo4rec on amazon Beauty 2014, 2 rounds, until pairs",
+        ),
+        ({"config": {"oracle": {"heads": 3}}}, "dpo4rec, settings refused"),
+    ],
+)
+def test_a_run_is_named_by_its_data_rounds_and_changes(monkeypatch, parameters, expected):
+    monkeypatch.setattr(prefect.runtime, "flow_run", SimpleNamespace(parameters=parameters))
+    assert run_name("dpo4rec", DPO4RecConfig)() == expected
