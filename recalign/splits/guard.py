@@ -31,19 +31,55 @@ def check_prompts(
     user's at positions first_position..cutoff-1, so none is later than any target of the phase;
     and `render`, given those items as the *interactions* have them, writes the stored text.
     """
+
+    def rendered(_: int, items: list[int]) -> str:
+        return render(items)
+
+    start = f"{phase}_start"
+    return _prove(prompts, interactions, windows, phase, (start, start), rendered, protocol)
+
+
+def check_window_prompts(
+    prompts: pl.DataFrame,
+    interactions: pl.DataFrame,
+    windows: pl.DataFrame,
+    bounds: tuple[str, str],
+    render: Callable[[int, list[int]], str],
+    *,
+    protocol: Protocol = "per_user",
+) -> int:
+    """As `check_prompts`, for prompts that end anywhere inside windows, before one target each.
+
+    `bounds` are columns of WINDOWS: the cut-offs lie at positions from the first to below the
+    second. `render(row, items)` writes the text of that row of PROMPTS: besides the history it may
+    show what belongs to the row, such as candidates.
+    """
+    name = f"{bounds[0]} to {bounds[1]}"
+    return _prove(prompts, interactions, windows, name, bounds, render, protocol)
+
+
+def _prove(
+    prompts: pl.DataFrame,
+    interactions: pl.DataFrame,
+    windows: pl.DataFrame,
+    name: str,
+    bounds: tuple[str, str],
+    render: Callable[[int, list[int]], str],
+    protocol: Protocol,
+) -> int:
     timelines = Timelines(check_table(interactions, INTERACTIONS, "interactions"))
     table = check_table(prompts, PROMPTS, "prompts")
     checked_windows = check_table(windows, WINDOWS, "windows")
     timelines.check_windows(checked_windows, protocol)
     users = table["user_index"].to_numpy()
     cutoffs = table["cutoff"].to_numpy().astype(np.int64)
-    _check_cutoffs(users, cutoffs, checked_windows, phase)
+    _check_cutoffs(users, cutoffs, checked_windows, name, bounds)
     first = table["first_position"].to_numpy().astype(np.int64)
     _check_items(timelines, users, first, cutoffs, table["items"])
     for row, (user, start, stop, text) in enumerate(
         zip(users.tolist(), first.tolist(), cutoffs.tolist(), table["prompt"], strict=True)
     ):
-        if render(timelines.items_of(user, start, stop).tolist()) != text:
+        if render(row, timelines.items_of(user, start, stop).tolist()) != text:
             _refuse(
                 row, user, f"its text is not what positions {start}..{stop - 1} render to: {text}"
             )
@@ -51,21 +87,34 @@ def check_prompts(
 
 
 def _check_cutoffs(
-    users: np.ndarray, cutoffs: np.ndarray, windows: pl.DataFrame, phase: str
+    users: np.ndarray,
+    cutoffs: np.ndarray,
+    windows: pl.DataFrame,
+    name: str,
+    bounds: tuple[str, str],
 ) -> None:
-    starts = windows[f"{phase}_start"].to_numpy()
+    """Cut-offs at the one bound, or, where the two differ, from the first to below the second."""
     prompted = windows["prompted"].to_numpy()
     known = (users >= 0) & (users < windows.height)
     for row in np.flatnonzero(~known)[:1]:
         _refuse(row, users[row], "has no windows")
     for row in np.flatnonzero(~prompted[users])[:1]:
         _refuse(row, users[row], "is not prompted: too short to have windows")
-    for row in np.flatnonzero(cutoffs != starts[users])[:1]:
+    first, end = (windows[bound].to_numpy()[users].astype(np.int64) for bound in bounds)
+    if bounds[0] == bounds[1]:
+        for row in np.flatnonzero(cutoffs != first)[:1]:
+            _refuse(
+                row,
+                users[row],
+                f"its cut-off is position {cutoffs[row]}, the {name} window starts at {first[row]}",
+            )
+        return
+    for row in np.flatnonzero((cutoffs < first) | (cutoffs >= end))[:1]:
         _refuse(
             row,
             users[row],
-            f"its cut-off is position {cutoffs[row]}, the {phase} window starts at "
-            f"{starts[users[row]]}",
+            f"its cut-off is position {cutoffs[row]}, outside {name}, "
+            f"positions {first[row]}..{end[row] - 1}",
         )
 
 

@@ -8,7 +8,7 @@ from recalign.config import SplitsConfig
 from recalign.errors import LeakageError
 from recalign.schemas import INTERACTIONS, PROMPTS
 from recalign.sequences import Sequences
-from recalign.splits.guard import check_fit, check_prompts
+from recalign.splits.guard import check_fit, check_prompts, check_window_prompts
 from recalign.splits.windows import split_windows
 
 N_USERS, LENGTH = 4, 12
@@ -233,3 +233,44 @@ def test_a_fit_that_saw_its_future_is_refused(leak: Callable[..., tuple], messag
     users, stops, seen = leak(*fit_inputs(6))
     with pytest.raises(LeakageError, match=f"oracle, {message}"):
         check_fit("oracle", users, stops, seen, make_interactions(), np.full(N_USERS, 6))
+
+
+def window_prompts(cutoffs: list[int], candidates: list[list[int]]) -> pl.DataFrame:
+    """Prompts of user 2 (items 41, 42, ...) that end at these cut-offs."""
+    rows = []
+    for row, cutoff in enumerate(cutoffs):
+        items = list(range(41 + cutoff - SHOWN, 41 + cutoff))
+        text = render_with(candidates)(row, items)
+        rows.append((2, cutoff, cutoff - SHOWN, items, text))
+    return pl.DataFrame(rows, schema=PROMPTS, orient="row")
+
+
+def render_with(candidates: list[list[int]]) -> Callable[[int, list[int]], str]:
+    return lambda row, items: f"{render(items)} Candidates: {candidates[row]}"
+
+
+def test_prompts_inside_windows_are_proved_with_what_belongs_to_their_rows():
+    interactions = make_interactions()
+    windows, _ = split_windows(interactions, CONFIG)
+    bounds, candidates = ("fit_start", "valid_start"), [[1, 2], [3, 4]]
+    honest = window_prompts([6, 9], candidates)
+    proved = check_window_prompts(honest, interactions, windows, bounds, render_with(candidates))
+    assert proved == 2
+    with pytest.raises(LeakageError, match="row 1, user 2: its text is not what positions 6"):
+        check_window_prompts(honest, interactions, windows, bounds, render_with([[1, 2], [3, 5]]))
+    with pytest.raises(LeakageError, match="row 0, user 2: shows item 49 at position 7"):
+        check_window_prompts(
+            changed(honest.slice(1), 0, items=[47, 49, 49]), interactions, windows, bounds,
+            render_with([[3, 4]]),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("cutoff", [5, 10])
+def test_a_prompt_outside_its_windows_is_refused(cutoff):
+    interactions = make_interactions()
+    windows, _ = split_windows(interactions, CONFIG)
+    with pytest.raises(LeakageError, match=f"position {cutoff}, outside .* positions 6..9"):
+        check_window_prompts(
+            window_prompts([cutoff], [[]]), interactions, windows, ("fit_start", "valid_start"),
+            render_with([[]]),
+        )  # fmt: skip

@@ -1,0 +1,197 @@
+"""How likely an LLM finds titles as the answer to a prompt: candidates, or the whole catalogue."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from recalign.titles.answers import greedy_answers
+from recalign.titles.beam import beam_search
+from recalign.titles.packed import title_log_probs
+from recalign.titles.reading import Reading
+from recalign.titles.trie import Catalogue, Trie, catalogue_of, trie_of
+
+FED = 256
+"""Most title tokens behind one prompt in one pass over the catalogue."""
+LOGITS = {"cpu": 1 << 26, "cuda": 1 << 28}  # held at once; each is 4 bytes, and there are copies
+TOKENS = {"cpu": 1 << 13, "cuda": 1 << 17}  # of prompts read at once; a CPU's cache must hold them
+ROWS = 512
+
+
+class Titler(Protocol):
+    """The part of a policy that scoring needs."""
+
+    @property
+    def model(self) -> PreTrainedModel: ...
+    @property
+    def pad_id(self) -> int: ...
+    @property
+    def stop_ids(self) -> list[int]: ...
+
+
+class TitleScorer:
+    """Log-probabilities of titles, summed over their tokens (or, with `mean`, per token).
+
+    title_ids[i] are the tokens of item i's title as the answer to any prompt, whatever ends it
+    included; title_ids[0] is empty (padding). Prompts are token ids, none empty.
+    """
+
+    def __init__(
+        self, policy: Titler, title_ids: Sequence[Sequence[int]], *, mean: bool = False
+    ) -> None:
+        if len(title_ids[0]) or not all(len(ids) for ids in title_ids[1:]):
+            raise ValueError("title 0 is padding and has no tokens; every other title has some")
+        self.policy, self.title_ids, self.mean = policy, title_ids, mean
+        self.longest = max(len(ids) for ids in title_ids)
+        self.lengths = torch.tensor([max(1, len(ids)) for ids in title_ids])
+        self.single = self.longest == 1
+
+    @property
+    def n_answer_tokens(self) -> int:
+        """Most tokens of a free answer: room for texts that are no title, where titles end."""
+        return 1 if self.single else 2 * self.longest
+
+    @cached_property
+    def tree(self) -> Catalogue:
+        """All titles in one tree."""
+        return catalogue_of(self.title_ids)
+
+    def read(self, prompts: Sequence[Sequence[int]]) -> "TitleReading":
+        """Read these prompts once, all in one batch, for any of the questions below."""
+        return TitleReading(self, prompts)
+
+    def candidates(
+        self, prompts: Sequence[Sequence[int]], candidates: np.ndarray, *, rows: int = ROWS
+    ) -> np.ndarray:
+        """log p(title | prompt) of candidates [B, C] (0 padded): float32 [B, C], -inf at padding.
+
+        One packed row per prompt: [prompt | title tokens ...], shared beginnings once.
+        """
+        found = np.full(candidates.shape, -np.inf, dtype=np.float32)
+        for batch in self.batches(prompts, rows):
+            found[batch] = self._read(prompts, batch).candidates(candidates[batch])
+        return found
+
+    def catalogue(self, prompts: Sequence[Sequence[int]], *, rows: int = ROWS) -> np.ndarray:
+        """log p(title | prompt) of every item: float32 [B, I+1], -inf for padding (column 0)."""
+        found = np.empty((len(prompts), len(self.title_ids)), dtype=np.float32)
+        for batch in self.batches(prompts, rows):
+            found[batch] = self._read(prompts, batch).catalogue().cpu()
+        return found
+
+    def beam(
+        self,
+        prompts: Sequence[Sequence[int]],
+        width: int,
+        forbidden: Sequence[np.ndarray],
+        *,
+        rows: int = ROWS,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best catalogue titles found: items int64 [B, width] (0 padded), log-probs."""
+        items = np.zeros((len(prompts), width), dtype=np.int64)
+        scores = np.full(items.shape, -np.inf, dtype=np.float32)
+        for batch in self.batches(prompts, rows, width):
+            reading = self._read(prompts, batch)
+            items[batch], scores[batch] = reading.beam(width, [forbidden[i] for i in batch])
+        return items, scores
+
+    def answers(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, *, rows: int = ROWS
+    ) -> list[list[int]]:
+        """Free greedy answers up to a stop token: token ids."""
+        found: list[list[int]] = [[] for _ in prompts]
+        for batch in self.batches(prompts, rows):
+            given = self._read(prompts, batch).answers(max_new_tokens)
+            for i, ids in zip(batch, given, strict=True):
+                found[i] = ids
+        return found
+
+    def batches(
+        self, prompts: Sequence[Sequence[int]], rows: int = ROWS, fed: int = FED
+    ) -> Iterator[np.ndarray]:
+        """Places of prompts to be read together, those of nearly equal length: int64 [b] each."""
+        order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
+        device = self.policy.model.device.type
+        wide = self.policy.model.config.vocab_size * (1 if self.single else fed + 1)
+        longest = max((len(prompt) for prompt in prompts), default=1)
+        budget = min(LOGITS.get(device, 1 << 26) // wide, TOKENS.get(device, 1 << 13) // longest)
+        step = max(1, min(rows, budget))
+        for start in range(0, len(order), step):
+            yield order[start : start + step]
+
+    @cached_property
+    def chunks(self) -> list[tuple[np.ndarray, Trie]]:
+        """The catalogue in parts of about `FED` title tokens: items [t] and their tree."""
+        order = self.tree.order
+        sizes = np.cumsum([len(self.title_ids[item]) for item in order])
+        cuts = np.flatnonzero(np.diff(sizes // FED)) + 1
+        return [(items, self.trie(items)) for items in np.split(order, cuts)]
+
+    def trie(self, items: np.ndarray) -> Trie:
+        """The tree of these items' titles."""
+        return trie_of([self.title_ids[item] for item in items.tolist()])
+
+    def normed(self, log_probs: Tensor, items: Tensor) -> Tensor:
+        """Sums over tokens [B, C] as they were asked for; -inf at padding."""
+        if self.mean:
+            log_probs = log_probs / self.lengths.to(items.device)[items]
+        return log_probs.masked_fill(items == 0, -torch.inf)
+
+    def _read(self, prompts: Sequence[Sequence[int]], batch: np.ndarray) -> "TitleReading":
+        return self.read([prompts[i] for i in batch])
+
+
+class TitleReading:
+    """Prompts read by a `TitleScorer`'s model: every question about them costs only its answer."""
+
+    def __init__(self, scorer: TitleScorer, prompts: Sequence[Sequence[int]]) -> None:
+        self.scorer = scorer
+        policy = scorer.policy
+        self.reading = Reading(
+            policy.model, policy.pad_id, prompts, scorer.n_answer_tokens,
+            continued=not scorer.single,
+        )  # fmt: skip
+
+    def candidates(self, candidates: np.ndarray) -> np.ndarray:
+        """See `TitleScorer.candidates`."""
+        items = torch.from_numpy(candidates).to(self.reading.first.device, torch.int64)
+        if self.scorer.single:
+            return self._single()[torch.arange(len(items))[:, None], items].cpu().numpy()
+        tries = [self.scorer.trie(row) for row in candidates]
+        found = title_log_probs(self.reading, tries)
+        return self.scorer.normed(found, items).cpu().numpy()
+
+    def catalogue(self) -> Tensor:
+        """See `TitleScorer.catalogue`; stays on the model's device."""
+        if self.scorer.single:
+            return self._single()
+        first = self.reading.first
+        found = first.new_zeros(len(first), len(self.scorer.title_ids))
+        for items, trie in self.scorer.chunks:
+            found[:, torch.from_numpy(items)] = title_log_probs(self.reading, [trie])
+        every = torch.arange(found.shape[1], device=found.device)
+        return self.scorer.normed(found, every.expand_as(found))
+
+    def beam(self, width: int, forbidden: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """See `TitleScorer.beam`. Prefixes are cut by their sums, also where `mean` is asked."""
+        items, sums = beam_search(self.reading, self.scorer.tree, width, forbidden)
+        scores = self.scorer.normed(torch.from_numpy(sums), torch.from_numpy(items)).numpy()
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1)
+
+    def answers(self, max_new_tokens: int) -> list[list[int]]:
+        """See `TitleScorer.answers`."""
+        return greedy_answers(self.reading, self.scorer.policy.stop_ids, max_new_tokens)
+
+    def _single(self) -> Tensor:
+        """All titles are single tokens: one distribution holds them all, [B, I+1]."""
+        first = self.reading.first
+        tokens = [ids[0] for ids in self.scorer.title_ids[1:]]
+        found = first.new_full((len(first), len(tokens) + 1), -torch.inf)
+        log_probs = first[:, torch.tensor(tokens, device=first.device)]
+        torch.sub(log_probs, first.logsumexp(1, keepdim=True), out=found[:, 1:])
+        return found

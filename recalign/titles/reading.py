@@ -1,0 +1,110 @@
+"""Prompts read once, and whatever may follow them packed into one row (a 4-D attention mask)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from recalign.errors import UserError
+
+
+class Reading:
+    """A batch of prompts in a model's memory, to be continued in many directions at once.
+
+    `first` float32 [B, V]: logits of the token after each prompt. Tokens fed later stand side by
+    side in one row behind their prompt; each sees the prompt and the fed tokens it is told to see.
+    Without `continued` nothing is kept to continue from.
+
+    Raises UserError when the prompts and `longest` more tokens do not fit the model, or when the
+    model does not take free masks (flash attention, recurrent layers, a shorter sliding window).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        pad_id: int,
+        prompts: Sequence[Sequence[int]],
+        longest: int,
+        *,
+        continued: bool = True,
+    ) -> None:
+        self.model = model
+        sizes = [len(prompt) for prompt in prompts]
+        if not min(sizes):
+            raise ValueError("an empty prompt: there is nothing to predict from")
+        width = max(sizes)
+        _check_room(model, width + longest, continued)
+        tokens = torch.full((len(prompts), width), pad_id)
+        for row, prompt in enumerate(prompts):
+            tokens[row, : len(prompt)] = torch.as_tensor(prompt)
+        self.lengths = torch.tensor(sizes, device=model.device)
+        self.inside = torch.arange(width, device=model.device) < self.lengths[:, None]
+        self.cache = DynamicCache() if continued else None
+        self.n_fed = 0
+        # Padding stands on the right, where causal attention never looks: no mask is needed.
+        self.first = self._forward(
+            tokens.to(model.device),
+            torch.arange(width, device=model.device).expand(len(prompts), -1),
+            None,
+            self.lengths[:, None] - 1,
+        )[:, 0]
+
+    def extend(self, tokens: Tensor, depths: Tensor, sees: Tensor) -> Tensor:
+        """Feed F more tokens behind each prompt; logits of what follows each, float32 [B, F, V].
+
+        tokens and depths int64 [B, F], depth 0 directly after the prompt; sees bool [B, F, E + F]:
+        which of the E tokens fed before and of these each may look at (itself among them).
+        """
+        prompt = self.inside[:, None].expand(-1, tokens.shape[1], -1)
+        mask = torch.cat([prompt, sees], 2)[:, None]
+        if self.model.config._attn_implementation == "eager":
+            lowest = torch.finfo(self.model.dtype).min
+            mask = torch.zeros_like(mask, dtype=self.model.dtype).masked_fill(~mask, lowest)
+        self.n_fed += tokens.shape[1]
+        return self._forward(tokens, self.lengths[:, None] + depths, mask, 0)
+
+    def forget(self) -> None:
+        """Back to the prompts alone."""
+        if self.cache is not None and self.n_fed:
+            self.cache.crop(-self.n_fed)
+        self.n_fed = 0
+
+    @torch.no_grad()
+    def _forward(
+        self, tokens: Tensor, positions: Tensor, mask: Tensor | None, kept: int | Tensor
+    ) -> Tensor:
+        return self.model(
+            input_ids=tokens,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=self.cache,
+            use_cache=self.cache is not None,
+            logits_to_keep=kept,
+        ).logits.float()
+
+
+def _check_room(model: PreTrainedModel, width: int, continued: bool) -> None:
+    config, name = model.config, type(model).__name__
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and width > limit:
+        raise UserError(
+            f"a prompt and its answer need {width} tokens, {name} takes {limit}: show fewer items "
+            "(sft.history_items) or candidates"
+        )
+    if not continued:
+        return
+    if config._attn_implementation not in ("sdpa", "eager"):
+        raise UserError(
+            f"titles are scored with free attention masks, {name} runs "
+            f"{config._attn_implementation!r}: load it with attn_implementation='sdpa'"
+        )
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if not kinds <= {"full_attention", "sliding_attention"} or (
+        "sliding_attention" in kinds and window is not None and width > window
+    ):
+        raise UserError(
+            f"{name} has {', '.join(sorted(kinds))} (window {window}): titles that share a prompt "
+            f"of {width} tokens need full attention"
+        )

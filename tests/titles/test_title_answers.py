@@ -1,0 +1,46 @@
+"""Free answers, and which title they are."""
+
+from dataclasses import replace
+
+import title_samples as samples
+import torch
+
+from recalign.titles.answers import match_titles
+from recalign.titles.likelihood import TitleScorer
+from recalign.titles.names import normalised
+
+
+def test_free_answers_are_what_generate_writes_up_to_the_stop():
+    policy = samples.pieces_policy()
+    policy = replace(policy, stop_ids=list(range(0, 290, 4)))  # else so raw a model hardly stops
+    prompts = samples.prompts_of(policy)
+    answers = TitleScorer(policy, samples.title_ids(policy)).answers(prompts, 12, rows=4)
+    lengths = set()
+    for prompt, answer in zip(prompts, answers, strict=True):
+        written = policy.model.generate(
+            torch.tensor([prompt]), max_new_tokens=12, do_sample=False, pad_token_id=0,
+            eos_token_id=policy.stop_ids,
+        )  # fmt: skip
+        assert answer == written[0, len(prompt) :].tolist()
+        lengths.add(len(answer))
+    assert len(lengths) > 2  # some stop early, some are cut
+
+
+def test_the_answer_of_one_token_titles_is_the_likeliest_token_and_decodes_to_its_title():
+    policy = samples.single_policy()
+    scorer = TitleScorer(policy, samples.title_ids(policy))
+    prompts = samples.prompts_of(policy)
+    answers = scorer.answers(prompts, scorer.n_answer_tokens)
+    with torch.no_grad():
+        expected = [int(policy.model(torch.tensor([p])).logits[0, -1].argmax()) for p in prompts]
+    assert answers == [[token] for token in expected]
+    texts = [policy.decode(ids) for ids in answers]
+    items = match_titles(texts, samples.TITLES, normalised)
+    assert items.tolist() == [max(0, token - 3) for token in expected]
+    assert items.any()
+
+
+def test_titles_are_matched_whole_and_normalised():
+    titles = ["", "Alien", "Aliens", "Léon: The  Professional"]
+    texts = ["aliens", "Alien", "Alie", " LÉON: the professional ", "Alien 3", ""]
+    assert match_titles(texts, titles, normalised).tolist() == [2, 1, 0, 3, 0, 0]

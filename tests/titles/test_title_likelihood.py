@@ -1,0 +1,101 @@
+"""Likelihoods of titles against plain passes over every full sequence."""
+
+import numpy as np
+import pytest
+import title_samples as samples
+import torch
+
+from recalign.errors import UserError
+from recalign.titles import likelihood
+from recalign.titles.likelihood import TitleScorer
+
+CANDIDATES = np.array(
+    [[1, 2, 3, 14], [9, 6, 4, 0], [5, 0, 0, 0], [10, 11, 12, 13], [7, 1, 2, 8], [14, 3, 2, 1]]
+)
+
+
+def scorer(policy, **options) -> TitleScorer:
+    return TitleScorer(policy, samples.title_ids(policy), **options)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_packed_titles_score_as_every_full_sequence_does(attention):
+    policy = samples.pieces_policy(attention=attention)
+    assert max(map(len, samples.title_ids(policy))) >= 4  # else nothing would be shared or masked
+    expected = samples.all_alone(policy)
+    assert np.ptp(expected[:, 1:]) > 5  # nats: agreement is no accident
+    found = scorer(policy).catalogue(samples.prompts_of(policy))
+    assert found[:, 0].tolist() == [-np.inf] * 6
+    np.testing.assert_allclose(found[:, 1:], expected[:, 1:], atol=1e-4)
+    some = scorer(policy).candidates(samples.prompts_of(policy), CANDIDATES)
+    np.testing.assert_allclose(some, np.take_along_axis(expected, CANDIDATES, 1), atol=1e-4)
+
+
+def test_one_token_titles_score_as_full_sequences_do():
+    policy = samples.single_policy()
+    expected = samples.all_alone(policy)
+    found = scorer(policy).catalogue(samples.prompts_of(policy))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    some = scorer(policy).candidates(samples.prompts_of(policy), CANDIDATES)
+    np.testing.assert_allclose(some, np.take_along_axis(expected, CANDIDATES, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [samples.pieces_policy, samples.single_policy])
+def test_batches_and_chunks_change_nothing(make, monkeypatch):
+    policy = make()
+    prompts = samples.prompts_of(policy)
+    whole = scorer(policy).catalogue(prompts)
+    monkeypatch.setattr(likelihood, "FED", 8)  # a few titles of the catalogue at a time
+    small = scorer(policy)
+    assert len(small.chunks) > 3 or small.single
+    np.testing.assert_allclose(small.catalogue(prompts, rows=1), whole, atol=1e-4)
+    turned = small.catalogue(prompts[::-1], rows=4)[::-1]
+    np.testing.assert_allclose(turned, whole, atol=1e-4)
+    some = small.candidates(prompts, CANDIDATES, rows=2)
+    np.testing.assert_allclose(some, np.take_along_axis(whole, CANDIDATES, 1), atol=1e-4)
+
+
+def test_a_reading_answers_several_questions_without_one_changing_the_next():
+    policy = samples.pieces_policy()
+    reading = scorer(policy).read(samples.prompts_of(policy))
+    before = reading.catalogue()
+    reading.answers(5)
+    reading.beam(2, [np.array([], dtype=int)] * 6)
+    some = reading.candidates(CANDIDATES)
+    assert torch.equal(reading.catalogue(), before)
+    expected = np.take_along_axis(before.numpy(), CANDIDATES, 1)
+    np.testing.assert_allclose(some, expected, atol=1e-4)
+
+
+def test_the_mean_per_token_is_the_sum_over_the_number_of_tokens():
+    policy = samples.pieces_policy()
+    sums = scorer(policy).catalogue(samples.prompts_of(policy))
+    means = scorer(policy, mean=True).catalogue(samples.prompts_of(policy))
+    lengths = np.array([len(ids) for ids in samples.title_ids(policy)[1:]])
+    np.testing.assert_allclose(means[:, 1:], sums[:, 1:] / lengths, rtol=1e-6)
+
+
+def test_titles_are_a_distribution_whose_answers_end():
+    # Lines that are titles cannot be more likely than all lines together.
+    policy = samples.pieces_policy()
+    total = np.exp(scorer(policy).catalogue(samples.prompts_of(policy)).astype(float)).sum(1)
+    assert ((total > 0) & (total < 1)).all()
+
+
+def test_a_prompt_too_long_for_the_model_is_told():
+    policy = samples.pieces_policy()
+    with pytest.raises(UserError, match="LlamaForCausalLM takes 256: show fewer items"):
+        scorer(policy).catalogue([[5] * 250])
+
+
+def test_a_model_with_a_window_shorter_than_the_prompt_is_refused():
+    policy = samples.pieces_policy()
+    policy.model.config.layer_types = ["sliding_attention", "full_attention"]
+    policy.model.config.sliding_window = 4
+    with pytest.raises(UserError, match="need full attention"):
+        scorer(policy).catalogue([[5] * 20])
+
+
+def test_titles_without_tokens_are_refused():
+    with pytest.raises(ValueError, match="every other title has some"):
+        TitleScorer(samples.pieces_policy(), [[], [3], []])
