@@ -14,7 +14,7 @@ from tasks.policy import ADAPTER, MODEL, open_policy
 from tasks.stage import Job, stage
 
 
-@stage(version=1)
+@stage(version=1, trains=True)
 def alignment(
     job: Job,
     config: AlignmentConfig,
@@ -35,6 +35,8 @@ def alignment(
         folder=job.draft.path(ADAPTER if config.method == "lora" else MODEL),
         reference=reference, progress=job.progress, device=job.device,
     )  # fmt: skip
+    if not job.leads:
+        return
     aligned.log.write_parquet(job.draft.path("log.parquet"), compression="zstd")
     job.draft.count(table.height, aligned.figures["left_out"])
     job.draft.tell(aligned.figures)

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,11 @@ class Job:
         return device
 
     @property
+    def leads(self) -> bool:
+        """Whether this process writes the outputs; the others of a launch only compute."""
+        return os.environ.get("RANK", "0") == "0"
+
+    @property
     def cache(self) -> Path:
         """A folder for what may be deleted at any time: encoded sentences, downloads."""
         return Path(self.runtime.root) / ".cache"
@@ -52,13 +58,16 @@ class Stage:
     """A function `body(job, config, **artifacts)` that fills a draft, made a cached task.
 
     `version` is raised by hand when the stage's output means something new. Files that the body
-    reads beside artifacts arrive as `files`: their digests belong to the fingerprint.
+    reads beside artifacts arrive as `files`: their digests belong to the fingerprint. A stage that
+    `trains` runs its body once per device of `runtime.devices`, in processes of their own.
     """
 
-    def __init__(self, name: str, version: int, body: Callable[..., None]):
+    def __init__(self, name: str, version: int, body: Callable[..., None], *, trains: bool = False):
         self.name = name
         self.version = version
         self.body = body
+        self.trains = trains
+        self.__module__ = body.__module__
         self.doc = inspect.getdoc(body) or ""
         self.task = prefect.Task(
             fn=self.compute,
@@ -70,6 +79,10 @@ class Stage:
             result_serializer="json",
             cache_result_in_memory=False,
         )
+
+    def __reduce__(self) -> str:
+        """Pickled by name, as functions are: other processes import the stage."""
+        return self.name
 
     def fingerprint(
         self, config: Config, inputs: dict[str, Reference], digests: dict[str, str]
@@ -123,6 +136,13 @@ class Stage:
         files: dict[str, list[Path]],
     ) -> None:
         extra: dict[str, Any] = {"files": files} if files else {}
+        if self.trains and job.runtime.devices > 1:
+            from tasks.launch import Order, run_on_devices  # it knows stages, so it comes later
+
+            runtime = job.runtime.model_copy(update={"device": job.device})
+            order = Order(self, job.draft, runtime, config, artifacts | extra)
+            job.draft.manifest = run_on_devices(order, job.progress)
+            return
         use_threads(job.runtime.threads)
         self.body(job, config, **artifacts, **extra)
 
@@ -156,6 +176,6 @@ def local_files(role: str, name: str) -> dict[str, list[Path]]:
     return {role: files} if files else {}
 
 
-def stage(version: int) -> Callable[[Callable[..., None]], Stage]:
+def stage(version: int, *, trains: bool = False) -> Callable[[Callable[..., None]], Stage]:
     """Make the decorated function a stage that bears its name."""
-    return lambda body: Stage(body.__name__, version, body)
+    return lambda body: Stage(body.__name__, version, body, trains=trains)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from recalign.alignment.packing import PackedCollator, completion_log_probs
 from recalign.alignment.rows import Rows
@@ -25,7 +25,7 @@ class ReferenceLogProbs:
 
     def save(self, path: Path) -> None:
         """Write both arrays to one .npz file, atomically."""
-        draft = path.with_suffix(".draft.npz")
+        draft = path.with_suffix(f".{os.getpid()}.npz")
         np.savez(draft, chosen=self.chosen, rejected=self.rejected)
         os.replace(draft, path)
 
@@ -67,18 +67,26 @@ def reference_log_probs(
 
     `adapter=False` switches a PEFT model's adapter off: the policy before any alignment; else the
     weights count as they are. Batches hold rows of similar length; the result is in the rows'
-    order. `autocast` computes in bfloat16.
+    order. `autocast` computes in bfloat16. The processes of a launch share the batches.
     """
     device = next(model.parameters()).device
     off = nullcontext() if adapter else _without_adapter(model)
     collate = PackedCollator(pad_token_id)
     result = np.zeros((len(rows), rows.eps.shape[1] + 1), np.float32)
     order = np.argsort(rows.lengths, kind="stable")
+    launched = distributed.is_available() and distributed.is_initialized()
+    rank, n_processes = (
+        (distributed.get_rank(), distributed.get_world_size()) if launched else (0, 1)
+    )
     with off, in_evaluation(model), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-        for start in range(0, len(rows), batch_size):
+        for start in range(rank * batch_size, len(rows), n_processes * batch_size):
             batch_rows = order[start : start + batch_size]
             batch = collate(rows.records(batch_rows))
             summed, _ = completion_log_probs(model, {k: v.to(device) for k, v in batch.items()})
             result[batch_rows] = summed.float().cpu().numpy()
             progress(min(start + batch_size, len(rows)), len(rows), "reference")
+    if launched:  # every row is zero in all processes but one
+        whole = torch.from_numpy(result).to(device)
+        distributed.all_reduce(whole)
+        result = whole.cpu().numpy()
     return ReferenceLogProbs(result[:, 0], result[:, 1:])

@@ -82,16 +82,18 @@ def align(
         cast(Any, policy).to(device)
     check_packed_rows(policy, rows, pad_token_id)
     objective = Objective(config.loss, config.beta, config.anchor, config.gamma)
-    claim(work, _digest(rows, config, objective, reference), "alignment")
+    steps = optimiser_steps(int((~held).sum()), config)
+    arguments = _arguments(config, work, device, steps)
+    with arguments.main_process_first(local=False):
+        claim(work, _digest(rows, config, objective, reference), "alignment")
     # torch's fused attention has a slow bfloat16 backward pass on a processor.
     coarse = config.precision == "bfloat16"
     with attention(policy, "eager" if coarse and device == "cpu" else None):
         if not isinstance(reference, ReferenceLogProbs):
             reference = _reference(policy, rows, config, reference, pad_token_id, work, progress)
-        steps = optimiser_steps(int((~held).sum()), config)
         trainer = SharedPromptDPOTrainer(
             policy,
-            _arguments(config, work, device, steps),
+            arguments,
             objective,
             _dataset(rows, reference, ~held),
             _dataset(rows, reference, held),
@@ -112,7 +114,8 @@ def align(
             history = train_to_best(trainer, work, config.patience, "alignment")
         finally:
             trainer.release()
-    save_policy(policy, tokenizer, folder)
+    if arguments.process_index == 0:
+        save_policy(policy, tokenizer, folder)
     log = log_table(history, config.beta)
     counts = {
         "pairs": len(rows),
@@ -188,14 +191,25 @@ def _dataset(rows: Rows, reference: ReferenceLogProbs, which: np.ndarray) -> "Da
 
 
 def _arguments(config: AlignmentConfig, work: Path, device: str, steps: int) -> "DPOConfig":
-    """The Trainer's arguments; `Schedule` decides when to evaluate and save."""
+    """The Trainer's arguments; `Schedule` decides when to evaluate and save.
+
+    UserError when the processes of a launch cannot share a batch evenly: what one process would
+    compute is what all compute together.
+    """
     from trl import DPOConfig
 
-    return DPOConfig(
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.batch_size % (config.micro_batch_size * n_processes):
+        raise UserError(
+            f"alignment.micro_batch_size: {n_processes} devices take {n_processes} x"
+            f" {config.micro_batch_size} pairs at once, which does not divide"
+            f" alignment.batch_size {config.batch_size}"
+        )
+    arguments = DPOConfig(
         output_dir=str(work),
         per_device_train_batch_size=config.micro_batch_size,
         per_device_eval_batch_size=config.micro_batch_size,
-        gradient_accumulation_steps=config.batch_size // config.micro_batch_size,
+        gradient_accumulation_steps=config.batch_size // (config.micro_batch_size * n_processes),
         num_train_epochs=config.epochs,
         learning_rate=config.learning_rate,
         lr_scheduler_type="linear",
@@ -209,7 +223,10 @@ def _arguments(config: AlignmentConfig, work: Path, device: str, steps: int) -> 
         save_strategy="no",
         logging_steps=max(1, steps // LOG_LINES),
         router_aux_loss_coef=0.0,
+        ddp_find_unused_parameters=False,  # what is trained takes part in every step
         seed=derive_seed(config.seed, "trainer") % 2**31,
         disable_tqdm=True,
         report_to="none",
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several visible GPUs are no wish for DataParallel
+    return arguments

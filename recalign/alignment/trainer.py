@@ -84,7 +84,8 @@ class SharedPromptDPOTrainer(DPOTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         lengths = np.array(cast(Dataset, self.train_dataset)["length"])
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        processes = self.args.world_size  # of a launch; they take the step's micro-batches in turn
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * processes
         return LengthGroupedOrder(lengths, step, self.args.seed)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:

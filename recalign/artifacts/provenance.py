@@ -1,6 +1,7 @@
 """Where an artifact was made: commit, packages, memory."""
 
 import functools
+import os
 import resource
 import subprocess
 import sys
@@ -43,5 +44,11 @@ def package_versions() -> dict[str, str]:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident memory so far of this process or of one that it waited for, in MB."""
+    both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(who).ru_maxrss for who in both) / 1024
+
+
+def cpu_seconds() -> float:
+    """CPU seconds so far of this process and of all that it waited for."""
+    return sum(os.times()[:4])

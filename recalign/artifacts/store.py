@@ -17,7 +17,12 @@ from filelock import FileLock, Timeout
 from recalign.artifacts.digests import DigestMemory, file_digest, stamp, write_atomically
 from recalign.artifacts.fingerprint import fingerprint
 from recalign.artifacts.manifest import Manifest, OutputFile, Reference
-from recalign.artifacts.provenance import git_commit, package_versions, peak_memory_mb
+from recalign.artifacts.provenance import (
+    cpu_seconds,
+    git_commit,
+    package_versions,
+    peak_memory_mb,
+)
 from recalign.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -48,7 +53,7 @@ class Draft:
     folder: Path
     manifest: Manifest
     _started: float = field(default_factory=time.monotonic)
-    _started_cpu: float = field(default_factory=time.process_time)
+    _started_cpu: float = field(default_factory=cpu_seconds)
 
     def path(self, name: str) -> Path:
         """Where the stage writes the output `name`."""
@@ -210,7 +215,7 @@ class Store:
             stamps[name] = stamp(path)
         manifest.digest = _content_digest(manifest)
         manifest.seconds = round(time.monotonic() - draft._started, 3)
-        manifest.cpu_seconds = round(time.process_time() - draft._started_cpu, 3)
+        manifest.cpu_seconds = round(cpu_seconds() - draft._started_cpu, 3)
         manifest.peak_memory_mb = round(peak_memory_mb(), 1)
         write_atomically(draft.folder / STAMPS, json.dumps(stamps))
         write_atomically(draft.folder / MANIFEST, manifest.model_dump_json(indent=1))

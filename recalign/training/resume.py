@@ -29,11 +29,13 @@ def train_to_best(
 
     A run that was killed between its last checkpoint and its end is not trained any further.
     """
-    last = last_complete(work)
+    with trainer.args.main_process_first(local=False):  # it deletes torn ones
+        last = last_complete(work)
     if last is None or not finished(last, patience):
         trainer.args.eval_on_start = last is None
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-        last = last_complete(work)
+        with trainer.args.main_process_first(local=False):
+            last = last_complete(work)
     if last is None:
         raise UserError(
             f"{stage} was stopped before its first evaluation ({work} has no checkpoint)"

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from recalign.config import AlignmentConfig, SftConfig
@@ -75,5 +76,8 @@ class Schedule(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Declare the new checkpoint whole, and only then delete what is no longer needed."""
+        PartialState().wait_for_everyone()  # each process of a launch writes a part
+        if not state.is_world_process_zero:
+            return
         mark_complete(self.work / f"checkpoint-{state.global_step}")
         prune(self.work, {best_step(state.log_history), state.global_step})

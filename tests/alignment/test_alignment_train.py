@@ -376,6 +376,14 @@ def test_the_folder_of_another_run_is_refused(run: Run, tmp_path: Path) -> None:
         run(policy(), make_pairs(17), tmp_path)
 
 
+def test_devices_that_cannot_share_a_batch_are_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")  # as `accelerate launch` tells its processes
+    with pytest.raises(UserError, match=r"micro_batch_size: 4 devices take 4 x 4 .* batch_size 8$"):
+        run(policy(), make_pairs(16), tmp_path)
+
+
 def test_what_does_not_fit_is_said(
     run: Run, tmp_path: Path, encode: Any, encode_completion: Any
 ) -> None:

@@ -1,0 +1,15 @@
+"""Stages for tests, in a module of their own: launched processes import them."""
+
+import os
+
+from recalign.config import SplitsConfig
+from recalign.errors import UserError
+from tasks.stage import Job, stage
+
+
+@stage(version=1, trains=True)
+def mistaken(job: Job, config: SplitsConfig) -> None:
+    """Fails in the process that does not lead."""
+    if not job.leads:
+        raise UserError(f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} "
+                        "has no such setting")  # fmt: skip

@@ -1,0 +1,124 @@
+"""Alignment in two processes: the weights of one, no process left, resumed after a kill."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+from launched_stages import mistaken
+from safetensors.torch import load_file
+from tiny_run import CONFIG
+
+from recalign.alignment.rows import held_out
+from recalign.artifacts.store import Store
+from recalign.config import AlignmentConfig, Runtime, SplitsConfig
+from recalign.errors import UserError
+from recalign.schemas import PAIRS, read_table, write_table
+from tasks.alignment import alignment
+
+pytestmark = pytest.mark.slow
+SETTINGS = AlignmentConfig(
+    lora_rank=4, epochs=2, evaluations=4, batch_size=8, micro_batch_size=4, held_out=0.3
+)
+
+
+def heads(table):
+    return (table.head(n) for n in range(table.height, 2 * SETTINGS.batch_size, -1))
+
+
+def fills_batches(table):
+    held = held_out(table["user_index"].to_numpy(), SETTINGS.held_out, SETTINGS.seed)
+    return held.sum() % SETTINGS.batch_size == 0 == (~held).sum() % SETTINGS.batch_size
+
+
+@pytest.fixture(scope="module")
+def inputs(finished):
+    """Policy 0 and as many pairs as fill whole batches, in the finished run's root.
+
+    Processes fill up an incomplete last batch with rows from the start: there results differ.
+    """
+    store = finished.store
+    made = finished.artifact("pairs, round 1")
+    table = read_table(made.path("pairs.parquet"), PAIRS)
+    table = next(shorter for shorter in heads(table) if fills_batches(shorter))
+    files = {"only so many": str(table.height)}
+    draft = store.draft("pairs", 1, CONFIG.pairs.identity(), made.manifest.inputs, files)
+    write_table(table, draft.path("pairs.parquet"), PAIRS)
+    return {"policy": finished.done["policy"], "pairs": store.commit(draft).reference}
+
+
+def runtime(store, devices):
+    return Runtime(root=str(store.root), device="cpu", threads=1, devices=devices)
+
+
+def train(store, inputs, devices):
+    """The artifact of one alignment, computed here; the root has none of these settings after."""
+    how = runtime(store, devices)
+    made = store.open(alignment.compute(SETTINGS, inputs, {}, {}, how, force=True))
+    weights = load_file(made.path("adapter/adapter_model.safetensors"))
+    store.discard("alignment", made.manifest.fingerprint)
+    return made.manifest, weights
+
+
+@pytest.fixture(scope="module")
+def by_two(finished, inputs):
+    return train(finished.store, inputs, 2)
+
+
+def test_two_processes_train_what_one_trains(finished, inputs, by_two):
+    alone, weights = train(finished.store, inputs, 1)
+    launched, shared = by_two
+    assert launched.fingerprint == alone.fingerprint
+    assert launched.rows == alone.rows > SETTINGS.batch_size
+    assert alone.figures["steps"] >= 4
+    for name in ("steps", "best_step", "held_out_pairs"):
+        assert launched.figures[name] == alone.figures[name]
+    for name in ("held_out_loss_start", "held_out_loss"):
+        assert launched.figures[name] == pytest.approx(alone.figures[name], rel=1e-5)
+    learned = max(w.abs().max().item() for n, w in weights.items() if "lora_B" in n)
+    assert learned > 1e-3  # it starts at zero
+    for name, weight in weights.items():
+        torch.testing.assert_close(shared[name], weight, rtol=1e-3, atol=learned / 1000)
+
+
+def test_a_killed_launch_leaves_no_process_and_continues(finished, inputs, by_two, tmp_path):
+    """SIGKILL to the one process that nobody can prepare for: the one that launched."""
+    store = Store(finished.store.root)
+    fingerprint = by_two[0].fingerprint
+    order = (SETTINGS, inputs, {}, {}, runtime(store, 2), False)
+    (tmp_path / "order").write_bytes(pickle.dumps(order))
+    script = (
+        "import pathlib, pickle\nfrom tasks.alignment import alignment\n"
+        f"alignment.compute(*pickle.loads(pathlib.Path({str(tmp_path)!r}, 'order').read_bytes()))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
+    training = store.root / "alignment" / f".draft-{fingerprint}" / "work" / "training"
+    deadline = time.monotonic() + 300
+    while not list(training.glob("checkpoint-*/complete.json")):
+        assert parent.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert len([one for one in children if "tasks.launch" in one.cmdline()]) >= 3
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait(30)
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
+    assert not (store.root / "alignment" / fingerprint).exists()
+    started = min(p.stat().st_mtime for p in training.glob("checkpoint-*/complete.json"))
+    again, weights = train(store, inputs, 2)
+    assert started < again.created.timestamp()
+    assert again.digest == by_two[0].digest
+    assert all(torch.equal(weights[name], by_two[1][name]) for name in weights)
+
+
+def test_a_mistake_that_a_launched_process_finds_is_told_as_one(tmp_path):
+    how = runtime(Store(tmp_path), 2)
+    with pytest.raises(UserError, match=r"^process 1 of 2 has no such setting$"):
+        mistaken.compute(SplitsConfig(), {}, {}, {}, how, force=False)
+    assert not list(Store(tmp_path).manifests())
