@@ -91,9 +91,10 @@ REJECTIONS: Schema = {  # RosePO
     "candidates": pl.List(pl.Int32),  # titles to pick from; empty in the history format
     "prompt": pl.String,
     "chosen": pl.Int32,
+    "chosen_score": pl.Float64,  # the SFT model's log-probability of it; null: not asked
     "rejected": pl.List(pl.Int32),  # K items
     "strategies": pl.List(pl.String),  # where each comes from
-    "scores": pl.List(pl.Float64),  # that strategy's score: log-probability, similarity, count
+    "scores": pl.List(pl.Float64),  # log-probability, similarity, popularity count; 0: random
     "seed": pl.Int64,  # of the row's random stream
 }
 PREFERENCES: Schema = {  # RosePO: what alignment is trained on

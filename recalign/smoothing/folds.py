@@ -1,0 +1,23 @@
+"""User folds: who is scored by which oracle, and up to where each oracle may read."""
+
+import numpy as np
+
+from recalign.seeding import derive_seed
+
+
+def folds_of(n_users: int, n_folds: int, seed: int) -> np.ndarray:
+    """The fold of every user, int64 [n_users]: a draw of its own, whoever else there is."""
+    return np.array(
+        [derive_seed(seed, "fold", user) % n_folds for user in range(n_users)], np.int64
+    )
+
+
+def stops_of(
+    folds: np.ndarray, fold: int, fit_starts: np.ndarray, valid_starts: np.ndarray
+) -> np.ndarray:
+    """Where the oracle of `fold` stops reading each user, int64 [n_users].
+
+    All of what precedes validation for users of other folds; the history window alone for its
+    own, whose pairs it will score.
+    """
+    return np.where(folds == fold, fit_starts, valid_starts).astype(np.int64)

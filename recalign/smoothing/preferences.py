@@ -1,0 +1,82 @@
+"""What alignment is trained on, and how far its smoothing can be trusted."""
+
+import numpy as np
+import polars as pl
+
+from recalign.schemas import PREFERENCES, check_table
+from recalign.smoothing.estimators import pairwise
+from recalign.smoothing.quality import calibration_error, expected_auc, expected_brier
+
+QUALITY = {
+    "strategy": pl.String,  # "all" pools them
+    "rejected": pl.Int64,  # rejected items
+    "smoothing": pl.Float64,  # mean eps
+    "capped": pl.Float64,  # share of eps lowered to the cap
+    "oracle_prefers": pl.Float64,  # share that the oracle scores above the chosen; null: not asked
+    "truth": pl.Float64,  # mean true P(rejected preferred); null, like all that follows: unknown
+    "auc": pl.Float64,  # of eps for "the rejected is preferred"
+    "ece": pl.Float64,  # |eps - truth| in bins of eps
+    "ece_uncalibrated": pl.Float64,  # of sigma(s_l - s_w), without temperature or cap
+    "ece_calibrated": pl.Float64,  # of sigma((s_l - s_w) / tau), without cap
+    "brier_uncalibrated": pl.Float64,  # expected squared errors of the same two
+    "brier_calibrated": pl.Float64,
+}
+
+
+def preference_table(
+    rejections: pl.DataFrame, titles: list[str], smoothing: np.ndarray
+) -> pl.DataFrame:
+    """PREFERENCES of the REJECTIONS table, row by row; smoothing [n, K], titles by item index."""
+    table = rejections.select(
+        "user_index",
+        "position",
+        "prompt",
+        chosen=pl.Series([titles[item] for item in rejections["chosen"]], dtype=pl.String),
+        rejected=pl.Series(
+            [[titles[item] for item in items] for items in rejections["rejected"]],
+            dtype=pl.List(pl.String),
+        ),
+        smoothing=pl.Series(smoothing.tolist(), dtype=pl.List(pl.Float64)),
+    )
+    return check_table(table, PREFERENCES, "preferences")
+
+
+def quality_table(
+    strategies: list[list[str]],
+    smoothing: np.ndarray,
+    cap: float,
+    scores: np.ndarray | None = None,
+    temperature: np.ndarray | float = 1.0,
+    truth: np.ndarray | None = None,
+) -> pl.DataFrame:
+    """QUALITY, a row per strategy of the rejected [n, K], and "all" where there are several.
+
+    smoothing [n, K]; scores [n, 1 + K] of the oracle, chosen first, or None; truth [n, K] or None.
+    """
+    named = np.array(strategies)
+    names = np.unique(named).tolist()
+    rows = []
+    for name in [*names, *(["all"] if len(names) > 1 else [])]:
+        inside = np.ones(named.shape, bool) if name == "all" else named == name
+        eps = smoothing[inside]
+        row: dict[str, object] = {"strategy": name, "rejected": len(eps), "smoothing": eps.mean()}
+        row["capped"] = (eps >= cap).mean()
+        if scores is not None:
+            row["oracle_prefers"] = (scores[:, 1:] > scores[:, :1])[inside].mean()
+        if truth is not None:
+            row |= _against_truth(eps, truth[inside])
+        if truth is not None and scores is not None:
+            for end, tau in (("uncalibrated", 1.0), ("calibrated", temperature)):
+                estimate = pairwise(scores, tau)[inside]
+                row[f"ece_{end}"] = calibration_error(estimate, truth[inside])
+                row[f"brier_{end}"] = expected_brier(estimate, truth[inside])
+        rows.append(row)
+    return pl.DataFrame(rows, schema=QUALITY)
+
+
+def _against_truth(eps: np.ndarray, truth: np.ndarray) -> dict[str, object]:
+    return {
+        "truth": truth.mean(),
+        "auc": expected_auc(eps, truth),
+        "ece": calibration_error(eps, truth),
+    }

@@ -1,0 +1,47 @@
+"""Which positions make pairs."""
+
+import numpy as np
+import polars as pl
+
+from recalign.rejections.positions import draw_positions
+from recalign.schemas import WINDOWS
+
+
+def windows(*rows: tuple[int, int, int]) -> pl.DataFrame:
+    """(user, fit_start, valid_start) of prompted users, and one user who is not prompted."""
+    table = [(user, fit, fit, valid, valid + 1, valid + 2, True) for user, fit, valid in rows]
+    return pl.DataFrame([*table, (99, 4, 4, 9, 9, 9, False)], schema=WINDOWS, orient="row")
+
+
+def drawn(*arguments: object) -> list[tuple[int, int]]:
+    users, positions = draw_positions(*arguments)
+    return list(zip(users.tolist(), positions.tolist(), strict=True))
+
+
+def test_without_a_limit_every_position_between_history_and_validation_makes_a_pair():
+    assert drawn(windows((0, 5, 8), (1, 3, 3), (2, 6, 7)), 100, 0) == [
+        (0, 5),
+        (0, 6),
+        (0, 7),
+        (2, 6),
+    ]
+
+
+def test_every_user_gives_one_position_before_any_gives_two():
+    table = windows(*[(user, 5, 15) for user in range(20)])
+    for n_pairs, counts in ((20, {1}), (27, {1, 2}), (60, {3})):
+        users, _ = draw_positions(table, n_pairs, 1)
+        assert set(np.bincount(users).tolist()) == counts
+        assert len(users) == n_pairs
+
+
+def test_fewer_pairs_are_a_part_of_more_and_other_users_do_not_matter():
+    table = windows(*[(user, 5, 15) for user in range(20)])
+    assert set(drawn(table, 13, 1)) < set(drawn(table, 40, 1)) < set(drawn(table, 90, 1))
+    alone = drawn(windows((3, 5, 15)), 4, 1)
+    assert alone == [pair for pair in drawn(table, 80, 1) if pair[0] == 3]
+
+
+def test_the_seed_moves_the_positions():
+    table = windows(*[(user, 5, 15) for user in range(20)])
+    assert drawn(table, 20, 1) != drawn(table, 20, 2)
