@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from recalign.artifacts.store import Artifact
-from recalign.schemas import INTERACTIONS, ITEMS, WINDOWS, read_table
+from recalign.schemas import APPEAL, INTERACTIONS, ITEMS, TRUTH, WINDOWS, read_table
 from recalign.sequences import Sequences
 from recalign.splits.guard import Protocol
+from recalign.world.utility import rejected_preferred
 
 
 @dataclass(frozen=True)
@@ -28,3 +30,21 @@ def read_tables(interactions: Artifact, splits: Artifact) -> Tables:
     windows = read_table(splits.path("windows.parquet"), WINDOWS)
     protocol = splits.manifest.config["protocol"]
     return Tables(taken, items, windows, Sequences.of(taken, items.height), protocol)
+
+
+def true_smoothing(
+    interactions: Artifact, items: pl.DataFrame, rejections: pl.DataFrame
+) -> np.ndarray | None:
+    """The synthetic world's P(rejected preferred) of the REJECTIONS, [n, K]; else None."""
+    if interactions.manifest.config["source"] != "synthetic":
+        return None
+    return rejected_preferred(
+        read_table(interactions.path("truth.parquet"), TRUTH),
+        items,
+        read_table(interactions.path("appeal.parquet"), APPEAL),
+        interactions.manifest.config["synthetic"]["noise"],
+        rejections["user_index"].to_numpy(),
+        rejections["position"].to_numpy(),
+        rejections["chosen"].to_numpy(),
+        rejections["rejected"].list.to_array(rejections["rejected"].list.len()[0]).to_numpy(),
+    )

@@ -26,10 +26,12 @@ from recalign.config.policy import (
 )
 from recalign.config.recommender import PairsConfig, RecommenderConfig, RewardsConfig
 from recalign.config.rosepo import (
+    FoldsConfig,
     GridConfig,
     MixConfig,
     RecommendationsConfig,
     RecommendationsPhase,
+    ReferenceConfig,
     RejectionsConfig,
     RejectionsStage,
     RosePOAlignmentConfig,
@@ -42,10 +44,11 @@ from recalign.config.splits import SplitsConfig
 
 __all__ = [
     "AlignmentConfig", "AmazonSource", "BootstrapConfig", "Config", "DPO4RecConfig",
-    "EvaluationConfig", "EvaluationPhase", "FilesSource", "GridConfig", "InteractionsConfig",
-    "LoadedModelConfig", "MixConfig", "OracleConfig", "PairsConfig", "PhaseConfig", "PolicyConfig",
-    "ReasoningsConfig", "RecommendationsConfig", "RecommendationsPhase", "RecommenderConfig",
-    "RejectionsConfig", "RejectionsStage", "ReportConfig", "RewardsConfig", "RosePOAlignmentConfig",
-    "RosePOConfig", "RoundsConfig", "Runtime", "SamplingConfig", "SftConfig", "SmoothingConfig",
-    "SplitsConfig", "SyntheticWorld", "TitleModelConfig", "TitlePromptConfig",
+    "EvaluationConfig", "EvaluationPhase", "FilesSource", "FoldsConfig", "GridConfig",
+    "InteractionsConfig", "LoadedModelConfig", "MixConfig", "OracleConfig", "PairsConfig",
+    "PhaseConfig", "PolicyConfig", "ReasoningsConfig", "RecommendationsConfig",
+    "RecommendationsPhase", "RecommenderConfig", "ReferenceConfig", "RejectionsConfig",
+    "RejectionsStage", "ReportConfig", "RewardsConfig", "RosePOAlignmentConfig", "RosePOConfig",
+    "RoundsConfig", "Runtime", "SamplingConfig", "SftConfig", "SmoothingConfig", "SplitsConfig",
+    "SyntheticWorld", "TitleModelConfig", "TitlePromptConfig",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import Config
+from recalign.config.base import NOT_IDENTITY, Config
 from recalign.config.interactions import InteractionsConfig
 from recalign.config.oracle import OracleConfig
 from recalign.config.policy import AlignmentConfig, Loss
@@ -64,6 +64,12 @@ class RejectionsConfig(Config):
     seed: int = Field(0, ge=0)
     """Seed of everything drawn, one stream per (user, position)."""
 
+    @model_validator(mode="after")
+    def _pool_holds_the_rejected(self) -> "RejectionsConfig":
+        if 0 < self.pool <= self.n_rejected:
+            raise ValueError("pool must be 0 or above n_rejected")
+        return self
+
     def identity(self) -> dict[str, object]:
         """The weights count for the mix alone."""
         values = super().identity()
@@ -116,16 +122,42 @@ class SmoothingConfig(Config):
         return self.estimator in ("pairwise", "softmax", "permuted")
 
     def identity(self) -> dict[str, object]:
-        """Only what the estimator reads decides what is computed."""
+        """Only what the estimator reads decides what is computed; folds are fold_oracles' own."""
         values = super().identity()
+        del values["folds"]
         if not self.needs_oracle:
-            for name in ("oracle", "calibrated", "seed"):
+            for name in ("oracle", "calibrated"):
                 del values[name]
-        if not self.needs_oracle or self.oracle == "earlier":
-            del values["folds"]
+        if self.estimator != "permuted":
+            del values["seed"]
         if self.estimator != "constant":
             del values["constant"]
         return values
+
+    @property
+    def folding(self) -> "FoldsConfig":
+        """The settings of the stage that fits an oracle per fold (cross_fitted)."""
+        return FoldsConfig(folds=self.folds, seed=self.seed)
+
+
+class FoldsConfig(Config):
+    """Folds of users, each judged by an oracle that has not seen their pairs."""
+
+    folds: int
+    """Number of folds."""
+    seed: int
+    """Seed of who is in which fold."""
+
+
+class ReferenceConfig(Config):
+    """How the SFT model's log-probabilities of pairs are computed, once for all alignments."""
+
+    max_length: int
+    """Longest prompt plus completion, in tokens."""
+    precision: Literal["weights", "bfloat16"]
+    """Number format of matrix products."""
+    micro_batch_size: int = Field(json_schema_extra=NOT_IDENTITY)
+    """Pairs per forward pass."""
 
 
 class RosePOAlignmentConfig(AlignmentConfig):
@@ -147,6 +179,14 @@ class RosePOAlignmentConfig(AlignmentConfig):
     """Pairs per optimiser step (of which micro_batch_size are in memory at once)."""
     micro_batch_size: int = Field(64, ge=1, le=4096)
     """Pairs per forward pass; must divide batch_size."""
+
+    def for_reference(self) -> "ReferenceConfig":
+        """The settings of the stage that scores the pairs with the SFT model."""
+        return ReferenceConfig(
+            max_length=self.max_length,
+            precision=self.precision,
+            micro_batch_size=self.micro_batch_size,
+        )
 
 
 class RecommendationsConfig(Config):
@@ -222,6 +262,9 @@ class RosePOConfig(Config):
 
     @model_validator(mode="after")
     def _stages_fit_together(self) -> "RosePOConfig":
+        shown = self.sft.n_candidates if self.sft.format == "candidates" else 0
+        if shown and self.rejections.n_rejected >= shown:
+            raise ValueError("rejections.n_rejected must be below sft.n_candidates")
         if self.splits.protocol == "per_user" and not (self.splits.fit or self.splits.reward):
             raise ValueError("splits.fit + splits.reward must be at least 1: pairs come from there")
         if self.recommendations.list_length - 1 > self.splits.n_negatives:

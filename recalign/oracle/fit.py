@@ -16,7 +16,7 @@ from recalign.metrics import ndcg
 from recalign.oracle.batches import training_windows
 from recalign.oracle.calibration import calibrate
 from recalign.oracle.checkpoints import fit_identity, load_checkpoint, save_checkpoint
-from recalign.oracle.inference import padded, rank_in_full, states_of
+from recalign.oracle.inference import padded, rank_in_full, scores_of
 from recalign.oracle.losses import gbce_exponent
 from recalign.oracle.sasrec import SASRec
 from recalign.oracle.training import Training, popularity_of
@@ -164,12 +164,9 @@ def _calibrate(
     draws = stream(model.config.seed, "calibration")
     shape = (len(validation.users), CALIBRATION_NEGATIVES)
     negatives = draws.integers(1, sequences.n_items + 1, shape)
-    states = states_of(model, sequences, validation.users, validation.stops)
-    matrix, bias = model.item_matrix(), model.item_bias()
-    items = torch.from_numpy(np.concatenate([validation.targets[:, :1], negatives], 1))
-    items = items.to(states.device)
-    scores = torch.einsum("ud,und->un", states, matrix[items]) + bias[items]
-    differences = (scores[:, :1] - scores[:, 1:]).double().cpu().numpy()
+    items = np.concatenate([validation.targets[:, :1], negatives], 1)
+    scores = scores_of(model, sequences, validation.users, validation.stops, items)
+    differences = (scores[:, :1] - scores[:, 1:]).astype(np.float64)
     free = ~_taken(sequences, validation, negatives)
     halves = np.broadcast_to(np.arange(len(differences))[:, None] % 2 == 0, shape)
     return calibrate(differences[free], halves[free])

@@ -43,6 +43,28 @@ def states_of(
 
 
 @torch.inference_mode()
+def scores_of(
+    model: SASRec,
+    sequences: Sequences,
+    users: np.ndarray,
+    stops: np.ndarray,
+    items: np.ndarray,
+) -> np.ndarray:
+    """Scores of `items` [U, C] to `users` [U] after positions < stops [U], float32 [U, C].
+
+    -inf at padding (item 0). A user may stand in several rows, with different stops.
+    """
+    states = states_of(model, sequences, users, stops)
+    matrix, bias = model.item_matrix(), model.item_bias()
+    found = np.full(items.shape, -np.inf, dtype=np.float32)
+    for rows in row_chunks(len(items), items.shape[1] * states.shape[1]):
+        asked = torch.from_numpy(items[rows]).to(states.device)
+        scores = torch.einsum("ud,und->un", states[rows], matrix[asked]) + bias[asked]
+        found[rows] = scores.masked_fill(asked == 0, -torch.inf).float().cpu().numpy()
+    return found
+
+
+@torch.inference_mode()
 def rank_in_full(
     model: SASRec,
     sequences: Sequences,

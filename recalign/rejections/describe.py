@@ -79,7 +79,7 @@ def _one_per_rejected(
             "taken_later",
             "false_negatives",
             strategy="strategies",
-        )  # fmt: skip
+        )
         .explode("rejected", "scores", "strategy", "taken_later", "false_negatives")
         .with_columns(
             above_truth=pl.when(pl.col("strategy").str.starts_with("self_")).then(

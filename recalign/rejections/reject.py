@@ -18,7 +18,7 @@ from recalign.schemas import REJECTIONS
 from recalign.seeding import derive_seed
 from recalign.sequences import Sequences
 
-DRAWN = REJECTIONS | {"left_out": pl.String}  # why a row gives no pair; null: it gives one
+DRAWN = {**REJECTIONS, "left_out": pl.String}  # why a row gives no pair; null: it gives one
 NOT_ABOVE = "nothing ranked above the truth"
 TOO_FEW = "too few items to reject"
 

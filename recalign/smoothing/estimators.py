@@ -1,10 +1,51 @@
 """eps of every rejected item: pure functions of an oracle's scores, of a truth, or of nothing."""
 
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 
+from recalign.config import SmoothingConfig
 from recalign.seeding import stream
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What an oracle makes of n pairs with K rejected each."""
+
+    scores: np.ndarray
+    """float32 [n, 1 + K], of the chosen item first."""
+    temperature: np.ndarray
+    """By which scores are divided before they are read as preferences, float64 [n]."""
+    listed: np.ndarray | None = None
+    """Scores of the candidates shown in the prompt [n, C], -inf at padding; None: not shown."""
+
+
+def smooth(
+    config: SmoothingConfig,
+    shape: tuple[int, int],
+    judged: Judged | None = None,
+    truth: np.ndarray | None = None,
+) -> np.ndarray:
+    """eps of n pairs with K rejected each, float64 `shape` = [n, K], at most config.cap.
+
+    `judged` is read by pairwise, softmax and permuted, `truth` [n, K] by truth.
+    """
+    match config.estimator, judged, truth:
+        case "none", _, _:
+            eps = np.zeros(shape)
+        case "constant", _, _:
+            eps = np.full(shape, config.constant)
+        case "truth", _, np.ndarray():
+            eps = truth
+        case "pairwise", Judged(), _:
+            eps = pairwise(judged.scores, judged.temperature)
+        case "permuted", Judged(), _:
+            eps = permuted(pairwise(judged.scores, judged.temperature), config.seed)
+        case "softmax", Judged(), _:
+            eps = softmax_share(judged.scores, judged.temperature, judged.listed)
+        case _:
+            raise ValueError(f"{config.estimator} was not given what it reads")
+    return np.minimum(eps, config.cap)
 
 
 def pairwise(scores: np.ndarray, temperature: np.ndarray | float) -> np.ndarray:
@@ -34,29 +75,6 @@ def softmax_share(
 def permuted(eps: np.ndarray, seed: int) -> np.ndarray:
     """The rows of eps [n, K] dealt out anew: as large as before, but of another pair."""
     return eps[stream(seed, "smoothing", "permuted").permutation(len(eps))]
-
-
-def capped(eps: np.ndarray, cap: float) -> np.ndarray:
-    """eps of at most `cap`: from one half on, a pair would ask for its opposite."""
-    return np.minimum(eps, cap)
-
-
-def without_scores(
-    estimator: Literal["none", "constant", "truth"],
-    shape: tuple[int, int],
-    constant: float,
-    truth: np.ndarray | None,
-) -> np.ndarray:
-    """eps [n, K] that needs no oracle: zero, `constant`, or the world's `truth` [n, K]."""
-    match estimator:
-        case "none":
-            return np.zeros(shape)
-        case "constant":
-            return np.full(shape, constant)
-        case "truth":
-            if truth is None:
-                raise ValueError("there is no truth beside the synthetic world")
-            return truth
 
 
 def _column(temperature: np.ndarray | float) -> np.ndarray:

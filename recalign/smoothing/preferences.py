@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from recalign.schemas import PREFERENCES, check_table
-from recalign.smoothing.estimators import pairwise
+from recalign.smoothing.estimators import Judged, pairwise
 from recalign.smoothing.quality import calibration_error, expected_auc, expected_brier
 
 QUALITY = {
@@ -21,6 +21,18 @@ QUALITY = {
     "brier_uncalibrated": pl.Float64,  # expected squared errors of the same two
     "brier_calibrated": pl.Float64,
 }
+
+
+def asked_items(rejections: pl.DataFrame) -> np.ndarray:
+    """What the oracle scores: chosen, K rejected, C candidates, int64 [n, 1 + K + C] (0 padded)."""
+    lists = [
+        [chosen, *rejected, *candidates]
+        for chosen, rejected, candidates in rejections.select(
+            "chosen", "rejected", "candidates"
+        ).iter_rows()
+    ]
+    width = max(map(len, lists))
+    return np.array([items + [0] * (width - len(items)) for items in lists], dtype=np.int64)
 
 
 def preference_table(
@@ -45,13 +57,12 @@ def quality_table(
     strategies: list[list[str]],
     smoothing: np.ndarray,
     cap: float,
-    scores: np.ndarray | None = None,
-    temperature: np.ndarray | float = 1.0,
+    judged: Judged | None = None,
     truth: np.ndarray | None = None,
 ) -> pl.DataFrame:
     """QUALITY, a row per strategy of the rejected [n, K], and "all" where there are several.
 
-    smoothing [n, K]; scores [n, 1 + K] of the oracle, chosen first, or None; truth [n, K] or None.
+    smoothing [n, K]; judged: None where no oracle was asked; truth [n, K], None where unknown.
     """
     named = np.array(strategies)
     names = np.unique(named).tolist()
@@ -61,13 +72,14 @@ def quality_table(
         eps = smoothing[inside]
         row: dict[str, object] = {"strategy": name, "rejected": len(eps), "smoothing": eps.mean()}
         row["capped"] = (eps >= cap).mean()
-        if scores is not None:
-            row["oracle_prefers"] = (scores[:, 1:] > scores[:, :1])[inside].mean()
+        if judged is not None:
+            ahead = judged.scores[:, 1:] > judged.scores[:, :1]
+            row["oracle_prefers"] = ahead[inside].mean()
         if truth is not None:
             row |= _against_truth(eps, truth[inside])
-        if truth is not None and scores is not None:
-            for end, tau in (("uncalibrated", 1.0), ("calibrated", temperature)):
-                estimate = pairwise(scores, tau)[inside]
+        if truth is not None and judged is not None:
+            for end, tau in (("uncalibrated", 1.0), ("calibrated", judged.temperature)):
+                estimate = pairwise(judged.scores, tau)[inside]
                 row[f"ece_{end}"] = calibration_error(estimate, truth[inside])
                 row[f"brier_{end}"] = expected_brier(estimate, truth[inside])
         rows.append(row)

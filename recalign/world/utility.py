@@ -50,6 +50,28 @@ def preference_probability(
     return 1 / (1 + np.exp(np.clip((utility_b - utility_a) / noise, -700, 700)))
 
 
+def rejected_preferred(
+    truth: pl.DataFrame,
+    items: pl.DataFrame,
+    appeal: pl.DataFrame,
+    noise: float,
+    users: np.ndarray,
+    positions: np.ndarray,
+    chosen: np.ndarray,
+    rejected: np.ndarray,
+) -> np.ndarray:
+    """The true P(user prefers the rejected to the chosen item), float64 [n, K].
+
+    Asked anew, at that position: that the user did take the chosen one does not count. truth,
+    items, appeal: the tables TRUTH, ITEMS, APPEAL; users, positions, chosen [n]; rejected [n, K].
+    """
+    by_index = np.zeros(items.height + 1)
+    by_index[appeal["item_index"].to_numpy()] = appeal["appeal"].to_numpy()
+    asked = np.concatenate([chosen[:, None], rejected], axis=1)
+    utility = utilities(truth, items, by_index, users, positions, asked)
+    return preference_probability(utility[:, 1:], utility[:, :1], noise)
+
+
 def match_weights(weights: np.ndarray, item_values: np.ndarray) -> np.ndarray:
     """Sum of the taste weights of each item's values, float32 [B, I].
 

@@ -1,0 +1,92 @@
+"""Stage fold_oracles: one oracle per fold of the users, none of which saw its fold's pairs."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from recalign.artifacts.store import Artifact
+from recalign.config import FoldsConfig, OracleConfig
+from recalign.oracle.fit import fit_oracle
+from recalign.oracle.storage import load_oracle, save_oracle
+from recalign.recommender.encoder import SentenceEncoder
+from recalign.smoothing.folds import folds_of, stops_of
+from recalign.splits.guard import check_fit
+from recalign.splits.phases import phase_of
+from tasks.stage import Job, stage
+from tasks.tables import Tables, read_tables
+
+FOLDS = "folds.parquet"  # user_index, fold
+
+
+@stage(version=1)
+def fold_oracles(
+    job: Job,
+    config: FoldsConfig,
+    interactions: Artifact,
+    splits: Artifact,
+    oracle: Artifact,
+    files: dict[str, list[Path]] | None = None,
+) -> None:
+    """Fit the oracle anew per fold: up to validation on other users, on history alone on its own.
+
+    Stopped early and calibrated on the validation window of the other users. A fold that is
+    finished is not fitted again after a kill.
+    """
+    tables = read_tables(interactions, splits)
+    settings = OracleConfig(**oracle.manifest.config)
+    text = None
+    if settings.item_text:
+        encoder = SentenceEncoder(settings.encoder, job.cache / "sentences", job.device)
+        text = encoder.encode_items(tables.items["text"].to_list(), job.progress)
+    folds = folds_of(tables.sequences.n_users, config.folds, config.seed)
+    facts = {}
+    for fold in range(config.folds):
+        done = job.draft.work / fold_name(fold)
+        if not done.exists():
+            _fit_fold(job, settings, tables, folds, fold, text, done)
+        shutil.copytree(done, job.draft.path(fold_name(fold)))
+        facts[fold_name(fold)] = load_oracle(done)[1]
+    table = pl.DataFrame({"user_index": np.arange(len(folds)), "fold": folds})
+    table.write_parquet(job.draft.path(FOLDS), compression="zstd")
+    job.draft.count(len(folds))
+    job.draft.tell(
+        {
+            name: {"temperature": fact["temperature"], **fact["calibration"]}
+            for name, fact in facts.items()
+        }
+    )
+
+
+def fold_name(fold: int) -> str:
+    """The folder of a fold's oracle."""
+    return f"fold-{fold}"
+
+
+def _fit_fold(
+    job: Job,
+    settings: OracleConfig,
+    tables: Tables,
+    folds: np.ndarray,
+    fold: int,
+    text: np.ndarray | None,
+    done: Path,
+) -> None:
+    """Fit, and save into `done` in one rename."""
+    starts = (tables.windows[name].to_numpy() for name in ("fit_start", "valid_start"))
+    stops = stops_of(folds, fold, *starts)
+    seen = tables.sequences.before(stops)
+    check_fit(done.name, np.arange(len(folds)), seen.lengths, seen, tables.interactions, stops)
+    phase = phase_of(tables.windows, "valid")
+    others = folds[phase.users] != fold
+    targets = phase.targets(tables.sequences)[others]
+    fitted = fit_oracle(
+        settings, seen, seen.lengths, phase.users[others],
+        [items[items > 0] for items in targets], text, job.draft.work / f"fitting-{fold}",
+        job.progress, job.device,
+    )  # fmt: skip
+    draft = done.with_suffix(".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    save_oracle(draft, fitted)
+    draft.rename(done)

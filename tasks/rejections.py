@@ -1,0 +1,104 @@
+"""Stage rejections: items taken, and the items rejected for them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from recalign.artifacts.store import Artifact
+from recalign.config import RejectionsStage
+from recalign.recommender.encoder import SentenceEncoder
+from recalign.rejections.describe import describe_rejections
+from recalign.rejections.draws import unit_vectors
+from recalign.rejections.positions import draw_positions
+from recalign.rejections.reject import Score, Sources
+from recalign.rejections.shards import reject_in_shards
+from recalign.schemas import REJECTIONS, write_table
+from recalign.splits.candidates import history_popularity
+from recalign.splits.guard import check_window_prompts
+from recalign.splits.rejected import check_rejections
+from recalign.titles.names import distinct_titles
+from recalign.titles.prompts import TitlePrompts, template_file
+from tasks.sft import open_titles
+from tasks.stage import Job, local_files, stage
+from tasks.tables import Tables, read_tables, true_smoothing
+
+if TYPE_CHECKING:
+    from recalign.titles.policy import TitlePolicy
+
+TABLE = "rejections.parquet"
+
+
+def rejection_files(config: RejectionsStage) -> dict[str, list[Path]]:
+    """What decides the pairs beside the config: a local encoder, the question's template."""
+    asks = config.prompt.format == "candidates"
+    template = {"template": [template_file(config.prompt.template)]} if asks else {}
+    return local_files("encoder", config.encoder) | template
+
+
+@stage(version=1)
+def rejections(
+    job: Job,
+    config: RejectionsStage,
+    interactions: Artifact,
+    splits: Artifact,
+    sft: Artifact | None = None,
+    files: dict[str, list[Path]] | None = None,
+) -> None:
+    """K rejected for each item taken between the history and the validation window."""
+    tables = read_tables(interactions, splits)
+    titles = distinct_titles(tables.items)
+    prompts = TitlePrompts(config.prompt, titles)
+    encoder = SentenceEncoder(config.encoder, job.cache / "sentences", job.device)
+    vectors = encoder.encode_items(tables.items["text"].to_list(), job.progress)
+    sources = Sources(
+        tables.sequences,
+        history_popularity(tables.sequences, tables.windows),
+        unit_vectors(vectors),
+        prompts.text,
+        score_titles(open_titles(sft, None, job.device), titles) if sft else None,
+    )
+    users, positions = draw_positions(tables.windows, config.n_pairs, config.seed)
+    table, left_out = reject_in_shards(
+        config, sources, users, positions, job.draft.work, job.runtime.shard_users, job.progress
+    )
+    proved = _prove(table, tables, prompts)
+    described = describe_rejections(
+        table, tables.sequences, sources.popularity, sources.vectors,
+        true_smoothing(interactions, tables.items, table),
+    )  # fmt: skip
+    write_table(table, job.draft.path(TABLE), REJECTIONS)
+    described.write_parquet(job.draft.path("describe.parquet"), compression="zstd")
+    job.draft.count(table.height, left_out)
+    users_left = table["user_index"].n_unique()
+    job.draft.tell(
+        {"pairs_proved": proved, "users": users_left, "strategies": described.to_dicts()}
+    )
+
+
+def score_titles(policy: "TitlePolicy", titles: list[str]) -> Score:
+    """The SFT model as the callable that rejects: texts in, log-probabilities of titles out."""
+    from recalign.titles.likelihood import TitleScorer  # seconds: a plan needs it not
+
+    title_ids = [[], *(policy.encode_completion(title) for title in titles[1:])]
+    scorer = TitleScorer(policy, title_ids)
+
+    def score(prompts: list[str], pools: np.ndarray | None) -> np.ndarray:
+        encoded = [policy.encode_prompt(text) for text in prompts]
+        return scorer.catalogue(encoded) if pools is None else scorer.candidates(encoded, pools)
+
+    return score
+
+
+def _prove(table: pl.DataFrame, tables: Tables, prompts: TitlePrompts) -> int:
+    """Prompts end before the chosen item; nothing rejected was taken by then."""
+    candidates = table["candidates"].to_list()
+    shown = table.select(
+        "user_index", "first_position", "prompt", cutoff="position", items="history"
+    )
+    check_window_prompts(
+        shown, tables.interactions, tables.windows, ("fit_start", "valid_start"),
+        lambda row, items: prompts.text(items, candidates[row]), protocol=tables.protocol,
+    )  # fmt: skip
+    return check_rejections(table, tables.interactions)

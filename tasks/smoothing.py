@@ -1,0 +1,88 @@
+"""Stage smoothing: how probably each rejected item is really the preferred one."""
+
+import numpy as np
+import polars as pl
+
+from recalign.artifacts.store import Artifact
+from recalign.config import SmoothingConfig
+from recalign.errors import LeakageError
+from recalign.oracle.inference import scores_of
+from recalign.oracle.storage import load_oracle
+from recalign.schemas import PREFERENCES, REJECTIONS, read_table, write_table
+from recalign.smoothing.estimators import Judged, smooth
+from recalign.smoothing.folds import stops_of
+from recalign.smoothing.preferences import asked_items, preference_table, quality_table
+from recalign.splits.rejected import check_judged
+from recalign.titles.names import distinct_titles
+from tasks.fold_oracles import FOLDS, fold_name
+from tasks.rejections import TABLE
+from tasks.stage import Job, stage
+from tasks.tables import Tables, read_tables, true_smoothing
+
+PREFERRED = "preferences.parquet"
+
+
+@stage(version=1)
+def smoothing(
+    job: Job,
+    config: SmoothingConfig,
+    interactions: Artifact,
+    splits: Artifact,
+    rejections: Artifact,
+    oracle: Artifact | None = None,
+) -> None:
+    """eps of every rejected item, by an oracle that did not see the pair's chosen item.
+
+    `oracle` is the one of the earlier cut-off, or (cross_fitted) those of all folds.
+    """
+    tables = read_tables(interactions, splits)
+    table = read_table(rejections.path(TABLE), REJECTIONS)
+    truth = true_smoothing(interactions, tables.items, table)
+    judged = None
+    if oracle is not None:
+        if oracle.manifest.inputs["splits"] != splits.reference:
+            raise LeakageError(f"{oracle.reference.name} was fitted on other windows than these")
+        judged = _judge(job, config, tables, table, oracle)
+    shape = (table.height, len(table["rejected"][0]))
+    eps = smooth(config, shape, judged, truth)
+    quality = quality_table(table["strategies"].to_list(), eps, config.cap, judged, truth)
+    made = preference_table(table, distinct_titles(tables.items), eps)
+    write_table(made, job.draft.path(PREFERRED), PREFERENCES)
+    quality.write_parquet(job.draft.path("quality.parquet"), compression="zstd")
+    job.draft.count(made.height)
+    job.draft.tell({"smoothing": float(eps.mean()), "strategies": quality.to_dicts()})
+
+
+def _judge(
+    job: Job, config: SmoothingConfig, tables: Tables, table: pl.DataFrame, oracle: Artifact
+) -> Judged:
+    """Scores of every pair by an oracle that is proved not to have seen its chosen item."""
+    users, positions = (table[name].to_numpy() for name in ("user_index", "position"))
+    fit_starts = tables.windows["fit_start"].to_numpy().astype(np.int64)
+    if config.oracle == "earlier":
+        judges = [(oracle.folder, np.arange(len(users)), fit_starts)]
+    else:
+        folds = pl.read_parquet(oracle.path(FOLDS))["fold"].to_numpy()
+        valid_starts = tables.windows["valid_start"].to_numpy()
+        judges = [
+            (
+                oracle.path(fold_name(fold)),
+                np.flatnonzero(folds[users] == fold),
+                stops_of(folds, fold, fit_starts, valid_starts),
+            )
+            for fold in np.unique(folds[users]).tolist()
+        ]
+    items = asked_items(table)
+    scores = np.empty(items.shape, dtype=np.float32)
+    temperature = np.ones(len(items))
+    told = []
+    for folder, rows, stops in judges:
+        check_judged(users[rows], positions[rows], stops[users[rows]])
+        model, facts = load_oracle(folder, job.device)
+        scores[rows] = scores_of(model, tables.sequences, users[rows], positions[rows], items[rows])
+        temperature[rows] = facts["temperature"] if config.calibrated else 1.0
+        told.append({"temperature": facts["temperature"], **facts["calibration"]})
+    job.draft.tell({"oracles": told, "pairs_proved": len(users)})
+    n_judged = 1 + len(table["rejected"][0])
+    listed = scores[:, n_judged:]
+    return Judged(scores[:, :n_judged], temperature, listed if listed.shape[1] else None)
