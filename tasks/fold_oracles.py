@@ -18,6 +18,7 @@ from tasks.stage import Job, stage
 from tasks.tables import Tables, read_tables
 
 FOLDS = "folds.parquet"  # user_index, fold
+STOPS = "stops.parquet"  # in each fold's folder: user_index, stop of what its oracle read
 
 
 @stage(version=1)
@@ -89,4 +90,6 @@ def _fit_fold(
     draft = done.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)
     save_oracle(draft, fitted)
+    read = pl.DataFrame({"user_index": np.arange(len(stops)), "stop": seen.lengths})
+    read.write_parquet(draft / STOPS, compression="zstd")
     draft.rename(done)

@@ -10,11 +10,10 @@ from recalign.oracle.inference import scores_of
 from recalign.oracle.storage import load_oracle
 from recalign.schemas import PREFERENCES, REJECTIONS, read_table, write_table
 from recalign.smoothing.estimators import Judged, smooth
-from recalign.smoothing.folds import stops_of
 from recalign.smoothing.preferences import asked_items, preference_table, quality_table
 from recalign.splits.rejected import check_judged
 from recalign.titles.names import distinct_titles
-from tasks.fold_oracles import FOLDS, fold_name
+from tasks.fold_oracles import FOLDS, STOPS, fold_name
 from tasks.rejections import TABLE
 from tasks.stage import Job, stage
 from tasks.tables import Tables, read_tables, true_smoothing
@@ -58,17 +57,16 @@ def _judge(
 ) -> Judged:
     """Scores of every pair by an oracle that is proved not to have seen its chosen item."""
     users, positions = (table[name].to_numpy() for name in ("user_index", "position"))
-    fit_starts = tables.windows["fit_start"].to_numpy().astype(np.int64)
     if config.oracle == "earlier":
-        judges = [(oracle.folder, np.arange(len(users)), fit_starts)]
+        stops = tables.windows["fit_start"].to_numpy()
+        judges = [(oracle.folder, np.arange(len(users)), stops)]
     else:
         folds = pl.read_parquet(oracle.path(FOLDS))["fold"].to_numpy()
-        valid_starts = tables.windows["valid_start"].to_numpy()
         judges = [
             (
                 oracle.path(fold_name(fold)),
                 np.flatnonzero(folds[users] == fold),
-                stops_of(folds, fold, fit_starts, valid_starts),
+                pl.read_parquet(oracle.path(fold_name(fold)) / STOPS)["stop"].to_numpy(),
             )
             for fold in np.unique(folds[users]).tolist()
         ]
