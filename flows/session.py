@@ -16,6 +16,7 @@ from recalign.config.presets import Settings, changes, fill_from_preset
 from recalign.errors import UserError
 from tasks.report import page_of
 from tasks.run import Run, Step, StoppedAfter, check_stage_names
+from tasks.run_page import show_results
 from tasks.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -166,9 +167,12 @@ def plan_row(step: Step) -> dict[str, str]:
 
 
 def finish(run: Run, report: Reference) -> str:
-    """Tell where the report lies; returns its path."""
-    page = page_of(run.store.open(report)).resolve()
+    """Show the results and where the report lies; returns its path."""
+    made = run.store.open(report)
+    page = page_of(made).resolve()
     if FlowRunContext.get():
-        create_markdown_artifact(key="report", markdown=f"The report is `{page}`.")
+        if "evaluation" in made.manifest.inputs:
+            show_results(run.store.open(made.manifest.inputs["evaluation"]))
+        create_markdown_artifact(key="outcome", markdown=f"The report is `{page}`.")
     log.info("report: %s", page)
     return str(page)

@@ -9,6 +9,9 @@ from recalign.alignment.rows import encode_pairs
 from recalign.alignment.train import align
 from recalign.artifacts.store import Artifact
 from recalign.config import AlignmentConfig
+from recalign.report.content import Round
+from recalign.report.plots import alignment_curves
+from recalign.report.stage_page import picture
 from recalign.schemas import PAIRS, read_table
 from tasks.policy import ADAPTER, MODEL, open_policy
 from tasks.stage import Job, stage
@@ -63,3 +66,10 @@ def _reference_of_policy_0(
     )  # fmt: skip
     scored.save(kept)
     return scored
+
+
+@alignment.shows
+def curves_shown(made: Artifact) -> list[str]:
+    """Loss, margin, pairs ranked right and drift by step."""
+    curve = pl.read_parquet(made.path("log.parquet"))
+    return [picture(svg) for svg in alignment_curves([Round(1, curve=curve)])]

@@ -20,6 +20,10 @@ from recalign.policy.grammar import parse_reasoning
 from recalign.policy.templates import REASONERS, Reasoner, template_reasonings
 from recalign.recommender.encoder import SentenceEncoder
 from recalign.recommender.storage import load_recommender
+from recalign.report.forest import forest
+from recalign.report.markdown import result_table
+from recalign.report.stage_page import picture
+from recalign.report.tables import headline_metrics
 from recalign.schemas import (
     CANDIDATES,
     FACETS,
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
 
 DECODINGS = {"greedy": True, "sampled": False}
 SCORE = "validation_score"
+PRIMARY = "NDCG@10"  # what the run page compares rows by
 
 
 def validation_score(run: "Run", validation: Reference) -> float | None:
@@ -168,3 +173,12 @@ def _write_text_quality(
         liked = liked_values(read_table(truth, TRUTH), cutoffs)
         facets = [facet_quality(n, t, liked, parse_reasoning) for n, t in sets.items()]
         write_table(pl.concat(facets), job.draft.path("facets.parquet"), FACETS)
+
+
+@evaluation.shows
+def results_shown(made: Artifact) -> list[str]:
+    """The differences as a forest plot, and the result table."""
+    results = read_table(made.path("results.parquet"), RESULTS)
+    name = headline_metrics(results, PRIMARY, is_list=False)[0]
+    plot = forest(results, name)
+    return [*([picture(plot)] if plot else []), result_table(results, [name])]

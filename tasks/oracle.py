@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from recalign.artifacts.store import Artifact
 from recalign.config import OracleConfig
 from recalign.oracle.fit import fit_oracle
 from recalign.oracle.storage import save_oracle
 from recalign.recommender.encoder import SentenceEncoder
+from recalign.report.plots import oracle_curves
+from recalign.report.stage_page import picture
 from recalign.splits.guard import check_fit
 from recalign.splits.phases import oracle_validation
 from tasks.stage import Job, stage
@@ -47,3 +50,9 @@ def oracle(
             **fitted.calibration,
         }
     )
+
+
+@oracle.shows
+def curves_shown(made: Artifact) -> list[str]:
+    """Training loss and validation by epoch."""
+    return [picture(svg) for svg in oracle_curves(pl.read_parquet(made.path("curve.parquet")))]

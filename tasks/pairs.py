@@ -3,8 +3,12 @@
 from recalign.artifacts.store import Artifact
 from recalign.config import PairsConfig
 from recalign.pairs.select import SKIPPED, select_pairs
+from recalign.report.plots import distributions
+from recalign.report.stage_page import picture, table_section
 from recalign.schemas import PAIRS, PROMPTS, REASONINGS, REWARDS, read_table, write_table
 from tasks.stage import Job, stage
+
+N_SHOWN = 5  # pairs on the run page
 
 
 @stage(version=1)
@@ -20,3 +24,14 @@ def pairs(job: Job, config: PairsConfig, rewards: Artifact, reasonings: Artifact
     write_table(skipped, job.draft.path("skipped.parquet"), SKIPPED)
     job.draft.count(table.height, dict(skipped["reason"].value_counts().iter_rows()))
     job.draft.tell(report)
+
+
+@pairs.shows
+def pairs_shown(made: Artifact) -> list[str]:
+    """Margins of all pairs, and the texts of the widest ones."""
+    table = read_table(made.path("pairs.parquet"), PAIRS)
+    if table.is_empty():
+        return []
+    margins = distributions({"pairs": table["margin"].to_numpy()}, "Margins", "reward")
+    widest = table.sort("margin", descending=True).select("chosen", "rejected", "margin")
+    return [picture(margins), table_section("The widest margins", widest.head(N_SHOWN))]

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 
 from recalign.artifacts.store import Artifact
 from recalign.config import PolicyConfig
 from recalign.policy.demonstrations import build_demonstrations, choose_prefixes
 from recalign.reasonings.prompts import load_template, template_file
+from recalign.report.plots import bootstrap_curve
+from recalign.report.stage_page import picture
 from recalign.splits.guard import check_fit
 from tasks.stage import Job, local_files, stage
 from tasks.tables import read_tables
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 SETTINGS = "policy.json"  # the PolicyConfig later stages load this policy with
 MODEL = "model"  # folder of all weights, for a policy trained here
 ADAPTER = "adapter"  # folder of a LoRA adapter on policy 0
+CURVE = f"{MODEL}/curve.parquet"  # its training, by step
 MIN_PREFIX = 3  # items a demonstration's history has at least
 
 
@@ -83,3 +87,10 @@ def open_policy(
     if aligned.path(ADAPTER).is_dir():
         return load_policy(weights, config, aligned.path(ADAPTER), device, trainable=trainable)
     return load_policy(aligned.path(MODEL), config, None, device)
+
+
+@policy.shows
+def curve_shown(made: Artifact) -> list[str]:
+    """Loss by step, of a policy that was trained here."""
+    curve = made.path(CURVE)
+    return [picture(bootstrap_curve(pl.read_parquet(curve)))] if curve.exists() else []

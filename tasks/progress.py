@@ -38,24 +38,37 @@ class StageProgress:
             self._shown_log = now
         if now - self._shown_ui >= UI_SECONDS and TaskRunContext.get():
             self._show_in_ui(100 * done / max(total, 1), f"{done} of {total} {note}".strip())
-            self._shown_ui = now
+            self._shown_ui = time.monotonic()
+
+    def finish(self) -> None:
+        """Leave a full bar behind in the UI, where there is one."""
+        if self._artifact is not None:
+            self._show_in_ui(100, "done")
 
     def _show_in_ui(self, percent: float, note: str) -> None:
-        if self._artifact is None:
-            key = f"progress-{self._stage}"
-            made = create_progress_artifact(percent, key=key, description=note)
-            self._artifact = made if isinstance(made, UUID) else None
-        else:
-            update_progress_artifact(self._artifact, progress=percent, description=note)
+        """Never fails: a server that does not answer must not cost the stage its work."""
+        try:
+            if self._artifact is None:
+                key = f"progress-{self._stage}"
+                made = create_progress_artifact(percent, key=key, description=note)
+                self._artifact = made if isinstance(made, UUID) else None
+            else:
+                update_progress_artifact(self._artifact, progress=percent, description=note)
+        except Exception as error:
+            log.warning("%s: its progress cannot be shown: %s", self._stage, error)
 
 
 @contextmanager
 def stage_progress(stage: str) -> Iterator[StageProgress]:
     """The progress display of one stage run; the bar vanishes when the stage is done."""
     if not sys.stderr.isatty():
-        yield StageProgress(stage, None)
+        shown = StageProgress(stage, None)
+        yield shown
+        shown.finish()
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield StageProgress(stage, bar)
+        shown = StageProgress(stage, bar)
+        yield shown
+        shown.finish()

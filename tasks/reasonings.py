@@ -7,12 +7,15 @@ from recalign.config import PhaseConfig, SamplingConfig
 from recalign.policy.grammar import parse_reasoning
 from recalign.reasonings.prompts import load_template, render_prompts, template_file
 from recalign.reasonings.texts import text_report
-from recalign.schemas import PROMPTS, REASONINGS, write_table
+from recalign.report.stage_page import table_section
+from recalign.schemas import PROMPTS, REASONINGS, read_table, write_table
 from recalign.splits.guard import check_prompts
 from recalign.splits.phases import phase_of
 from tasks.policy import open_policy
 from tasks.stage import Job, stage
 from tasks.tables import read_tables
+
+N_SHOWN = 12  # texts on the run page
 
 
 def prompt_files(config: SamplingConfig) -> dict[str, list[Path]]:
@@ -62,3 +65,10 @@ def reasonings(
 def is_grammatical(text: str) -> bool:
     """Whether a text of the embedded policy follows the grammar of its demonstrations."""
     return parse_reasoning(text) is not None
+
+
+@reasonings.shows
+def texts_shown(made: Artifact) -> list[str]:
+    """The first users' texts."""
+    table = read_table(made.path("reasonings.parquet"), REASONINGS)
+    return [table_section("Some texts", table.head(N_SHOWN))]

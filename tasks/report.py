@@ -25,6 +25,7 @@ from recalign.schemas import (
 )
 from recalign.splits.phases import phase_of
 from tasks.evaluation import SCORE
+from tasks.policy import CURVE
 from tasks.stage import Job, stage
 from tasks.tables import Tables, read_tables
 
@@ -49,7 +50,7 @@ def report(
     tables = read_tables(interactions, splits)
     results = read_table(evaluation.path("results.parquet"), RESULTS)
     facets = evaluation.path("facets.parquet")
-    curve = policy.path("model/curve.parquet")
+    curve = policy.path(CURVE)
     ends = [interactions, splits, oracle, policy, evaluation, base, aligned, *rounds.values()]
     runs = _lineage(Store(job.runtime.root), [artifact.manifest for artifact in ends])
     content = ReportContent(

@@ -1,5 +1,7 @@
 """Stage rewards: what the recommender makes of every sample."""
 
+import polars as pl
+
 from recalign.artifacts.store import Artifact
 from recalign.config import RewardsConfig
 from recalign.oracle.inference import states_of
@@ -7,6 +9,8 @@ from recalign.oracle.storage import load_oracle
 from recalign.recommender.encoder import SentenceEncoder
 from recalign.recommender.examples import text_grid
 from recalign.recommender.storage import load_recommender
+from recalign.report.plots import distributions
+from recalign.report.stage_page import picture
 from recalign.rewards.score import score_rewards
 from recalign.schemas import REASONINGS, REWARDS, read_table, write_table
 from recalign.splits.phases import phase_of
@@ -54,3 +58,12 @@ def rewards(
     write_table(table, job.draft.path("rewards.parquet"), REWARDS)
     job.draft.count(table.height)
     job.draft.tell({"mean_reward": table["reward"].mean()})
+
+
+@rewards.shows
+def rewards_shown(made: Artifact) -> list[str]:
+    """Rewards of all samples, the greedy ones apart."""
+    table = read_table(made.path("rewards.parquet"), REWARDS)
+    kinds = {"sampled": table.filter(pl.col("sample") >= 0), "greedy": table.filter(sample=-1)}
+    values = {name: rows["reward"].to_numpy() for name, rows in kinds.items()}
+    return [picture(distributions(values, "Rewards", made.manifest.config["reward"]))]

@@ -9,6 +9,7 @@ from recalign.artifacts.store import Artifact, Store
 from recalign.config import Config, Runtime
 from recalign.errors import UserError
 from tasks.cache import find_current, forget_record
+from tasks.run_page import is_shown, show_stage
 from tasks.stage import Stage, disk_trouble_explained
 
 FORCED = "forced"
@@ -77,6 +78,10 @@ class Run:
                 refresh_cache=forced,
             )
             reference = task(config, inputs, files, digests, self.runtime, forced)
+            made = self.store.manifest(stage.name, reference.fingerprint) if is_shown() else None
+            if made:
+                artifact = Artifact(self.store.folder(stage.name, made.fingerprint), made)
+                show_stage(step.label, artifact, stage.sections, reference)
         if self.stop_after in (stage.name, step.label):
             raise StoppedAfter(step.label)
         return reference

@@ -2,6 +2,8 @@
 
 from recalign.artifacts.store import Artifact
 from recalign.config import SplitsConfig
+from recalign.report.plots import windows_picture
+from recalign.report.stage_page import picture
 from recalign.schemas import CANDIDATES, INTERACTIONS, WINDOWS, read_table, write_table
 from recalign.sequences import Sequences
 from recalign.splits.candidates import count_short, draw_candidates
@@ -20,3 +22,9 @@ def splits(job: Job, config: SplitsConfig, interactions: Artifact) -> None:
     write_table(candidates, job.draft.path("candidates.parquet"), CANDIDATES)
     job.draft.count(windows.height, counts)
     job.draft.tell({"short_lists": count_short(candidates, config)})
+
+
+@splits.shows
+def windows_shown(made: Artifact) -> list[str]:
+    """How long the windows are."""
+    return [picture(windows_picture(read_table(made.path("windows.parquet"), WINDOWS)))]

@@ -20,6 +20,7 @@ from recalign.errors import UserError
 from recalign.progress import Progress
 from tasks.cache import ArtifactCache, find_current
 from tasks.progress import stage_progress
+from tasks.run_page import Sections
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Stage:
         self.trains = trains
         self.__module__ = body.__module__
         self.doc = inspect.getdoc(body) or ""
+        self.sections: Sections = lambda made: []
         self.task = prefect.Task(
             fn=self.compute,
             name=name,
@@ -83,6 +85,14 @@ class Stage:
     def __reduce__(self) -> str:
         """Pickled by name, as functions are: other processes import the stage."""
         return self.name
+
+    def shows(self, sections: Sections) -> Sections:
+        """Decorator: what the run page shows of this stage's artifacts beside counts and settings.
+
+        `sections` draws Markdown texts from the artifact's own files alone.
+        """
+        self.sections = sections
+        return sections
 
     def fingerprint(
         self, config: Config, inputs: dict[str, Reference], digests: dict[str, str]

@@ -91,12 +91,13 @@ def bootstrap_curve(curve: pl.DataFrame) -> str:
 
 
 def alignment_curves(rounds: Sequence[Round]) -> list[str]:
-    """One plot per panel that any round has measured; a colour per round."""
+    """One plot per panel that any round has measured; a colour per round, named if several."""
+    names = [f"round {one.number}" if len(rounds) > 1 else "training" for one in rounds]
     drawn: list[str] = []
     for title, training, held_out in ALIGNMENT_PANELS:
         lines = [
-            (one.number, one.curve.drop_nulls(column), column, column == held_out)
-            for one in rounds
+            (one.number, name, one.curve.drop_nulls(column), column, column == held_out)
+            for one, name in zip(rounds, names, strict=True)
             if one.curve is not None
             for column in (training, held_out)
             if column in one.curve.columns and one.curve[column].count()
@@ -107,11 +108,11 @@ def alignment_curves(rounds: Sequence[Round]) -> list[str]:
     return drawn
 
 
-def _panel(title: str, lines: list[tuple[int, pl.DataFrame, str, bool]]) -> Paint:
+def _panel(title: str, lines: list[tuple[int, str, pl.DataFrame, str, bool]]) -> Paint:
     def paint(axes: Axes) -> None:
-        for number, curve, column, is_held_out in lines:
+        for number, name, curve, column, is_held_out in lines:
             style, width, opacity = ("o-", 1.6, 1.0) if is_held_out else ("-", 0.9, 0.55)
-            label = f"round {number}, held out" if is_held_out else f"round {number}"
+            label = f"{name}, held out" if is_held_out else name
             colour = ROUND_COLOURS[(number - 1) % len(ROUND_COLOURS)]
             axes.plot(curve["step"], curve[column], style, ms=3.5, lw=width, alpha=opacity,
                       color=colour, label=label)  # fmt: skip

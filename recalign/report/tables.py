@@ -101,6 +101,24 @@ def every_result(results: pl.DataFrame) -> list[tuple[str, ...]]:
     ]  # fmt: skip
 
 
+def result_lines(results: pl.DataFrame, primary: str = "NDCG@10") -> list[dict[str, str]]:
+    """One line per row of RESULTS in the primary metric over the catalogue, as plain text."""
+    name = headline_metrics(results, primary, is_list=False)[0]
+    return [
+        {
+            "row": cell["row"],
+            name: metric(cell["mean"]),
+            "95 % interval": interval(cell["low"], cell["high"]),
+            "difference": signed(cell["difference"]) if cell["base"] else "",
+            "its 95 % interval": interval(
+                cell["difference_low"], cell["difference_high"], with_sign=True
+            ),
+            "against": cell["base"] or "",
+        }
+        for cell in results.filter(pl.col("metric") == name).iter_rows(named=True)
+    ]
+
+
 def facet_table(facets: pl.DataFrame) -> tuple[list[str], list[tuple[str, list[Cell]]]]:
     """Facet names, and for each set of texts one cell per facet: precision over recall."""
     names = list(facets["facet"].unique(maintain_order=True))
