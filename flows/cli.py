@@ -1,4 +1,4 @@
-"""The command line: run, plan, ls, show, diff, report, verify, gc."""
+"""The command line: run, plan, ls, show, diff, report, series, verify, gc."""
 
 import os
 import sys
@@ -110,6 +110,17 @@ def report(
 
 
 @app.command()
+def series(
+    name: Annotated[str, typer.Argument(help="Only this series, round by round.")] = "",
+    root: Root = ROOT,
+) -> None:
+    """Show how the series of scheduled rounds stand."""
+    from flows.inventory import show_series
+
+    show_series(root, name)
+
+
+@app.command()
 def verify(root: Root = ROOT) -> None:
     """Hash every file of every artifact again; exit code 3 when one is damaged."""
     from flows.inventory import verify_artifacts
@@ -123,7 +134,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option(help="Only tell what would be deleted.")] = False,
     root: Root = ROOT,
 ) -> None:
-    """Delete artifacts that none of the newest reports stands on, and leftovers of killed runs."""
+    """Delete what neither a series nor the newest reports stand on, and killed runs' leftovers."""
     from flows.inventory import collect_garbage
 
     collect_garbage(root, keep, dry_run)

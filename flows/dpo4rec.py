@@ -7,7 +7,7 @@ from prefect import flow
 
 from flows.session import conduct, one_of, run_name, settle
 from recalign.artifacts.manifest import Reference
-from recalign.config import DPO4RecConfig, Runtime
+from recalign.config import DPO4RecConfig, RoundsConfig, Runtime
 from recalign.config.presets import preset_names
 from tasks.alignment import alignment
 from tasks.evaluation import evaluation, validation_score
@@ -67,6 +67,14 @@ def dpo4rec(
 
 def stages(run: Run, config: DPO4RecConfig) -> Reference:
     """The method, stage by stage; returns the report."""
+    method = begin(run, config)
+    while not method.ended:
+        method.advance()
+    return method.judge()
+
+
+def begin(run: Run, config: DPO4RecConfig) -> "Method":
+    """Everything before the first round: data, oracle, policy 0, and the recommender it feeds."""
     raw = raw_files(config.interactions, run.runtime, download=not run.plan_only)
     data = run(interactions, config.interactions, files=raw)
     windows = run(splits, config.splits, {"interactions": data})
@@ -75,30 +83,8 @@ def stages(run: Run, config: DPO4RecConfig) -> Reference:
     backbone = run(oracle, config.oracle, world, files=encoder)
     first = run(policy, config.policy, world, files=policy_files(config.policy))
     method = Method(run, config, world, backbone, first)
-
-    frozen = method.fit(method.write("fit", None, BASE), BASE)
-    base_valid = method.write("valid", None, BASE)
-    scores = [method.validate(frozen, base_valid, base_valid, BASE)]
-    aligned: list[Reference] = []
-    for number in range(1, config.rounds.n + 1):
-        previous = aligned[-1] if aligned else None
-        reader = method.refit(aligned) if aligned else frozen
-        aligned.append(method.align(number, reader, previous))
-        texts = method.write("valid", aligned[-1], round_name(number))
-        scores.append(method.validate(frozen, base_valid, texts, round_name(number)))
-        if has_converged(scores, config.rounds.patience):
-            break
-
-    best = best_round(scores)
-    tests = {
-        "base": method.write("test", None, BASE),
-        "aligned": method.write("test", aligned[best - 1], round_name(best)),
-    }
-    read_by = {"recommender": frozen, "refitted": method.refit(aligned[:best])}
-    judged = world | {"oracle": backbone}
-    results = run(evaluation, config.evaluation.for_phase("test"), judged | tests | read_by)
-    told = {"policy": first, "evaluation": results}
-    return run(report, config.report, judged | tests | told | method.story)
+    method.fit_base()
+    return method
 
 
 @dataclass
@@ -111,8 +97,46 @@ class Method:
     """Interactions and splits."""
     oracle: Reference
     policy: Reference
+    aligned: list[Reference] = field(default_factory=list)
+    """The aligned policies, round 1 first."""
+    scores: list[float | None] = field(default_factory=list)
+    """Validation of the base policy and of every round; None while it is only planned."""
     story: dict[str, Reference] = field(default_factory=dict)
     """Pairs, rewards, alignments and validations by round, for the report."""
+
+    def fit_base(self) -> None:
+        """The recommender by which every round is judged, and what the base policy is worth."""
+        self.frozen = self.fit(self.write("fit", None, BASE), BASE)
+        self.base_valid = self.write("valid", None, BASE)
+        self.scores = [self.validate(self.base_valid, BASE)]
+
+    @property
+    def ended(self) -> str:
+        """Why there is no further round; empty while there is one."""
+        return why_ended(self.scores, self.config.rounds)
+
+    def advance(self) -> None:
+        """One round, and what it is worth on validation."""
+        number = len(self.aligned) + 1
+        previous = self.aligned[-1] if self.aligned else None
+        reader = self.refit(self.aligned) if self.aligned else self.frozen
+        self.aligned.append(self.align(number, reader, previous))
+        texts = self.write("valid", self.aligned[-1], round_name(number))
+        self.scores.append(self.validate(texts, round_name(number)))
+
+    def judge(self) -> Reference:
+        """The best round against the base policy on the test window; returns the report."""
+        best = best_round(self.scores)
+        tests = {
+            "base": self.write("test", None, BASE),
+            "aligned": self.write("test", self.aligned[best - 1], round_name(best)),
+        }
+        read_by = {"recommender": self.frozen, "refitted": self.refit(self.aligned[:best])}
+        judged = self.world | {"oracle": self.oracle}
+        judging = self.config.evaluation.for_phase("test")
+        results = self.run(evaluation, judging, judged | tests | read_by)
+        told = {"policy": self.policy, "evaluation": results}
+        return self.run(report, self.config.report, judged | tests | told | self.story)
 
     def write(
         self,
@@ -174,15 +198,14 @@ class Method:
         self.story |= {f"{name}_{number}": reference for name, reference in made.items()}
         return aligned
 
-    def validate(
-        self, reader: Reference, base: Reference, texts: Reference, when: str
-    ) -> float | None:
+    def validate(self, texts: Reference, when: str) -> float | None:
         """The score by which rounds are compared; None while it is only planned."""
         validation = self.run(
             evaluation,
             self.config.evaluation.for_phase("valid"),
             self.world
-            | {"oracle": self.oracle, "recommender": reader, "base": base, "aligned": texts},
+            | {"oracle": self.oracle, "recommender": self.frozen}
+            | {"base": self.base_valid, "aligned": texts},
             label=f"validation, {when}",
         )
         number = sum(name.startswith("validation_") for name in self.story)
@@ -204,6 +227,14 @@ def has_converged(scores: list[float | None], patience: int) -> bool:
     if len(known) < len(scores) or len(known) <= patience:
         return False
     return max(known[-patience:]) <= max(known[:-patience])
+
+
+def why_ended(scores: list[float | None], rounds: RoundsConfig) -> str:
+    """Why no round follows these validation scores, in words; empty when one does."""
+    number = len(scores) - 1
+    if has_converged(scores, rounds.patience):
+        return f"has converged after round {number}"
+    return f"has reached round {number}, the last by rounds.n" if number >= rounds.n else ""
 
 
 def best_round(scores: list[float | None]) -> int:

@@ -9,7 +9,9 @@ from filelock import Timeout
 from rich.console import Console
 from rich.table import Table
 
+from flows.history import beginnings, history, standing
 from recalign.artifacts.manifest import Manifest, Reference, differences, identity_of
+from recalign.artifacts.series import all_series, read_series
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
 
@@ -91,6 +93,24 @@ def report_path(root: Path, name: str) -> None:
     typer.echo((store.folder(newest.stage, newest.fingerprint) / "report.html").resolve())
 
 
+def show_series(root: Path, name: str) -> None:
+    """How every series stands, or the history of the named one."""
+    open_store(root)
+    if not name:
+        lines = [standing(series) for series in all_series(root)]
+        typer.echo(
+            "\n".join(lines) or f"no series at {root} yet; the flow dpo4rec-rounds makes one"
+        )
+        return
+    series = read_series(root, name)
+    if not series.generations:
+        known = ", ".join(series.name for series in all_series(root))
+        raise UserError(f"no series {name!r} at {root}; there are: {known or 'none'}")
+    rows = history(series)
+    typer.echo("\n".join([standing(series), *beginnings(series)]))
+    print_table(list(rows[0]), [list(row.values()) for row in rows])
+
+
 def verify_artifacts(root: Path) -> None:
     """A line per damaged file; manifests that cannot be read count."""
     store = open_store(root)
@@ -110,15 +130,18 @@ def verify_artifacts(root: Path) -> None:
 
 
 def collect_garbage(root: Path, keep: int, dry_run: bool) -> None:
-    """Delete what none of the `keep` newest reports stands on, unless a run is under way."""
+    """Delete what neither a series nor the `keep` newest reports stand on; not during a run."""
     store = open_store(root)
     manifests = {m.fingerprint: m for m in store.manifests()}
     reports = [m for m in manifests.values() if m.stage == "report"]
-    if manifests and not reports:
+    pointed = [
+        reference for s in all_series(root) if s.latest for reference in s.latest.stages.values()
+    ]
+    if manifests and not (reports or pointed):
         raise UserError(f"no report at {root} yet: everything would go; finish a run first")
     if not dry_run and store.is_busy():
         raise UserError(f"a run is at work at {root}: collect garbage when it is done")
-    kept = _lineage(reports[-keep:], manifests)
+    kept = _lineage([m.reference for m in reports[-keep:]] + pointed, manifests)
     doomed = [m for m in manifests.values() if m.fingerprint not in kept]
     for manifest in doomed:
         typer.echo(f"delete {manifest.reference.name}")
@@ -145,10 +168,10 @@ def _is_abandoned(store: Store, draft: Path) -> bool:
         return False
 
 
-def _lineage(roots: list[Manifest], manifests: dict[str, Manifest]) -> set[str]:
+def _lineage(roots: list[Reference], manifests: dict[str, Manifest]) -> set[str]:
     """Fingerprints of these artifacts and of everything they were made from."""
     kept: set[str] = set()
-    queue: list[Reference] = [manifest.reference for manifest in roots]
+    queue = list(roots)
     while queue:
         reference = queue.pop()
         if reference.fingerprint in kept or reference.fingerprint not in manifests:

@@ -134,7 +134,8 @@ def main(folder: Path) -> None:
     order: Order = pickle.loads((folder / "order").read_bytes())
     processes = PartialState(cpu=order.runtime.device == "cpu")
     use_threads(order.runtime.threads)
-    job = Job(order.draft, order.runtime, _tell if processes.is_main_process else silent)
+    progress = _tell if processes.is_main_process else silent
+    job = Job(order.draft, order.runtime, progress, lambda: order.runtime.device)  # held for us
     outcome: Manifest | UserError
     try:
         order.stage.body(job, order.config, **order.inputs)

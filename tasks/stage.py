@@ -19,6 +19,7 @@ from recalign.config import Config, Runtime
 from recalign.errors import UserError
 from recalign.progress import Progress
 from tasks.cache import ArtifactCache, find_current
+from tasks.device import device_of
 from tasks.progress import stage_progress
 from tasks.run_page import Sections
 
@@ -32,15 +33,14 @@ class Job:
     draft: Draft
     runtime: Runtime
     progress: Progress
+    take_device: Callable[[], str]
 
     @property
     def device(self) -> str:
-        """The device to compute on, written into the manifest; auto takes a GPU if there is one."""
+        """The device to compute on, this stage's alone from now on; written into the manifest."""
         import torch
 
-        device = self.runtime.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = self.take_device()
         self.draft.manifest.device = torch.cuda.get_device_name() if device == "cuda" else "cpu"
         return device
 
@@ -118,8 +118,10 @@ class Stage:
             if current is not None and (made or not force):
                 return current.reference
             draft = store.draft(self.name, self.version, config.identity(), inputs, digests)
-            with stage_progress(self.name) as progress:
-                job = Job(draft, runtime, progress)
+            devices = runtime.devices if self.trains else 1
+            taking = device_of(runtime, self.name, devices)
+            with stage_progress(self.name) as progress, taking as device:
+                job = Job(draft, runtime, progress, device)
                 self._fill(job, config, {k: store.open(r) for k, r in inputs.items()}, files)
             return store.commit(draft).reference
 

@@ -16,6 +16,8 @@ class Runtime(Config):
     """Where models run; auto takes a GPU when there is one."""
     devices: int = Field(1, ge=1, le=64)
     """Devices that share the work of one machine; alignment then trains in as many processes."""
+    exclusive: Literal["auto", "always", "never"] = "auto"
+    """Whether a stage waits while another run of this machine uses its device; auto: a GPU's do."""
     generation_rows: int = Field(2048, ge=1, le=1_000_000)
     """Samples decoded at once."""
     shard_users: int = Field(256, ge=1, le=1_000_000)

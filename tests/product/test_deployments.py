@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import httpx
-import pytest
 
 from recalign.config import DPO4RecConfig
 from recalign.config.presets import fill_from_preset, load_settings
@@ -16,32 +15,23 @@ from recalign.config.presets import fill_from_preset, load_settings
 ROOT = Path(__file__).parent.parent.parent
 
 
-def prefect(api, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", *arguments], cwd=ROOT, capture_output=True, text=True,
-        env=os.environ | {"PREFECT_API_URL": api, "PWD": str(ROOT)}, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def deployments(prefect_api):
-    """All deployments of prefect.yaml, by name."""
-    prefect(prefect_api, "work-pool", "create", "recalign", "--type", "process", "--overwrite")
-    prefect(prefect_api, "--no-prompt", "deploy", "--all")
-    found = httpx.post(f"{prefect_api}/deployments/filter", json={}, timeout=30).json()
-    return {deployment["name"]: deployment for deployment in found}
-
-
 def test_every_deployment_is_registered_with_settings_that_are_valid(deployments):
-    assert set(deployments) == {"dpo4rec", "dpo4rec-ml-1m"}
+    assert set(deployments) == {"dpo4rec", "dpo4rec-ml-1m", "dpo4rec-rounds"}
     for deployment in deployments.values():
         given = deployment["parameters"]
         config = fill_from_preset(
             DPO4RecConfig, given.get("config", {}), "dpo4rec", given.get("preset", "")
         )
         assert config.rounds.n == 2
+
+
+def test_scheduled_rounds_are_shipped_paused_and_never_overlap(deployments):
+    rounds = deployments["dpo4rec-rounds"]
+    assert [one["active"] for one in rounds["schedules"]] == [False]
+    assert rounds["global_concurrency_limit"]["limit"] == 1
+    assert rounds["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    name = rounds["parameter_openapi_schema"]["properties"]["series"]
+    assert (name["default"], name["pattern"]) == ("dpo4rec", "^[a-z0-9][a-z0-9-]*$")
 
 
 def test_the_form_knows_title_description_bounds_and_choices(deployments):

@@ -1,0 +1,161 @@
+"""Scheduled DPO4Rec: every run advances a series by one round, from the last good one."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from filelock import Timeout
+from prefect import flow, get_client
+from prefect.artifacts import create_table_artifact
+from prefect.runtime import deployment, flow_run
+from prefect.states import Completed
+
+from flows.dpo4rec import STAGES, Method, Preset, begin, round_name, why_ended
+from flows.history import history, standing
+from flows.session import finish, plan, prepare, settings_in_words, settle
+from recalign.artifacts.series import (
+    Generation,
+    Series,
+    SeriesName,
+    SeriesRound,
+    read_series,
+    series_lock,
+    why_new,
+    write_series,
+)
+from recalign.config import DPO4RecConfig, RoundsConfig, Runtime
+from tasks.interactions import raw_files
+from tasks.run import Run
+
+
+@flow(
+    name="dpo4rec-rounds",
+    description=__doc__,
+    flow_run_name="series {series}",
+    validate_parameters=False,
+)
+def dpo4rec_rounds(
+    series: SeriesName = "dpo4rec",
+    preset: Preset = "",
+    config: DPO4RecConfig = DPO4RecConfig(rounds=RoundsConfig(n=20, patience=2)),
+    runtime: Runtime = Runtime(),
+) -> Any:
+    """Compute the next round of a series; when validation no longer rises, judge the best one.
+
+    Args:
+        series: Name of the series (a-z, 0-9, -); `recalign series NAME` shows its history.
+        preset: Packaged settings to start from; a field below that differs from its own default
+            beats the preset, one left at its default takes the preset's value.
+        config: Settings of every stage; changing them, or the source, begins a new generation.
+        runtime: Where and how to compute; changes nothing in the results.
+    """
+    config = settle(DPO4RecConfig, config, "dpo4rec", preset)
+    run = Run(settle(Runtime, runtime))
+    lock = series_lock(run.store, series)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        busy = f"series {series} is being advanced by another run: this one leaves it alone"
+        return Completed(name="Skipped", message=busy)
+    try:
+        return Completed(message=advance(run, series, config))
+    finally:
+        lock.release()
+
+
+def advance(run: Run, name: str, config: DPO4RecConfig) -> str:
+    """One round on top of the last good one; the pointer moves last. Returns how it stands."""
+    started, me = datetime.now(UTC), flow_run.id or str(uuid4())
+    before = read_series(run.store.root, name)
+    raw_files(config.interactions, run.runtime)  # whether they are new decides all that follows
+    good = good_rounds(run, before, config)
+    number = len(good) or 1  # the base policy is round 0
+    if good and (good[-1].run == me or why_ended([r.validation for r in good], config.rounds)):
+        number -= 1  # a retry whose round is good already, or a series at its end
+    _rename(f"series {name}: round {number} on {config.interactions.name}")
+    prepare(run, STAGES, lambda walk: walk_to(walk, config, number), settings_in_words(config))
+
+    method = walk_to(run, config, number)
+    page = finish(run, method.judge()) if method.ended else ""
+    scores = [score for score in method.scores if score is not None]
+    policies = [None, *method.aligned]
+    now = datetime.now(UTC)
+    new = [
+        SeriesRound(
+            number=round_, validation=scores[round_], alignment=policies[round_], run=me,
+            started=started, finished=now,
+        )
+        for round_ in range(len(good), number + 1)
+    ]  # fmt: skip
+    after = _extended(run, before, [*good, *new], method.ended, bool(good))
+    told = standing(after) + (f"; report: {page}" if page else "")
+    create_table_artifact(key=f"series-{name}", table=history(after), description=f"# {told}")
+    if method.ended:
+        told += _pause_schedules()
+    if after != before:
+        write_series(run.store.root, after)
+    return told
+
+
+def walk_to(run: Run, config: DPO4RecConfig, number: int) -> Method:
+    """The method up to and including this round."""
+    method = begin(run, config)
+    for _ in range(number):
+        method.advance()
+    return method
+
+
+def good_rounds(run: Run, series: Series, config: DPO4RecConfig) -> list[SeriesRound]:
+    """The rounds of the latest generation, if this source and these settings still lead to them."""
+    if series.latest is None:
+        return []
+    rounds = series.latest.rounds
+    steps = plan(Run(run.runtime), lambda walk: walk_to(walk, config, rounds[-1].number))
+    lead_to = {step.label: step.reference.fingerprint for step in steps}
+    same = all(
+        lead_to[f"alignment, {round_name(made.number)}"] == made.alignment.fingerprint
+        for made in rounds
+        if made.alignment
+    )
+    return rounds if same else []
+
+
+def _extended(
+    run: Run, series: Series, rounds: list[SeriesRound], ended: str, same: bool
+) -> Series:
+    """The series with these rounds in its latest generation, or in a new one."""
+    stages = {
+        step.label: step.reference.model_copy(update={"digest": ""})  # known only if reused
+        for step in run.steps
+    }
+    latest = series.latest
+    if latest and same:
+        told = latest.model_copy(update={"rounds": rounds, "stages": stages, "ended": ended})
+        return Series(name=series.name, generations=[*series.generations[:-1], told])
+    reason = why_new(run.store, latest.stages, stages) if latest else "the first"
+    told = Generation(
+        began=rounds[0].started, reason=reason, rounds=rounds, stages=stages, ended=ended
+    )
+    past = [old.model_copy(update={"stages": {}}) for old in series.generations]
+    return Series(name=series.name, generations=[*past, told])
+
+
+def _rename(name: str) -> None:
+    """Name the flow run by its round, which is known only now."""
+    if flow_run.id:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(UUID(flow_run.id), name=name)
+
+
+def _pause_schedules() -> str:
+    """Pause the schedules of the deployment that runs this, if one does; tells what was done."""
+    if not deployment.id:
+        return "; no deployment runs this, so there is no schedule to pause"
+    place = UUID(deployment.id)
+    with get_client(sync_client=True) as client:
+        schedules = client.read_deployment_schedules(place)
+        for schedule in schedules:
+            if schedule.active:
+                client.update_deployment_schedule(place, schedule.id, active=False)
+    again = "; the schedule is paused: activate it again when the source has grown"
+    return again if schedules else ""

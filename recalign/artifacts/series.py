@@ -1,0 +1,130 @@
+"""A series of rounds: the pointer file that tells which rounds are good, replaced as a whole."""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recalign.artifacts.digests import write_atomically
+from recalign.artifacts.manifest import Manifest, Reference, differences, identity_of
+from recalign.artifacts.store import Store
+from recalign.errors import UserError
+
+FOLDER = ".series"
+NAME = r"^[a-z0-9][a-z0-9-]{0,59}$"  # a file name, and part of the key of a Prefect artifact
+SeriesName = Annotated[str, Field(pattern=NAME)]
+
+
+class SeriesRound(BaseModel):
+    """One good round; round 0 is the policy before any alignment."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    number: int
+    validation: float
+    """What rounds are compared by, on the validation window."""
+    alignment: Reference | None = None
+    """The aligned policy; None in round 0."""
+    run: str
+    """Id of the flow run that computed it."""
+    started: datetime
+    finished: datetime
+
+
+class Generation(BaseModel):
+    """The rounds that one source and one set of settings have led to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    began: datetime
+    reason: str
+    """Why it began: what differs from the generation before."""
+    rounds: list[SeriesRound]
+    stages: dict[str, Reference]
+    """Every stage up to the last round, by label; none once a later generation has begun."""
+    ended: str = ""
+    """Why there is no further round; empty while there is one."""
+
+    @property
+    def best(self) -> SeriesRound:
+        """The round with the best validation; round 0 only where it is alone."""
+        return max(self.rounds[1:] or self.rounds, key=lambda made: made.validation)
+
+
+class Series(BaseModel):
+    """The content of a pointer file: generations, oldest first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    generations: list[Generation] = []
+
+    @property
+    def latest(self) -> Generation | None:
+        """The generation that the next round belongs to, unless its source or settings changed."""
+        return self.generations[-1] if self.generations else None
+
+
+def series_lock(store: Store, name: str) -> FileLock:
+    """An exclusive lock on the series: whoever advances it holds it."""
+    _path(store.root, name)
+    return store.lock("series", name)
+
+
+def read_series(root: Path, name: str) -> Series:
+    """The series of this name, without generations if there is none yet.
+
+    UserError for a name that is none, and for a pointer file that cannot be read: to begin anew
+    silently would lose its history.
+    """
+    path = _path(root, name)
+    try:
+        return Series.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return Series(name=name)
+    except ValidationError as error:
+        raise UserError(f"{path} is damaged: restore it, or delete it to begin anew") from error
+
+
+def write_series(root: Path, series: Series) -> None:
+    """Replace the pointer file: whoever reads it sees the old content or the new."""
+    path = _path(root, series.name)
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, series.model_dump_json(indent=1))
+
+
+def all_series(root: Path) -> Iterator[Series]:
+    """Every series at this root, by name."""
+    for path in sorted((root / FOLDER).glob("*.json")):
+        yield read_series(root, path.stem)
+
+
+def why_new(store: Store, old: dict[str, Reference], new: dict[str, Reference]) -> str:
+    """The settings, versions and files in which the stages of two generations differ.
+
+    A stage that differs only in its inputs is a consequence and left out.
+    """
+    found: dict[str, None] = {}  # each once, in order of the stages
+    for label, reference in new.items():
+        before, now = _manifest(store, old.get(label)), _manifest(store, reference)
+        if before and now:
+            causes = differences(before, identity_of(now))
+            causes = [cause for cause in causes if not cause.startswith("inputs.")]
+            found |= dict.fromkeys(
+                f"{now.stage}.{cause.removeprefix('config.')}" for cause in causes
+            )
+    return "; ".join(found) or "the settings of later rounds changed"
+
+
+def _manifest(store: Store, reference: Reference | None) -> Manifest | None:
+    return store.manifest(reference.stage, reference.fingerprint) if reference else None
+
+
+def _path(root: Path, name: str) -> Path:
+    if not re.match(NAME, name):
+        raise UserError(f"series {name!r}: a name has up to 60 of a-z, 0-9 and -")
+    return root / FOLDER / f"{name}.json"

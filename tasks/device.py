@@ -1,0 +1,100 @@
+"""The device of a stage: taken when the stage first asks for it, by one process of the machine.
+
+Deployments and command lines know nothing of each other, yet two trainings on one GPU end out of
+memory. The guard is a lock on a file per device, and not a concurrency limit of Prefect's server:
+a GPU belongs to a machine, where runs of several servers and runs without any may meet, and the
+kernel drops the lock of a killed process, so that no slot is ever left occupied. It is taken inside
+the stage's body, so a cached stage never waits. Processes see each other where they share the
+folder for temporary files: one container or user account with a TMPDIR of its own is outside.
+"""
+
+import gc
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from recalign.config import Runtime
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def device_of(runtime: Runtime, stage: str, n_devices: int = 1) -> Iterator[Callable[[], str]]:
+    """Yields what tells the device, "cuda" or "cpu"; asked once, it is held to the block's end.
+
+    With several devices all of them are held. Who holds one must not wait for another stage.
+    """
+    with ExitStack() as held:
+
+        @cache
+        def device() -> str:
+            name = _wanted(runtime)
+            if runtime.exclusive == "always" or (runtime.exclusive == "auto" and name == "cuda"):
+                for identity in _identities(name, n_devices):
+                    held.enter_context(_alone_on(identity, name, stage))
+                held.callback(_free_memory, name)  # before the locks are given back
+            return name
+
+        yield device
+
+
+def _wanted(runtime: Runtime) -> str:
+    """The device that was asked for; auto takes a GPU if there is one."""
+    if runtime.device != "auto":
+        return runtime.device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def _alone_on(identity: str, name: str, stage: str) -> Iterator[None]:
+    """Wait until no other process of this machine computes on this device."""
+    lock = device_lock(identity)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("%s waits for the %s: another run computes on it", stage, name)
+        lock.acquire()
+        log.info("%s has the %s now", stage, name)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def device_lock(identity: str) -> FileLock:
+    """The device's lock, open to every user of the machine."""
+    folder = Path(tempfile.gettempdir()) / "recalign-devices"
+    if not folder.exists():
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o777)
+    return FileLock(folder / f"{identity}.lock", mode=0o666)
+
+
+def _identities(name: str, n_devices: int) -> list[str]:
+    """The same names in every process, whatever CUDA_VISIBLE_DEVICES calls the GPUs there.
+
+    In one order for all, so that two runs never hold what the other waits for.
+    """
+    if name == "cpu":
+        return ["cpu"]
+    import torch
+
+    numbers = range(min(n_devices, torch.cuda.device_count()))
+    used = numbers if n_devices > 1 else [torch.cuda.current_device()]
+    return sorted(str(torch.cuda.get_device_properties(number).uuid) for number in used)
+
+
+def _free_memory(device: str) -> None:
+    """Give what torch keeps in reserve back to the GPU, for the run that was waiting."""
+    if device == "cuda":
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()

@@ -1,0 +1,71 @@
+"""A source that grows, the smallest method over it, and how the tests call scheduled rounds."""
+
+from pathlib import Path
+
+import polars as pl
+
+from recalign.config import DPO4RecConfig, SyntheticWorld
+from recalign.world.synthesise import synthesise
+
+WORLD = SyntheticWorld(
+    n_users=60, n_items=120, n_genres=6, n_creators=10, n_eras=3, n_moods=4,
+    min_length=16, max_length=20,
+)  # fmt: skip
+ATTRIBUTES = ["genre", "creator", "era", "mood"]
+
+
+def write_source(folder: Path) -> None:
+    """A small world's items and interactions as a user's own files."""
+    world = synthesise(WORLD)
+    world.interactions.drop("row", "rating").write_csv(folder / "ratings.csv")
+    values = pl.element().struct
+    columns = {
+        name: pl.col("attributes").list.eval(
+            values.field("value").filter(values.field("name") == name)
+        )
+        for name in ATTRIBUTES
+    }
+    world.items.select("item_id", "title", **columns).write_ndjson(folder / "items.jsonl")
+
+
+def grow(folder: Path) -> None:
+    """One more interaction of the first user, with an item new to him."""
+    path = folder / "ratings.csv"
+    table = pl.read_csv(path)
+    user, last = table["user_id"][0], table["timestamp"].max()
+    seen = set(table.filter(pl.col("user_id") == user)["item_id"])
+    new = next(item for item in table["item_id"] if item not in seen)
+    with path.open("a") as file:
+        file.write(f"{user},{new},{last + 1}\n")
+
+
+def config_for(folder: Path) -> DPO4RecConfig:
+    """The method at its smallest over these files, for three rounds at most."""
+    return DPO4RecConfig.model_validate(
+        {
+            "interactions": {
+                "source": "files",
+                "files": {
+                    "interactions": str(folder / "ratings.csv"),
+                    "items": str(folder / "items.jsonl"),
+                    "attribute_columns": ATTRIBUTES,
+                },
+            },
+            "splits": {"fit": 2, "reward": 3, "valid": 2, "test": 2, "n_negatives": 20},
+            "oracle": {"hidden": 16, "blocks": 1, "epochs": 2, "max_length": 20},
+            "policy": {
+                "bootstrap": {
+                    "hidden": 32, "layers": 1, "heads": 2, "n_prompts": 200, "epochs": 4,
+                    "batch_size": 16, "learning_rate": 1e-2, "history_items": 6,
+                }
+            },
+            "reasonings": {
+                "history_items": 6, "n_samples": 4, "n_fit_samples": 2, "n_eval_samples": 2,
+            },
+            "recommender": {"hidden": 8, "epochs": 2, "guard": False},
+            "alignment": {"lora_rank": 4, "epochs": 1, "evaluations": 2},
+            "rounds": {"n": 3, "patience": 3},
+            "evaluation": {"list_length": 10, "n_resamples": 100},
+            "report": {"n_examples": 1},
+        }
+    )  # fmt: skip
