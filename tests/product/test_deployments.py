@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 
+from recalign.artifacts.series import NAME
 from recalign.config import DPO4RecConfig
 from recalign.config.presets import fill_from_preset, load_settings
 
@@ -31,7 +32,7 @@ def test_scheduled_rounds_are_shipped_paused_and_never_overlap(deployments):
     assert rounds["global_concurrency_limit"]["limit"] == 1
     assert rounds["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     name = rounds["parameter_openapi_schema"]["properties"]["series"]
-    assert (name["default"], name["pattern"]) == ("dpo4rec", "^[a-z0-9][a-z0-9-]*$")
+    assert (name["default"], name["pattern"]) == ("dpo4rec", NAME)
 
 
 def test_the_form_knows_title_description_bounds_and_choices(deployments):

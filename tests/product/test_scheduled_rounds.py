@@ -129,7 +129,7 @@ def test_the_story_of_a_series(rounds, prefect_api, recalign):
 
     retried = rounds.execute(first.id)
     assert retried.message.startswith("series news goes on after round 2;")
-    assert rounds.run(first.id).name == "series news: round 2 on ratings"
+    assert rounds.run(first.id).name == "series news: round 2 on ratings.csv"
     assert rounds.numbers == [[0, 1, 2]]
     assert {key: time for key, time in rounds.made().items() if key in before} == before
     new = [stage for stage, _ in rounds.made().keys() - before.keys()]
