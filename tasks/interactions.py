@@ -30,10 +30,9 @@ def interactions(
     """Read, filter and index the interactions and items of the source."""
     world = synthesise(config.synthetic) if config.source == "synthetic" else None
     if world:
-        raw = RawTables(world.interactions, world.items)
-    else:
-        raw = read_source(config, (files or {})["raw"], job.progress)
-    data = ingest(raw, config)
+        data = ingest(RawTables(world.interactions, world.items), config)
+    else:  # handed over unnamed: ingest lets go of each raw column as it goes
+        data = ingest(read_source(config, (files or {})["raw"], job.progress), config)
     write_table(data.interactions, job.draft.path("interactions.parquet"), INTERACTIONS)
     write_table(data.items, job.draft.path("items.parquet"), ITEMS)
     write_table(data.users, job.draft.path("users.parquet"), USERS)

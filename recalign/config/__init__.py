@@ -11,6 +11,7 @@ from recalign.config.evaluation import (
 from recalign.config.interactions import (
     AmazonSource,
     FilesSource,
+    GoodreadsSource,
     InteractionsConfig,
     SyntheticWorld,
 )
@@ -44,9 +45,9 @@ from recalign.config.splits import SplitsConfig
 
 __all__ = [
     "AlignmentConfig", "AmazonSource", "BootstrapConfig", "Config", "DPO4RecConfig",
-    "EvaluationConfig", "EvaluationPhase", "FilesSource", "FoldsConfig", "GridConfig",
-    "InteractionsConfig", "LoadedModelConfig", "MixConfig", "OracleConfig", "PairsConfig",
-    "PhaseConfig", "PolicyConfig", "ReasoningsConfig", "RecommendationsConfig",
+    "EvaluationConfig", "EvaluationPhase", "FilesSource", "FoldsConfig", "GoodreadsSource",
+    "GridConfig", "InteractionsConfig", "LoadedModelConfig", "MixConfig", "OracleConfig",
+    "PairsConfig", "PhaseConfig", "PolicyConfig", "ReasoningsConfig", "RecommendationsConfig",
     "RecommendationsPhase", "RecommenderConfig", "ReferenceConfig", "RejectionsConfig",
     "RejectionsStage", "ReportConfig", "RewardsConfig", "RosePOAlignmentConfig", "RosePOConfig",
     "RoundsConfig", "Runtime", "SamplingConfig", "SftConfig", "SmoothingConfig", "SplitsConfig",

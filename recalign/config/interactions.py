@@ -1,7 +1,7 @@
 """Where interactions come from and which of them are kept."""
 
 from pathlib import PurePath
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -50,6 +50,23 @@ class AmazonSource(Config):
     """Category as the publisher writes it in the file names."""
 
 
+class GoodreadsSource(Config):
+    """Which Goodreads set: one genre's files, or all of them."""
+
+    genre: Literal[
+        "all",
+        "children",
+        "comics_graphic",
+        "fantasy_paranormal",
+        "history_biography",
+        "mystery_thriller_crime",
+        "poetry",
+        "romance",
+        "young_adult",
+    ] = "poetry"
+    """Genre as the publisher writes it in the file names; all: 229 million interactions."""
+
+
 class FilesSource(Config):
     """Your own interactions and items: CSV, JSONL or Parquet, by file ending."""
 
@@ -74,14 +91,35 @@ class FilesSource(Config):
 class InteractionsConfig(Config):
     """Ingest: source, and which rows are kept."""
 
-    source: Literal["synthetic", "ml-100k", "ml-1m", "amazon", "files"] = "synthetic"
+    source: Literal[
+        "synthetic",
+        "ml-100k",
+        "ml-1m",
+        "ml-10m",
+        "ml-20m",
+        "ml-25m",
+        "ml-32m",
+        "ml-latest",
+        "ml-latest-small",
+        "amazon",
+        "steam",
+        "goodreads",
+        "lastfm",
+        "files",
+    ] = "synthetic"
     """Data set: the embedded synthetic world, a publisher's, or your own files."""
     raw_folder: str = Field("", json_schema_extra=NOT_IDENTITY)
     """Folder that holds the publisher's files; empty: they are downloaded."""
+    sha256: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(
+        default=[], json_schema_extra=NOT_IDENTITY
+    )
+    """SHA-256 of downloads whose publisher gives no checksum (Amazon, Steam, Goodreads, LastFM)."""
     synthetic: SyntheticWorld = SyntheticWorld()
     """The embedded world (source = synthetic)."""
     amazon: AmazonSource = AmazonSource()
     """The review set (source = amazon)."""
+    goodreads: GoodreadsSource = GoodreadsSource()
+    """The genre (source = goodreads)."""
     files: FilesSource = FilesSource()
     """Your own files (source = files)."""
     min_rating: float = Field(0.0, ge=0, le=10)
@@ -97,6 +135,8 @@ class InteractionsConfig(Config):
         match self.source:
             case "amazon":
                 return f"amazon {self.amazon.category} {self.amazon.year}"
+            case "goodreads":
+                return f"goodreads {self.goodreads.genre}"
             case "files":
                 return PurePath(self.files.interactions).name or "files"
         return self.source
@@ -104,7 +144,7 @@ class InteractionsConfig(Config):
     def identity(self) -> dict[str, object]:
         """Only the chosen source's own settings decide what is computed."""
         values = super().identity()
-        for name in ("synthetic", "amazon", "files"):
+        for name in ("synthetic", "amazon", "goodreads", "files"):
             if name != self.source:
                 del values[name]
         return values

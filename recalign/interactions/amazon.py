@@ -1,17 +1,13 @@
 """Amazon reviews of 2014, 2018 and 2023 as the UCSD group publishes them (McAuley et al.)."""
 
-import ast
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from recalign.config import AmazonSource
+from recalign.interactions.catalogue import Description, item_table, wanted_records
 from recalign.interactions.columns import typed_interactions
-from recalign.interactions.rawlines import json_cells, parse_json, records
-from recalign.interactions.rawtables import RAW_ITEMS, Origin, RawTables
+from recalign.interactions.rawlines import json_cells, parse_literal
+from recalign.interactions.rawtables import Origin, RawTables
 from recalign.interactions.titles import Attribute, attributes, clean
 from recalign.progress import Progress
 
@@ -38,53 +34,16 @@ def read_amazon(source: AmazonSource, files: list[Path], progress: Progress) -> 
     """
     reviews, metadata = files
     fields = _FIELDS_2023 if source.year == "2023" else _FIELDS_TO_2018
-    parse = _loose if source.year == "2014" else parse_json
-    cells = json_cells(reviews, fields, parse, progress)
+    cells = json_cells(reviews, fields, parse_literal, progress)
     interactions = typed_interactions(cells, Origin(reviews, fields))
     wanted = set(interactions["item_id"].unique())
-    items, repeated = _read_metadata(source, metadata, fields["item_id"], wanted, parse, progress)
+
+    def described(record: dict[str, Any]) -> Description:
+        return _title(record), _attributes(source, record)
+
+    items, repeated = wanted_records(metadata, fields["item_id"], wanted, described, progress)
     noted = {"repeated_metadata_lines": repeated} if repeated else {}
-    return RawTables(interactions, items, unknown_items="keep", noted=noted)
-
-
-def _loose(text: str) -> Any:
-    """JSON, or a Python literal as in the metadata of 2014; nothing is ever evaluated."""
-    try:
-        return parse_json(text)
-    except ValueError:
-        return ast.literal_eval(text.strip())
-
-
-def _read_metadata(
-    source: AmazonSource,
-    path: Path,
-    id_field: str,
-    wanted: set[str],
-    parse: Callable[[str], Any],
-    progress: Progress,
-) -> tuple[pl.DataFrame, int]:
-    """RAW_ITEMS of the wanted ids, and the number of repeated lines among them."""
-    # The id is cut out of the line first: parsing all of 2014's literals takes minutes.
-    cut = re.compile(rb"""['"]%s['"]: ?['"]([^'"]*)['"]""" % id_field.encode())
-
-    def is_wanted(line: bytes) -> bool:
-        found = cut.search(line)
-        return found is None or found.group(1).decode(errors="replace") in wanted
-
-    rows: dict[str, tuple[str | None, list[Attribute]]] = {}
-    repeated = 0
-    for _, record in records(path, parse, is_wanted, progress):
-        item = str(record.get(id_field) or "").strip()
-        if item in rows:
-            repeated += 1
-        else:
-            rows[item] = (_title(record), _attributes(source, record))
-    columns = {
-        "item_id": list(rows),
-        "title": [title for title, _ in rows.values()],
-        "attributes": [facets for _, facets in rows.values()],
-    }
-    return pl.DataFrame(columns, schema=RAW_ITEMS), repeated
+    return RawTables(interactions, item_table(items), unknown_items="keep", noted=noted)
 
 
 def _title(record: dict[str, Any]) -> str | None:

@@ -13,7 +13,7 @@ NUMBER_OR_ISO = "write seconds or milliseconds since 1970, or ISO 8601 (2014-05-
 
 
 def typed_interactions(cells: pl.DataFrame, origin: Origin) -> pl.DataFrame:
-    """RAW_INTERACTIONS from cells of any type: user_id, item_id, row; timestamp, rating if given.
+    """RAW_INTERACTIONS and `row` from cells of any type: ids, row; timestamp and rating if given.
 
     Without a timestamp column the row number is the time. Rows that a finer clock than seconds
     puts in another order are put in that order here, since ties in seconds keep the row order.
@@ -36,7 +36,7 @@ def typed_interactions(cells: pl.DataFrame, origin: Origin) -> pl.DataFrame:
             "rating": _ratings(cells, row, origin),
             "row": row,
         },
-        schema=RAW_INTERACTIONS,
+        schema={**RAW_INTERACTIONS, "row": pl.Int64},
     )
     if milliseconds is not None and bool((milliseconds % 1000 != 0).any()):
         fine = milliseconds.alias("fine")

@@ -6,8 +6,9 @@ import logging
 import os
 import re
 import time
+import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import httpx
@@ -23,11 +24,21 @@ BLOCK = 1 << 20
 BY_HAND = "or fetch it by hand and name its folder in interactions.raw_folder"
 
 
+class UnknownChecksum(BadInputError):
+    """A whole download that nobody has vouched for: neither its publisher nor the user."""
+
+    def __init__(self, name: str, sha256: str) -> None:
+        super().__init__(f"{name}: SHA-256 {sha256} is not among those stated")
+        self.name = name
+        self.sha256 = sha256
+
+
 def fetch(
     url: str,
     target: Path,
     *,
     md5: str | None,
+    sha256: Collection[str] = (),
     terms: str,
     print_terms: Callable[[str], None] = logger.warning,
     progress: Progress = silent,
@@ -36,20 +47,24 @@ def fetch(
     """`target`, downloaded from `url` unless a sound copy lies there; `terms` are shown before.
 
     A partial download stays in `<target>.part` and is resumed by the next call. The file takes its
-    name only when its length and its MD5 (or, where the publisher gives none, its gzip stream) are
-    right. Between attempts it waits `pause`, then twice as long, and so on (seconds).
-    Raises BadInputError for a truncated or wrong file, UserError when the server cannot be reached
-    or the folder not be written.
+    name only when its length and its MD5 are right; where the publisher gives none (`md5` is None)
+    its SHA-256 must be one of `sha256`. Between attempts it waits `pause`, then twice as long, and
+    so on (seconds). Raises BadInputError for a truncated or wrong file, UnknownChecksum for a
+    sound one of another SHA-256 (it stays, and is not downloaded again), UserError when the server
+    cannot be reached or the folder not be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
-            if target.exists() and (md5 is None or _digest(target, "md5") == md5):
-                return target
+            if target.exists():
+                if _is_known(target, md5, sha256):
+                    return target
+                if md5 is None and not _damage(target, target.name):
+                    raise UnknownChecksum(target.name, _digest(target, "sha256"))
             print_terms(terms)
             part = target.with_name(f"{target.name}.part")
             _download(url, part, progress, pause)
-            _verify(url, part, md5)
+            _verify(url, part, target.name, md5, sha256)
             os.replace(part, target)
             _validator_of(part).unlink(missing_ok=True)
     except PermissionError as problem:
@@ -126,28 +141,59 @@ def _note_validator(answer: httpx.Response, validator: Path) -> None:
         validator.unlink(missing_ok=True)
 
 
-def _verify(url: str, part: Path, md5: str | None) -> None:
-    """Delete `part` and raise BadInputError unless its MD5, or its gzip stream, is right."""
+def md5_beside(url: str, target: Path) -> str:
+    """The MD5 that the publisher keeps in `<url>.md5`, noted beside `target` while that exists.
+
+    Raises UserError when it cannot be had.
+    """
+    note = target.with_name(f"{target.name}.md5")
+    if not (target.exists() and note.exists()):
+        try:
+            answer = httpx.get(f"{url}.md5", timeout=20, follow_redirects=True)
+        except httpx.TransportError as problem:
+            raise UserError(f"{url}.md5: cannot be reached ({problem}); {BY_HAND[3:]}") from problem
+        found = re.search(r"\b[0-9a-f]{32}\b", answer.text.lower()) if answer.is_success else None
+        if not found:
+            raise UserError(f"{url}.md5: holds no MD5 (status {answer.status_code}); {BY_HAND[3:]}")
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(found.group())
+    return note.read_text()
+
+
+def _is_known(file: Path, md5: str | None, sha256: Collection[str]) -> bool:
     if md5 is not None:
-        found = _digest(part, "md5")
-        if found != md5:
-            part.unlink()
-            raise BadInputError(
-                f"{url}: the file's MD5 is {found}, the publisher's is {md5}; it was deleted, "
-                f"run again, {BY_HAND}"
-            )
+        return _digest(file, "md5") == md5
+    return bool(sha256) and _digest(file, "sha256") in sha256
+
+
+def _verify(url: str, part: Path, name: str, md5: str | None, sha256: Collection[str]) -> None:
+    """Delete `part` and raise BadInputError if it is wrong; UnknownChecksum if nobody can tell."""
+    if _is_known(part, md5, sha256):
         return
+    if md5 is not None:
+        problem = f"the file's MD5 is {_digest(part, 'md5')}, the publisher's is {md5}"
+    else:
+        problem = _damage(part, name)
+        if not problem:
+            raise UnknownChecksum(name, _digest(part, "sha256"))
+    part.unlink()
+    raise BadInputError(f"{url}: {problem}; it was deleted, run again, {BY_HAND}")
+
+
+def _damage(part: Path, name: str) -> str:
+    """What keeps a gzip or zip file from being unpacked; empty: nothing."""
+    kind = "zip" if name.endswith(".zip") else "gzip"
     try:
+        if kind == "zip":
+            with zipfile.ZipFile(part) as archive:
+                damaged = archive.testzip()
+            return f"it is no whole zip file ({damaged} is damaged)" if damaged else ""
         with gzip.open(part) as stream:
             while stream.read(BLOCK):
                 pass
-    except (OSError, EOFError, zlib.error) as problem:
-        part.unlink()
-        raise BadInputError(
-            f"{url}: what arrived is no whole gzip file ({problem}); it was deleted, "
-            f"run again, {BY_HAND}"
-        ) from problem
-    logger.info("%s: sha256 %s (its publisher gives no checksum)", url, _digest(part, "sha256"))
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as problem:
+        return f"it is no whole {kind} file ({problem})"
+    return ""
 
 
 def _digest(path: Path, name: str) -> str:

@@ -8,9 +8,10 @@ import polars as pl
 from recalign.config import InteractionsConfig
 from recalign.errors import BadInputError
 from recalign.interactions.kcore import k_core
+from recalign.interactions.order import chronological, coded, contiguous
 from recalign.interactions.rawtables import RAW_INTERACTIONS, RAW_ITEMS, RawTables
 from recalign.interactions.titles import item_text
-from recalign.schemas import ATTRIBUTES, INTERACTIONS, ITEMS, USERS, check_table
+from recalign.schemas import ATTRIBUTES, INTERACTIONS, ITEMS, check_table
 
 
 @dataclass(frozen=True)
@@ -36,90 +37,86 @@ def ingest(raw: RawTables, config: InteractionsConfig) -> Ingested:
     are sorted by user and time; rows of equal time keep the source's order.
     Raises BadInputError when nothing is left.
     """
-    table = check_table(raw.interactions, RAW_INTERACTIONS, "raw interactions")
     raw_items = check_table(raw.items, RAW_ITEMS, "raw items")
-    n_read = table.height
-    dropped: dict[str, int] = {}
-    for reason, keep in _row_filters(raw, config).items():
-        kept = table.filter(keep.fill_null(False))
-        dropped[reason] = table.height - kept.height
-        table = kept
-    user_ids, item_ids = _in_order(table["user_id"]), _in_order(table["item_id"])
-    codes = _coded(table, user_ids, item_ids).sort("user", "timestamp", maintain_order=True)
-    if config.duplicates != "keep":
-        pair = codes["user"] * len(item_ids) + codes["item"]
-        first = config.duplicates == "first"
-        kept = codes.filter(pair.is_first_distinct() if first else pair.is_last_distinct())
-        dropped["duplicate"] = codes.height - kept.height
-        codes = kept
-    rows = k_core(codes["user"].to_numpy(), codes["item"].to_numpy(), config.k_core)
-    dropped["k_core"] = codes.height - len(rows)
+    unknown_items, noted = raw.unknown_items, raw.noted
+    columns = _columns(raw)
+    del raw  # the caller holds no copy either: each column goes as soon as the next form is made
+    n_read = len(columns["user_id"])
+    users, user_ids = coded(columns.pop("user_id"))
+    items, item_ids = coded(columns.pop("item_id"))
+    times, ratings = columns.pop("timestamp").to_numpy(), columns.pop("rating")
+    known = item_ids.is_in(raw_items["item_id"].implode()) if unknown_items == "drop" else None
+    kept, dropped = _filtered(ratings, None if known is None else known.to_numpy()[items], config)
+    if kept is not None:
+        users, items, times, ratings = users[kept], items[kept], times[kept], ratings.filter(kept)
+    rows = chronological(users, items, times, config.duplicates)
+    dropped["duplicate"] = len(users) - len(rows)
+    users, items = users[rows], items[rows]
+    core = k_core(users, items, config.k_core)
+    dropped["k_core"] = len(rows) - int(core.sum())
+    if dropped["k_core"]:
+        rows, users, items = rows[core], users[core], items[core]
     dropped = {reason: n for reason, n in dropped.items() if n}
     if len(rows) == 0:
         _refuse_nothing_left(n_read, dropped, config)
-    interactions, users, items = _numbered(codes[rows], user_ids, item_ids)
-    items, noted = _described(items, raw_items)
-    noted = raw.noted | {what: n for what, n in noted.items() if n}
-    return Ingested(interactions, items, users, dropped, noted)
+    user_table, users = _numbered(users, user_ids, "user", first=0)
+    item_table, items = _numbered(items, item_ids, "item", first=1)
+    starts = np.searchsorted(users, np.arange(user_table.height, dtype=np.int32))
+    positions = np.arange(len(users), dtype=np.int32) - starts.astype(np.int32)[users]
+    interactions = pl.DataFrame(
+        {
+            "user_index": users,
+            "item_index": items,
+            "position": positions,
+            "timestamp": times[rows],
+            "rating": ratings.gather(rows),
+        },
+        schema_overrides=INTERACTIONS,
+    )
+    items_described, counted = _described(item_table, raw_items)
+    noted = noted | {what: n for what, n in counted.items() if n}
+    return Ingested(interactions.rechunk(), items_described, user_table, dropped, noted)
 
 
-def _row_filters(raw: RawTables, config: InteractionsConfig) -> dict[str, pl.Expr]:
-    """What a row must fulfil on its own, by the reason it is dropped for otherwise."""
-    filters: dict[str, pl.Expr] = {}
+def _columns(raw: RawTables) -> dict[str, pl.Series]:
+    """The columns of RAW_INTERACTIONS, in one piece each; ids are text or UInt32."""
+    schema = dict(RAW_INTERACTIONS)
+    for name in ("user_id", "item_id"):
+        if raw.interactions.schema.get(name) == pl.UInt32:
+            schema[name] = pl.UInt32
+    table = check_table(raw.interactions, schema, "raw interactions")
+    return {column.name: column for column in table.get_columns()}
+
+
+def _filtered(
+    ratings: pl.Series, known: np.ndarray | None, config: InteractionsConfig
+) -> tuple[np.ndarray | None, dict[str, int]]:
+    """Rows that pass on their own (None: all), and how many fail by the first reason met."""
+    passes: dict[str, np.ndarray] = {}
     if config.min_rating > 0:
-        filters["no_rating"] = pl.col("rating").is_not_null()
-        filters["low_rating"] = pl.col("rating") >= config.min_rating
-    if raw.unknown_items == "drop":
-        filters["unknown_item"] = pl.col("item_id").is_in(raw.items["item_id"].implode())
-    return filters
-
-
-def _in_order(ids: pl.Series) -> pl.Series:
-    """Distinct ids, shorter first, then by code point."""
-    distinct = ids.unique().rename("id").to_frame()
-    return distinct.sort(pl.col("id").str.len_chars(), "id")["id"]
-
-
-def _coded(table: pl.DataFrame, user_ids: pl.Series, item_ids: pl.Series) -> pl.DataFrame:
-    """Ids replaced by their place in `user_ids` and `item_ids`."""
-    for name, ids in (("user", user_ids), ("item", item_ids)):
-        places = ids.alias(f"{name}_id").to_frame().with_row_index(name)
-        table = table.join(places, on=f"{name}_id", how="left", maintain_order="left")
-    return table.select(pl.col("user", "item").cast(pl.Int64), "timestamp", "rating")
+        passes["no_rating"] = ratings.is_not_null().to_numpy()
+        passes["low_rating"] = (ratings >= config.min_rating).fill_null(False).to_numpy()
+    if known is not None:
+        passes["unknown_item"] = known
+    kept: np.ndarray | None = None
+    dropped: dict[str, int] = {}
+    for reason, passed in passes.items():
+        before = len(passed) if kept is None else int(kept.sum())
+        kept = passed if kept is None else kept & passed
+        dropped[reason] = before - int(kept.sum())
+    return (kept if any(dropped.values()) else None), dropped
 
 
 def _numbered(
-    codes: pl.DataFrame, user_ids: pl.Series, item_ids: pl.Series
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """INTERACTIONS, USERS and items[item_index, item_id] with codes made contiguous."""
-    users, user_index = _contiguous(codes["user"].to_numpy())
-    items, item_index = _contiguous(codes["item"].to_numpy())
-    lengths = np.bincount(user_index)
-    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    interactions = pl.DataFrame(
-        {
-            "user_index": user_index,
-            "item_index": item_index + 1,
-            "position": np.arange(len(user_index)) - starts,
-            "timestamp": codes["timestamp"],
-            "rating": codes["rating"],
-        },
-        schema_overrides=INTERACTIONS,
-    ).rechunk()
-    user_table = pl.DataFrame(
-        {"user_index": np.arange(len(users)), "user_id": user_ids[users]}, schema_overrides=USERS
-    )
-    item_table = pl.DataFrame(
-        {"item_index": np.arange(1, len(items) + 1), "item_id": item_ids[items]},
-        schema_overrides={"item_index": pl.Int32},
-    )
-    return interactions, user_table.rechunk(), item_table.rechunk()
-
-
-def _contiguous(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The codes that occur, ascending, and each row's place among them (no sort needed)."""
-    occurs = np.bincount(codes) > 0
-    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[codes]
+    codes: np.ndarray, ids: pl.Series, kind: str, first: int
+) -> tuple[pl.DataFrame, np.ndarray]:
+    """<kind>_index and <kind>_id left, renumbered from `first`, and the rows' codes."""
+    occurs = np.zeros(len(ids), dtype=bool)
+    occurs[codes] = True
+    left, places = contiguous(occurs)
+    index = np.arange(first, first + len(left), dtype=np.int32)
+    table = pl.DataFrame({f"{kind}_index": index, f"{kind}_id": ids.gather(left)})
+    return table.rechunk(), (places + np.int32(first))[codes]
 
 
 def _described(items: pl.DataFrame, raw: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:

@@ -2,18 +2,36 @@
 
 import numpy as np
 
+CHUNK = 1 << 22
+"""Rows counted at once: numpy counts only 64-bit copies."""
+
 
 def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
-    """Rows (ascending) of the largest subset in which each user and item occurs k times or more.
+    """Whether each row is in the largest subset in which users and items occur k times or more.
 
-    users, items: int64 [n], small non-negative codes. Repeats until nothing more falls away.
+    users, items: integers [n], small non-negative codes. Returns bool [n]. Each round takes out
+    the rows of all users, then of all items, that occur too rarely, until nothing falls away.
     """
-    rows = np.arange(len(users))
+    kept = np.ones(len(users), dtype=bool)
+    counts = [_counts(codes, int(codes.max(initial=0)) + 1) for codes in (users, items)]
     while True:
-        n_before = len(rows)
-        for codes in (users, items):
-            present = codes[rows]
-            counts = np.bincount(present, minlength=1)
-            rows = rows[counts[present] >= k]
-        if len(rows) == n_before:
-            return rows
+        n_fallen = 0
+        for codes, count in zip((users, items), counts, strict=True):
+            rare = (count > 0) & (count < k)
+            if not rare.any():
+                continue
+            fallen = np.flatnonzero(rare[codes] & kept)
+            kept[fallen] = False
+            for other, left in zip((users, items), counts, strict=True):
+                left -= _counts(other[fallen], len(left))
+            n_fallen += len(fallen)
+        if not n_fallen:
+            return kept
+
+
+def _counts(codes: np.ndarray, n: int) -> np.ndarray:
+    """How often each code below n occurs: int64 [n]."""
+    counts = np.zeros(n, dtype=np.int64)
+    for start in range(0, len(codes), CHUNK):
+        counts += np.bincount(codes[start : start + CHUNK], minlength=n)
+    return counts

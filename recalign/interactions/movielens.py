@@ -1,13 +1,18 @@
-"""MovieLens 100K and 1M in GroupLens' own files, from their zip or an unpacked folder."""
+"""MovieLens of every edition in GroupLens' own files, from their zip or an unpacked folder."""
 
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from recalign.errors import BadInputError
-from recalign.interactions.columns import typed_interactions
-from recalign.interactions.rawlines import read_bytes, zip_member
-from recalign.interactions.rawtables import RAW_ITEMS, Origin, RawTables
+from recalign.interactions.catalogue import item_table
+from recalign.interactions.ratinglines import read_ratings
+from recalign.interactions.rawlines import read_bytes
+from recalign.interactions.rawtables import RawTables
 from recalign.interactions.titles import Attribute, attributes, clean, era
 from recalign.progress import Progress
 
@@ -17,91 +22,81 @@ GENRES_100K = [
     "Thriller", "War", "Western",
 ]  # fmt: skip
 """The flags that end a line of u.item, in the order of u.genre."""
-FIELDS = ["user_id", "item_id", "rating", "timestamp"]
+NO_GENRES = "(no genres listed)"
+
+
+@dataclass(frozen=True)
+class Edition:
+    """How an edition's two files are called and written."""
+
+    ratings: str
+    movies: str
+    separator: str
+    """Between the fields of a rating."""
+    movie_separator: str
+    n_movie_fields: int
+    header: str = ""
+    """First line of the ratings, empty where there is none."""
+
+
+def edition(source: str) -> Edition:
+    """The edition called `source`: ml-100k, ml-1m, ml-10m, or a later one, which are all CSV."""
+    match source:
+        case "ml-100k":
+            return Edition("u.data", "u.item", "\t", "|", 24)
+        case "ml-1m" | "ml-10m":
+            return Edition("ratings.dat", "movies.dat", "::", "::", 3)
+        case _:
+            header = "userId,movieId,rating,timestamp"
+            return Edition("ratings.csv", "movies.csv", ",", ",", 3, header)
 
 
 def read_movielens(source: str, files: list[Path], progress: Progress) -> RawTables:
-    """The ratings and movies of `source` ('ml-100k' or 'ml-1m'): from one zip, or two files.
+    """The ratings and movies of `source`: from one zip, or two files.
 
     Raises BadInputError for a damaged file or a line that is not as published.
     """
-    names = ("u.data", "u.item") if source == "ml-100k" else ("ratings.dat", "movies.dat")
-    contents = []
-    for done, name in enumerate(names):
-        progress(done, len(names), name)
-        path = files[0] if len(files) == 1 else files[done]
-        zipped = path.suffix == ".zip"
-        contents.append((path, zip_member(path, name) if zipped else read_bytes(path)))
-    progress(len(names), len(names), names[-1])
-    separator = "\t" if source == "ml-100k" else "::"
-    return RawTables(_ratings(*contents[0], separator), _movies(source, *contents[1]))
+    form = edition(source)
+    ratings = read_ratings(files[0], form.ratings, form.separator, form.header, progress)
+    return RawTables(ratings, _movies(form, files[-1]))
 
 
-def _ratings(path: Path, content: bytes, separator: str) -> pl.DataFrame:
-    """polars knows no separator of two characters: '::' is ':' with an empty field between."""
-    step = len(separator)
-    columns = [f"field_{place}" for place in range(3 * step + 1)]
-    try:
-        cells = pl.read_csv(
-            content,
-            separator=separator[0],
-            has_header=False,
-            quote_char=None,
-            schema=dict.fromkeys(columns, pl.String),
-            row_index_name="row",
-            row_index_offset=1,
-        )
-    except (pl.exceptions.ComputeError, pl.exceptions.NoDataError) as problem:
-        _refuse_ragged(path, content, separator)
-        raise BadInputError(f"{path}: cannot be read as ratings: {problem}") from problem
-    named = cells.select("row", *(pl.col(columns[i * step]).alias(f) for i, f in enumerate(FIELDS)))
-    table = typed_interactions(
-        named.filter(~pl.all_horizontal(pl.col(FIELDS).is_null())),
-        Origin(path, {f: f"{place} ({f})" for place, f in enumerate(FIELDS, start=1)}),
-    )
-    if table["rating"].null_count():
-        row = int(table.filter(pl.col("rating").is_null())["row"][0])
-        raise BadInputError(f"{path}, row {row}, field 3 (rating): is empty; fetch the file again")
-    return table
-
-
-def _refuse_ragged(path: Path, content: bytes, separator: str) -> None:
-    for row, line in enumerate(content.split(b"\n"), start=1):
-        n_fields = line.count(separator.encode()) + 1
-        if line.strip() and n_fields != len(FIELDS):
-            raise BadInputError(
-                f"{path}, row {row}: has {n_fields} fields instead of {len(FIELDS)}; "
-                "fetch the publisher's file again"
-            )
-
-
-def _movies(source: str, path: Path, content: bytes) -> pl.DataFrame:
+def _movies(form: Edition, path: Path) -> pl.DataFrame:
     """Title, genres and era of every movie; ids must be distinct."""
-    separator, n_fields = ("|", 24) if source == "ml-100k" else ("::", 3)
-    rows: dict[str, tuple[str, list[Attribute]]] = {}
-    for row, line in enumerate(content.decode("iso-8859-1").split("\n"), start=1):
-        if not line.strip():
-            continue
-        fields = line.rstrip("\r").split(separator)
-        if len(fields) != n_fields:
+    content = read_bytes(path, form.movies)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("iso-8859-1")  # 100K and 1M
+    movies: dict[str, tuple[str | None, list[Attribute]]] = {}
+    for row, fields in _records(form, text):
+        if len(fields) != form.n_movie_fields:
             raise BadInputError(
-                f"{path}, row {row}: has {len(fields)} fields instead of {n_fields}; "
+                f"{path}, row {row}: has {len(fields)} fields instead of {form.n_movie_fields}; "
                 "fetch the publisher's file again"
             )
         movie = fields[0].strip()
-        if movie in rows:
+        if movie in movies:
             raise BadInputError(f"{path}, row {row}, field 1 (item_id): '{movie}' occurs twice")
-        rows[movie] = (clean(fields[1]), _attributes(source, fields))
-    titles = [title or None for title, _ in rows.values()]
-    facets = [attributes_ for _, attributes_ in rows.values()]
-    columns = {"item_id": list(rows), "title": titles, "attributes": facets}
-    return pl.DataFrame(columns, schema=RAW_ITEMS)
+        title = clean(fields[1])
+        movies[movie] = (title or None, _genres(fields) + attributes("era", era(title)))
+    return item_table(movies)
 
 
-def _attributes(source: str, fields: list[str]) -> list[Attribute]:
-    if source == "ml-100k":
-        flags = zip(GENRES_100K, fields[5:], strict=True)
-        genres = [name for name, flag in flags if flag == "1" and name != "unknown"]
+def _records(form: Edition, text: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, fields) of every movie; the CSV editions quote titles with commas."""
+    if form.header:
+        reader = csv.reader(io.StringIO(text))
+        next(reader, None)
+        yield from ((reader.line_num, record) for record in reader if record)
     else:
-        genres = [fields[2]]
-    return attributes("genre", genres) + attributes("era", era(clean(fields[1])))
+        for row, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                yield row, line.rstrip("\r").split(form.movie_separator)
+
+
+def _genres(fields: list[str]) -> list[Attribute]:
+    if len(fields) == 3:
+        return attributes("genre", "" if fields[2].strip() == NO_GENRES else fields[2])
+    flags = zip(GENRES_100K, fields[5:], strict=True)
+    return attributes("genre", [name for name, flag in flags if flag == "1" and name != "unknown"])

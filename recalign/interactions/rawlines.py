@@ -1,16 +1,19 @@
 """Bytes and lines of source files, plain, gzipped or inside a zip; damage is refused by name."""
 
+import ast
 import gzip
 import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import polars as pl
 
 from recalign.errors import BadInputError
+from recalign.interactions.titles import paired
 from recalign.progress import Progress, silent
 
 BLOCK = 1 << 25
@@ -18,46 +21,56 @@ BLOCK = 1 << 25
 DAMAGED = "is damaged or cut short; delete it and fetch it again"
 
 
-def read_bytes(path: Path) -> bytes:
-    """The whole file, unpacked when its name ends in .gz; BadInputError when damaged or empty."""
-    content = b"".join(blocks(path, silent))
+def read_bytes(path: Path, member: str = "") -> bytes:
+    """The whole file, unpacked when its name ends in .gz or .zip (then the file called `member`).
+
+    BadInputError when damaged or empty.
+    """
+    content = b"".join(blocks(path, silent, member))
     if not content.strip():
         raise BadInputError(f"{path}: is empty; it needs a header or at least one row")
     return content
 
 
-def blocks(path: Path, progress: Progress) -> Iterator[bytes]:
-    """Blocks of whole lines, unpacked; BadInputError when a gzip file ends early or is damaged."""
+def blocks(path: Path, progress: Progress, member: str = "") -> Iterator[bytes]:
+    """Blocks of whole lines, unpacked; `member` is the file to read where `path` is a zip.
+
+    BadInputError when an archive ends early or is damaged.
+    """
     size = path.stat().st_size
-    with path.open("rb") as raw:
-        stream = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
-        rest = b""
-        while True:
-            try:
-                block = stream.read(BLOCK)
-            except (EOFError, gzip.BadGzipFile, zlib.error) as problem:
-                raise BadInputError(f"{path}: gzip file {DAMAGED} ({problem})") from problem
-            if not block:
-                break
-            progress(raw.tell(), size, path.name)
-            head, newline, tail = (rest + block).rpartition(b"\n")
-            rest = tail
-            if newline:
-                yield head + newline
-        if rest:
-            yield rest
-
-
-def zip_member(path: Path, name: str) -> bytes:
-    """The file called `name`, in any folder of the zip; BadInputError when damaged or absent."""
+    kind = "gzip" if path.suffix == ".gz" else "zip"
     try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                if member.rsplit("/", 1)[-1] == name:
-                    return archive.read(member)
-    except (zipfile.BadZipFile, EOFError, zlib.error) as problem:
-        raise BadInputError(f"{path}: zip file {DAMAGED} ({problem})") from problem
-    raise BadInputError(f"{path}: holds no {name}; is it the publisher's own zip?")
+        with path.open("rb") as raw, _unpacked(path, raw, member) as stream:
+            rest = b""
+            while block := stream.read(BLOCK):
+                progress(min(raw.tell(), size), size, member or path.name)
+                head, newline, tail = (rest + block).rpartition(b"\n")
+                rest = tail
+                if newline:
+                    yield head + newline
+            if rest:
+                yield rest
+    except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as problem:
+        raise BadInputError(f"{path}: {kind} file {DAMAGED} ({problem})") from problem
+
+
+@contextmanager
+def _unpacked(path: Path, raw: IO[bytes], member: str) -> Iterator[IO[bytes]]:
+    """The bytes of a plain or gzipped file, or of `member` in any folder of a zip."""
+    match path.suffix:
+        case ".gz":
+            yield cast(IO[bytes], gzip.GzipFile(fileobj=raw))
+        case ".zip":
+            with zipfile.ZipFile(raw) as archive:
+                named = [n for n in archive.namelist() if n.rsplit("/", 1)[-1] == member]
+                if not named:
+                    raise BadInputError(
+                        f"{path}: holds no {member}; is it the publisher's own zip?"
+                    )
+                with archive.open(named[0]) as stream:
+                    yield stream
+        case _:
+            yield raw
 
 
 def decoded(line: bytes, path: Path, row: int) -> str:
@@ -77,6 +90,14 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"{name} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
+
+
+def parse_literal(text: str) -> Any:
+    """JSON, or a Python literal (Amazon's metadata of 2014, Steam); nothing is ever evaluated."""
+    try:
+        return parse_json(text)
+    except ValueError:
+        return ast.literal_eval(text.strip())
 
 
 def records(
@@ -159,6 +180,8 @@ def _slow_cells(
         if line.strip():
             values = _record(line, row, path, parse)
             cells = {name: values.get(name) for name in schema}
-            text = {name: None if cell is None else str(cell) for name, cell in cells.items()}
+            text = {
+                name: None if cell is None else paired(str(cell)) for name, cell in cells.items()
+            }
             rows.append({"row": row} | text)
     return pl.DataFrame(rows, schema={"row": pl.Int64} | schema)

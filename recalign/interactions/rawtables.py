@@ -15,7 +15,6 @@ RAW_INTERACTIONS: Schema = {
     "item_id": pl.String,
     "timestamp": pl.Int64,  # seconds since 1970, or the row's number where the source has no time
     "rating": pl.Float32,  # null: none given
-    "row": pl.Int64,  # 1-based line of the source file
 }
 RAW_ITEMS: Schema = {"item_id": pl.String, "title": pl.String, "attributes": ATTRIBUTES}
 
@@ -24,8 +23,9 @@ RAW_ITEMS: Schema = {"item_id": pl.String, "title": pl.String, "attributes": ATT
 class RawTables:
     """A source as read: every row of it, none dropped.
 
-    `interactions` stand in the order that ties in time keep. `unknown_items` says whether an
-    interaction with an item that `items` lacks is kept (its id serves as title) or dropped.
+    `interactions` are RAW_INTERACTIONS in the order that ties in time keep; ids may be UInt32
+    where the source's are whole numbers (a quarter of the memory). `unknown_items` says whether
+    an interaction with an item that `items` lacks is kept (its id serves as title) or dropped.
     `noted` counts what reading mended, such as repeated metadata lines.
     """
 

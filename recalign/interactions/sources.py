@@ -2,80 +2,22 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from recalign.config import AmazonSource, InteractionsConfig
+from recalign.config import InteractionsConfig
 from recalign.errors import BadInputError
 from recalign.interactions.amazon import read_amazon
-from recalign.interactions.fetch import fetch
+from recalign.interactions.fetch import UnknownChecksum, fetch, md5_beside
+from recalign.interactions.goodreads import read_goodreads
+from recalign.interactions.lastfm import read_lastfm
 from recalign.interactions.movielens import read_movielens
 from recalign.interactions.ownfiles import read_own_files
+from recalign.interactions.publishers import Published, published
 from recalign.interactions.rawtables import RawTables
+from recalign.interactions.steam import read_steam
 from recalign.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
-
-_MOVIELENS_TERMS = (
-    "MovieLens, from GroupLens (University of Minnesota): research use, no redistribution, no "
-    "commercial use without permission; cite Harper and Konstan 2015 "
-    "(https://grouplens.org/datasets/movielens/)."
-)
-_AMAZON_TERMS = (
-    "Amazon reviews, from McAuley's group (UC San Diego): research use; cite {paper} ({page})."
-)
-
-
-@dataclass(frozen=True)
-class Published:
-    """A publisher's files: where they are, under which terms, and what they are called."""
-
-    base: str
-    downloads: dict[str, str | None]
-    """Path under `base` to MD5, None where the publisher gives none."""
-    unpacked: list[str]
-    """File names that serve as well, together, when they lie in the raw folder."""
-    terms: str
-
-
-def published(config: InteractionsConfig) -> Published:
-    """What the chosen publisher source consists of."""
-    match config.source:
-        case "ml-100k":
-            zipped, md5 = "ml-100k.zip", "0e33842e24a9c977be4e0107933c0723"
-            names = ["u.data", "u.item"]
-        case "ml-1m":
-            zipped, md5 = "ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906"
-            names = ["ratings.dat", "movies.dat"]
-        case "amazon":
-            return _published_amazon(config.amazon)
-        case _:
-            raise ValueError(f"{config.source} has no publisher")
-    base = "https://files.grouplens.org/datasets/movielens"
-    return Published(base, {zipped: md5}, names, _MOVIELENS_TERMS)
-
-
-def _published_amazon(source: AmazonSource) -> Published:
-    name = source.category
-    match source.year:
-        case "2014":
-            base = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
-            paths = [f"reviews_{name}_5.json.gz", f"meta_{name}.json.gz"]
-            paper, page = "McAuley et al. 2015", "https://jmcauley.ucsd.edu/data/amazon/"
-        case "2018":
-            base = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2"
-            paths = [f"categoryFilesSmall/{name}_5.json.gz", f"metaFiles2/meta_{name}.json.gz"]
-            paper, page = "Ni et al. 2019", "https://nijianmo.github.io/amazon/"
-        case "2023":
-            base = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023/raw"
-            paths = [
-                f"review_categories/{name}.jsonl.gz",
-                f"meta_categories/meta_{name}.jsonl.gz",
-            ]
-            paper, page = "Hou et al. 2024", "https://amazon-reviews-2023.github.io"
-    unpacked = [path.rsplit("/", 1)[-1].removesuffix(".gz") for path in paths]
-    terms = _AMAZON_TERMS.format(paper=paper, page=page)
-    return Published(base, dict.fromkeys(paths), unpacked, terms)
 
 
 def source_files(
@@ -102,17 +44,48 @@ def source_files(
         return _files_in(Path(config.raw_folder).expanduser(), source)
     if not download:
         return [cache / path.rsplit("/", 1)[-1] for path in source.downloads]
-    return [
-        fetch(
-            f"{mirror or source.base}/{path}",
-            cache / path.rsplit("/", 1)[-1],
-            md5=md5,
-            terms=source.terms,
-            print_terms=print_terms,
-            progress=progress,
+    return _download(source, mirror or source.base, cache, config.sha256, print_terms, progress)
+
+
+def _download(
+    source: Published,
+    base: str,
+    cache: Path,
+    sha256: list[str],
+    print_terms: Callable[[str], None],
+    progress: Progress,
+) -> list[Path]:
+    """All files of `source`; those without a known checksum are named together, at the end."""
+    files, unknown = [], []
+    for path, md5 in source.downloads.items():
+        url, target = f"{base}/{path}", cache / path.rsplit("/", 1)[-1]
+        if source.md5_beside:
+            md5 = md5_beside(url, target)
+        try:
+            files.append(
+                fetch(
+                    url,
+                    target,
+                    md5=md5,
+                    sha256=sha256,
+                    terms=source.terms,
+                    print_terms=print_terms,
+                    progress=progress,
+                )
+            )
+        except UnknownChecksum as refused:
+            unknown.append(refused)
+    if unknown:
+        found = ", ".join(f"{file.name} has {file.sha256}" for file in unknown)
+        stated = ", ".join(
+            f'"{digest}"' for digest in [*sha256, *(file.sha256 for file in unknown)]
         )
-        for path, md5 in source.downloads.items()
-    ]
+        raise BadInputError(
+            f"{base}: the publisher gives no checksums, and interactions.sha256 states no SHA-256 "
+            f"of what was downloaded: {found}; compare with a copy that you trust, then set "
+            f"interactions.sha256=[{stated}] and run again (nothing is downloaded twice)"
+        )
+    return files
 
 
 def _own_files(config: InteractionsConfig) -> list[Path]:
@@ -151,11 +124,17 @@ def read_source(
 ) -> RawTables:
     """Every row of the files that `source_files` gave; a bad one raises BadInputError."""
     match config.source:
-        case "ml-100k" | "ml-1m":
-            return read_movielens(config.source, files, progress)
-        case "amazon":
-            return read_amazon(config.amazon, files, progress)
-        case "files":
-            return read_own_files(config.files, files, progress)
         case "synthetic":
             raise ValueError("the synthetic world is made, not read")
+        case "files":
+            return read_own_files(config.files, files, progress)
+        case "amazon":
+            return read_amazon(config.amazon, files, progress)
+        case "steam":
+            return read_steam(files, progress)
+        case "goodreads":
+            return read_goodreads(files, progress)
+        case "lastfm":
+            return read_lastfm(files, progress)
+        case movielens:
+            return read_movielens(movielens, files, progress)

@@ -14,15 +14,28 @@ _ARTICLE = re.compile(
 _YEAR = re.compile(r"\((1[89]\d\d|20\d\d)(?:[-/]\s*\d*)?\)(?:\s*\([A-Z]+\))?\s*$")
 
 
+def paired(text: str) -> str:
+    """Two-part code points (as Python 2 wrote emoji) as one; a part left alone becomes U+FFFD."""
+    if text.isascii() or not any("\ud800" <= mark <= "\udfff" for mark in text):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def clean(text: str) -> str:
-    """HTML entities resolved, runs of white space as one blank."""
-    return " ".join(html.unescape(text).split())
+    """HTML entities resolved, runs of white space as one blank, always valid Unicode."""
+    return " ".join(html.unescape(paired(text)).split())
 
 
 def era(title: str) -> str | None:
     """The decade of the year that ends the title: 'Heat (1995)' is of the '1990s'."""
     year = _YEAR.search(title)
     return f"{year.group(1)[:3]}0s" if year else None
+
+
+def decade(year: str) -> str | None:
+    """'1990s' of a year or a date that starts with it; None for what is not of 1800 to 2099."""
+    found = re.match(r"(1[89]\d|20\d)\d\b", year.strip())
+    return f"{found.group(1)}0s" if found else None
 
 
 def spoken(title: str) -> str:

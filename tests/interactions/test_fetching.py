@@ -1,10 +1,9 @@
 import gzip
 import hashlib
 import io
-import logging
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,7 +11,7 @@ import pytest
 
 from recalign.config import AmazonSource, InteractionsConfig
 from recalign.errors import BadInputError, UserError
-from recalign.interactions.fetch import fetch
+from recalign.interactions.fetch import UnknownChecksum, fetch
 from recalign.interactions.ingest import ingest
 from recalign.interactions.sources import read_source, source_files
 
@@ -85,9 +84,18 @@ def publisher(monkeypatch) -> Iterator[Publisher]:
     server.server_close()
 
 
-def get(publisher: Publisher, folder, md5: str | None = MD5):
+def get(publisher: Publisher, folder, md5: str | None = MD5, sha256: Sequence[str] = ()):
     target = folder / "cache" / "data.gz"
-    return fetch(f"{publisher.base}/data.gz", target, md5=md5, terms="terms", pause=0)
+    url = f"{publisher.base}/data.gz"
+    return fetch(url, target, md5=md5, sha256=sha256, terms="terms", pause=0)
+
+
+def movielens_zip(name: str) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(f"{name}/ratings.csv", "userId,movieId,rating,timestamp\n1,2,3.5,4\n")
+        archive.writestr(f"{name}/movies.csv", "movieId,title,genres\n2,Heat (1995),Crime\n")
+    return packed.getvalue()
 
 
 def test_a_download_is_whole_reports_progress_and_happens_once(publisher, tmp_path):
@@ -163,16 +171,39 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(publisher, tmp_path):
     assert get(publisher, tmp_path).read_bytes() == CONTENT
 
 
-def test_without_a_published_checksum_the_gzip_stream_is_checked_and_its_sha256_logged(
-    publisher, tmp_path, caplog
+def test_without_a_published_checksum_a_whole_file_waits_until_its_sha256_is_stated(
+    publisher, tmp_path
 ):
     publisher.files["/data.gz"] = CONTENT[:-5]
     with pytest.raises(BadInputError, match="no whole gzip file"):
         get(publisher, tmp_path, md5=None)
     publisher.files["/data.gz"] = CONTENT
-    with caplog.at_level(logging.INFO, logger="recalign"):
-        get(publisher, tmp_path, md5=None)
-    assert hashlib.sha256(CONTENT).hexdigest() in caplog.text
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    for stated in ([], ["0" * 64]):
+        with pytest.raises(UnknownChecksum, match=sha256):
+            get(publisher, tmp_path, None, stated)
+    sent = len(publisher.requests)
+    assert get(publisher, tmp_path, None, [sha256]).read_bytes() == CONTENT
+    assert publisher.requests[sent:] == [("/data.gz", f"bytes={len(CONTENT)}-")]  # nothing anew
+    with pytest.raises(UnknownChecksum):
+        get(publisher, tmp_path, None, [])
+
+
+def test_a_changing_file_is_checked_against_the_md5_that_lies_beside_it(publisher, tmp_path):
+    publisher.files["/ml-latest-small.zip"] = zipped = movielens_zip("ml-latest-small")
+    config = InteractionsConfig(source="ml-latest-small")
+    with pytest.raises(UserError, match=r"ml-latest-small\.zip\.md5: holds no MD5 \(status 404\)"):
+        source_files(config, tmp_path, mirror=publisher.base)
+    digest = hashlib.md5(zipped).hexdigest()
+    publisher.files["/ml-latest-small.zip.md5"] = f"MD5 (ml-latest-small.zip) = {digest}".encode()
+    shown: list[str] = []
+    for _ in range(2):
+        source_files(config, tmp_path, mirror=publisher.base, print_terms=shown.append)
+    assert len(shown) == 1
+    assert "changes over time" in shown[0]
+    publisher.files.clear()  # the second call above needed nothing, nor does a third
+    assert source_files(config, tmp_path, mirror=publisher.base)[0].read_bytes() == zipped
+    assert [path for path, _ in publisher.requests].count("/ml-latest-small.zip") == 1
 
 
 def test_a_passing_server_error_is_tried_again_and_a_lasting_one_refused(publisher, tmp_path):
@@ -189,7 +220,7 @@ def test_an_unreachable_server_is_told_with_the_way_around(tmp_path, monkeypatch
         fetch("http://127.0.0.1:9/x.gz", tmp_path / "x.gz", md5=None, terms="", pause=0)
 
 
-def test_amazon_is_downloaded_with_its_terms_and_ingested(publisher, tmp_path):
+def test_amazon_is_downloaded_with_its_terms_once_its_checksums_are_stated(publisher, tmp_path):
     reviews = b'{"reviewerID": "u", "asin": "B1", "overall": 5.0, "unixReviewTime": 7}\n'
     publisher.files["/reviews_Beauty_5.json.gz"] = gzip.compress(reviews)
     publisher.files["/meta_Beauty.json.gz"] = gzip.compress(b"{'asin': 'B1', 'title': 'Balm'}\n")
@@ -197,9 +228,16 @@ def test_amazon_is_downloaded_with_its_terms_and_ingested(publisher, tmp_path):
         source="amazon", amazon=AmazonSource(year="2014", category="Beauty"), k_core=0
     )
     terms: list[str] = []
-    files = source_files(config, tmp_path, mirror=publisher.base, print_terms=terms.append)
+    with pytest.raises(BadInputError) as refusal:
+        source_files(config, tmp_path, mirror=publisher.base, print_terms=terms.append)
     assert all("research use" in line for line in terms)
     assert len(terms) == 2
+    digests = [hashlib.sha256(content).hexdigest() for content in publisher.files.values()]
+    digests = [digest for digest in digests if digest in str(refusal.value)]
+    assert len(digests) == 2
+    assert "interactions.sha256=[" in str(refusal.value)
+    config = config.model_copy(update={"sha256": digests})
+    files = source_files(config, tmp_path, mirror=publisher.base)
     assert ingest(read_source(config, files), config).items["title"].to_list() == ["Balm"]
 
 

@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import httpx
 
 from recalign.artifacts.series import NAME
-from recalign.config import DPO4RecConfig
+from recalign.config import DPO4RecConfig, InteractionsConfig
 from recalign.config.presets import fill_from_preset, load_settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -42,7 +43,8 @@ def test_the_form_knows_title_description_bounds_and_choices(deployments):
     assert "Strength" in beta["description"]
     assert (beta["exclusiveMinimum"], beta["maximum"]) == (0, 10)
     source = schema["definitions"]["InteractionsConfig"]["properties"]["source"]
-    assert source["enum"] == ["synthetic", "ml-100k", "ml-1m", "amazon", "files"]
+    assert tuple(source["enum"]) == get_args(InteractionsConfig.model_fields["source"].annotation)
+    assert {"synthetic", "ml-100k", "amazon", "steam", "files"} < set(source["enum"])
 
 
 def test_a_worker_runs_a_deployment_with_changed_nested_settings(

@@ -1,0 +1,119 @@
+"""The publishers' files of each source: where they are, under which terms, how they are checked."""
+
+from dataclasses import dataclass
+
+from recalign.config import AmazonSource, GoodreadsSource, InteractionsConfig
+from recalign.interactions.lastfm import ARTISTS, PLAYS, TAGGINGS
+from recalign.interactions.movielens import edition
+
+MD5_OF_MOVIELENS = {  # of <edition>.zip, as in GroupLens' <edition>.zip.md5
+    "ml-100k": "0e33842e24a9c977be4e0107933c0723",
+    "ml-1m": "c4d9eecfca2ab87c1945afe126590906",
+    "ml-10m": "ce571fd55effeba0271552578f2648bd",
+    "ml-20m": "cd245b17a1ae2cc31bb14903e1204af3",
+    "ml-25m": "6b51fb2759a8657d3bfcbfc42b592ada",
+    "ml-32m": "d472be332d4daa821edc399621853b57",
+}
+_MOVIELENS_TERMS = (
+    "MovieLens, from GroupLens (University of Minnesota): research use, no redistribution, no "
+    "commercial use without permission; cite Harper and Konstan 2015 "
+    "(https://grouplens.org/datasets/movielens/)."
+)
+_CHANGING = " This edition changes over time: not for results that others should reproduce."
+_AMAZON_TERMS = (
+    "Amazon reviews, from McAuley's group (UC San Diego): research use; cite {paper} ({page})."
+)
+_STEAM_TERMS = (
+    "Steam reviews, from McAuley's group (UC San Diego): research use; cite Kang and McAuley 2018, "
+    "Wan and McAuley 2018 and Pathak et al. 2017 "
+    "(https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data)."
+)
+_GOODREADS_TERMS = (
+    "Goodreads, from McAuley's group (UC San Diego): academic use only, no redistribution, no "
+    "commercial use; cite Wan and McAuley 2018 and Wan et al. 2019 "
+    "(https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html)."
+)
+_LASTFM_TERMS = (
+    "Last.fm of HetRec 2011, from the Universidad Autonoma de Madrid through GroupLens: "
+    "non-commercial use; cite Cantador, Brusilovsky and Kuflik 2011 and name Last.fm "
+    "(https://grouplens.org/datasets/hetrec-2011/)."
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A publisher's files: where they are, under which terms, and what they are called."""
+
+    base: str
+    downloads: dict[str, str | None]
+    """Path under `base` to MD5, None where it is not known beforehand."""
+    unpacked: list[str]
+    """File names that serve as well, together, when they lie in the raw folder."""
+    terms: str
+    md5_beside: bool = False
+    """The publisher keeps the MD5 of a file that changes in <path>.md5."""
+
+
+def published(config: InteractionsConfig) -> Published:
+    """What the chosen publisher source consists of; files in the order their reader takes them."""
+    match config.source:
+        case "synthetic" | "files":
+            raise ValueError(f"{config.source} has no publisher")
+        case "amazon":
+            return _amazon(config.amazon)
+        case "steam":
+            base = "https://mcauleylab.ucsd.edu/public_datasets/data/steam"
+            return _gzipped(base, ["steam_reviews.json.gz", "steam_games.json.gz"], _STEAM_TERMS)
+        case "goodreads":
+            return _goodreads(config.goodreads)
+        case "lastfm":
+            base = "https://files.grouplens.org/datasets/hetrec2011"
+            zipped: dict[str, str | None] = {"hetrec2011-lastfm-2k.zip": None}
+            return Published(base, zipped, [TAGGINGS, PLAYS, ARTISTS], _LASTFM_TERMS)
+        case movielens:
+            form, md5 = edition(movielens), MD5_OF_MOVIELENS.get(movielens)
+            return Published(
+                base="https://files.grouplens.org/datasets/movielens",
+                downloads={f"{movielens}.zip": md5},
+                unpacked=[form.ratings, form.movies],
+                terms=_MOVIELENS_TERMS + ("" if md5 else _CHANGING),
+                md5_beside=md5 is None,
+            )
+
+
+def _gzipped(base: str, paths: list[str], terms: str) -> Published:
+    """Files whose publisher gives no checksum, and which serve unpacked as well."""
+    unpacked = [path.rsplit("/", 1)[-1].removesuffix(".gz") for path in paths]
+    return Published(base, dict.fromkeys(paths), unpacked, terms)
+
+
+def _amazon(source: AmazonSource) -> Published:
+    name = source.category
+    match source.year:
+        case "2014":
+            base = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
+            paths = [f"reviews_{name}_5.json.gz", f"meta_{name}.json.gz"]
+            paper, page = "McAuley et al. 2015", "https://jmcauley.ucsd.edu/data/amazon/"
+        case "2018":
+            base = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2"
+            paths = [f"categoryFilesSmall/{name}_5.json.gz", f"metaFiles2/meta_{name}.json.gz"]
+            paper, page = "Ni et al. 2019", "https://nijianmo.github.io/amazon/"
+        case "2023":
+            base = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023/raw"
+            paths = [
+                f"review_categories/{name}.jsonl.gz",
+                f"meta_categories/meta_{name}.jsonl.gz",
+            ]
+            paper, page = "Hou et al. 2024", "https://amazon-reviews-2023.github.io"
+    return _gzipped(base, paths, _AMAZON_TERMS.format(paper=paper, page=page))
+
+
+def _goodreads(source: GoodreadsSource) -> Published:
+    if source.genre == "all":
+        paths = ["goodreads_interactions_dedup.json.gz", "goodreads_books.json.gz"]
+    else:
+        files = ("goodreads_interactions", "goodreads_books")
+        paths = [f"byGenre/{file}_{source.genre}.json.gz" for file in files]
+    paths += ["goodreads_book_authors.json.gz", "goodreads_book_genres_initial.json.gz"]
+    base = "https://mcauleylab.ucsd.edu/public_datasets/gdrive/goodreads"
+    return _gzipped(base, paths, _GOODREADS_TERMS)
