@@ -109,6 +109,9 @@ class SmoothingConfig(Config):
     """User folds (cross_fitted)."""
     calibrated: bool = True
     """Divide oracle scores by the temperature fitted on its validation window."""
+    discount: float = Field(0.5, gt=0, le=1)
+    """What is left of the oracle's doubt once it is known which item was taken: eps is multiplied
+    by it. n / (n + 1) where the oracle's word counts as much as n choices; 1: not discounted."""
     constant: float = Field(0.1, ge=0, lt=0.5)
     """The eps of every pair (constant)."""
     cap: float = Field(0.49, gt=0, lt=0.5)
@@ -126,7 +129,7 @@ class SmoothingConfig(Config):
         values = super().identity()
         del values["folds"]
         if not self.needs_oracle:
-            for name in ("oracle", "calibrated"):
+            for name in ("oracle", "calibrated", "discount"):
                 del values[name]
         if self.estimator != "permuted":
             del values["seed"]

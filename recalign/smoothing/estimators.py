@@ -29,6 +29,12 @@ def smooth(
     """eps of n pairs with K rejected each, float64 `shape` = [n, K], at most config.cap.
 
     `judged` is read by pairwise, softmax and permuted, `truth` [n, K] by truth.
+
+    An oracle of the past says p = P(rejected preferred) without knowing which item was taken. Let
+    the user's true probability be Beta-distributed around p, as if the oracle had seen n choices
+    between the two: after one more, of the chosen, its mean is p n / (n + 1). So what an oracle
+    says is multiplied by config.discount; calibration alone, being right about both items alike,
+    leaves eps too high.
     """
     match config.estimator, judged, truth:
         case "none", _, _:
@@ -38,11 +44,13 @@ def smooth(
         case "truth", _, np.ndarray():
             eps = truth
         case "pairwise", Judged(), _:
-            eps = pairwise(judged.scores, judged.temperature)
+            eps = config.discount * pairwise(judged.scores, judged.temperature)
         case "permuted", Judged(), _:
-            eps = permuted(pairwise(judged.scores, judged.temperature), config.seed)
+            eps = pairwise(judged.scores, judged.temperature)
+            eps = permuted(config.discount * eps, config.seed)
         case "softmax", Judged(), _:
             eps = softmax_share(judged.scores, judged.temperature, judged.listed)
+            eps = config.discount * eps
         case _:
             raise ValueError(f"{config.estimator} was not given what it reads")
     return np.minimum(eps, config.cap)

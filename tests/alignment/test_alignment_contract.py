@@ -91,18 +91,32 @@ def move(model: PreTrainedModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("losses", "objective"),
+    ("losses", "objective", "eps"),
     [
-        (["sigmoid"], Objective("dpo", beta=0.3)),
-        (["sigmoid", "sft"], Objective("dpo", beta=0.3, anchor=0.7)),
-        (["robust"], Objective("rdpo", beta=0.3)),
-        (["ipo"], Objective("ipo", beta=0.3)),
+        (["sigmoid"], Objective("dpo", beta=0.3), 0.2),
+        (["sigmoid"], Objective("rosepo", beta=0.3), 0.0),
+        (["sigmoid"], Objective("rdpo", beta=0.3), 0.0),
+        (["sigmoid"], Objective("sdpo", beta=0.3), 0.0),
+        (["sigmoid"], Objective("dmpo", beta=0.3), 0.0),
+        (["sigmoid", "sft"], Objective("dpo", beta=0.3, anchor=0.7), 0.2),
+        (["robust"], Objective("rdpo", beta=0.3), 0.2),
+        (["ipo"], Objective("ipo", beta=0.3), 0.2),
     ],
-    ids=["sigmoid", "sigmoid and sft", "robust", "ipo"],
+    ids=[
+        "sigmoid is dpo",
+        "sigmoid is rosepo",
+        "sigmoid is rdpo",
+        "sigmoid is sdpo",
+        "sigmoid is dmpo",
+        "sigmoid and sft",
+        "robust",
+        "ipo",
+    ],  # fmt: skip
 )
 def test_loss_and_gradient_are_those_of_trl(
     losses: list[str],
     objective: Objective,
+    eps: float,
     tokenizer: PreTrainedTokenizerFast,
     encode: Encode,
     encode_completion: Encode,
@@ -117,7 +131,7 @@ def test_loss_and_gradient_are_those_of_trl(
     their_loss.backward()
 
     rows = encode_pairs(make_pairs(8), encode, encode_completion, 64)
-    rows.eps[:] = 0.2
+    rows.eps[:] = eps
     reference = reference_log_probs(ours, rows, batch_size=3)
     np.testing.assert_allclose(
         reference.chosen, theirs.train_dataset["ref_chosen_logps"], rtol=1e-5
@@ -139,7 +153,7 @@ def test_loss_and_gradient_are_those_of_trl(
     our_loss = trainer.compute_loss(ours, batch)
     our_loss.backward()
 
-    torch.testing.assert_close(our_loss, their_loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(our_loss, their_loss, rtol=0, atol=1e-6)
     pairs = zip(ours.named_parameters(), tiny_llama.named_parameters(), strict=True)
     for (name, parameter), (other, expected) in pairs:
         assert name == other

@@ -47,18 +47,26 @@ def test_softmax_counts_every_candidate_that_was_shown_and_no_padding():
     np.testing.assert_allclose(share[1], softmax_share(SCORES, TAU)[1])
 
 
-def test_each_estimator_is_capped():
+def test_what_an_oracle_says_is_discounted_and_each_estimator_is_capped():
     truth = np.array([[0.1, 0.7], [0.3, 0.0]])
     expected = {
         "none": np.zeros((2, 2)),
         "constant": np.full((2, 2), 0.2),
         "truth": np.minimum(truth, 0.4),
-        "pairwise": np.minimum(pairwise(SCORES, TAU), 0.4),
-        "softmax": np.minimum(softmax_share(SCORES, TAU), 0.4),
+        "pairwise": np.minimum(0.8 * pairwise(SCORES, TAU), 0.4),
+        "softmax": np.minimum(0.8 * softmax_share(SCORES, TAU), 0.4),
     }
     for estimator, eps in expected.items():
-        config = SmoothingConfig(estimator=estimator, constant=0.2, cap=0.4)
+        config = SmoothingConfig(estimator=estimator, discount=0.8, constant=0.2, cap=0.4)
         np.testing.assert_allclose(smooth(config, (2, 2), judged(), truth), eps)
+
+
+def test_the_discount_is_what_one_more_choice_leaves_of_a_beta_distributed_doubt():
+    random = np.random.default_rng(0)
+    for n, p in ((1, 0.3), (4, 0.6)):  # P(rejected preferred) ~ Beta(n p, n (1 - p)), mean p
+        true = random.beta(n * p, n * (1 - p), 400_000)
+        taken = random.random(len(true)) > true  # the user took the chosen item
+        assert true[taken].mean() == pytest.approx(p * n / (n + 1), abs=0.003)
 
 
 def test_permuted_deals_the_same_values_to_other_pairs():
@@ -67,7 +75,7 @@ def test_permuted_deals_the_same_values_to_other_pairs():
     assert sorted(map(tuple, dealt.tolist())) == sorted(map(tuple, eps.tolist()))
     assert (dealt[:, 0] == eps[:, 0]).mean() < 0.05
     assert permuted(eps, 3).tolist() == dealt.tolist() != permuted(eps, 4).tolist()
-    config = SmoothingConfig(estimator="permuted", cap=0.4)
+    config = SmoothingConfig(estimator="permuted", discount=1.0, cap=0.4)
     rows = smooth(config, (2, 2), judged()).tolist()
     assert sorted(rows) == sorted(np.minimum(pairwise(SCORES, TAU), 0.4).tolist())
 
@@ -101,5 +109,7 @@ def test_only_what_an_estimator_reads_is_part_of_its_identity():
     assert changed("constant", constant=0.2)
     assert not changed("pairwise", constant=0.2)
     assert changed("softmax", calibrated=False)
+    assert changed("pairwise", discount=1.0)
+    assert not changed("truth", discount=1.0)
     assert not changed("truth", calibrated=False)
     assert changed("truth", cap=0.3)

@@ -88,7 +88,7 @@ def test_a_plain_prompt_is_the_titles_shown_and_a_question_names_every_candidate
     assert 0 < figures["strategies"][0]["false_negatives"] < 0.5
 
 
-def test_smoothing_is_the_earlier_oracles_calibrated_doubt(walk):
+def test_smoothing_is_the_earlier_oracles_calibrated_and_discounted_doubt(walk):
     pairs, table = rejected(walk, n_rejected=2)
     opened, preferences = smoothed(walk, pairs, walk.done["oracle"])
     model, facts = load_oracle(walk.artifact("oracle").folder)
@@ -97,7 +97,7 @@ def test_smoothing_is_the_earlier_oracles_calibrated_doubt(walk):
     users, positions = table["user_index"].to_numpy(), table["position"].to_numpy()
     scores = scores_of(model, sequences, users, positions, items.astype(np.int64))
     gap = (scores[:, 1:] - scores[:, :1]).astype(np.float64)
-    expected = np.minimum(probability(gap, facts["temperature"]), 0.49)
+    expected = np.minimum(0.5 * probability(gap, facts["temperature"]), 0.49)
     np.testing.assert_allclose(np.array(preferences["smoothing"].to_list()), expected, rtol=1e-6)
     assert opened.manifest.figures["oracles"][0]["temperature"] == facts["temperature"]
     quality = opened.manifest.figures["strategies"][0]
