@@ -111,7 +111,7 @@ def move(model: PreTrainedModel) -> None:
         "sigmoid and sft",
         "robust",
         "ipo",
-    ],  # fmt: skip
+    ],
 )
 def test_loss_and_gradient_are_those_of_trl(
     losses: list[str],
