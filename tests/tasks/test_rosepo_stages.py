@@ -5,78 +5,43 @@ import re
 import numpy as np
 import polars as pl
 import pytest
-from tiny_run import CONFIG, direct
+from pair_steps import folded, rejected, smoothed, started, tables, world
+from tiny_run import CONFIG
 
 import tasks.fold_oracles
 import tasks.rejections
 import tasks.smoothing
-from recalign.config import RejectionsConfig, SmoothingConfig, TitlePromptConfig
+from recalign.config import TitlePromptConfig
 from recalign.errors import LeakageError, UserError
 from recalign.oracle.calibration import probability
 from recalign.oracle.inference import scores_of
 from recalign.oracle.storage import load_oracle
-from recalign.schemas import PREFERENCES, REJECTIONS, read_table
-from tasks.fold_oracles import fold_oracles
-from tasks.interactions import interactions
 from tasks.oracle import oracle
-from tasks.rejections import rejection_files, rejections
-from tasks.smoothing import smoothing
 from tasks.splits import splits
-from tasks.tables import read_tables
-
-PLAIN = TitlePromptConfig()
 
 
 @pytest.fixture
 def walk(copy):
-    """A walk whose world and oracle are made."""
-    walk = direct(copy)
-    data = walk(interactions, CONFIG.interactions)
-    windows = walk(splits, CONFIG.splits, {"interactions": data})
-    walk(oracle, CONFIG.oracle, {"interactions": data, "splits": windows})
-    return walk
-
-
-def world(walk):
-    return {name: walk.done[name] for name in ("interactions", "splits")}
-
-
-def rejected(walk, prompt=PLAIN, **settings):
-    config = RejectionsConfig(**{"strategy": "random", "n_pairs": 150} | settings)
-    stage = config.asked_as(prompt)
-    made = walk(rejections, stage, world(walk), files=rejection_files(stage))
-    return made, read_table(walk.store.open(made).path("rejections.parquet"), REJECTIONS)
-
-
-def smoothed(walk, pairs, judge=None, **settings):
-    inputs = world(walk) | {"rejections": pairs} | ({"oracle": judge} if judge else {})
-    made = walk(smoothing, SmoothingConfig(**settings), inputs)
-    opened = walk.store.open(made)
-    return opened, read_table(opened.path("preferences.parquet"), PREFERENCES)
-
-
-def folded(walk):
-    inputs = world(walk) | {"oracle": walk.done["oracle"]}
-    return walk(fold_oracles, SmoothingConfig().folding, inputs)
+    return started(copy)
 
 
 def test_every_strategy_rejects_for_the_same_chosen_items(walk):
     question = TitlePromptConfig(format="candidates", n_candidates=6)
-    tables = [
+    drawn = [
         rejected(walk, strategy="random")[1],
         rejected(walk, strategy="popularity", n_rejected=3)[1],
         rejected(walk, question, strategy="semantic", seed=0)[1],
     ]
-    for table in tables:
+    for table in drawn:
         assert table.select("user_index", "position", "chosen", "history").equals(
-            tables[0].select("user_index", "position", "chosen", "history")
+            drawn[0].select("user_index", "position", "chosen", "history")
         )
-    assert len(tables[0]) == 150
-    assert tables[0]["user_index"].n_unique() == 60
+    assert len(drawn[0]) == 150
+    assert drawn[0]["user_index"].n_unique() == 60
 
 
 def test_a_plain_prompt_is_the_titles_shown_and_a_question_names_every_candidate(walk):
-    titles = read_tables(*(walk.artifact(n) for n in ("interactions", "splits"))).items["title"]
+    titles = tables(walk).items["title"]
     made, table = rejected(walk)
     first = table.row(0, named=True)
     assert first["prompt"] == "".join(f"{titles[item - 1]}\n" for item in first["history"])
@@ -92,7 +57,7 @@ def test_smoothing_is_the_earlier_oracles_calibrated_and_discounted_doubt(walk):
     pairs, table = rejected(walk, n_rejected=2)
     opened, preferences = smoothed(walk, pairs, walk.done["oracle"])
     model, facts = load_oracle(walk.artifact("oracle").folder)
-    sequences = read_tables(*(walk.artifact(n) for n in ("interactions", "splits"))).sequences
+    sequences = tables(walk).sequences
     items = np.column_stack([table["chosen"], np.array(table["rejected"].to_list())])
     users, positions = table["user_index"].to_numpy(), table["position"].to_numpy()
     scores = scores_of(model, sequences, users, positions, items.astype(np.int64))

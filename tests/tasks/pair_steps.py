@@ -1,0 +1,54 @@
+"""RosePO's stages up to smoothed pairs, on the world of the smallest run."""
+
+from tiny_run import CONFIG, direct
+
+from recalign.config import RejectionsConfig, SmoothingConfig, TitlePromptConfig
+from recalign.schemas import PREFERENCES, REJECTIONS, read_table
+from tasks.fold_oracles import fold_oracles
+from tasks.interactions import interactions
+from tasks.oracle import oracle
+from tasks.rejections import rejection_files, rejections
+from tasks.smoothing import smoothing
+from tasks.splits import splits
+from tasks.tables import read_tables
+
+PLAIN = TitlePromptConfig()
+
+
+def started(root):
+    """A walk whose world and oracle are made."""
+    walk = direct(root)
+    data = walk(interactions, CONFIG.interactions)
+    windows = walk(splits, CONFIG.splits, {"interactions": data})
+    walk(oracle, CONFIG.oracle, {"interactions": data, "splits": windows})
+    return walk
+
+
+def world(walk):
+    return {name: walk.done[name] for name in ("interactions", "splits")}
+
+
+def tables(walk):
+    return read_tables(*(walk.artifact(name) for name in ("interactions", "splits")))
+
+
+def rejected(walk, prompt=PLAIN, sft=None, **settings):
+    """The artifact of 150 pairs, and its table."""
+    config = RejectionsConfig(**{"strategy": "random", "n_pairs": 150} | settings)
+    stage = config.asked_as(prompt)
+    inputs = world(walk) | ({"sft": sft} if sft else {})
+    made = walk(rejections, stage, inputs, files=rejection_files(stage))
+    return made, read_table(walk.store.open(made).path("rejections.parquet"), REJECTIONS)
+
+
+def smoothed(walk, pairs, judge=None, **settings):
+    """The opened artifact of the pairs' smoothing, and its table."""
+    inputs = world(walk) | {"rejections": pairs} | ({"oracle": judge} if judge else {})
+    opened = walk.store.open(walk(smoothing, SmoothingConfig(**settings), inputs))
+    return opened, read_table(opened.path("preferences.parquet"), PREFERENCES)
+
+
+def folded(walk):
+    """The oracles of all folds."""
+    inputs = world(walk) | {"oracle": walk.done["oracle"]}
+    return walk(fold_oracles, SmoothingConfig().folding, inputs)
