@@ -1,0 +1,94 @@
+"""What the LLM is fine-tuned on: token ids, and which of them it is trained to predict."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recalign.sequences import Sequences
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How items become the tokens of a prompt, and one item those of its answer."""
+
+    text: Callable[[Sequence[int], Sequence[int]], str]
+    """Prompt of a history (oldest first) and of candidates, as item indices."""
+    titles: list[str]
+    """Title of each item_index; place 0 is padding."""
+    encode_prompt: Callable[[str], list[int]]
+    encode_completion: Callable[[str], list[int]]
+
+    def prompt(self, history: Sequence[int], candidates: Sequence[int] = ()) -> list[int]:
+        """Token ids up to where the answer starts."""
+        return self.encode_prompt(self.text(history, candidates))
+
+    def answer(self, item: int) -> list[int]:
+        """Token ids of the item's title, its end included."""
+        return self.encode_completion(self.titles[item])
+
+
+@dataclass(frozen=True)
+class Examples:
+    """n token sequences; of sequence b the tokens from place `first[b]` on are trained on."""
+
+    ids: list[list[int]]
+    first: list[int]
+    left_out: int = 0
+    """Examples that are not among the n because they are longer than allowed."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def n_trained(self) -> int:
+        """Tokens that are trained on."""
+        return sum(len(ids) - first for ids, first in zip(self.ids, self.first, strict=True))
+
+    def no_longer_than(self, max_length: int) -> "Examples":
+        """Without the sequences of more than `max_length` tokens, which are counted, never cut."""
+        kept = [i for i, ids in enumerate(self.ids) if len(ids) <= max_length]
+        ids, first = ([values[i] for i in kept] for values in (self.ids, self.first))
+        return Examples(ids, first, self.left_out + len(self) - len(kept))
+
+
+def history_examples(
+    sequences: Sequences, history_items: int, stride: int, asking: Asking
+) -> Examples:
+    """Every item of every sequence as a target once, behind up to `history_items` earlier ones.
+
+    Windows of history_items + 1 titles end at a sequence's end, and `stride` items before it, and
+    so on; each trains on its last `stride` titles (the first window of a sequence on all), so
+    that a target has at least history_items + 1 - stride titles before it, where there are any.
+    """
+    ids, first = [], []
+    for user in range(sequences.n_users):
+        items = sequences.slice(user, 0, int(sequences.lengths[user])).tolist()
+        for stop in range(len(items), 0, -stride):
+            start = max(0, stop - history_items - 1)
+            trained = stop - stride if start else 0
+            tokens = asking.prompt(items[start : stop - 1]) + asking.answer(items[stop - 1])
+            ids.append(tokens)
+            first.append(len(asking.prompt(items[start:trained])))
+            if not start:
+                break
+    return Examples(ids, first)
+
+
+def next_item_examples(
+    sequences: Sequences,
+    users: np.ndarray,
+    positions: np.ndarray,
+    candidates: Sequence[Sequence[int]],
+    asking: Asking,
+) -> Examples:
+    """The item of `users[b]` at `positions[b]` as the one target behind what came before it.
+
+    candidates[b]: items shown with the question; empty in the history format.
+    """
+    ids, first = [], []
+    for user, position, shown in zip(users.tolist(), positions.tolist(), candidates, strict=True):
+        prompt = asking.prompt(sequences.slice(user, 0, position).tolist(), shown)
+        ids.append(prompt + asking.answer(int(sequences.slice(user, position, position + 1)[0])))
+        first.append(len(prompt))
+    return Examples(ids, first)
