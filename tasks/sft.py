@@ -1,15 +1,127 @@
 """Stage sft: the LLM learns to answer with the next title."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
 
 from recalign.artifacts.store import Artifact
 from recalign.config import LoadedModelConfig, SftConfig
+from recalign.schemas import PROMPTS
+from recalign.sft.examples import Asking, Examples, history_examples, next_item_examples
+from recalign.sft.questions import draw_candidates, drawn_positions, positions_from
+from recalign.splits.guard import check_fit, check_window_prompts
+from recalign.splits.phases import phase_of
+from recalign.titles.names import distinct_titles
+from recalign.titles.prompts import TitlePrompts, template_file
 from tasks.policy import ADAPTER, MODEL
+from tasks.stage import Job, local_files, stage
+from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:
     from recalign.titles.policy import TitlePolicy
 
 SETTINGS = "sft.json"  # the SftConfig later stages load and ask this LLM with
+
+
+def sft_files(config: SftConfig) -> dict[str, list[Path]]:
+    """What decides the LLM beside its config: the questions' template, a local model."""
+    asked = config.format == "candidates"
+    template = {"template": [template_file(config.template)]} if asked else {}
+    return template | (local_files("model", config.model) if config.kind == "huggingface" else {})
+
+
+@stage(version=1, trains=True)
+def sft(
+    job: Job,
+    config: SftConfig,
+    interactions: Artifact,
+    splits: Artifact,
+    files: dict[str, list[Path]] | None = None,
+) -> None:
+    """Train on the history windows, with early stopping on the next items of validation."""
+    from recalign.sft.train import train_sft  # seconds: a plan needs it not
+
+    tables = read_tables(interactions, splits)
+    titles = distinct_titles(tables.items)
+    config, policy = _first_policy(job, config, titles)
+    prompts = TitlePrompts(config.prompt, titles)
+    asking = Asking(prompts.text, titles, policy.encode_prompt, policy.encode_completion)
+    train = _training(config, tables, asking).no_longer_than(config.max_length)
+    valid, proved = _validation(config, tables, asking)
+    valid = valid.no_longer_than(config.max_length)
+    tuned = train_sft(
+        policy.model, policy.tokenizer, train, valid, config,
+        work=job.draft.work / "training",
+        folder=job.draft.path(ADAPTER if config.method == "lora" else MODEL),
+        progress=job.progress, device=job.device,
+    )  # fmt: skip
+    if not job.leads:
+        return
+    job.draft.path(SETTINGS).write_text(config.model_dump_json(indent=1))
+    tuned.curve.write_parquet(job.draft.path("curve.parquet"), compression="zstd")
+    job.draft.count(len(train), {"too long": train.left_out, "validation too long": valid.left_out})
+    job.draft.tell(tuned.figures | {"prompts_proved": proved})
+
+
+def _first_policy(
+    job: Job, config: SftConfig, titles: list[str]
+) -> tuple[SftConfig, "TitlePolicy"]:
+    """The LLM before any training, and the settings with the commit that its name stands for."""
+    from recalign.policy.load import load_policy, resolve_revision
+    from recalign.sft.first_model import first_model
+    from recalign.titles.policy import title_policy
+    from recalign.titles.title_tokenizer import title_tokenizer
+
+    if config.kind == "huggingface":
+        config = config.model_copy(update={"revision": resolve_revision(config)})
+        loaded = load_policy(config.model, config, None, job.device)
+    else:
+        tokenizer = title_tokenizer(titles)
+        model = first_model(config.bootstrap, tokenizer, config.history_items, config.seed)
+        first = job.draft.work / "first"
+        model.save_pretrained(first)
+        tokenizer.save_pretrained(first)
+        loaded = load_policy(first, LoadedModelConfig(), None, job.device)
+    return config, title_policy(loaded, config.format)
+
+
+def _training(config: SftConfig, tables: Tables, asking: Asking) -> Examples:
+    """From the history windows alone, which is proved."""
+    limits = tables.windows["fit_start"].to_numpy().astype(np.int64)
+    seen = tables.sequences.before(limits)
+    check_fit("sft", np.arange(seen.n_users), seen.lengths, seen, tables.interactions, limits)
+    if config.format == "history":
+        return history_examples(seen, config.history_items, asking)
+    users, positions = drawn_positions(seen.lengths, config.n_examples, config.seed)
+    candidates = draw_candidates(seen, users, positions, config.n_candidates, config.seed)
+    return next_item_examples(seen, users, positions, candidates, asking)
+
+
+def _validation(config: SftConfig, tables: Tables, asking: Asking) -> tuple[Examples, int]:
+    """Next items of the validation window, each behind what came before it: proved, and counted."""
+    phase = phase_of(tables.windows, "valid")
+    rows, positions = positions_from(phase.starts, phase.ends, config.n_valid)
+    users = phase.users[rows]
+    candidates: list[list[int]] = [[] for _ in users]
+    if config.format == "candidates":
+        candidates = draw_candidates(
+            tables.sequences, users, positions, config.n_candidates, config.seed
+        )
+    first = np.maximum(positions - config.history_items, 0)
+    shown = [
+        tables.sequences.slice(user, start, stop).tolist()
+        for user, start, stop in zip(users.tolist(), first, positions, strict=True)
+    ]
+    texts = [asking.text(*pair) for pair in zip(shown, candidates, strict=True)]
+    prompts = pl.DataFrame([users, positions, first, shown, texts], schema=PROMPTS)
+    proved = check_window_prompts(
+        prompts, tables.interactions, tables.windows, ("valid_start", "test_start"),
+        lambda row, items: asking.text(items, candidates[row]), protocol=tables.protocol,
+    )  # fmt: skip
+    examples = next_item_examples(tables.sequences, users, positions, candidates, asking)
+    return examples, proved
 
 
 def open_titles(

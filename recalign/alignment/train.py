@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -18,7 +16,7 @@ from recalign.alignment.rows import Encode, Rows, encode_pairs, held_out
 from recalign.config import AlignmentConfig
 from recalign.errors import UserError
 from recalign.progress import Progress, silent
-from recalign.seeding import derive_seed
+from recalign.training.arguments import shared_arguments, without_data_parallel
 from recalign.training.resume import claim, train_to_best
 
 if TYPE_CHECKING:  # seconds to import
@@ -26,12 +24,6 @@ if TYPE_CHECKING:  # seconds to import
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
     from trl import DPOConfig
-
-
-WARM_UP = 0.1
-"""Share of all steps in which the learning rate rises."""
-LOG_LINES = 200
-"""About so many rows in the log table."""
 
 
 @dataclass(frozen=True)
@@ -192,42 +184,10 @@ def _dataset(rows: Rows, reference: ReferenceLogProbs, which: np.ndarray) -> "Da
 
 
 def _arguments(config: AlignmentConfig, work: Path, device: str, steps: int) -> "DPOConfig":
-    """The Trainer's arguments; `Schedule` decides when to evaluate and save.
-
-    UserError when the processes of a launch cannot share a batch evenly: what one process would
-    compute is what all compute together.
-    """
+    """The Trainer's arguments; UserError as `shared_arguments`."""
     from trl import DPOConfig
 
-    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if config.batch_size % (config.micro_batch_size * n_processes):
-        raise UserError(
-            f"alignment.micro_batch_size: {n_processes} devices take {n_processes} x"
-            f" {config.micro_batch_size} pairs at once, which does not divide"
-            f" alignment.batch_size {config.batch_size}"
-        )
-    arguments = DPOConfig(
-        output_dir=str(work),
-        per_device_train_batch_size=config.micro_batch_size,
-        per_device_eval_batch_size=config.micro_batch_size,
-        gradient_accumulation_steps=config.batch_size // (config.micro_batch_size * n_processes),
-        num_train_epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=math.ceil(WARM_UP * steps),
-        beta=config.beta,
-        bf16=config.precision == "bfloat16",
-        use_cpu=device == "cpu",
-        activation_checkpointing=device != "cpu",  # memory is scarce there, time is here
-        dataloader_pin_memory=device != "cpu",
-        eval_strategy="no",
-        save_strategy="no",
-        logging_steps=max(1, steps // LOG_LINES),
-        router_aux_loss_coef=0.0,
-        ddp_find_unused_parameters=False,  # what is trained takes part in every step
-        seed=derive_seed(config.seed, "trainer") % 2**31,
-        disable_tqdm=True,
-        report_to="none",
-    )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # several visible GPUs are no wish for DataParallel
+    shared = shared_arguments(config, work, device, steps, "alignment")
+    arguments = DPOConfig(beta=config.beta, **shared)
+    without_data_parallel(arguments)
     return arguments

@@ -74,6 +74,8 @@ class SftConfig(TitlePromptConfig, WeightsConfig, LoadedModelConfig):
             raise ValueError(
                 "kind = bootstrap trains all weights (method = full) and reads format = history"
             )
+        if self.kind == "huggingface" and self.method == "full" and self.quantisation != "none":
+            raise ValueError("quantised weights cannot be trained: use method = lora")
         return self
 
     def identity(self) -> dict[str, object]:

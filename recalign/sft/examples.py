@@ -48,12 +48,12 @@ class Examples:
     def no_longer_than(self, max_length: int) -> "Examples":
         """Without the sequences of more than `max_length` tokens, which are counted, never cut."""
         kept = [i for i, ids in enumerate(self.ids) if len(ids) <= max_length]
-        ids, first = ([values[i] for i in kept] for values in (self.ids, self.first))
-        return Examples(ids, first, self.left_out + len(self) - len(kept))
+        left_out = self.left_out + len(self) - len(kept)
+        return Examples([self.ids[i] for i in kept], [self.first[i] for i in kept], left_out)
 
 
 def history_examples(
-    sequences: Sequences, history_items: int, stride: int, asking: Asking
+    sequences: Sequences, history_items: int, asking: Asking, stride: int = 0
 ) -> Examples:
     """Every item of every sequence as a target once, behind up to `history_items` earlier ones.
 
@@ -61,6 +61,7 @@ def history_examples(
     so on; each trains on its last `stride` titles (the first window of a sequence on all), so
     that a target has at least history_items + 1 - stride titles before it, where there are any.
     """
+    stride = stride or history_items
     ids, first = [], []
     for user in range(sequences.n_users):
         items = sequences.slice(user, 0, int(sequences.lengths[user])).tolist()
@@ -69,7 +70,7 @@ def history_examples(
             trained = stop - stride if start else 0
             tokens = asking.prompt(items[start : stop - 1]) + asking.answer(items[stop - 1])
             ids.append(tokens)
-            first.append(len(asking.prompt(items[start:trained])))
+            first.append(max(1, len(asking.prompt(items[start:trained]))))
             if not start:
                 break
     return Examples(ids, first)

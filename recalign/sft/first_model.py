@@ -12,9 +12,9 @@ SPREAD = 0.02
 
 
 def first_model(
-    config: TitleModelConfig, tokenizer: PreTrainedTokenizerBase, longest: int, seed: int
+    config: TitleModelConfig, tokenizer: PreTrainedTokenizerBase, history_items: int, seed: int
 ) -> LlamaForCausalLM:
-    """A Llama with tied embeddings for rows of up to `longest` tokens.
+    """A Llama with tied embeddings for histories of `history_items` titles.
 
     UserError when `heads` does not divide `hidden` into even widths.
     """
@@ -29,7 +29,7 @@ def first_model(
         intermediate_size=-(-config.hidden * 8 // 3 // 32) * 32,  # SwiGLU's usual 8/3, rounded up
         num_hidden_layers=config.layers,
         num_attention_heads=config.heads,
-        max_position_embeddings=max(POSITIONS, longest),
+        max_position_embeddings=max(POSITIONS, 2 * history_items),
         initializer_range=SPREAD,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,

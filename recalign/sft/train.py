@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,9 +11,9 @@ import polars as pl
 from recalign.config import SftConfig
 from recalign.errors import UserError
 from recalign.progress import Progress, silent
-from recalign.seeding import derive_seed
 from recalign.sft.curve import curve_table, figures
 from recalign.sft.examples import Examples
+from recalign.training.arguments import shared_arguments, without_data_parallel
 from recalign.training.resume import claim, train_to_best
 
 if TYPE_CHECKING:  # seconds to import
@@ -23,10 +22,6 @@ if TYPE_CHECKING:  # seconds to import
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
     from trl import SFTConfig
 
-WARM_UP = 0.05
-"""Share of all steps in which the learning rate rises."""
-LOG_LINES = 200
-"""About so many rows in the curve."""
 IGNORED = -100
 
 
@@ -71,14 +66,16 @@ def train_sft(
     policy = trainable_policy(model, config, "sft")
     if policy.device.type != device:
         cast(Any, policy).to(device)
-    claim(work, _digest(train, valid, config), "sft")
     steps = optimiser_steps(len(train), config)
+    arguments = _arguments(config, work, device, steps)
+    with arguments.main_process_first(local=False):
+        claim(work, _digest(train, valid, config), "sft")
     # torch's fused attention has a slow bfloat16 backward pass on a processor.
     coarse = config.precision == "bfloat16"
     with attention(policy, "eager" if coarse and device == "cpu" else None):
         trainer = TitleSFTTrainer(
             policy,
-            _arguments(config, work, device, steps),
+            arguments,
             _dataset(train),
             _dataset(valid),
             tokenizer,
@@ -94,7 +91,8 @@ def train_sft(
             history = train_to_best(trainer, work, config.patience, "sft")
         finally:
             trainer.release()
-    save_policy(policy, tokenizer, folder)
+    if arguments.process_index == 0:
+        save_policy(policy, tokenizer, folder)
     curve = curve_table(history)
     counts = {
         "examples": len(train),
@@ -122,30 +120,14 @@ def _dataset(examples: Examples) -> "Dataset":
 
 
 def _arguments(config: SftConfig, work: Path, device: str, steps: int) -> "SFTConfig":
-    """The Trainer's arguments; `Schedule` decides when to evaluate and save."""
+    """The Trainer's arguments; UserError as `shared_arguments`."""
     from trl import SFTConfig
 
-    return SFTConfig(
-        output_dir=str(work),
-        per_device_train_batch_size=config.micro_batch_size,
-        per_device_eval_batch_size=config.micro_batch_size,
-        gradient_accumulation_steps=config.batch_size // config.micro_batch_size,
-        num_train_epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=math.ceil(WARM_UP * steps),
-        max_length=None,
+    arguments = SFTConfig(
+        max_length=None,  # what is longer was left out
         packing=False,
         dataset_kwargs={"skip_prepare_dataset": True},
-        bf16=config.precision == "bfloat16",
-        use_cpu=device == "cpu",
-        activation_checkpointing=device != "cpu",  # memory is scarce there, time is here
-        dataloader_pin_memory=device != "cpu",
-        eval_strategy="no",
-        save_strategy="no",
-        logging_steps=max(1, steps // LOG_LINES),
-        router_aux_loss_coef=0.0,
-        seed=derive_seed(config.seed, "trainer") % 2**31,
-        disable_tqdm=True,
-        report_to="none",
+        **shared_arguments(config, work, device, steps, "sft"),
     )
+    without_data_parallel(arguments)
+    return arguments

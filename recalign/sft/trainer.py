@@ -24,7 +24,6 @@ from trl import SFTConfig, SFTTrainer
 from recalign.training.adapters import base_model
 from recalign.training.order import LengthGroupedOrder
 
-
 IGNORED = -100
 
 
@@ -56,7 +55,8 @@ class TitleSFTTrainer(SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         lengths = np.array([len(ids) for ids in cast(Dataset, self.train_dataset)["input_ids"]])
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        processes = self.args.world_size  # of a launch; they take the step's micro-batches in turn
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * processes
         return LengthGroupedOrder(lengths, step, self.args.seed)
 
     def compute_loss(

@@ -1,0 +1,62 @@
+"""The arguments that every Trainer of ours is given."""
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recalign.config import AlignmentConfig, SftConfig
+from recalign.errors import UserError
+from recalign.seeding import derive_seed
+
+if TYPE_CHECKING:  # seconds to import
+    from transformers import TrainingArguments
+
+WARM_UP = 0.1
+"""Share of all steps in which the learning rate rises."""
+LOG_LINES = 200
+"""About so many lines in the Trainer's log."""
+
+
+def shared_arguments(
+    config: AlignmentConfig | SftConfig, work: Path, device: str, steps: int, stage: str
+) -> dict[str, Any]:
+    """Arguments of TRL's configurations, by name; `Schedule` decides when to evaluate and save.
+
+    UserError when the processes of a launch cannot share a batch evenly: what one process would
+    compute is what all compute together.
+    """
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.batch_size % (config.micro_batch_size * n_processes):
+        raise UserError(
+            f"{stage}.micro_batch_size: {n_processes} devices take {n_processes} x"
+            f" {config.micro_batch_size} rows at once, which does not divide"
+            f" {stage}.batch_size {config.batch_size}"
+        )
+    return {
+        "output_dir": str(work),
+        "per_device_train_batch_size": config.micro_batch_size,
+        "per_device_eval_batch_size": config.micro_batch_size,
+        "gradient_accumulation_steps": config.batch_size // (config.micro_batch_size * n_processes),
+        "num_train_epochs": config.epochs,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": math.ceil(WARM_UP * steps),
+        "bf16": config.precision == "bfloat16",
+        "use_cpu": device == "cpu",
+        "activation_checkpointing": device != "cpu",  # memory is scarce there, time is here
+        "dataloader_pin_memory": device != "cpu",
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "logging_steps": max(1, steps // LOG_LINES),
+        "router_aux_loss_coef": 0.0,
+        "ddp_find_unused_parameters": False,  # what is trained takes part in every step
+        "seed": derive_seed(config.seed, "trainer") % 2**31,
+        "disable_tqdm": True,
+        "report_to": "none",
+    }
+
+
+def without_data_parallel(arguments: "TrainingArguments") -> None:
+    """Several visible GPUs are no wish for torch's DataParallel: a process trains on one."""
+    arguments._n_gpu = min(arguments.n_gpu, 1)

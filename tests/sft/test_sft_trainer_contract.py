@@ -1,0 +1,47 @@
+"""What TitleSFTTrainer exchanges gives the numbers of TRL's own."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from sft_samples import CONFIG, examples, model, tokenizer
+from trl import SFTTrainer
+
+from recalign.sft.examples import Examples
+from recalign.sft.train import _arguments, _dataset
+from recalign.sft.trainer import TitleSFTTrainer
+
+
+def trainer(place: Path) -> TitleSFTTrainer:
+    both = [_dataset(rows) for rows in examples()]
+    return TitleSFTTrainer(
+        model(), _arguments(CONFIG, place, "cpu", 10), both[0], both[1], tokenizer(), []
+    )
+
+
+def loss_and_gradient(run: Any, compute: Any, rows: list[dict[str, Any]]) -> tuple[float, Any]:
+    run.model.zero_grad()
+    loss = compute(run.model, run.data_collator(rows))
+    loss.backward()
+    return loss.item(), {n: p.grad.clone() for n, p in run.model.named_parameters()}
+
+
+def test_loss_and_gradient_are_those_of_trl(tmp_path: Path) -> None:
+    """On rows of unequal length, so that there is padding, some with untrained tokens in front."""
+    run = trainer(tmp_path)
+    rows = Examples([[1, 5, 6, 7, 8], [1, 9], [1, 4, 10, 11]], [1, 1, 3])
+    batch = list(_dataset(rows))
+    ours, our_gradient = loss_and_gradient(run, run.compute_loss, batch)
+    theirs, gradient = loss_and_gradient(
+        run, lambda *given: SFTTrainer.compute_loss(run, *given), batch
+    )
+    assert abs(ours - theirs) < 1e-6
+    for name, expected in gradient.items():
+        torch.testing.assert_close(our_gradient[name], expected, atol=1e-6, rtol=1e-4)
+
+
+def test_the_model_comes_out_as_it_went_in(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    assert "forward" in run.model.__dict__
+    run.release()
+    assert "forward" not in run.model.__dict__
