@@ -47,17 +47,19 @@ class SftConfig(TitlePromptConfig, WeightsConfig, LoadedModelConfig):
     """The embedded small LLM (kind = bootstrap)."""
     method: Literal["lora", "full"] = "full"
     """Train a low-rank adapter, or all weights."""
-    learning_rate: float = Field(3e-3, gt=0, le=1)
+    learning_rate: float = Field(1e-3, gt=0, le=1)
     """Peak learning rate of AdamW, warmed up and decayed linearly."""
-    epochs: int = Field(20, ge=1, le=1000)
+    epochs: int = Field(16, ge=1, le=1000)
     """Most passes over the training windows."""
-    batch_size: int = Field(64, ge=1, le=4096)
-    """Sequences per optimiser step."""
+    batch_size: int = Field(32, ge=1, le=4096)
+    """Sequences per optimiser step (of which micro_batch_size are in memory at once)."""
+    micro_batch_size: int = Field(32, ge=1, le=4096)
+    """Sequences per forward pass; must divide batch_size."""
     n_examples: int = Field(20_000, ge=10, le=100_000_000)
     """Most questions to train on (candidates format); users and positions are drawn."""
-    n_valid: int = Field(2_000, ge=10, le=10_000_000)
+    n_valid: int = Field(1_000, ge=10, le=10_000_000)
     """Most validation answers scored for early stopping."""
-    evaluations: int = Field(20, ge=1, le=1000)
+    evaluations: int = Field(16, ge=1, le=1000)
     """How often per run the validation loss is taken and a checkpoint is written."""
     patience: int = Field(2, ge=1, le=1000)
     """Evaluations without a lower validation loss before training stops."""

@@ -1,0 +1,163 @@
+"""Stage sft: the embedded LLM and one of one's own, opened as later stages open them."""
+
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from llama3_folder import save_llama3
+from peft import PeftModel
+from tiny_run import CONFIG, direct
+
+import tasks.sft
+from recalign.config import SftConfig, TitleModelConfig
+from recalign.errors import LeakageError
+from recalign.schemas import INTERACTIONS, ITEMS, WINDOWS, read_table
+from recalign.sequences import Sequences
+from recalign.titles.names import distinct_titles
+from recalign.titles.prompts import TitlePrompts
+from tasks.interactions import interactions
+from tasks.sft import open_titles, sft, sft_files
+from tasks.splits import splits
+
+EMBEDDED = SftConfig(
+    bootstrap=TitleModelConfig(hidden=16, layers=1, heads=2), history_items=6, epochs=2,
+    evaluations=2, n_valid=50,
+)  # fmt: skip
+ROW = 7  # a user of this world; every one is prompted
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A walk over the tiny world's interactions and splits."""
+    walk = direct(tmp_path_factory.mktemp("sft") / "artifacts")
+    data = walk(interactions, CONFIG.interactions)
+    walk(splits, CONFIG.splits, {"interactions": data})
+    return walk
+
+
+def tune(walk, config):
+    inputs = {name: walk.done[name] for name in ("interactions", "splits")}
+    return walk.store.open(walk(sft, config, inputs, files=sft_files(config)))
+
+
+def tables(walk):
+    data, windows = walk.artifact("interactions"), walk.artifact("splits")
+    items = read_table(data.path("items.parquet"), ITEMS)
+    taken = read_table(data.path("interactions.parquet"), INTERACTIONS)
+    return (
+        distinct_titles(items), Sequences.of(taken, items.height),
+        read_table(windows.path("windows.parquet"), WINDOWS),
+    )  # fmt: skip
+
+
+def test_the_embedded_llm_is_opened_with_the_loss_it_was_kept_for(world):
+    made = tune(world, EMBEDDED)
+    titles, sequences, windows = tables(world)
+    history = windows["fit_start"].to_numpy()
+    assert made.manifest.figures["trained_tokens"] == history.sum()
+    assert made.manifest.figures["prompts_proved"] == 50
+    policy = open_titles(made, None, "cpu")
+    prompts = TitlePrompts(EMBEDDED.prompt, titles)
+    losses = []
+    for user in range(50):  # of 60 users the first position of their validation window
+        cut = windows["valid_start"][user]
+        ids = policy.encode_prompt(prompts.text(sequences.slice(user, 0, cut).tolist()))
+        [target] = policy.encode_completion(titles[sequences.slice(user, cut, cut + 1)[0]])
+        with torch.no_grad():
+            logits = policy.model(torch.tensor([ids])).logits[0, -1]
+        losses.append(-float(logits.log_softmax(-1)[target]))
+    assert np.mean(losses) == pytest.approx(made.manifest.figures["valid_loss"], abs=1e-5)
+    curve = pl.read_parquet(made.path("curve.parquet"))
+    assert curve["valid_loss"].drop_nulls().to_list()[0] == pytest.approx(
+        np.log(len(titles) + 3), abs=0.2
+    )
+
+
+@pytest.fixture(scope="module")
+def llama3(world, tmp_path_factory):
+    """The shrunken Llama-3, whose tokenizer has read the titles."""
+    folder = tmp_path_factory.mktemp("llama3")
+    save_llama3(tables(world)[0][1:], folder)
+    return str(folder)
+
+
+def questions(folder, **changes):
+    return SftConfig.model_validate(
+        {
+            "kind": "huggingface", "model": folder, "format": "candidates", "method": "lora",
+            "n_candidates": 4, "history_items": 4, "n_examples": 40, "n_valid": 16, "epochs": 2,
+            "evaluations": 2, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 5e-2,
+            "lora_rank": 4, "max_length": 1024,
+        } | changes
+    )  # fmt: skip
+
+
+def test_a_llama_3_learns_to_answer_questions_in_its_chat_template(world, llama3):
+    config = questions(llama3)
+    made = tune(world, config)
+    figures = made.manifest.figures
+    assert figures["valid_loss"] < figures["valid_loss_start"] - 0.1
+    policy = open_titles(made, None, "cpu")
+    titles = tables(world)[0]
+    prompt = policy.encode_prompt(TitlePrompts(config.prompt, titles).text([1, 2], [3, 4]))
+    text = policy.tokenizer.decode(prompt)
+    assert text.startswith("<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n")
+    assert text.endswith("<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n")
+    answer = policy.encode_completion(titles[3])
+    assert policy.tokenizer.decode(answer) == f"{titles[3]}<|eot_id|>"
+    assert answer[-1] in policy.stop_ids
+
+    def log_prob(which):
+        with torch.no_grad():
+            logits = which.model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        return float(logits.log_softmax(-1)[range(len(answer)), answer].sum())
+
+    trainable = open_titles(made, None, "cpu", trainable=True)
+    assert isinstance(trainable.model, PeftModel)
+    tuned = log_prob(trainable)
+    assert tuned == pytest.approx(log_prob(policy), abs=1e-3)
+    with trainable.model.disable_adapter():
+        assert tuned > log_prob(trainable) + 1
+
+
+def test_only_the_answer_is_trained_on(world, llama3):
+    """Answers are a few tokens each, prompts some hundred."""
+    made = tune(world, questions(llama3, epochs=1, evaluations=1))
+    titles = tables(world)[0]
+    policy = open_titles(made, None, "cpu")
+    longest = max(len(policy.encode_completion(title)) for title in titles[1:])
+    assert 40 * 2 <= made.manifest.figures["trained_tokens"] <= 40 * longest
+
+
+def test_all_weights_of_an_own_llm_are_trained_on_plain_histories(world, llama3):
+    config = questions(
+        llama3, format="history", method="full", learning_rate=1e-3, epochs=1, evaluations=1
+    )
+    made = tune(world, config)
+    assert made.manifest.figures["valid_loss"] < made.manifest.figures["valid_loss_start"]
+    policy = open_titles(made, None, "cpu")
+    titles = tables(world)[0]
+    assert policy.tokenizer.decode(policy.encode_completion(titles[5])) == titles[5] + "\n"
+
+
+def cut_too_late(before, sequences, stops):
+    return before(sequences, stops + (np.arange(len(stops)) == ROW))
+
+
+def test_a_fit_that_sees_one_item_too_many_stops_the_run(world, monkeypatch):
+    before = Sequences.before
+    monkeypatch.setattr(Sequences, "before", lambda *a: cut_too_late(before, *a))
+    with pytest.raises(LeakageError, match=f"sft, row {ROW}, user {ROW}: was fitted on positions"):
+        tune(world, EMBEDDED.model_copy(update={"seed": 5}))
+
+
+def test_a_validation_prompt_that_reaches_into_the_test_stops_the_run(world, monkeypatch):
+    drawn = tasks.sft.positions_from
+    monkeypatch.setattr(tasks.sft, "positions_from", lambda s, e, n: drawn(s, e + 1, 10**6))
+    with pytest.raises(LeakageError) as caught:
+        tune(world, EMBEDDED.model_copy(update={"seed": 6}))
+    assert re.search(
+        r"its cut-off is position \d+, outside valid_start to test_start", str(caught.value)
+    )
