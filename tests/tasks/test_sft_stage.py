@@ -119,7 +119,7 @@ def test_a_llama_3_learns_to_answer_questions_in_its_chat_template(world, llama3
     tuned = log_prob(trainable)
     assert tuned == pytest.approx(log_prob(policy), abs=1e-3)
     with trainable.model.disable_adapter():
-        assert tuned > log_prob(trainable) + 1
+        assert tuned > log_prob(trainable) + 0.2
 
 
 def test_only_the_answer_is_trained_on(world, llama3):
