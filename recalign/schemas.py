@@ -105,6 +105,18 @@ PREFERENCES: Schema = {  # RosePO: what alignment is trained on
     "rejected": pl.List(pl.String),  # K titles
     "smoothing": pl.List(pl.Float64),  # eps of each: P(the rejected is really preferred)
 }
+PER_USER = {  # RosePO: one row of the comparison, one metric of one user
+    "user_index": pl.Int32,
+    "metric": pl.String,  # see recalign/recommendations/measures.py
+    "value": pl.Float64,  # mean over the user's cases; null: defined for none of them
+}
+RECOMMENDATIONS: Schema = {  # RosePO: one case each
+    "user_index": pl.Int32,
+    "position": pl.Int32,  # of the target
+    "target": pl.Int32,
+    "recommended": pl.List(pl.Int32),  # from the whole catalogue, best first; empty: not ranked
+    "answer": pl.String,  # free answer of an LLM; null: none asked
+}
 RESULTS = {
     "row": pl.String,  # label of the row: a baseline, or a policy, its decoding and recommender
     "policy": pl.String,

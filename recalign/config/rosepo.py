@@ -203,6 +203,8 @@ class RecommendationsConfig(Config):
     """Length of the recommended list whose popularity bias is measured."""
     beam: int = Field(0, ge=0, le=1000)
     """Width of the constrained beam search over the catalogue; 0: the likelihood of every title."""
+    likelihood: Literal["sum", "mean"] = "sum"
+    """Log-probability of a title over all its tokens, or per token (titles differ in length)."""
     neighbours: int = Field(10, ge=1, le=1000)
     """A wrong answer this near (in rank of text similarity) to the true item is semantic."""
     encoder: str = "minilm"
@@ -225,6 +227,7 @@ class RecommendationsPhase(Config):
     n_cases: int
     top: int
     beam: int
+    likelihood: Literal["sum", "mean"]
     neighbours: int
     encoder: str
     phase: Literal["valid", "test"]

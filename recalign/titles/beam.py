@@ -12,10 +12,10 @@ def beam_search(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best titles found per prompt, best first: items int64 [B, width], log-probs [B, width].
 
-    forbidden: items that each prompt must not be answered with. Where fewer titles are left, items
-    are 0 and log-probabilities -inf. A prefix is followed only while an allowed title lies behind
-    it; finished titles compete with prefixes, which can only get less likely. So nothing is cut
-    off, and the result exact, when `width` is at least the number of titles.
+    forbidden: items that each prompt must not be answered with (0 is none). Where fewer titles
+    are left, items are 0 and log-probabilities -inf. A prefix is followed only while an allowed
+    title lies behind it; finished titles compete with prefixes, which can only get less likely. So
+    nothing is cut off, and the result exact, when `width` is at least the number of titles.
     """
     n_rows = len(reading.lengths)
     below = _allowed_below(catalogue, forbidden)
@@ -110,5 +110,5 @@ def _allowed_below(catalogue: Catalogue, forbidden: list[np.ndarray]) -> np.ndar
     place[catalogue.order] = np.arange(n_titles)
     allowed = np.ones((len(forbidden), n_titles), dtype=np.int64)
     for row, items in enumerate(forbidden):
-        allowed[row, place[items]] = 0
+        allowed[row, place[items[items > 0]]] = 0
     return np.pad(allowed.cumsum(1), ((0, 0), (1, 0)))

@@ -115,13 +115,22 @@ class TitleScorer:
     ) -> Iterator[np.ndarray]:
         """Places of prompts to be read together, those of nearly equal length: int64 [b] each."""
         order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
+        step = self.rows_at_once(prompts, rows, fed)
+        for start in range(0, len(order), step):
+            yield order[start : start + step]
+
+    def rows_at_once(
+        self, prompts: Sequence[Sequence[int]], rows: int = ROWS, fed: int = FED
+    ) -> int:
+        """How many of these prompts may be read together, at most `rows`.
+
+        fed: tokens behind each prompt that are computed together.
+        """
         device = self.policy.model.device.type
         wide = self.policy.model.config.vocab_size * (1 if self.single else fed + 1)
         longest = max((len(prompt) for prompt in prompts), default=1)
         budget = min(LOGITS.get(device, 1 << 26) // wide, TOKENS.get(device, 1 << 13) // longest)
-        step = max(1, min(rows, budget))
-        for start in range(0, len(order), step):
-            yield order[start : start + step]
+        return max(1, min(rows, budget))
 
     @cached_property
     def chunks(self) -> list[tuple[np.ndarray, Trie]]:

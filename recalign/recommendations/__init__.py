@@ -1,0 +1,1 @@
+"""Next items recommended case by case: ranks, answers, popularity bias, hallucination."""

@@ -1,0 +1,63 @@
+"""Cases: one next item each, asked for with everything its user took before it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from recalign.schemas import PROMPTS
+from recalign.sequences import Sequences
+
+
+@dataclass(frozen=True)
+class Cases:
+    """N cases, those of a user together and in order of time, all arrays int64 [N].
+
+    users: user_index; positions of the targets in their users' sequences; targets: items;
+    numbers: how many cases of the same user come before.
+    """
+
+    users: np.ndarray
+    positions: np.ndarray
+    targets: np.ndarray
+    numbers: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def seen(self, sequences: Sequences, where: slice) -> np.ndarray:
+        """What each case's user took before, the target aside: int64 [n, L], 0 padded.
+
+        A target taken once before stays recommendable, else nobody could be right about it.
+        """
+        users, stops = self.users[where], self.positions[where]
+        items, _ = sequences.until(users, stops, int(stops.max(initial=1)))
+        return np.where(items == self.targets[where, None], 0, items)
+
+    def prompts(
+        self, sequences: Sequences, n_shown: int, write: Callable[[int, list[int]], str]
+    ) -> pl.DataFrame:
+        """PROMPTS: `write(case, items)` of the last `n_shown` items before each target."""
+        rows = []
+        for case, (user, stop) in enumerate(
+            zip(self.users.tolist(), self.positions.tolist(), strict=True)
+        ):
+            first = max(0, stop - n_shown)
+            items = sequences.slice(user, first, stop).tolist()
+            rows.append((user, stop, first, items, write(case, items)))
+        return pl.DataFrame(rows, schema=PROMPTS, orient="row")
+
+
+def cases_of(
+    sequences: Sequences, users: np.ndarray, starts: np.ndarray, ends: np.ndarray, n_cases: int
+) -> Cases:
+    """The first `n_cases` (0: all) items of each user's window starts..ends-1, all int64 [U]."""
+    counts = ends - starts
+    if n_cases:
+        counts = np.minimum(counts, n_cases)
+    numbers = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    positions = np.repeat(starts, counts) + numbers
+    owners = np.repeat(users, counts)
+    targets = sequences.items[sequences.offsets[owners] + positions]
+    return Cases(owners, positions, targets, numbers)

@@ -1,0 +1,200 @@
+"""Stage recommendations: one row of the comparison, judged on every next item of a phase."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from recalign.artifacts.store import Artifact
+from recalign.config import RecommendationsPhase, SftConfig
+from recalign.oracle.inference import states_of
+from recalign.oracle.storage import load_oracle
+from recalign.recommendations.cases import Cases, cases_of
+from recalign.recommendations.judge import FULL, Given, Judged, by_item, by_states, judge
+from recalign.recommendations.lists import LISTS, fixed_lists, shown_order
+from recalign.recommendations.measures import (
+    answer_measures,
+    bias_measures,
+    hallucination_measures,
+    ranking_measures,
+    validation_label,
+)
+from recalign.recommendations.tables import (
+    means_over_users,
+    nearest_items,
+    per_user_table,
+    recommendations_table,
+    spread,
+)
+from recalign.recommender.encoder import SentenceEncoder
+from recalign.schemas import CANDIDATES, PER_USER, RECOMMENDATIONS, read_table, write_table
+from recalign.sequences import Sequences
+from recalign.splits.candidates import history_popularity
+from recalign.splits.guard import check_window_prompts
+from recalign.splits.phases import NEXT, phase_of
+from recalign.titles.answers import match_titles
+from recalign.titles.names import distinct_titles, normalised
+from recalign.titles.prompts import TitlePrompts
+from tasks.sft import SETTINGS, open_titles
+from tasks.stage import Job, stage
+from tasks.tables import Tables, read_tables
+
+if TYPE_CHECKING:
+    from recalign.titles.likelihood import TitleReading, TitleScorer
+    from recalign.titles.policy import TitlePolicy
+
+SCORE = "validation_score"
+
+
+@stage(version=1)
+def recommendations(
+    job: Job,
+    config: RecommendationsPhase,
+    interactions: Artifact,
+    splits: Artifact,
+    sft: Artifact | None = None,
+    alignment: Artifact | None = None,
+    oracle: Artifact | None = None,
+    files: dict[str, list[Path]] | None = None,
+) -> None:
+    """Rank, and let answer, the LLM (sft, or what alignment made of it), SASRec, or popularity."""
+    tables = read_tables(interactions, splits)
+    phase = phase_of(tables.windows, config.phase)
+    cases = cases_of(tables.sequences, phase.users, phase.starts, phase.ends, config.n_cases)
+    drawn = read_table(splits.path("candidates.parquet"), CANDIDATES)
+    lists = {kind: fixed_lists(cases, drawn, kind, config.list_length) for kind in LISTS}
+    popularity = history_popularity(tables.sequences, tables.windows)
+    llm, rows = None, len(cases)
+    given: Callable[[slice], Given]
+    if sft is not None:
+        llm = _llm(job, config, tables, cases, lists, splits, sft, alignment)
+        given = partial(_ask, llm, config, cases, tables.sequences, lists)
+        asked = llm.prompts.values()
+        rows = min(llm.scorer.rows_at_once(ids, job.runtime.generation_rows) for ids in asked)
+    elif oracle is not None:
+        model, _ = load_oracle(oracle.folder, job.device)
+        states = states_of(model, tables.sequences, cases.users, cases.positions)
+        given = by_states(states, model.item_matrix(), model.item_bias())
+    else:
+        given = by_item(torch.from_numpy(popularity).float())
+    judged = judge(
+        given, cases, tables.sequences, lists, config.top, rows=rows, progress=job.progress
+    )
+    encoder = SentenceEncoder(config.encoder, job.cache / "sentences", job.device)
+    vectors = encoder.encode_items(tables.items["text"].to_list(), job.progress)
+    neighbours = nearest_items(vectors, cases.targets, config.neighbours)
+    measures = ranking_measures(judged, config.list_length)
+    measures |= bias_measures(judged, cases, popularity)
+    measures |= hallucination_measures(judged, cases, neighbours, popularity)
+    if llm:
+        measures |= _answered(llm, judged, cases, tables.sequences, lists)
+    per_user = per_user_table(cases, measures)
+    write_table(per_user, job.draft.path("per_user.parquet"), PER_USER)
+    shown = recommendations_table(cases, judged)
+    write_table(shown, job.draft.path("recommendations.parquet"), RECOMMENDATIONS)
+    means = means_over_users(per_user)
+    figures = {SCORE: means[validation_label(means)], "means": means, "users": len(phase.users)}
+    job.draft.count(len(cases))
+    job.draft.tell(
+        figures
+        | spread(judged, tables.items.height)
+        | ({"prompts_proved": llm.proved} if llm else {})
+    )
+
+
+@dataclass(frozen=True)
+class _Llm:
+    """An LLM, what it is asked per case (kind of list shown, or "" -> prompts), and its titles."""
+
+    policy: "TitlePolicy"
+    scorer: "TitleScorer"
+    titles: list[str]
+    prompts: dict[str, list[list[int]]]
+    proved: int
+
+
+def _llm(
+    job: Job,
+    config: RecommendationsPhase,
+    tables: Tables,
+    cases: Cases,
+    lists: dict[str, np.ndarray],
+    splits: Artifact,
+    sft: Artifact,
+    alignment: Artifact | None,
+) -> _Llm:
+    """Open the LLM and write its prompts, each proved to end right before its target."""
+    from recalign.titles.likelihood import TitleScorer  # transformers: seconds
+
+    settings = SftConfig.model_validate_json(sft.path(SETTINGS).read_text())
+    titles = distinct_titles(tables.items)
+    policy = open_titles(sft, alignment, job.device)
+    title_ids = [[], *(policy.encode_completion(title) for title in titles[1:])]
+    shown: dict[str, list[list[int]]] = {FULL: [[]] * len(cases)}
+    if settings.format == "candidates":
+        seed = splits.manifest.config["seed"]
+        shown = {kind: shown_order(cases, lists[kind], kind, seed) for kind in LISTS}
+    written = TitlePrompts(settings.prompt, titles)
+    bounds = (f"{config.phase}_start", NEXT[config.phase])
+    prompts: dict[str, list[list[int]]] = {}
+    proved = 0
+    for kind, candidates in shown.items():
+        write = partial(_write, written, candidates)
+        table = cases.prompts(tables.sequences, settings.history_items, write)
+        proved += check_window_prompts(
+            table, tables.interactions, tables.windows, bounds, write, protocol=tables.protocol
+        )
+        prompts[kind] = [policy.encode_prompt(text) for text in table["prompt"]]
+    scorer = TitleScorer(policy, title_ids, mean=config.likelihood == "mean")
+    return _Llm(policy, scorer, titles, prompts, proved)
+
+
+def _write(prompts: TitlePrompts, candidates: list[list[int]], case: int, items: list[int]) -> str:
+    return prompts.text(items, candidates[case])
+
+
+def _ask(
+    llm: _Llm,
+    config: RecommendationsPhase,
+    cases: Cases,
+    sequences: Sequences,
+    lists: dict[str, np.ndarray],
+    where: slice,
+) -> Given:
+    """Every question about some cases; each prompt is read once.
+
+    A prompt that shows a list asks for a choice from it: with such prompts the catalogue is not
+    ranked, which would only measure how well the LLM keeps to the list.
+    """
+    readings = {kind: llm.scorer.read(ids[where]) for kind, ids in llm.prompts.items()}
+    answers = {LISTS.get(kind, kind): _texts(llm, reading) for kind, reading in readings.items()}
+    if FULL not in readings:
+        scored = {kind: one.candidates(lists[kind][where]) for kind, one in readings.items()}
+        return Given(lists=scored, answers=answers)
+    reading = readings[FULL]
+    if not config.beam:
+        return Given(scores=reading.catalogue(), answers=answers)
+    best, _ = reading.beam(config.beam, list(cases.seen(sequences, where)))
+    scored = {kind: reading.candidates(lists[kind][where]) for kind in LISTS}
+    return Given(best=best, lists=scored, answers=answers)
+
+
+def _texts(llm: _Llm, reading: "TitleReading") -> list[str]:
+    return [llm.policy.decode(ids) for ids in reading.answers(llm.scorer.n_answer_tokens)]
+
+
+def _answered(
+    llm: _Llm, judged: Judged, cases: Cases, sequences: Sequences, lists: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Measures of the free answers, by exact normalised title."""
+    table: dict[str, np.ndarray] = {}
+    for kind in llm.prompts:
+        start = LISTS.get(kind, kind)
+        texts = [normalised(text) for text in judged.answers[start]]
+        items = match_titles(texts, llm.titles, normalised)
+        table |= answer_measures(start, items, texts, cases, sequences, lists.get(kind))
+    return table
