@@ -18,7 +18,7 @@ from recalign.titles.trie import Catalogue, Trie, catalogue_of, trie_of
 FED = 256
 """Most title tokens behind one prompt in one pass over the catalogue."""
 LOGITS = {"cpu": 1 << 26, "cuda": 1 << 28}  # held at once; each is 4 bytes, and there are copies
-TOKENS = {"cpu": 1 << 13, "cuda": 1 << 17}  # of prompts read at once; a CPU's cache must hold them
+TOKENS = {"cpu": 1 << 12, "cuda": 1 << 17}  # of prompts read at once; a CPU's cache must hold them
 ROWS = 512
 
 
@@ -129,7 +129,7 @@ class TitleScorer:
         device = self.policy.model.device.type
         wide = self.policy.model.config.vocab_size * (1 if self.single else fed + 1)
         longest = max((len(prompt) for prompt in prompts), default=1)
-        budget = min(LOGITS.get(device, 1 << 26) // wide, TOKENS.get(device, 1 << 13) // longest)
+        budget = min(LOGITS.get(device, 1 << 26) // wide, TOKENS.get(device, 1 << 12) // longest)
         return max(1, min(rows, budget))
 
     @cached_property
