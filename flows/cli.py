@@ -1,4 +1,4 @@
-"""The command line: run, plan, ls, show, diff, report, series, verify, gc."""
+"""The command line: run, plan, up, down, status, ls, show, diff, report, series, verify, gc."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows.environment import QUIET
 from recalign.errors import UserError
 
 app = typer.Typer(
@@ -24,6 +25,9 @@ Settings = Annotated[
 ]
 Force = Annotated[list[str] | None, typer.Option(help="Stage to compute anew; repeatable.")]
 StopAfter = Annotated[str, typer.Option(help="Last stage to run.")]
+Home = Annotated[
+    Path | None, typer.Option(help="Folder of the service's database and logs: ROOT/.prefect.")
+]
 ROOT = Path("artifacts")
 
 
@@ -140,6 +144,40 @@ def gc(
     collect_garbage(root, keep, dry_run)
 
 
+@app.command()
+def up(
+    root: Root = ROOT,
+    home: Home = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of Prefect's server and UI: 4200.")
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(help="sqlite or postgresql://user@host/name.", envvar="RECALIGN_DATABASE"),
+    ] = None,
+) -> None:
+    """Start Prefect's server and UI, a worker, and the deployments of prefect.yaml."""
+    from flows import service
+
+    service.up(str(root), home, port, database)
+
+
+@app.command()
+def down(root: Root = ROOT, home: Home = None) -> None:
+    """Stop what `up` started, and the runs it is at."""
+    from flows import service
+
+    service.down(str(root), home)
+
+
+@app.command()
+def status(root: Root = ROOT, home: Home = None) -> None:
+    """Tell what of `up` runs where; exit code 1 when the server or the worker does not."""
+    from flows import service
+
+    service.status(str(root), home)
+
+
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, never a traceback."""
     for name, value in QUIET.items():
@@ -156,13 +194,3 @@ def main() -> None:
             "recalign: interrupted; finished stages are kept, run again to continue", err=True
         )
         sys.exit(130)
-
-
-QUIET = {  # set before Prefect is imported, unless the user has set them
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "recalign,tasks,flows",
-}

@@ -1,6 +1,7 @@
 """What every flow does around its stages: name the run, show the plan first, the outcome last."""
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed
 from pydantic import WithJsonSchema
 
+from flows import processes
 from recalign.artifacts.manifest import Reference
 from recalign.config import Config
 from recalign.config.presets import Settings, changes, fill_from_preset
@@ -130,6 +132,8 @@ def prepare(
 ) -> list[Step]:
     """Refuse unknown stage names, then show the plan as the run's first artifact."""
     quiet_user_errors()
+    if processes.FLOW_RUN in os.environ:  # started by a worker
+        processes.end_with_parent()
     for name in LOGGERS:  # Prefect sends their lines to its UI but leaves them at WARNING
         logging.getLogger(name).setLevel(logging.INFO)
     names = [stage.name for stage in stages]

@@ -1,5 +1,6 @@
 """Where and how a run computes: never part of any fingerprint."""
 
+import os
 from typing import Literal
 
 from pydantic import Field
@@ -10,8 +11,8 @@ from recalign.config.base import Config
 class Runtime(Config):
     """Place, device and sizes that do not change what is computed."""
 
-    root: str = "artifacts"
-    """Folder of all artifacts."""
+    root: str = Field(default_factory=lambda: os.environ.get("RECALIGN_ROOT") or "artifacts")
+    """Folder of all artifacts; unless it is given, that of the variable RECALIGN_ROOT."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run; auto takes a GPU when there is one."""
     devices: int = Field(1, ge=1, le=64)

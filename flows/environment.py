@@ -1,0 +1,19 @@
+"""Environment variables for Prefect and its neighbours, set before Prefect is imported."""
+
+QUIET = {  # for every process of ours
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "recalign,tasks,flows",  # library lines reach the UI
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "60",  # seconds; see flows/automations.py
+}
+
+SERVICE = {  # for the server and worker of `recalign up`
+    # In memory, the server's restart would free slots that runs hold, and crash those runs.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+        "prefect.server.concurrency.lease_storage.filesystem"
+    ),
+    "PYTHONUNBUFFERED": "1",  # log files tell what happens when it happens
+}

@@ -1,0 +1,86 @@
+"""What `recalign up` and `down` ask of Prefect's API: pool, deployments, automations, states."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from flows.automations import AUTOMATIONS
+from recalign.errors import UserError
+
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+def is_healthy(api: str) -> bool:
+    """Whether a server answers there."""
+    try:
+        return httpx.get(f"{api}/health", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def prepare(api: str, environment: dict[str, str], folder: Path, log: Path) -> None:
+    """Make the work pool, the deployments of prefect.yaml and the automations what they should be.
+
+    Schedules of deployments that exist already are the operator's: they stay as they are.
+    """
+    with httpx.Client(base_url=api, timeout=60) as client:
+        if client.get("/work_pools/recalign").status_code == 404:
+            _prefect(
+                environment, folder, log, "work-pool", "create", "recalign", "--type", "process"
+            )
+        before = _deployments(client)
+        _prefect(environment, folder, log, "--no-prompt", "deploy", "--all")
+        for deployment in before:
+            _keep_schedules(client, deployment)
+        for automation in AUTOMATIONS:
+            _ensure_automation(client, automation)
+
+
+def crash(api: str, flow_run: str, message: str) -> None:
+    """Mark a run whose process is gone as crashed, unless it has told its end itself."""
+    try:
+        found = httpx.get(f"{api}/flow_runs/{flow_run}", timeout=30)
+        if found.status_code == 404 or found.json()["state"]["type"] in FINAL:
+            return
+        state = {"type": "CRASHED", "name": "Crashed", "message": message}
+        httpx.post(f"{api}/flow_runs/{flow_run}/set_state", json={"state": state, "force": True},
+                   timeout=30).raise_for_status()  # fmt: skip
+    except httpx.HTTPError:  # no server to tell: its automation will, when it is back
+        return
+
+
+def _prefect(environment: dict[str, str], folder: Path, log: Path, *arguments: str) -> None:
+    """Run Prefect's command line; UserError with the place of its output when it fails."""
+    with log.open("ab") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *arguments], env=environment, cwd=folder,
+            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        raise UserError(f"`prefect {' '.join(arguments)}` failed; see {log}")
+
+
+def _deployments(client: httpx.Client) -> list[dict[str, Any]]:
+    found = client.post("/deployments/filter", json={})
+    found.raise_for_status()
+    return list(found.json())
+
+
+def _keep_schedules(client: httpx.Client, before: dict[str, Any]) -> None:
+    """Give a deployment back the schedules it had, paused or not."""
+    fields = ("schedule", "active", "max_scheduled_runs", "parameters", "slug")
+    schedules = [{field: one[field] for field in fields} for one in before["schedules"]]
+    update = {"schedules": schedules, "paused": before["paused"]}
+    client.patch(f"/deployments/{before['id']}", json=update).raise_for_status()
+
+
+def _ensure_automation(client: httpx.Client, wanted: dict[str, Any]) -> None:
+    """Create the automation unless there is one of that name: what an operator changed stays."""
+    named = {"automations": {"name": {"any_": [wanted["name"]]}}}
+    found = client.post("/automations/filter", json=named)
+    found.raise_for_status()
+    if not found.json():
+        client.post("/automations/", json=wanted).raise_for_status()

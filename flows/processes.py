@@ -1,0 +1,104 @@
+"""The processes of a service, recognised by a mark in their environment: no pid file goes stale."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+SERVICE = "RECALIGN_SERVICE"  # the service's home; inherited by all that its processes start
+PART = "RECALIGN_PART"
+FLOW_RUN = "PREFECT__FLOW_RUN_ID"  # set by Prefect's worker
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class Member:
+    """A running process of a service."""
+
+    process: psutil.Process
+    part: str
+    """`server` or `worker`; of what these started, too."""
+    flow_run: str
+    """The flow run that the process belongs to, or empty."""
+    leads: bool
+    """Whether it leads a session: what we or the worker started, not a helper of that."""
+
+
+def start(home: Path, part: str, command: list[str], environment: dict[str, str], log: Path,
+          folder: Path) -> psutil.Process:  # fmt: skip
+    """Start a part in a session of its own, so that it outlives this shell."""
+    marks = {SERVICE: str(home), PART: part}
+    with log.open("ab") as file:
+        started = subprocess.Popen(
+            command, env=environment | marks, cwd=folder, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    return psutil.Process(started.pid)
+
+
+def members(home: Path) -> list[Member]:
+    """All running processes that bear the mark of the service at `home`."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            environment = process.environ()
+            alive = process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.Error, OSError):  # gone meanwhile, or another user's
+            continue
+        if environment.get(SERVICE) == str(home) and process.pid != os.getpid() and alive:
+            leads = os.getsid(process.pid) == process.pid
+            found.append(
+                Member(process, environment.get(PART, ""), environment.get(FLOW_RUN, ""), leads)
+            )
+    return found
+
+
+def stop(processes: Iterable[psutil.Process], patience: float) -> None:
+    """Ask the processes to end; kill those that have not after `patience` seconds."""
+    asked = list(processes)
+    for process in asked:
+        _signal(process, kill=False)
+    _, stubborn = psutil.wait_procs(asked, timeout=patience)
+    kill(stubborn)
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """End the processes at once and wait until they are gone."""
+    doomed = list(processes)
+    for process in doomed:
+        _signal(process, kill=True)
+    psutil.wait_procs(doomed, timeout=10)
+
+
+def end_with_parent() -> None:
+    """End this process when its parent dies, however that dies; call it in the main thread.
+
+    A flow run whose worker is gone can neither be cancelled nor write its output, and would end
+    at its next log line. Linux only; elsewhere it ends there.
+    """
+    if sys.platform == "linux":
+        signal.signal(signal.SIGHUP, _end_orphaned)
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
+
+
+def _end_orphaned(number: int, frame: FrameType | None) -> None:
+    """Let Prefect report the end of the run: it must not fail at writing to the dead worker."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    signal.raise_signal(signal.SIGTERM)
+
+
+def _signal(process: psutil.Process, *, kill: bool) -> None:
+    try:
+        process.kill() if kill else process.terminate()
+    except psutil.NoSuchProcess:
+        time.sleep(0)  # it ended by itself: what was wanted
