@@ -28,6 +28,7 @@ class RunningService:
             **{k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"},
             "OMP_NUM_THREADS": "1",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         }
 
     def __call__(self, command: str, *options: str) -> subprocess.CompletedProcess[str]:
