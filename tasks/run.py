@@ -10,7 +10,8 @@ from recalign.config import Config, Runtime
 from recalign.errors import UserError
 from tasks.cache import find_current, forget_record
 from tasks.run_page import is_shown, show_stage
-from tasks.stage import Stage, disk_trouble_explained
+from tasks.stage import Stage
+from tasks.trouble import trouble_explained
 
 FORCED = "forced"
 UNKNOWN = "unknown"  # fingerprint of what stands on files that are not here yet
@@ -63,7 +64,7 @@ class Run:
         """
         inputs = inputs or {}
         files = files or {}
-        with disk_trouble_explained(stage.name, self.store.root):
+        with trouble_explained(stage.name, self.store.root):
             digests = self._digests(files)
             step = self._step(stage, config, inputs, digests, label or stage.name)
             if step.action != "reuse" and not self.plan_only:

@@ -16,12 +16,12 @@ from recalign.artifacts.fingerprint import fingerprint
 from recalign.artifacts.manifest import Reference
 from recalign.artifacts.store import Artifact, Draft, Store
 from recalign.config import Config, Runtime
-from recalign.errors import UserError
 from recalign.progress import Progress
 from tasks.cache import ArtifactCache, find_current
 from tasks.device import device_of
 from tasks.progress import stage_progress
 from tasks.run_page import Sections
+from tasks.trouble import trouble_explained
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,8 @@ class Stage:
         """Compute the artifact, once among all processes that want it; resume a killed draft."""
         store = Store(runtime.root)
         key = self.fingerprint(config, inputs, digests)
-        with disk_trouble_explained(self.name, store.root), self._alone(store, key) as made:
+        trouble = trouble_explained(self.name, store.root, config)
+        with trouble, self._alone(store, key) as made:
             current = find_current(store, self.name, key, inputs)
             if current is not None and (made or not force):
                 return current.reference
@@ -157,20 +158,6 @@ class Stage:
             return
         use_threads(job.runtime.threads)
         self.body(job, config, **artifacts, **extra)
-
-
-@contextmanager
-def disk_trouble_explained(stage: str, root: Path) -> Iterator[None]:
-    """A full or read-only disk is the user's to mend, whatever was being written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise UserError(
-            f"{stage}: {error.strerror} ({error.filename or root}); "
-            "what is finished is kept, run again to continue"
-        ) from error
 
 
 def use_threads(threads: int) -> None:

@@ -1,0 +1,72 @@
+"""A full disk or memory while a stage computes, told in one line with what to do about it."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recalign.config import Config
+from recalign.errors import UserError
+
+_RUST = re.compile(r"\(os error (\d+)\)")  # safetensors and polars
+_CUT_SHORT = re.compile(r"inline_container|\d+ requested and \d+ written")  # torch and numpy
+_NO_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)  # torch
+MESSAGE = 200  # characters of a library's own words
+
+
+@contextmanager
+def trouble_explained(stage: str, root: Path, config: Config | None = None) -> Iterator[None]:
+    """UserError for what the machine lacks, whatever library met with it; the rest passes.
+
+    Libraries tell a full disk in words of their own: only some raise an OSError with a number.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        told = _disk_trouble(error, root) or _memory_trouble(error, stage, config)
+        if not told:
+            raise
+        kept = "what is finished is kept, run again to continue"
+        raise UserError(f"{stage}: {told}; {kept}") from error
+
+
+def _disk_trouble(error: Exception, root: Path) -> str:
+    """What is wrong with the disk, or empty."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.strerror} ({error.filename or root})"
+    if number := _RUST.search(str(error)):
+        return f"{os.strerror(int(number[1]))} ({root})"
+    if _CUT_SHORT.search(str(error)):
+        free = shutil.disk_usage(root).free / 1e6
+        return f"a file could not be written to its end, {free:.0f} MB are free ({root})"
+    return ""
+
+
+def _memory_trouble(error: Exception, stage: str, config: Config | None) -> str:
+    """That memory ran out and which settings need less of it, or empty."""
+    import torch
+
+    out = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if not out and not (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+        return ""
+    lower = batch_settings(stage, config) if config else []
+    if stage == "reasonings":
+        lower = ["runtime.generation_rows"]
+    advice = f"lower {' or '.join(lower)}" if lower else "it needs a machine with more"
+    return f"out of memory ({str(error).strip()[:MESSAGE]}); {advice}"
+
+
+def batch_settings(path: str, config: Config) -> list[str]:
+    """The settings that say how much of this stage is in memory at once."""
+    names = list(type(config).model_fields)
+    if "micro_batch_size" in names:  # smaller ones change no result
+        return [f"{path}.micro_batch_size"]
+    found = [f"{path}.batch_size"] if "batch_size" in names else []
+    for name in names:
+        inner = getattr(config, name)
+        found += batch_settings(f"{path}.{name}", inner) if isinstance(inner, Config) else []
+    return found

@@ -1,0 +1,82 @@
+"""What the machine lacks is told in one line, whichever library met with it."""
+
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from recalign.config import DPO4RecConfig
+from recalign.errors import UserError
+from tasks.trouble import batch_settings, trouble_explained
+
+WRITERS = {
+    "text": "Path('out').write_text('x' * 10**6)",
+    "numpy": "import numpy; numpy.save('out.npy', numpy.zeros(10**5))",
+    "torch": "import torch; torch.save(torch.zeros(10**5), 'out.pt')",
+    "safetensors": "import torch; from safetensors.torch import save_file;"
+    " save_file({'a': torch.zeros(10**5)}, 'out.safetensors')",
+    "polars": "import polars; polars.DataFrame({'a': [i * 0.7 for i in range(10**5)]})"
+    ".write_parquet('out.parquet')",
+}  # fmt: skip
+
+
+def limit_files():
+    """A write beyond 50 kB fails, as on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+
+@pytest.mark.parametrize("library", list(WRITERS))
+def test_a_file_that_cannot_be_written_is_told_whoever_writes_it(library, tmp_path):
+    code = f"""
+from pathlib import Path
+from recalign.errors import UserError
+from tasks.trouble import trouble_explained
+try:
+    with trouble_explained("oracle", Path(".")):
+        {WRITERS[library]}
+except UserError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, preexec_fn=limit_files, capture_output=True,
+        text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stdout.startswith(("oracle: File too large (", "oracle: a file could not be")), done
+    assert "what is finished is kept, run again to continue" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("stage", "allocate", "told"),
+    [
+        ("alignment", lambda: torch.empty(2**50), "lower alignment.micro_batch_size"),
+        ("reasonings", lambda: cuda_full(), "lower runtime.generation_rows"),
+        ("splits", lambda: bytearray(2**60), "it needs a machine with more"),
+    ],
+)
+def test_memory_that_runs_out_names_the_stage_and_what_to_lower(stage, allocate, told):
+    config = getattr(DPO4RecConfig(), stage)
+    with pytest.raises(UserError) as raised, trouble_explained(stage, Path("."), config):
+        allocate()
+    assert str(raised.value).startswith(f"{stage}: out of memory (")
+    assert f"); {told}; what is finished is kept" in str(raised.value)
+
+
+def cuda_full():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+
+def test_what_to_lower_is_found_in_nested_settings():
+    assert batch_settings("policy", DPO4RecConfig().policy) == ["policy.bootstrap.batch_size"]
+
+
+def test_other_errors_pass_as_they_are():
+    with (
+        pytest.raises(RuntimeError, match="shape mismatch"),
+        trouble_explained("oracle", Path(".")),
+    ):
+        raise RuntimeError("shape mismatch")
