@@ -100,7 +100,8 @@ def _check_room(model: PreTrainedModel, width: int, continued: bool) -> None:
             f"{config._attn_implementation!r}: load it with attn_implementation='sdpa'"
         )
     window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    by_default = "full_attention" if window is None else "sliding_attention"
+    kinds = set(getattr(config, "layer_types", None) or [by_default])
     if not kinds <= {"full_attention", "sliding_attention"} or (
         "sliding_attention" in kinds and window is not None and width > window
     ):

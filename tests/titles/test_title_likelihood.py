@@ -1,9 +1,12 @@
 """Likelihoods of titles against plain passes over every full sequence."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import title_samples as samples
 import torch
+from peft import LoraConfig, get_peft_model
 
 from recalign.errors import UserError
 from recalign.titles import likelihood
@@ -88,12 +91,29 @@ def test_a_prompt_too_long_for_the_model_is_told():
         scorer(policy).catalogue([[5] * 250])
 
 
-def test_a_model_with_a_window_shorter_than_the_prompt_is_refused():
+@pytest.mark.parametrize("layers", [None, ["sliding_attention", "full_attention"]])
+def test_a_model_with_a_window_shorter_than_the_prompt_is_refused(layers):
     policy = samples.pieces_policy()
-    policy.model.config.layer_types = ["sliding_attention", "full_attention"]
-    policy.model.config.sliding_window = 4
+    policy.model.config.layer_types = layers
+    policy.model.config.sliding_window = 100
+    assert np.isfinite(scorer(policy).catalogue([[5] * 20])[0, 1:]).all()
+    policy.model.config.sliding_window = 30
     with pytest.raises(UserError, match="need full attention"):
         scorer(policy).catalogue([[5] * 20])
+
+
+def test_an_adapter_that_stays_apart_is_scored_too():
+    policy = samples.pieces_policy()
+    plain = scorer(policy).catalogue(samples.prompts_of(policy))
+    adapted = get_peft_model(policy.model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    torch.manual_seed(1)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    policy = replace(policy, model=adapted.eval())
+    found = scorer(policy).catalogue(samples.prompts_of(policy))
+    np.testing.assert_allclose(found, samples.all_alone(policy), atol=1e-4)
+    assert np.abs(found[:, 1:] - plain[:, 1:]).max() > 0.1
 
 
 def test_titles_without_tokens_are_refused():
