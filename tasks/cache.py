@@ -44,7 +44,7 @@ class ArtifactCache(CachePolicy):
         **kwargs: Any,
     ) -> str:
         stage, version = task_ctx.task.name, int(task_ctx.task.version or 0)
-        references: dict[str, Reference] = inputs["inputs"]
-        upstream = {name: reference.fingerprint for name, reference in references.items()}
-        key = fingerprint(stage, version, inputs["config"].identity(), upstream, inputs["digests"])
+        call = inputs["call"]
+        upstream = {name: reference.fingerprint for name, reference in call.inputs.items()}
+        key = fingerprint(stage, version, call.config.identity(), upstream, call.digests)
         return f"{stage}/{key}/{RECORD}"

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from prefect.utilities.annotations import quote
 
 from recalign.artifacts.manifest import Reference, differences
 from recalign.artifacts.store import Artifact, Store
@@ -10,7 +12,7 @@ from recalign.config import Config, Runtime
 from recalign.errors import UserError
 from tasks.cache import find_current, forget_record
 from tasks.run_page import is_shown, show_stage
-from tasks.stage import Stage
+from tasks.stage import Call, Stage
 from tasks.trouble import trouble_explained
 
 FORCED = "forced"
@@ -48,6 +50,7 @@ class Run:
     def __post_init__(self) -> None:
         self.store = Store(self.runtime.root)
         self._renewed: set[str] = set()  # a flow may call a stage twice with the same inputs
+        self._above: dict[Reference, set[Reference]] = {}  # all that each artifact stands on
 
     def __call__(
         self,
@@ -78,7 +81,9 @@ class Run:
                 result_storage=self.store.root.resolve(),
                 refresh_cache=forced,
             )
-            reference = task(config, inputs, files, digests, self.runtime, forced)
+            linked = self._linked(inputs)
+            reference = task(Call(config, linked, files, digests, self.runtime, forced))
+            self._above[reference] = self._standing_on(inputs)
             made = self.store.manifest(stage.name, reference.fingerprint) if is_shown() else None
             if made:
                 artifact = Artifact(self.store.folder(stage.name, made.fingerprint), made)
@@ -86,6 +91,22 @@ class Run:
         if self.stop_after in (stage.name, step.label):
             raise StoppedAfter(step.label)
         return reference
+
+    def _standing_on(self, inputs: dict[str, Reference]) -> set[Reference]:
+        """These artifacts and all that they stand on."""
+        direct = set(inputs.values())
+        return direct.union(*(self._above.get(reference, set()) for reference in direct))
+
+    def _linked(self, inputs: dict[str, Reference]) -> dict[str, Any]:
+        """The inputs, quoted where a longer way implies them.
+
+        Prefect draws an edge from the task run that returned a reference to each that is given it
+        unquoted: the ten edges of a late stage would hide what it comes from. The task gets them
+        without the quotes.
+        """
+        implied: set[Reference] = set()
+        implied = implied.union(*(self._above.get(r, set()) for r in inputs.values()))
+        return {name: quote(r) if r in implied else r for name, r in inputs.items()}
 
     def _digests(self, files: dict[str, list[Path]]) -> dict[str, str]:
         """The files' digests by role and name; files of one name are told apart by their place.

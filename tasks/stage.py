@@ -55,6 +55,22 @@ class Job:
         return Path(self.runtime.root) / ".cache"
 
 
+@dataclass(frozen=True)
+class Call:
+    """All that one task run is given, as its only parameter.
+
+    Prefect's graph draws each edge once per parameter of the task above it, and its UI draws none
+    beyond 500.
+    """
+
+    config: Config
+    inputs: dict[str, Reference]
+    files: dict[str, list[Path]]
+    digests: dict[str, str]
+    runtime: Runtime
+    force: bool
+
+
 class Stage:
     """A function `body(job, config, **artifacts)` that fills a draft, made a cached task.
 
@@ -72,7 +88,7 @@ class Stage:
         self.doc = inspect.getdoc(body) or ""
         self.sections: Sections = lambda made: []
         self.task = prefect.Task(
-            fn=self.compute,
+            fn=self.answer,
             name=name,
             description=self.doc,
             version=str(version),
@@ -100,6 +116,12 @@ class Stage:
         """The fingerprint of this stage's output for these settings and inputs."""
         upstream = {name: reference.fingerprint for name, reference in inputs.items()}
         return fingerprint(self.name, self.version, config.identity(), upstream, digests)
+
+    def answer(self, call: Call) -> Reference:
+        """The body of the Prefect task."""
+        return self.compute(
+            call.config, call.inputs, call.files, call.digests, call.runtime, call.force
+        )
 
     def compute(
         self,
