@@ -43,10 +43,10 @@ LastStage = Annotated[str, one_of("", *(stage.name for stage in STAGES))]
 )
 def dpo4rec(
     preset: Preset = "",
-    config: DPO4RecConfig = DPO4RecConfig(),
     plan_only: bool = False,
     force: list[StageName] = [],
     stop_after: LastStage = "",
+    config: DPO4RecConfig = DPO4RecConfig(),
     runtime: Runtime = Runtime(),
 ) -> Any:
     """Run DPO4Rec from raw interactions to an aligned policy and a report.
@@ -54,10 +54,10 @@ def dpo4rec(
     Args:
         preset: Packaged settings to start from; a field below that differs from its own default
             beats the preset, one left at its default takes the preset's value.
-        config: Settings of every stage; what is unchanged since an earlier run is reused.
         plan_only: Only show which stages would be computed, and why.
         force: Stages to compute anew even when their artifacts exist.
         stop_after: Last stage to run; empty: all.
+        config: Settings of every stage; what is unchanged since an earlier run is reused.
         runtime: Where and how to compute; changes nothing in the results.
     """
     config = settle(DPO4RecConfig, config, "dpo4rec", preset)

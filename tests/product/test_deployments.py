@@ -10,9 +10,10 @@ from typing import get_args
 
 import httpx
 
+from flows.dpo4rec import STAGES
 from recalign.artifacts.series import NAME
-from recalign.config import DPO4RecConfig, InteractionsConfig
-from recalign.config.presets import fill_from_preset, load_settings
+from recalign.config import DPO4RecConfig, InteractionsConfig, Runtime
+from recalign.config.presets import fill_from_preset, preset_names
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -45,43 +46,127 @@ def test_the_form_knows_title_description_bounds_and_choices(deployments):
     source = schema["definitions"]["InteractionsConfig"]["properties"]["source"]
     assert tuple(source["enum"]) == get_args(InteractionsConfig.model_fields["source"].annotation)
     assert {"synthetic", "ml-100k", "amazon", "steam", "files"} < set(source["enum"])
+    form = sorted(schema["properties"].items(), key=lambda entry: entry[1]["position"])
+    assert [name for name, _ in form] == [
+        "preset", "plan_only", "force", "stop_after", "config", "runtime",
+    ]  # fmt: skip
+    fields = dict(form)
+    assert fields["preset"]["enum"] == ["", *preset_names("dpo4rec")]
+    assert fields["force"]["items"]["enum"] == [stage.name for stage in STAGES]
+    assert fields["stop_after"]["enum"] == ["", *(stage.name for stage in STAGES)]
+    assert all(field["description"] for field in fields.values())
 
 
-def test_a_worker_runs_a_deployment_with_changed_nested_settings(
-    prefect_api, deployments, tmp_path
-):
-    config = load_settings(DPO4RecConfig, "dpo4rec", "tiny").model_dump(mode="json")
-    config["splits"]["test"] = 5
-    parameters = {
-        "config": config,
-        "runtime": {"root": str(tmp_path / "artifacts")},
-        "stop_after": "splits",
-    }
-    created = httpx.post(
-        f"{prefect_api}/deployments/{deployments['dpo4rec']['id']}/create_flow_run",
+def test_every_field_of_the_form_has_a_description_and_a_plain_control(deployments):
+    """Nothing to be typed as JSON: no free objects, no unions, no lists of lists."""
+    schema = deployments["dpo4rec"]["parameter_openapi_schema"]
+    plain = ("string", "integer", "number", "boolean")
+    assert len(schema["definitions"]) > 15
+    for model, definition in schema["definitions"].items():
+        for name, field in definition["properties"].items():
+            inner = schema["definitions"].get(field.get("$ref", "").rpartition("/")[2], {})
+            assert field.get("description", inner.get("description")), f"{model}.{name}"
+            kind = field["items"]["type"] if field.get("type") == "array" else field.get("type")
+            assert kind in plain or "$ref" in field, f"{model}.{name}"
+
+
+def test_out_of_bounds_is_refused_before_there_is_a_run(prefect_api, deployments):
+    for wrong, message in (
+        ({"config": {"alignment": {"beta": 11}}}, "config.alignment.beta"),
+        ({"preset": "nope"}, "preset"),
+        ({"force": ["orcale"]}, "force[0]"),
+    ):
+        refused = create(prefect_api, deployments["dpo4rec"], wrong)
+        assert refused.status_code == 409
+        assert message in refused.json()["detail"]
+
+
+def create(api, deployment, parameters):
+    return httpx.post(
+        f"{api}/deployments/{deployment['id']}/create_flow_run",
         json={"parameters": parameters, "state": {"type": "SCHEDULED"}}, timeout=30,
     )  # fmt: skip
-    run = created.json()["id"]
-    log = (tmp_path / "worker.log").open("w")
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "recalign",
-         "--prefetch-seconds", "300"],
-        cwd=ROOT, env=os.environ | {"PREFECT_API_URL": prefect_api}, start_new_session=True,
-        stdout=log, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 240
-        state = {"type": "SCHEDULED"}
-        while state["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
-            assert time.monotonic() < deadline, (tmp_path / "worker.log").read_text()
-            time.sleep(1)
-            state = httpx.get(f"{prefect_api}/flow_runs/{run}", timeout=30).json()["state"]
-    finally:
-        os.killpg(worker.pid, signal.SIGKILL)
-        worker.wait(60)
-    assert (state["type"], state["message"]) == ("COMPLETED", "Stopped after splits, as asked")
-    assert len(list((tmp_path / "artifacts").glob("splits/*/windows.parquet"))) == 1
-    artifacts = httpx.post(f"{prefect_api}/artifacts/filter", json={}, timeout=30).json()
-    plans = [one for one in artifacts if one["flow_run_id"] == run and one["key"] == "plan"]
-    assert len(plans) == 1
-    assert "never computed" in plans[0]["data"]
+
+
+def task_states(api, run):
+    """Name and state of every task run of a flow run."""
+    found = httpx.post(
+        f"{api}/task_runs/filter", json={"flow_runs": {"id": {"any_": [run]}}}, timeout=30
+    )
+    return {task["name"]: task["state"]["name"] for task in found.json()}
+
+
+class Worker:
+    """A real worker on the deployments' pool, killed at the end."""
+
+    def __init__(self, api, folder):
+        self.api, self.log = api, folder / "worker.log"
+
+    def __enter__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "recalign",
+             "--prefetch-seconds", "300"],
+            cwd=ROOT, env=os.environ | {"PREFECT_API_URL": self.api}, start_new_session=True,
+            stdout=self.log.open("w"), stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        return self
+
+    def __exit__(self, *_):
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(60)
+
+    def finished(self, created):
+        """The flow run, as soon as it has ended."""
+        assert created.status_code == 201, created.text
+        run, deadline = created.json(), time.monotonic() + 240
+        while run["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.5)
+            run = httpx.get(f"{self.api}/flow_runs/{run['id']}", timeout=30).json()
+        return run
+
+
+def test_runs_from_the_form_are_refused_computed_and_copied(prefect_api, deployments, tmp_path):
+    deployment = deployments["dpo4rec"]
+    root = tmp_path / "artifacts"
+    form = {  # a form submits every field
+        "preset": "tiny",
+        "config": DPO4RecConfig().model_dump(mode="json"),
+        "stop_after": "splits",
+        "runtime": Runtime(root=str(root)).model_dump(mode="json"),
+    }  # fmt: skip
+    with Worker(prefect_api, tmp_path) as worker:
+        mistaken = form | {"config": form["config"] | {"oracle": {"hidden": 33, "heads": 2}}}
+        run = worker.finished(create(prefect_api, deployment, mistaken))
+        assert run["state"]["type"] == "FAILED"
+        assert "with preset tiny: oracle: heads must divide hidden" in run["state"]["message"]
+        assert "\n" not in run["state"]["message"]
+        assert task_states(prefect_api, run["id"]) == {}
+        assert not root.exists()
+
+        first = worker.finished(create(prefect_api, deployment, form))
+        assert first["name"] == "dpo4rec on synthetic, 2 rounds, until splits"
+        assert first["state"]["message"] == "Stopped after splits, as asked"
+        assert task_states(prefect_api, first["id"]) == dict.fromkeys(
+            ("interactions", "splits"), "Completed"
+        )
+        (manifest,) = root.glob("interactions/*/manifest.json")
+        assert '"n_users": 240' in manifest.read_text()  # the preset's
+
+        copied = first["parameters"]
+        copied["config"]["splits"]["test"] = 5
+        second = worker.finished(create(prefect_api, deployment, copied))
+        assert second["name"] == "dpo4rec on synthetic, 2 rounds, splits.test=5, until splits"
+        assert task_states(prefect_api, second["id"]) == {
+            "interactions": "Cached", "splits": "Completed",
+        }  # fmt: skip
+        assert "config.test: 6 -> 5" in plan_of(prefect_api, second["id"])
+
+
+def plan_of(api, run):
+    artifacts = httpx.post(
+        f"{api}/artifacts/filter", json={"flow_runs": {"id": {"any_": [run]}}}, timeout=30
+    ).json()
+    (plan,) = [one for one in artifacts if one["key"] == "plan"]
+    assert plan["created"] == min(one["created"] for one in artifacts)
+    return plan["data"]

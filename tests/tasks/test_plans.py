@@ -2,10 +2,11 @@
 
 from types import SimpleNamespace
 
+import httpx
 import prefect.runtime
 import pytest
 
-from flows.dpo4rec import stages
+from flows.dpo4rec import dpo4rec, stages
 from flows.session import outlook, plan, plan_row, run_name
 from recalign.config import DPO4RecConfig, Runtime
 from recalign.config.presets import load_settings
@@ -56,3 +57,20 @@ def test_once_the_download_lies_in_the_cache_the_plan_knows_every_fingerprint(tm
 def test_a_run_is_named_by_its_data_rounds_and_changes(monkeypatch, parameters, expected):
     monkeypatch.setattr(prefect.runtime, "flow_run", SimpleNamespace(parameters=parameters))
     assert run_name("dpo4rec", DPO4RecConfig)() == expected
+
+
+def test_plan_only_ends_completed_with_the_plan_and_computes_nothing(prefect_server, tmp_path):
+    root = tmp_path / "root"
+    state = dpo4rec(
+        preset="tiny", plan_only=True, force=["splits"], runtime=Runtime(root=str(root)),
+        return_state=True,
+    )  # fmt: skip
+    assert state.is_completed()
+    assert state.message == "Only planned, as asked: 28 steps: 0 reused, 28 to do"
+    assert not list(root.glob("[!.]*"))
+    of_run = {"id": {"any_": [str(state.state_details.flow_run_id)]}}
+    ask = {"json": {"flow_runs": of_run}, "timeout": 30}
+    (shown,) = httpx.post(f"{prefect_server}/artifacts/filter", **ask).json()
+    assert shown["key"] == "plan"
+    assert '"why": "forced"' in shown["data"]
+    assert httpx.post(f"{prefect_server}/task_runs/filter", **ask).json() == []

@@ -1,0 +1,74 @@
+"""What the server shows of a run that reused everything: name, graph, pages, results, log lines."""
+
+import httpx
+import pytest
+
+
+@pytest.fixture(scope="module")
+def page(recalign, prefect_api, finished):
+    """A second, fully cached run: itself, its graph, its artifacts and its log lines."""
+    recalign("run", "dpo4rec", "--preset", "tiny", "--root", str(finished))
+
+    def ask(kind, **wanted):
+        return httpx.post(f"{prefect_api}/{kind}/filter", json=wanted, timeout=30).json()
+
+    runs = ask("flow_runs", sort="START_TIME_DESC")
+    run = next(r for r in runs if r["parameters"]["runtime"]["root"] == str(finished))
+    of_run = {"id": {"any_": [run["id"]]}}
+    return {
+        "run": run,
+        "graph": httpx.get(f"{prefect_api}/flow_runs/{run['id']}/graph-v2", timeout=30).json(),
+        "artifacts": ask("artifacts", flow_runs=of_run),
+        "tasks": ask("task_runs", flow_runs=of_run),
+        "logs": ask("logs", logs={"flow_run_id": of_run["id"]}),
+    }
+
+
+def parents(graph):
+    """The labels above each label."""
+    labels = {node["id"]: node["label"] for _, node in graph["nodes"]}
+    return {
+        node["label"]: {labels[parent["id"]] for parent in node["parents"]}
+        for _, node in graph["nodes"]
+    }
+
+
+def test_every_stage_was_reused_and_the_run_says_what_it_is(page):
+    assert {task["state"]["name"] for task in page["tasks"]} == {"Cached"}
+    assert page["run"]["name"] == "dpo4rec on synthetic, 2 rounds, 13 settings changed"
+
+
+def test_the_graph_has_the_edges_that_no_longer_way_implies(page):
+    above = parents(page["graph"])
+    assert above["interactions"] == set()
+    assert above["oracle"] == above["policy"] == {"splits"}
+    assert above["rewards, round 1"] == {"reasonings for reward, base", "recommender, base"}
+    assert above["pairs, round 1"] == {"rewards, round 1"}
+    assert above["alignment, round 1"] == {"pairs, round 1"}
+    assert all(above[label] for label in above if label != "interactions")
+    drawn = sum(len(node["children"]) for _, node in page["graph"]["nodes"])
+    assert drawn < 100  # beyond 500 Prefect's UI draws none
+
+
+def test_every_cached_stage_has_a_page_on_its_own_task_run(page):
+    shown = {a["task_run_id"]: a for a in page["artifacts"] if a["task_run_id"]}
+    for task in page["tasks"]:
+        artifact = shown[task["id"]]
+        assert artifact["description"] == task["name"]
+        assert artifact["data"].startswith("**")
+    pictures = {a["description"] for a in shown.values() if "data:image/svg+xml" in a["data"]}
+    assert {"splits", "oracle", "policy", "rewards, round 1", "pairs, round 1",
+            "alignment, round 1", "evaluation"} <= pictures  # fmt: skip
+
+
+def test_the_run_has_its_plan_its_results_with_intervals_and_the_reports_path(page, finished):
+    by_key = {artifact["key"]: artifact for artifact in page["artifacts"]}
+    assert "28 steps: 28 reused, 0 to do" in by_key["plan"]["description"]
+    assert "`oracle.epochs=4`" in by_key["plan"]["description"]
+    assert '"95 % interval": "[0.' in by_key["results"]["data"]
+    (path,) = finished.glob("report/*/report.html")
+    assert by_key["outcome"]["data"] == f"The report is `{path}`."
+
+
+def test_library_log_lines_are_in_the_ui(page):
+    assert "28 steps: 28 reused, 0 to do" in {line["message"] for line in page["logs"]}
