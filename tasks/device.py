@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from recalign.config import Runtime
+from recalign.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def device_of(runtime: Runtime, stage: str, n_devices: int = 1) -> Iterator[Call
 
         @cache
         def device() -> str:
-            name = _wanted(runtime)
+            name = wanted_device(runtime)
             if runtime.exclusive == "always" or (runtime.exclusive == "auto" and name == "cuda"):
                 for identity in _identities(name, n_devices):
                     held.enter_context(_alone_on(identity, name, stage))
@@ -43,13 +44,18 @@ def device_of(runtime: Runtime, stage: str, n_devices: int = 1) -> Iterator[Call
         yield device
 
 
-def _wanted(runtime: Runtime) -> str:
-    """The device that was asked for; auto takes a GPU if there is one."""
-    if runtime.device != "auto":
-        return runtime.device
+def wanted_device(runtime: Runtime) -> str:
+    """cuda or cpu; auto takes a GPU if there is one. UserError for more GPUs than there are."""
+    if runtime.device == "cpu":
+        return "cpu"
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    there = torch.cuda.device_count()
+    if runtime.device == "auto" and not there:
+        return "cpu"
+    if runtime.devices > there:
+        raise UserError(f"runtime.devices: {runtime.devices} asked for, this machine has {there}")
+    return "cuda"
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from recalign.schemas import (
 )
 from recalign.splits.candidates import history_popularity
 from recalign.splits.phases import phase_of
+from tasks.encoding import open_encoder
 from tasks.stage import Job, stage
 from tasks.tables import Tables, read_tables
 
@@ -81,9 +82,7 @@ def evaluation(
         name: load_recommender(artifact.folder, job.device)[0].scores
         for name, artifact in fitted.items()
     }
-    encoder = SentenceEncoder(
-        recommender.manifest.config["encoder"], job.cache / "sentences", job.device
-    )
+    encoder = open_encoder(job, recommender.manifest.config["encoder"])
     texts = {
         (name, decoding): encoded_texts(table, phase.users, greedy, encoder.encode_unique)
         for name, table in written.items()

@@ -10,10 +10,10 @@ from recalign.artifacts.store import Artifact
 from recalign.config import FoldsConfig, OracleConfig
 from recalign.oracle.fit import fit_oracle
 from recalign.oracle.storage import load_oracle, save_oracle
-from recalign.recommender.encoder import SentenceEncoder
 from recalign.smoothing.folds import folds_of, stops_of
 from recalign.splits.guard import check_fit
 from recalign.splits.phases import phase_of
+from tasks.encoding import open_encoder
 from tasks.stage import Job, stage
 from tasks.tables import Tables, read_tables
 
@@ -39,7 +39,7 @@ def fold_oracles(
     settings = OracleConfig(**oracle.manifest.config)
     text = None
     if settings.item_text:
-        encoder = SentenceEncoder(settings.encoder, job.cache / "sentences", job.device)
+        encoder = open_encoder(job, settings.encoder)
         text = encoder.encode_items(tables.items["text"].to_list(), job.progress)
     folds = folds_of(tables.sequences.n_users, config.folds, config.seed)
     facts = {}

@@ -9,11 +9,11 @@ from recalign.artifacts.store import Artifact
 from recalign.config import OracleConfig
 from recalign.oracle.fit import fit_oracle
 from recalign.oracle.storage import save_oracle
-from recalign.recommender.encoder import SentenceEncoder
 from recalign.report.plots import oracle_curves
 from recalign.report.stage_page import picture
 from recalign.splits.guard import check_fit
 from recalign.splits.phases import oracle_validation
+from tasks.encoding import open_encoder
 from tasks.stage import Job, stage
 from tasks.tables import read_tables
 
@@ -33,7 +33,7 @@ def oracle(
     check_fit("oracle", np.arange(seen.n_users), seen.lengths, seen, tables.interactions, limits)
     text = None
     if config.item_text:
-        encoder = SentenceEncoder(config.encoder, job.cache / "sentences", job.device)
+        encoder = open_encoder(job, config.encoder)
         text = encoder.encode_items(tables.items["text"].to_list(), job.progress)
     validation = oracle_validation(tables.windows)
     fitted = fit_oracle(

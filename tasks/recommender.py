@@ -8,7 +8,6 @@ from recalign.artifacts.store import Artifact
 from recalign.config import RecommenderConfig
 from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle
-from recalign.recommender.encoder import SentenceEncoder
 from recalign.recommender.fit import fit_recommender
 from recalign.recommender.signal import require_signal
 from recalign.recommender.storage import save_recommender
@@ -16,6 +15,7 @@ from recalign.recommender.window import fit_examples
 from recalign.schemas import REASONINGS, read_table
 from recalign.splits.guard import check_fit
 from recalign.splits.phases import phase_of
+from tasks.encoding import open_encoder
 from tasks.stage import Job, stage
 from tasks.tables import read_tables
 
@@ -39,7 +39,7 @@ def recommender(
     )
     phase = phase_of(tables.windows, "fit")
     model, _ = load_oracle(oracle.folder, job.device)
-    encoder = SentenceEncoder(config.encoder, job.cache / "sentences", job.device)
+    encoder = open_encoder(job, config.encoder)
     examples, n_without_text = fit_examples(
         read_table(reasonings.path("reasonings.parquet"), REASONINGS),
         phase.users,

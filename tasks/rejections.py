@@ -8,7 +8,6 @@ import polars as pl
 
 from recalign.artifacts.store import Artifact
 from recalign.config import RejectionsStage
-from recalign.recommender.encoder import SentenceEncoder
 from recalign.rejections.describe import describe_rejections
 from recalign.rejections.draws import unit_vectors
 from recalign.rejections.positions import draw_positions
@@ -20,6 +19,7 @@ from recalign.splits.guard import check_window_prompts
 from recalign.splits.rejected import check_rejections
 from recalign.titles.names import distinct_titles
 from recalign.titles.prompts import TitlePrompts, template_file
+from tasks.encoding import open_encoder
 from tasks.sft import open_titles
 from tasks.stage import Job, local_files, stage
 from tasks.tables import Tables, read_tables, true_smoothing
@@ -50,7 +50,7 @@ def rejections(
     tables = read_tables(interactions, splits)
     titles = distinct_titles(tables.items)
     prompts = TitlePrompts(config.prompt, titles)
-    encoder = SentenceEncoder(config.encoder, job.cache / "sentences", job.device)
+    encoder = open_encoder(job, config.encoder)
     vectors = encoder.encode_items(tables.items["text"].to_list(), job.progress)
     sources = Sources(
         tables.sequences,

@@ -1,12 +1,19 @@
 """Stage rewards: what the recommender makes of every sample."""
 
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
 import polars as pl
 
-from recalign.artifacts.store import Artifact
-from recalign.config import RewardsConfig
+from recalign.artifacts.manifest import Reference
+from recalign.artifacts.shards import tables_in_shards
+from recalign.artifacts.store import Artifact, Store
+from recalign.config import RewardsConfig, Runtime
 from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle
-from recalign.recommender.encoder import SentenceEncoder
+from recalign.progress import Progress, silent
 from recalign.recommender.examples import text_grid
 from recalign.recommender.storage import load_recommender
 from recalign.report.plots import distributions
@@ -14,8 +21,36 @@ from recalign.report.stage_page import picture
 from recalign.rewards.score import score_rewards
 from recalign.schemas import REASONINGS, REWARDS, read_table, write_table
 from recalign.splits.phases import phase_of
+from tasks.encoding import open_encoder
+from tasks.shards import is_mapped, map_shards, opened_last, worker_device, worker_runtime
 from tasks.stage import Job, stage
 from tasks.tables import read_tables
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of some users of the reward phase, as vectors.
+
+    places [U]: the users' places in the phase; vectors float32 [T, e]; rows int64 [U, S] of
+    vectors, -1 where a user has fewer texts; samples int16 [U, S].
+    """
+
+    places: np.ndarray
+    vectors: np.ndarray
+    rows: np.ndarray
+    samples: np.ndarray
+
+    def of(self, users: slice) -> "Texts":
+        """The texts of these users alone, with their vectors alone."""
+        rows = self.rows[users]
+        used, renumbered = np.unique(rows[rows >= 0], return_inverse=True)
+        own = np.full_like(rows, -1)
+        own[rows >= 0] = renumbered
+        return Texts(self.places[users], self.vectors[used], own, self.samples[users])
+
+
+Score = Callable[[Texts, Progress], pl.DataFrame]
+"""The REWARDS table of some users."""
 
 
 @stage(version=1)
@@ -29,32 +64,19 @@ def rewards(
     reasonings: Artifact,
 ) -> None:
     """Rank the reward window with each reasoning; the better the ranking, the better the text."""
-    tables = read_tables(interactions, splits)
-    phase = phase_of(tables.windows, "reward")
-    texts = read_table(reasonings.path("reasonings.parquet"), REASONINGS)
-    model, _ = load_oracle(oracle.folder, job.device)
-    reader, _ = load_recommender(recommender.folder, job.device)
-    encoder = SentenceEncoder(
-        recommender.manifest.config["encoder"], job.cache / "sentences", job.device
+    phase = phase_of(read_tables(interactions, splits).windows, "reward")
+    written = read_table(reasonings.path("reasonings.parquet"), REASONINGS)
+    encoder = open_encoder(job, recommender.manifest.config["encoder"])
+    vectors, rows = encoder.encode_unique(written["reasoning"].to_list(), job.progress)
+    grid = text_grid(
+        written["user_index"].to_numpy(), written["sample"].to_numpy(), rows, phase.users
     )
-    vectors, rows = encoder.encode_unique(texts["reasoning"].to_list(), job.progress)
-    text_rows, samples = text_grid(
-        texts["user_index"].to_numpy(), texts["sample"].to_numpy(), rows, phase.users
-    )
-    seen, _ = tables.sequences.until(phase.users, phase.starts, int(phase.starts.max()))
-    table = score_rewards(
-        reader.scores,
-        states_of(model, tables.sequences, phase.users, phase.starts),
-        vectors,
-        text_rows,
-        samples,
-        phase.users,
-        phase.targets(tables.sequences),
-        seen,
-        config,
-        n_items=tables.items.height,
-        progress=job.progress,
-    )
+    texts = Texts(np.arange(len(phase.users)), vectors, *grid)
+    artifacts = [interactions, splits, oracle, recommender]
+    if is_mapped(job.runtime):
+        table = _by_workers(job, config, [made.reference for made in artifacts], texts)
+    else:
+        table = _scorer(config, artifacts, job.device)(texts, job.progress)
     write_table(table, job.draft.path("rewards.parquet"), REWARDS)
     job.draft.count(table.height)
     job.draft.tell({"mean_reward": table["reward"].mean()})
@@ -67,3 +89,62 @@ def rewards_shown(made: Artifact) -> list[str]:
     kinds = {"sampled": table.filter(pl.col("sample") >= 0), "greedy": table.filter(sample=-1)}
     values = {name: rows["reward"].to_numpy() for name, rows in kinds.items()}
     return [picture(distributions(values, "Rewards", made.manifest.config["reward"]))]
+
+
+def _scorer(config: RewardsConfig, artifacts: list[Artifact], device: str) -> Score:
+    """Everything that scoring needs but the texts, opened once."""
+    interactions, splits, oracle, recommender = artifacts
+    tables = read_tables(interactions, splits)
+    phase = phase_of(tables.windows, "reward")
+    model, _ = load_oracle(oracle.folder, device)
+    reader, _ = load_recommender(recommender.folder, device)
+    targets = phase.targets(tables.sequences)
+    seen, _ = tables.sequences.until(phase.users, phase.starts, int(phase.starts.max()))
+
+    def score(texts: Texts, progress: Progress) -> pl.DataFrame:
+        users, starts = phase.users[texts.places], phase.starts[texts.places]
+        return score_rewards(
+            reader.scores, states_of(model, tables.sequences, users, starts), texts.vectors,
+            texts.rows, texts.samples, users, targets[texts.places], seen[texts.places], config,
+            n_items=tables.items.height, progress=progress,
+        )  # fmt: skip
+
+    return score
+
+
+@dataclass(frozen=True)
+class TextShard:
+    """Texts, and the artifacts by which they are scored (see `_scorer`)."""
+
+    runtime: Runtime
+    config: RewardsConfig
+    artifacts: list[Reference]
+    texts: Texts
+
+
+def score_texts(shard: TextShard) -> pl.DataFrame:
+    """The rewards of a shard's texts."""
+    store, device = Store(shard.runtime.root), worker_device(shard.runtime)
+    opened = (tuple(shard.artifacts), shard.config, device)
+    score = opened_last(
+        opened,
+        lambda: _scorer(shard.config, [store.open(one) for one in shard.artifacts], device),
+    )
+    return score(shard.texts, silent)
+
+
+def _by_workers(
+    job: Job, config: RewardsConfig, artifacts: list[Reference], texts: Texts
+) -> pl.DataFrame:
+    """The rewards of all texts, in shards of `runtime.shard_users` users."""
+    runtime, step = worker_runtime(job.runtime), job.runtime.shard_users
+    parts = [texts.of(slice(n, n + step)) for n in range(0, len(texts.places), step)]
+    # The draft's work folder belongs to one content of every input: the users tell shards apart.
+    keys = [hashlib.sha256(part.places.tobytes()).hexdigest() for part in parts]
+
+    def compute(missing: list[int]) -> Iterator[tuple[int, pl.DataFrame]]:
+        shards = [TextShard(runtime, config, artifacts, parts[number]) for number in missing]
+        for place, table in map_shards(job, score_texts, shards):
+            yield missing[place], table
+
+    return pl.concat(tables_in_shards(keys, compute, job.draft.work, REWARDS))

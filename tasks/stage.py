@@ -141,8 +141,7 @@ class Stage:
             if current is not None and (made or not force):
                 return current.reference
             draft = store.draft(self.name, self.version, config.identity(), inputs, digests)
-            devices = runtime.devices if self.trains else 1
-            taking = device_of(runtime, self.name, devices)
+            taking = device_of(runtime, self.name, runtime.devices)
             with stage_progress(self.name) as progress, taking as device:
                 job = Job(draft, runtime, progress, device)
                 self._fill(job, config, {k: store.open(r) for k, r in inputs.items()}, files)

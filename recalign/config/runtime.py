@@ -19,6 +19,10 @@ class Runtime(Config):
     """Devices that share the work of one machine; alignment then trains in as many processes."""
     exclusive: Literal["auto", "always", "never"] = "auto"
     """Whether a stage waits while another run of this machine uses its device; auto: a GPU's do."""
+    task_runner: Literal["threads", "dask", "ray"] = "threads"
+    """What computes the shards of reasonings, encoding and rewards: threads, Dask or Ray."""
+    cluster: str = ""
+    """Address of a Dask scheduler or Ray head; empty: workers on this machine, one per device."""
     generation_rows: int = Field(2048, ge=1, le=1_000_000)
     """Samples decoded at once."""
     shard_users: int = Field(256, ge=1, le=1_000_000)

@@ -1,0 +1,60 @@
+"""Tables made shard by shard: what is finished lies in a work folder and is not made again."""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import polars as pl
+
+from recalign.errors import BadInputError
+from recalign.schemas import Schema, check_table
+
+_KEY = "recalign.shard"
+"""Key of the Parquet file's metadata that says what the shard was made from."""
+
+Compute = Callable[[list[int]], Iterable[tuple[int, pl.DataFrame]]]
+"""Makes the shards of these numbers and gives each as soon as it is made, in any order."""
+
+
+def tables_in_shards(
+    keys: list[str], compute: Compute, work: Path, schema: Schema
+) -> list[pl.DataFrame]:
+    """The tables of all shards; `keys` say what decides each.
+
+    Shard n becomes work/shard-NNNNN.parquet; one that is there, whole, and of its key is read
+    instead. So a killed run loses what was in the making, wherever that was.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    paths = [work / f"shard-{number:05d}.parquet" for number in range(len(keys))]
+    found = [_read(path, key, schema) for path, key in zip(paths, keys, strict=True)]
+    missing = [number for number, table in enumerate(found) if table is None]
+    if missing:
+        for number, table in compute(missing):
+            _write(table, paths[number], keys[number])
+            found[number] = table
+    return [table for table in found if table is not None]
+
+
+def _read(path: Path, key: str, schema: Schema) -> pl.DataFrame | None:
+    """The shard's table; None when it is missing, torn, or made from something else."""
+    try:
+        if pl.read_parquet_metadata(path).get(_KEY) != key:
+            return None
+        return check_table(pl.read_parquet(path), schema, str(path))
+    except (OSError, pl.exceptions.PolarsError, BadInputError):
+        return None
+
+
+def _write(table: pl.DataFrame, path: Path, key: str) -> None:
+    """Written beside, flushed to disk, renamed: a file of that name is always whole."""
+    draft = path.with_suffix(".tmp")
+    with draft.open("wb") as file:
+        table.write_parquet(file, compression="zstd", metadata={_KEY: key})
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,43 @@
+"""The sentence encoder of a stage; where shards are spread, its workers encode what is new."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from recalign.config import Runtime
+from recalign.recommender.encoder import SentenceEncoder
+from tasks.shards import is_mapped, map_shards, opened_last, worker_device, worker_runtime
+from tasks.stage import Job
+
+
+@dataclass(frozen=True)
+class SentenceShard:
+    """Sentences without a vector, and the encoder that gives them one."""
+
+    runtime: Runtime
+    encoder: str
+    sentences: list[str]
+
+
+def open_encoder(job: Job, name: str) -> SentenceEncoder:
+    """The encoder `name` with the root's cache of sentences: what is in it is not encoded again."""
+    cache = job.cache / "sentences"
+    if not is_mapped(job.runtime):
+        return SentenceEncoder(name, cache, job.device)
+    runtime = worker_runtime(job.runtime)
+
+    def encode(chunks: list[list[str]]) -> Iterator[tuple[int, np.ndarray]]:
+        shards = [SentenceShard(runtime, name, chunk) for chunk in chunks]
+        return map_shards(job, encode_sentences, shards)
+
+    return SentenceEncoder(name, cache, encode=encode)
+
+
+def encode_sentences(shard: SentenceShard) -> np.ndarray:
+    """The vectors of a shard's sentences, float32 [n, e]."""
+    device = worker_device(shard.runtime)
+    encoder = opened_last(
+        (shard.encoder, device), lambda: SentenceEncoder(shard.encoder, None, device)
+    )
+    return encoder.sentence_vectors(shard.sentences)
