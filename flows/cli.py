@@ -3,7 +3,6 @@
 import os
 import sys
 import warnings
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +17,9 @@ app = typer.Typer(
 )  # fmt: skip
 
 Method = Annotated[str, typer.Argument(help="The method: dpo4rec.")]
-Root = Annotated[Path, typer.Option(help="Folder of all artifacts.", envvar="RECALIGN_ROOT")]
+Root = Annotated[
+    str, typer.Option(help="Folder or URL (s3://...) of all artifacts.", envvar="RECALIGN_ROOT")
+]
 Preset = Annotated[str, typer.Option(help="A packaged preset's name or a TOML file.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="stage.field=value; may be repeated.")
@@ -28,7 +29,7 @@ StopAfter = Annotated[str, typer.Option(help="Last stage to run.")]
 Home = Annotated[
     Path | None, typer.Option(help="Folder of the service's database and logs: ROOT/.prefect.")
 ]
-ROOT = Path("artifacts")
+ROOT = "artifacts"
 
 
 @app.command()
@@ -159,7 +160,7 @@ def up(
     """Start Prefect's server and UI, a worker, and the deployments of prefect.yaml."""
     from flows import service
 
-    service.up(str(root), home, port, database)
+    service.up(root, home, port, database)
 
 
 @app.command()
@@ -167,7 +168,7 @@ def down(root: Root = ROOT, home: Home = None) -> None:
     """Stop what `up` started, and the runs it is at."""
     from flows import service
 
-    service.down(str(root), home)
+    service.down(root, home)
 
 
 @app.command()
@@ -175,7 +176,7 @@ def status(root: Root = ROOT, home: Home = None) -> None:
     """Tell what of `up` runs where; exit code 1 when the server or the worker does not."""
     from flows import service
 
-    service.status(str(root), home)
+    service.status(root, home)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flows.inventory import print_table
+from recalign.artifacts.roots import is_url
 from recalign.config import DPO4RecConfig, Runtime
 from recalign.config.presets import load_settings, preset_names
 from recalign.errors import UserError
@@ -17,7 +18,7 @@ METHODS = ("dpo4rec",)
 
 
 def run_method(
-    method: str, preset: str, settings: list[str], root: Path, force: list[str], stop_after: str
+    method: str, preset: str, settings: list[str], root: str, force: list[str], stop_after: str
 ) -> None:
     """Run a method's flow in this process and print the report's path."""
     config, runtime = _settings(method, preset, settings, root)
@@ -32,7 +33,7 @@ def run_method(
 
 
 def show_plan(
-    method: str, preset: str, settings: list[str], root: Path, force: list[str], stop_after: str
+    method: str, preset: str, settings: list[str], root: str, force: list[str], stop_after: str
 ) -> None:
     """Print which stages a run would compute and why; nothing is computed."""
     config, runtime = _settings(method, preset, settings, root)
@@ -67,7 +68,7 @@ def list_presets(method: str) -> None:
 
 
 def _settings(
-    method: str, preset: str, settings: list[str], root: Path
+    method: str, preset: str, settings: list[str], root: str
 ) -> tuple[DPO4RecConfig, Runtime]:
     """The method's configuration and the runtime, `runtime.*` settings included."""
     check_method(method)
@@ -76,9 +77,7 @@ def _settings(
         raise UserError("runtime.root: name the folder of all artifacts with --root")
     what = [text for text in settings if not text.startswith("runtime.")]
     runtime = load_settings(Runtime, method, "", [text.removeprefix("runtime.") for text in how])
-    if not root.is_absolute():
-        root = Path.cwd() / root
     return (
         load_settings(DPO4RecConfig, method, preset, what),
-        runtime.model_copy(update={"root": str(root)}),
+        runtime.model_copy(update={"root": root if is_url(root) else str(Path(root).absolute())}),
     )

@@ -11,16 +11,17 @@ from rich.table import Table
 
 from flows.history import beginnings, history, standing
 from recalign.artifacts.manifest import Manifest, Reference, differences, identity_of
+from recalign.artifacts.roots import is_url, open_root
 from recalign.artifacts.series import all_series, read_series
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
 
 
-def open_store(root: Path) -> Store:
+def open_store(root: str) -> Store:
     """The store at `root`, which must exist: listing commands never create one."""
-    if not root.is_dir():
+    if not is_url(root) and not Path(root).is_dir():
         raise UserError(f"no artifacts at {root}; run something, or name the folder with --root")
-    return Store(root)
+    return open_root(root)
 
 
 def resolve(store: Store, name: str) -> Manifest:
@@ -37,7 +38,7 @@ def resolve(store: Store, name: str) -> Manifest:
     return found[0]
 
 
-def list_artifacts(root: Path, stage: str) -> None:
+def list_artifacts(root: str, stage: str) -> None:
     """A line per artifact, oldest first."""
     rows = []
     manifests = list(open_store(root).manifests(stage or None))
@@ -61,7 +62,7 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
     Console(width=None if sys.stdout.isatty() else 250).print(table)
 
 
-def show_artifact(root: Path, name: str) -> None:
+def show_artifact(root: str, name: str) -> None:
     """The artifact's folder and manifest."""
     store = open_store(root)
     manifest = resolve(store, name)
@@ -69,7 +70,7 @@ def show_artifact(root: Path, name: str) -> None:
     typer.echo(manifest.model_dump_json(indent=2))
 
 
-def diff_artifacts(root: Path, first: str, second: str) -> None:
+def diff_artifacts(root: str, first: str, second: str) -> None:
     """A line per setting, input and figure in which two artifacts of one stage differ."""
     store = open_store(root)
     old, new = resolve(store, first), resolve(store, second)
@@ -81,7 +82,7 @@ def diff_artifacts(root: Path, first: str, second: str) -> None:
     typer.echo("\n".join(lines) or "no difference")
 
 
-def report_path(root: Path, name: str) -> None:
+def report_path(root: str, name: str) -> None:
     """The path of the named report, or of the newest."""
     store = open_store(root)
     reports = [resolve(store, name)] if name else list(store.manifests("report"))
@@ -90,35 +91,34 @@ def report_path(root: Path, name: str) -> None:
     newest = reports[-1]
     if newest.stage != "report":
         raise UserError(f"{name} belongs to {newest.stage}: no report")
-    typer.echo((store.folder(newest.stage, newest.fingerprint) / "report.html").resolve())
+    typer.echo(store.open(newest.reference).path("report.html").resolve())
 
 
-def show_series(root: Path, name: str) -> None:
+def show_series(root: str, name: str) -> None:
     """How every series stands, or the history of the named one."""
-    open_store(root)
+    folder = open_store(root).root
     if not name:
-        lines = [standing(series) for series in all_series(root)]
+        lines = [standing(series) for series in all_series(folder)]
         typer.echo(
             "\n".join(lines) or f"no series at {root} yet; the flow dpo4rec-rounds makes one"
         )
         return
-    series = read_series(root, name)
+    series = read_series(folder, name)
     if not series.generations:
-        known = ", ".join(series.name for series in all_series(root))
+        known = ", ".join(series.name for series in all_series(folder))
         raise UserError(f"no series {name!r} at {root}; there are: {known or 'none'}")
     rows = history(series)
     typer.echo("\n".join([standing(series), *beginnings(series)]))
     print_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def verify_artifacts(root: Path) -> None:
+def verify_artifacts(root: str) -> None:
     """A line per damaged file; manifests that cannot be read count."""
     store = open_store(root)
     damaged = 0
     manifests = list(store.manifests())
     for manifest in manifests:
-        folder = store.folder(manifest.stage, manifest.fingerprint)
-        for wrong in store.damage(folder, manifest, rehash=True):
+        for wrong in store.check(manifest):
             typer.echo(f"{manifest.reference.name}: {wrong}")
             damaged += 1
     for folder in store.without_manifest():
@@ -129,13 +129,16 @@ def verify_artifacts(root: Path) -> None:
         raise typer.Exit(3)
 
 
-def collect_garbage(root: Path, keep: int, dry_run: bool) -> None:
+def collect_garbage(root: str, keep: int, dry_run: bool) -> None:
     """Delete what neither a series nor the `keep` newest reports stand on; not during a run."""
     store = open_store(root)
     manifests = {m.fingerprint: m for m in store.manifests()}
     reports = [m for m in manifests.values() if m.stage == "report"]
     pointed = [
-        reference for s in all_series(root) if s.latest for reference in s.latest.stages.values()
+        reference
+        for s in all_series(store.root)
+        if s.latest
+        for reference in s.latest.stages.values()
     ]
     if manifests and not (reports or pointed):
         raise UserError(f"no report at {root} yet: everything would go; finish a run first")
@@ -148,11 +151,11 @@ def collect_garbage(root: Path, keep: int, dry_run: bool) -> None:
         if not dry_run:
             with store.lock(manifest.stage, manifest.fingerprint):
                 store.discard(manifest.stage, manifest.fingerprint)
-    leftovers = [path for path in root.glob("*/.draft-*") if _is_abandoned(store, path)]
-    leftovers += root.glob("*/.trash-*")
+    leftovers = [path for path in store.root.glob("*/.draft-*") if _is_abandoned(store, path)]
+    leftovers += [*store.root.glob("*/.trash-*"), *store.root.glob("*/.fetch-*")]
     leftovers += store.without_manifest()
     for path in leftovers:
-        typer.echo(f"delete {path.relative_to(root)}")
+        typer.echo(f"delete {path.relative_to(store.root)}")
         if not dry_run:
             shutil.rmtree(path)
     typer.echo(f"{len(kept)} artifacts kept, {len(doomed)} and {len(leftovers)} leftovers deleted"

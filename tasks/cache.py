@@ -6,7 +6,7 @@ from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 
 from recalign.artifacts.fingerprint import fingerprint
-from recalign.artifacts.manifest import Reference
+from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.store import Artifact, Store
 
 RECORD = ".prefect-result.json"
@@ -17,11 +17,13 @@ def find_current(
 ) -> Artifact | None:
     """The artifact, if complete, undamaged and made from inputs with this very content."""
     artifact = store.find(stage, key)
-    if artifact is None:
-        return None
-    made_from = artifact.manifest.inputs
-    same = all(made_from[name].digest == reference.digest for name, reference in inputs.items())
-    return artifact if same else None
+    return artifact if artifact and is_current(artifact.manifest, inputs) else None
+
+
+def is_current(manifest: Manifest, inputs: dict[str, Reference]) -> bool:
+    """Whether an artifact was made from inputs with this very content."""
+    made_from = manifest.inputs
+    return all(made_from[name].digest == reference.digest for name, reference in inputs.items())
 
 
 def forget_record(store: Store, stage: str, key: str) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from recalign.artifacts.roots import local_root
 from recalign.config import InteractionsConfig, Runtime
 from recalign.interactions.ingest import ingest
 from recalign.interactions.rawtables import RawTables
@@ -17,7 +18,7 @@ def raw_files(
     config: InteractionsConfig, runtime: Runtime, *, download: bool = True
 ) -> dict[str, list[Path]]:
     """The raw files this source consists of, downloaded first if need be and allowed."""
-    cache = Path(runtime.root) / ".cache" / "raw"
+    cache = local_root(runtime.root) / ".cache" / "raw"
     with stage_progress("download") as progress:
         found = source_files(config, cache, progress=progress, download=download)
     return {"raw": found} if found else {}

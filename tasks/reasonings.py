@@ -7,7 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from recalign.artifacts.manifest import Reference
-from recalign.artifacts.store import Artifact, Store
+from recalign.artifacts.roots import open_root
+from recalign.artifacts.store import Artifact
 from recalign.config import PhaseConfig, Runtime, SamplingConfig
 from recalign.policy.grammar import parse_reasoning
 from recalign.reasonings.prompts import load_template, render_prompts, template_file
@@ -104,7 +105,7 @@ def write_reasonings(shard: PromptShard) -> pl.DataFrame:
     """The reasonings of a shard's prompts."""
     from recalign.reasonings.shards import write_shard
 
-    store, config = Store(shard.runtime.root), shard.config
+    store, config = open_root(shard.runtime.root), shard.config
     device = worker_device(shard.runtime)
     policy = store.open(shard.policy)
     aligned = store.open(shard.alignment) if shard.alignment else None

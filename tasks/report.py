@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from recalign.artifacts.manifest import Manifest
+from recalign.artifacts.roots import open_root
 from recalign.artifacts.store import Artifact, Store
 from recalign.config import ReportConfig
 from recalign.evaluation.comparisons import policy_label
@@ -52,7 +53,7 @@ def report(
     facets = evaluation.path("facets.parquet")
     curve = policy.path(CURVE)
     ends = [interactions, splits, oracle, policy, evaluation, base, aligned, *rounds.values()]
-    runs = _lineage(Store(job.runtime.root), [artifact.manifest for artifact in ends])
+    runs = _lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends])
     content = ReportContent(
         title=f"DPO4Rec on {interactions.manifest.config['source']}",
         created=f"{evaluation.manifest.created:%Y-%m-%d %H:%M} UTC",

@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 
 from recalign.artifacts.manifest import Reference
+from recalign.artifacts.roots import open_root
 from recalign.artifacts.shards import tables_in_shards
-from recalign.artifacts.store import Artifact, Store
+from recalign.artifacts.store import Artifact
 from recalign.config import RewardsConfig, Runtime
 from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle
@@ -124,7 +125,7 @@ class TextShard:
 
 def score_texts(shard: TextShard) -> pl.DataFrame:
     """The rewards of a shard's texts."""
-    store, device = Store(shard.runtime.root), worker_device(shard.runtime)
+    store, device = open_root(shard.runtime.root), worker_device(shard.runtime)
     opened = (tuple(shard.artifacts), shard.config, device)
     score = opened_last(
         opened,

@@ -7,10 +7,11 @@ from typing import Any, Literal
 from prefect.utilities.annotations import quote
 
 from recalign.artifacts.manifest import Reference, differences
-from recalign.artifacts.store import Artifact, Store
+from recalign.artifacts.roots import open_root
+from recalign.artifacts.store import Artifact
 from recalign.config import Config, Runtime
 from recalign.errors import UserError
-from tasks.cache import find_current, forget_record
+from tasks.cache import forget_record, is_current
 from tasks.run_page import is_shown, show_stage
 from tasks.stage import Call, Stage
 from tasks.trouble import trouble_explained
@@ -48,7 +49,7 @@ class Run:
     steps: list[Step] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.store = Store(self.runtime.root)
+        self.store = open_root(self.runtime.root)
         self._renewed: set[str] = set()  # a flow may call a stage twice with the same inputs
         self._above: dict[Reference, set[Reference]] = {}  # all that each artifact stands on
 
@@ -145,10 +146,10 @@ class Run:
         if why := _why_unknown(inputs, digests):
             planned = Reference(stage=stage.name, fingerprint=UNKNOWN)
             return Step(label, planned, "unknown", why)
-        found = self.store.find(stage.name, key)
+        found = self.store.known(stage.name, key)
         unknown = [name for name, reference in inputs.items() if not reference.digest]
         if found and not unknown:
-            if find_current(self.store, stage.name, key, inputs):
+            if is_current(found, inputs):
                 return Step(label, found.reference, "reuse", "")
             return Step(label, planned, "compute", "an input's content changed")
         if found:

@@ -14,6 +14,7 @@ from filelock import Timeout
 
 from recalign.artifacts.fingerprint import fingerprint
 from recalign.artifacts.manifest import Reference
+from recalign.artifacts.roots import local_root, open_root
 from recalign.artifacts.store import Artifact, Draft, Store
 from recalign.config import Config, Runtime
 from recalign.progress import Progress
@@ -52,7 +53,7 @@ class Job:
     @property
     def cache(self) -> Path:
         """A folder for what may be deleted at any time: encoded sentences, downloads."""
-        return Path(self.runtime.root) / ".cache"
+        return local_root(self.runtime.root) / ".cache"
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Stage:
         force: bool,
     ) -> Reference:
         """Compute the artifact, once among all processes that want it; resume a killed draft."""
-        store = Store(runtime.root)
+        store = open_root(runtime.root)
         key = self.fingerprint(config, inputs, digests)
         trouble = trouble_explained(self.name, store.root, config)
         with trouble, self._alone(store, key) as made:

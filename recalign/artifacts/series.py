@@ -6,9 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from recalign.artifacts.claims import Lock
 from recalign.artifacts.digests import write_atomically
 from recalign.artifacts.manifest import Manifest, Reference, differences, identity_of
 from recalign.artifacts.store import Store
@@ -69,7 +69,7 @@ class Series(BaseModel):
         return self.generations[-1] if self.generations else None
 
 
-def series_lock(store: Store, name: str) -> FileLock:
+def series_lock(store: Store, name: str) -> Lock:
     """An exclusive lock on the series: whoever advances it holds it."""
     _path(store.root, name)
     return store.lock("series", name)

@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from recalign.artifacts.claims import Lock
 from recalign.artifacts.digests import DigestMemory, file_digest, stamp, write_atomically
 from recalign.artifacts.fingerprint import fingerprint
 from recalign.artifacts.manifest import Manifest, OutputFile, Reference
@@ -96,7 +97,7 @@ class Store:
     def folder(self, stage: str, key: str) -> Path:
         return self.root / stage / key
 
-    def lock(self, stage: str, key: str) -> FileLock:
+    def lock(self, stage: str, key: str) -> Lock:
         """An exclusive lock on one artifact; the kernel drops it when its process dies."""
         folder = self.root / ".locks"
         folder.mkdir(exist_ok=True)
@@ -115,12 +116,15 @@ class Store:
     def manifest(self, stage: str, key: str) -> Manifest | None:
         """The manifest of an artifact, or None when there is none, or not one of this identity."""
         try:
-            found = Manifest.model_validate_json((self.folder(stage, key) / MANIFEST).read_bytes())
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+            text = (self.folder(stage, key) / MANIFEST).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        upstream = {name: reference.fingerprint for name, reference in found.inputs.items()}
-        identity = fingerprint(stage, found.version, found.config, upstream, found.files)
-        return found if found.fingerprint == key == identity else None
+        return parse_manifest(text, stage, key)
+
+    def known(self, stage: str, key: str) -> Manifest | None:
+        """The manifest of what `find` would find."""
+        artifact = self.find(stage, key)
+        return artifact.manifest if artifact else None
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The artifact, if it is complete and undamaged.
@@ -163,6 +167,11 @@ class Store:
             with contextlib.suppress(OSError):  # costs one more hashing, nothing else
                 write_atomically(folder / STAMPS, json.dumps(stamps))
         return wrong
+
+    def check(self, manifest: Manifest) -> list[str]:
+        """What is wrong with an artifact's files wherever they are; reads every byte."""
+        folder = self.folder(manifest.stage, manifest.fingerprint)
+        return self.damage(folder, manifest, rehash=True)
 
     def draft(
         self,
@@ -257,6 +266,17 @@ class Store:
         """Folders of artifacts whose manifest is missing or garbled."""
         folders = (path for path in self.root.glob(f"[!.]*/{'[0-9a-f]' * 32}") if path.is_dir())
         return sorted(p for p in folders if self.manifest(p.parent.name, p.name) is None)
+
+
+def parse_manifest(text: bytes, stage: str, key: str) -> Manifest | None:
+    """The manifest, or None when it is garbled or not one of this identity."""
+    try:
+        found = Manifest.model_validate_json(text)
+    except ValueError:
+        return None
+    upstream = {name: reference.fingerprint for name, reference in found.inputs.items()}
+    identity = fingerprint(stage, found.version, found.config, upstream, found.files)
+    return found if found.fingerprint == key == identity else None
 
 
 def _content_digest(manifest: Manifest) -> str:

@@ -1,0 +1,151 @@
+"""A lock where there are only files behind a URL: a claim that is created once and kept fresh."""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from contextlib import AbstractContextManager, suppress
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from filelock import Timeout
+
+from recalign.artifacts.remote import make_folder
+
+log = logging.getLogger(__name__)
+
+BEAT = 15.0  # seconds between two signs of life of whoever holds a claim
+PATIENCE = 60.0  # seconds without one after which whoever waits takes the claim over
+POLL = 2.0  # seconds between two looks of whoever waits
+
+
+class Lock(Protocol):
+    """What is asked of a lock: of a file's, or of a claim's."""
+
+    def acquire(self, timeout: float = ...) -> AbstractContextManager[object]:
+        """Hold it; -1 waits for ever, else Timeout after so many seconds."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class Claim:
+    """An object that only one process can create (S3: a conditional put), renewed while held.
+
+    A holder that was killed leaves it behind; it is dead once it has not changed for PATIENCE by
+    the clock of the one who waits, so clocks need not agree. A holder that sleeps longer and wakes
+    up again may compute at the same time as its successor: both commit the same content.
+    """
+
+    def __init__(self, files: Any, path: str):
+        self._files, self._path = files, path
+        self._owner = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}"
+        self._released = threading.Event()
+        self._beats = threading.Thread(target=self._stay_alive, daemon=True)
+
+    def acquire(self, timeout: float = -1) -> None:
+        """Wait for the claim; Timeout after so many seconds (-1: never)."""
+        started, seen, since = time.monotonic(), None, time.monotonic()
+        while not self._create():
+            now, current = time.monotonic(), self.read()
+            if current != seen:
+                seen, since = current, now
+            elif now - since > PATIENCE:
+                log.warning("the claim of %s is dead: taken over", (current or "nobody"))
+                self._delete()
+                continue
+            if 0 <= timeout <= now - started:
+                raise Timeout(self._path)
+            time.sleep(POLL)
+        self._beats.start()
+
+    def release(self) -> None:
+        """Give the claim back, if it is still ours."""
+        self._released.set()
+        self._beats.join()
+        if self._owner in (self.read() or ""):
+            self._delete()
+
+    def read(self) -> str | None:
+        """What the claim says now; None when nobody holds it."""
+        try:
+            return bytes(self._files.cat_file(self._path)).decode()
+        except FileNotFoundError:
+            return None
+
+    def _create(self) -> bool:
+        try:
+            make_folder(self._files, self._path.rpartition("/")[0])
+            self._files.pipe_file(self._path, self._text(0), mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def _text(self, beat: int) -> bytes:
+        return json.dumps({"owner": self._owner, "beat": beat}).encode()
+
+    def _stay_alive(self) -> None:
+        beat = 0
+        while not self._released.wait(BEAT):
+            beat += 1
+            try:
+                self._files.pipe_file(self._path, self._text(beat))
+            except Exception as error:  # whatever that file system raises: the next beat may pass
+                log.warning("%s could not be renewed: %s", self._path, error)
+
+    def _delete(self) -> None:
+        with suppress(FileNotFoundError):
+            self._files.rm_file(self._path)
+
+
+class ClaimedLock:
+    """A local lock and the claim beside it, used like a FileLock: both or none are held."""
+
+    def __init__(self, local: Lock, files: Any, path: str):
+        self._local, self._files, self._path = local, files, path
+        self._claim: Claim | None = None
+
+    def acquire(self, timeout: float = -1) -> Self:
+        """Hold both; Timeout when another process of this or another machine has one."""
+        self._local.acquire(timeout)
+        if self._claim is None:
+            claim = Claim(self._files, self._path)
+            try:
+                claim.acquire(timeout)
+            except BaseException:
+                self._local.release()
+                raise
+            self._claim = claim
+        return self
+
+    def release(self) -> None:
+        """Give both back."""
+        claim, self._claim = self._claim, None
+        try:
+            if claim:
+                claim.release()
+        finally:
+            self._local.release()
+
+    def __enter__(self) -> Self:
+        return self if self._claim else self.acquire()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()

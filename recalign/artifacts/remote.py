@@ -1,0 +1,127 @@
+"""Artifacts under a URL (S3 or any other fsspec file system): published whole, manifest last."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from recalign.artifacts.manifest import Manifest
+from recalign.errors import UserError
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+BLOCK = 1 << 22
+BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs"}  # where a path needs no folders
+
+
+def make_folder(files: Any, path: str) -> None:
+    """Make the folder where there are folders; an object store would make a missing bucket."""
+    own = files.protocol
+    if BUCKETS.isdisjoint([own] if isinstance(own, str) else own):
+        files.makedirs(path, exist_ok=True)
+
+
+class Remote:
+    """The folders `<url>/<stage>/<fingerprint>/`, laid out as under a local root.
+
+    Every method raises UserError when the place cannot be reached or refuses.
+    """
+
+    def __init__(self, url: str):
+        self.url = url.rstrip("/")
+        try:
+            with self._asked():
+                found: tuple[Any, str] = fsspec.url_to_fs(self.url, use_listings_cache=False)
+        except ImportError as error:
+            raise UserError(f"{url}: {error}; for s3:// pip install 'recalign[s3]'") from error
+        self.files, self.path = found
+
+    def place(self, stage: str, key: str) -> str:
+        """Where an artifact lies."""
+        return f"{self.path}/{stage}/{key}"
+
+    def read_manifest(self, stage: str, key: str) -> bytes | None:
+        """The manifest as it stands there; None without one: the artifact is not there."""
+        with self._asked():
+            try:
+                return bytes(self.files.cat_file(f"{self.place(stage, key)}/{MANIFEST}"))
+            except FileNotFoundError:
+                return None
+
+    def keys(self, stage: str | None = None) -> list[tuple[str, str]]:
+        """Stage and fingerprint of every artifact with a manifest."""
+        with self._asked():
+            found = self.files.glob(f"{self.path}/{stage or '*'}/*/{MANIFEST}")
+        parts = [str(path).split("/")[-3:-1] for path in found]
+        return sorted((stage, key) for stage, key in parts if not key.startswith("."))
+
+    def fetch(self, stage: str, key: str, manifest: Manifest, folder: Path) -> None:
+        """Copy the artifact's files into `folder`, as they are; FileNotFoundError: one is gone."""
+        for name in manifest.outputs:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with self._asked():
+                self.files.get_file(f"{self.place(stage, key)}/{name}", str(target))
+
+    def publish(self, folder: Path, manifest: Manifest) -> None:
+        """Copy an artifact there; cut off in the middle, it is not there.
+
+        An earlier one of the same fingerprint is taken back first: no manifest ever speaks of files
+        that are not yet its own.
+        """
+        place = self.place(manifest.stage, manifest.fingerprint)
+        try:
+            self.discard(manifest.stage, manifest.fingerprint)
+            with self._asked():
+                for name in manifest.outputs:
+                    make_folder(self.files, f"{place}/{name}".rpartition("/")[0])
+                    self.files.put_file(str(folder / name), f"{place}/{name}")
+                self.files.pipe_file(f"{place}/{MANIFEST}", (folder / MANIFEST).read_bytes())
+        except FileNotFoundError as error:
+            raise UserError(f"{self.url}: no such place to write to ({error})") from error
+
+    def discard(self, stage: str, key: str) -> None:
+        """Delete an artifact: the manifest first, then the files."""
+        place = self.place(stage, key)
+        with self._asked():
+            for path in (f"{place}/{MANIFEST}", place):
+                if self.files.exists(path):
+                    self.files.rm(path, recursive=path == place)
+
+    def damage(self, manifest: Manifest) -> list[str]:
+        """What is wrong with the files there; reads every byte."""
+        place = self.place(manifest.stage, manifest.fingerprint)
+        wrong = []
+        for name, output in manifest.outputs.items():
+            digest = hashlib.sha256()
+            try:
+                with self._asked(), self.files.open(f"{place}/{name}", "rb") as file:
+                    while block := file.read(BLOCK):
+                        digest.update(block)
+            except FileNotFoundError:
+                wrong.append(f"{name} is missing at {self.url}")
+                continue
+            if digest.hexdigest() != output.sha256:
+                wrong.append(f"{name} has other content at {self.url} than it was written with")
+        return wrong
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Whatever a file system of somebody else's raises is told as one line.
+
+        Only what is missing, there already or not installed is left to the caller.
+        """
+        try:
+            yield
+        except (FileNotFoundError, FileExistsError, ImportError):
+            raise
+        except Exception as error:
+            raise UserError(
+                f"{self.url}: {type(error).__name__}: {error}; check the address, the credentials "
+                "and the network. What is finished is kept, run again to continue"
+            ) from error

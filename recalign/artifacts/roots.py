@@ -1,0 +1,148 @@
+"""Where artifacts lie: a folder, or a URL with a folder of local copies."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from recalign.artifacts import claims
+from recalign.artifacts.claims import Claim, ClaimedLock, Lock
+from recalign.artifacts.digests import file_digest, stamp, write_atomically
+from recalign.artifacts.manifest import Manifest
+from recalign.artifacts.remote import MANIFEST, Remote
+from recalign.artifacts.store import STAMPS, Artifact, Draft, Store, parse_manifest
+
+log = logging.getLogger(__name__)
+
+PUBLISHED = ".published"  # in a local copy: the artifact has been at the URL
+
+
+def is_url(root: str) -> bool:
+    """Whether a root is a URL, as s3://bucket/prefix."""
+    return "://" in root
+
+
+def local_root(root: str) -> Path:
+    """The folder of a root, or that of its local copies: RECALIGN_CACHE, else ~/.cache/recalign."""
+    if not is_url(root):
+        return Path(root)
+    copies = os.environ.get("RECALIGN_CACHE") or Path.home() / ".cache" / "recalign"
+    return Path(copies) / hashlib.sha256(root.rstrip("/").encode()).hexdigest()[:16]
+
+
+def open_root(root: str) -> Store:
+    """The artifacts at a folder or URL."""
+    return RemoteStore(root) if is_url(root) else Store(root)
+
+
+class RemoteStore(Store):
+    """Artifacts at a URL. Stages read and write local copies; what is committed is published.
+
+    Drafts stay local: a killed run continues on its own machine. What another machine computed is
+    fetched whole when it is first needed, and used only if every file has the manifest's digest.
+    """
+
+    def __init__(self, url: str):
+        super().__init__(local_root(url))
+        self.remote = Remote(url)
+
+    def lock(self, stage: str, key: str) -> Lock:
+        """Exclusive among the processes of this machine and of all that use the URL."""
+        claim = f"{self.remote.path}/.locks/{stage}-{key}.json"
+        return ClaimedLock(super().lock(stage, key), self.remote.files, claim)
+
+    def is_busy(self) -> bool:
+        """Whether a process of this machine, or a claim that stays fresh, says so."""
+        if super().is_busy():
+            return True
+        paths = self.remote.files.glob(f"{self.remote.path}/.locks/*.json")
+        held = {path: Claim(self.remote.files, path).read() for path in paths}
+        if held:
+            time.sleep(claims.PATIENCE)
+        return any(Claim(self.remote.files, path).read() not in (None, was)
+                   for path, was in held.items())  # fmt: skip
+
+    def manifest(self, stage: str, key: str) -> Manifest | None:
+        """The manifest of the local copy, else of what is at the URL."""
+        return super().manifest(stage, key) or self._remote_manifest(stage, key)
+
+    def _remote_manifest(self, stage: str, key: str) -> Manifest | None:
+        text = self.remote.read_manifest(stage, key)
+        return parse_manifest(text, stage, key) if text else None
+
+    def known(self, stage: str, key: str) -> Manifest | None:
+        """As `find`, but nothing is fetched; a damaged copy of what is at the URL is deleted."""
+        local = Store.find(self, stage, key)
+        if local:
+            return local.manifest
+        remote = self._remote_manifest(stage, key)
+        if remote:
+            Store.discard(self, stage, key)
+        return remote
+
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """The local copy, made now if it has to be; None when there is none that is undamaged."""
+        found = super().find(stage, key) or self._fetch(stage, key)
+        if found and not (found.folder / PUBLISHED).exists():
+            self._publish(found)  # the run that committed it did not get that far
+        return found
+
+    def _fetch(self, stage: str, key: str) -> Artifact | None:
+        manifest = self._remote_manifest(stage, key)
+        if manifest is None:
+            return None
+        draft = self.root / stage / f".fetch-{key}-{os.getpid()}"
+        shutil.rmtree(draft, ignore_errors=True)
+        log.info("fetching %s from %s", manifest.reference.name, self.remote.url)
+        try:
+            self.remote.fetch(stage, key, manifest, draft)
+            wrong = [n for n, o in manifest.outputs.items() if file_digest(draft / n) != o.sha256]
+        except FileNotFoundError as error:
+            wrong = [str(error)]
+        if wrong:
+            log.warning("%s at %s is damaged (%s): not used", manifest.reference.name,
+                        self.remote.url, wrong[0])  # fmt: skip
+            shutil.rmtree(draft, ignore_errors=True)
+            return None
+        draft.mkdir(parents=True, exist_ok=True)
+        stamps = {name: stamp(draft / name) for name in manifest.outputs}
+        write_atomically(draft / STAMPS, json.dumps(stamps))
+        write_atomically(draft / PUBLISHED, "")
+        write_atomically(draft / MANIFEST, manifest.model_dump_json(indent=1))
+        super().discard(stage, key)  # a damaged copy
+        draft.rename(self.folder(stage, key))
+        return super().find(stage, key)
+
+    def check(self, manifest: Manifest) -> list[str]:
+        """What is wrong with the files at the URL, and with those of the local copy."""
+        stage, key = manifest.stage, manifest.fingerprint
+        wrong = super().check(manifest) if Store.manifest(self, stage, key) else []
+        remote = self._remote_manifest(stage, key)
+        return wrong + (self.remote.damage(remote) if remote else [])
+
+    def commit(self, draft: Draft) -> Artifact:
+        """Make the draft an artifact here, then at the URL."""
+        made = super().commit(draft)
+        self._publish(made)
+        return made
+
+    def _publish(self, made: Artifact) -> None:
+        self.remote.publish(made.folder, made.manifest)
+        write_atomically(made.folder / PUBLISHED, "")
+
+    def discard(self, stage: str, key: str) -> None:
+        """Delete an artifact at the URL, then its copy."""
+        self.remote.discard(stage, key)
+        super().discard(stage, key)
+
+    def manifests(self, stage: str | None = None) -> Iterator[Manifest]:
+        """Manifests here and at the URL, oldest first."""
+        found = {m.fingerprint: m for m in super().manifests(stage)}
+        for name, key in self.remote.keys(stage):
+            if key not in found and (manifest := self._remote_manifest(name, key)):
+                found[key] = manifest
+        yield from sorted(found.values(), key=lambda m: (m.created, m.fingerprint))

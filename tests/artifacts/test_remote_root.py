@@ -1,0 +1,150 @@
+"""Artifacts on S3: published whole or not at all, fetched on trust in digests alone, one lock."""
+
+import threading
+import time
+
+import pytest
+from filelock import Timeout
+
+from recalign.artifacts import claims
+from recalign.artifacts.roots import RemoteStore, open_root
+from recalign.errors import UserError
+
+
+@pytest.fixture
+def machine(s3, tmp_path, monkeypatch):
+    """machine("a"): the store at s3://bucket/root as the machine of that name sees it."""
+
+    def see(name):
+        monkeypatch.setenv("RECALIGN_CACHE", str(tmp_path / name))
+        return RemoteStore("s3://bucket/root")
+
+    return see
+
+
+def commit(store, text="weights", stage="oracle"):
+    draft = store.draft(stage, 1, {"hidden": 64}, {}, {})
+    draft.path("model/weights.bin").write_text(text)
+    draft.path("curve.txt").write_text("1 2 3")
+    return store.commit(draft)
+
+
+def test_what_one_machine_commits_another_finds(machine):
+    made = commit(machine("a"))
+    other = machine("b")
+    key = made.manifest.fingerprint
+    assert other.known("oracle", key) == made.manifest
+    assert not other.folder("oracle", key).exists()  # a plan fetches nothing
+    assert [m.reference for m in other.manifests()] == [made.reference]
+    found = other.open(made.reference)
+    assert found.folder.is_relative_to(other.root)
+    assert found.path("model/weights.bin").read_text() == "weights"
+    assert found.manifest == made.manifest
+    assert not other.check(found.manifest)
+    assert not list(other.root.glob("*/.fetch-*"))
+
+
+def test_an_upload_cut_in_the_middle_is_no_artifact_and_is_made_up_for(machine, s3):
+    first = machine("a")
+    made = commit(first)
+    key = made.manifest.fingerprint
+    (made.folder / "model" / "weights.bin").rename(made.folder / "elsewhere")
+    with pytest.raises(UserError, match=r"weights\.bin"):
+        first.remote.publish(made.folder, made.manifest)
+    assert s3.exists(f"bucket/root/oracle/{key}/curve.txt")
+    second = machine("b")
+    assert second.find("oracle", key) is None
+    assert list(second.manifests()) == []
+    (made.folder / "elsewhere").rename(made.folder / "model" / "weights.bin")
+    (made.folder / ".published").unlink()  # as a run killed before the end leaves it
+    assert first.find("oracle", key)
+    assert second.find("oracle", key).manifest == made.manifest
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "delete", "manifest"])
+def test_a_damaged_file_there_is_told_not_used_and_mended_by_the_next_commit(machine, s3, harm):
+    made = commit(machine("a"))
+    place = f"bucket/root/oracle/{made.manifest.fingerprint}"
+    match harm:
+        case "flip":
+            s3.pipe_file(f"{place}/model/weights.bin", b"weighty")
+        case "truncate":
+            s3.pipe_file(f"{place}/model/weights.bin", b"")
+        case "delete":
+            s3.rm(f"{place}/model/weights.bin")
+        case "manifest":
+            s3.pipe_file(f"{place}/manifest.json", b'{"stage": "oracle"')
+    other = machine("b")
+    assert other.find("oracle", made.manifest.fingerprint) is None
+    if harm != "manifest":
+        assert "weights.bin" in other.check(made.manifest)[0]
+    again = commit(other)
+    assert again.reference == made.reference
+    assert machine("c").open(made.reference).path("model/weights.bin").read_text() == "weights"
+    assert not other.check(made.manifest)
+
+
+def test_a_damaged_copy_is_fetched_again(machine):
+    made = commit(machine("a"))
+    other = machine("b")
+    copy = other.open(made.reference)
+    copy.path("curve.txt").write_text("1 2 4")
+    assert other.open(made.reference).path("curve.txt").read_text() == "1 2 3"
+
+
+def test_deleting_deletes_there_and_here(machine, s3):
+    store = machine("a")
+    made = commit(store)
+    store.discard("oracle", made.manifest.fingerprint)
+    assert not s3.find("bucket/root/oracle")
+    assert machine("b").find("oracle", made.manifest.fingerprint) is None
+    assert list(store.manifests()) == []
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    for name, seconds in (("BEAT", 0.1), ("PATIENCE", 1.0), ("POLL", 0.05)):
+        monkeypatch.setattr(claims, name, seconds)
+
+
+def test_two_machines_hold_one_lock_in_turn(machine, quick):
+    first, second = machine("a").lock("oracle", "k"), machine("b").lock("oracle", "k")
+    with first:
+        with pytest.raises(Timeout):
+            second.acquire(timeout=0)
+        with pytest.raises(Timeout):  # longer than patience: a holder that lives keeps it
+            second.acquire(timeout=2.5)
+        assert machine("b").is_busy()
+        threading.Timer(0.5, first.release).start()
+        second.acquire()
+    second.release()
+    assert not machine("a").is_busy()
+
+
+def test_the_claim_of_a_killed_run_is_taken_over(machine, s3, quick):
+    path = "bucket/root/.locks/oracle-k.json"
+    s3.pipe_file(path, b'{"owner": "a machine that is off", "beat": 7}')
+    assert not machine("a").is_busy()
+    started = time.monotonic()
+    with machine("a").lock("oracle", "k"):
+        assert time.monotonic() - started >= 1.0
+        assert b"a machine that is off" not in s3.cat_file(path)
+    assert not s3.exists(path)
+
+
+def test_an_endpoint_that_nobody_answers_at_is_told_in_one_line(machine, monkeypatch):
+    store = machine("a")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    type(store.remote.files).clear_instance_cache()
+    with pytest.raises(UserError, match=r"^s3://bucket/root: .*check the address") as told:
+        list(machine("a").manifests())
+    assert "\n" not in str(told.value)
+
+
+def test_a_bucket_that_is_not_there_and_a_scheme_nobody_knows_are_told(machine, s3):
+    s3.rm("bucket", recursive=True)
+    with pytest.raises(UserError, match="no such place"):
+        commit(machine("a"))
+    with pytest.raises(UserError, match="nosuch"):
+        open_root("nosuch://bucket")
