@@ -12,7 +12,7 @@ class Runtime(Config):
     """Place, device and sizes that do not change what is computed."""
 
     root: str = Field(default_factory=lambda: os.environ.get("RECALIGN_ROOT") or "artifacts")
-    """Folder or URL (s3://bucket/prefix) of all artifacts; not given: the variable RECALIGN_ROOT."""
+    """Folder or URL (s3://bucket/prefix) of all artifacts; not given: that of RECALIGN_ROOT."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run; auto takes a GPU when there is one."""
     devices: int = Field(1, ge=1, le=64)
