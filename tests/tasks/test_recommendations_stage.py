@@ -1,5 +1,7 @@
 """The recommendations stage on a tiny world: untrained LLMs, SASRec, popularity, recomputed."""
 
+import re
+
 import numpy as np
 import polars as pl
 import pytest
@@ -11,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 import tasks.recommendations
 from recalign.config import RecommendationsConfig, SftConfig
 from recalign.errors import LeakageError
+from recalign.recommendations.measures import LABELS
 from recalign.schemas import (
     CANDIDATES,
     INTERACTIONS,
@@ -192,6 +195,17 @@ def test_a_beam_over_the_whole_catalogue_judges_as_the_likelihood_does(walk):
     for name in expected:
         assert list(found[name].values()) == pytest.approx(list(expected[name].values())), name
     assert len(expected["HR@1"]) == scored.manifest.rows  # one case per user
+
+
+@pytest.mark.parametrize("label", ["sft", "asked with candidates"])
+def test_every_measure_is_explained(walk, label):
+    row = judge(walk, JUDGED.model_copy(update={"n_cases": 1}), sft=label)
+    found = set()
+    for name in values(row):
+        bare = re.sub("^(popular )?list ", "", name)
+        found.add(re.sub(r"^(HR|NDCG)@\d+$", r"\1@k", bare))
+    assert found <= set(LABELS)
+    assert "popular error" in found
 
 
 def test_titles_are_scored_by_their_mean_where_asked(walk):
