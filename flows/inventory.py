@@ -132,6 +132,17 @@ def verify_artifacts(root: str) -> None:
 def collect_garbage(root: str, keep: int, dry_run: bool) -> None:
     """Delete what neither a series nor the `keep` newest reports stand on; not during a run."""
     store = open_store(root)
+    if dry_run:
+        _collect(store, keep, dry_run)
+        return
+    with store.alone() as free:
+        if not free:
+            raise UserError(f"a run is at work at {root}: collect garbage when it is done")
+        _collect(store, keep, dry_run)
+
+
+def _collect(store: Store, keep: int, dry_run: bool) -> None:
+    root = store.root
     manifests = {m.fingerprint: m for m in store.manifests()}
     reports = [m for m in manifests.values() if m.stage == "report"]
     pointed = [
@@ -142,8 +153,6 @@ def collect_garbage(root: str, keep: int, dry_run: bool) -> None:
     ]
     if manifests and not (reports or pointed):
         raise UserError(f"no report at {root} yet: everything would go; finish a run first")
-    if not dry_run and store.is_busy():
-        raise UserError(f"a run is at work at {root}: collect garbage when it is done")
     kept = _lineage([m.reference for m in reports[-keep:]] + pointed, manifests)
     doomed = [m for m in manifests.values() if m.fingerprint not in kept]
     for manifest in doomed:

@@ -58,7 +58,8 @@ def dpo4rec_rounds(
         busy = f"series {series} is being advanced by another run: this one leaves it alone"
         return Completed(name="Skipped", message=busy)
     try:
-        return Completed(message=advance(run, series, config))
+        with run.store.in_use():
+            return Completed(message=advance(run, series, config))
     finally:
         lock.release()
 

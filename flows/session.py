@@ -102,13 +102,14 @@ def conduct(
     plan_only: bool = False,
 ) -> Any:
     """A whole flow run: its plan, its stages, its outcome. Returns the path of the report."""
-    steps = prepare(run, stages, walk, settings_in_words(config))
-    if plan_only:
-        return Completed(message=f"Only planned, as asked: {outlook(steps)}")
-    try:
-        return finish(run, walk(run))
-    except StoppedAfter as stopped:
-        return Completed(message=f"Stopped after {stopped}, as asked")
+    with run.store.in_use():
+        steps = prepare(run, stages, walk, settings_in_words(config))
+        if plan_only:
+            return Completed(message=f"Only planned, as asked: {outlook(steps)}")
+        try:
+            return finish(run, walk(run))
+        except StoppedAfter as stopped:
+            return Completed(message=f"Stopped after {stopped}, as asked")
 
 
 def settings_in_words(config: Config) -> str:

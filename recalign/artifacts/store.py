@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from recalign.errors import UserError
 
 MANIFEST = "manifest.json"
 STAMPS = ".stamps.json"  # size, mtime and inode of each file when it was last hashed
+COLLECTION = ("garbage", "collection")  # the lock of whoever deletes artifacts
 WORK = "work"  # checkpoints and shards of a draft; never part of the artifact
 
 
@@ -100,17 +102,45 @@ class Store:
     def lock(self, stage: str, key: str) -> Lock:
         """An exclusive lock on one artifact; the kernel drops it when its process dies."""
         folder = self.root / ".locks"
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"runtime.root: cannot write to {self.root}: {error.strerror}"
+            ) from error
         return FileLock(folder / f"{stage}-{key}.lock")
 
-    def is_busy(self) -> bool:
-        """Whether a running process is computing an artifact here."""
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep garbage collection away, between stages too; first wait for one under way."""
+        name = uuid.uuid4().hex
+        with self.lock("run", name):
+            with self.lock(*COLLECTION):
+                pass
+            yield
+        (self.root / ".locks" / f"run-{name}.lock").unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Yields whether no run is at work here; none starts before the block ends."""
+        try:
+            with self.lock(*COLLECTION).acquire(timeout=0):
+                yield not self._is_busy()
+        except Timeout:
+            yield False
+
+    def _is_busy(self) -> bool:
+        """Whether a running process holds a lock here: a run, a series or a stage."""
         for path in (self.root / ".locks").glob("*.lock"):
+            if path.stem == "-".join(COLLECTION):
+                continue
             try:
                 with FileLock(path).acquire(timeout=0):
                     pass
             except Timeout:
                 return True
+            if path.stem.startswith("run-"):  # of a killed run
+                path.unlink(missing_ok=True)
         return False
 
     def manifest(self, stage: str, key: str) -> Manifest | None:

@@ -62,8 +62,8 @@ class SentenceCache:
             if keys.stem in self._known:
                 continue
             self._known.add(keys.stem)
-            digests = keys.read_bytes()
             try:
+                digests = keys.read_bytes()  # the folder may be deleted at any time
                 vectors = np.load(keys.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError):
                 continue
@@ -78,16 +78,23 @@ class SentenceCache:
         """Keep the vectors float32 [n, e] of `sentences`."""
         digests = b"".join(_digest(sentence) for sentence in sentences)
         if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            name = uuid.uuid4().hex
-            self._known.add(name)
-            draft = self._folder / f".{name}"
-            with draft.open("wb") as file:
-                np.save(file, vectors, allow_pickle=False)
-            os.replace(draft, self._folder / f"{name}.npy")
-            draft.write_bytes(digests)
-            os.replace(draft, self._folder / f"{name}.keys")
+            try:
+                self._write(self._folder, digests, vectors)
+            except FileNotFoundError:  # the folder was deleted meanwhile: once more, into a new one
+                self._write(self._folder, digests, vectors)
         self._register(digests, vectors)
+
+    def _write(self, folder: Path, digests: bytes, vectors: np.ndarray) -> None:
+        """Add a part to the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        name = uuid.uuid4().hex
+        self._known.add(name)
+        draft = folder / f".{name}"
+        with draft.open("wb") as file:
+            np.save(file, vectors, allow_pickle=False)
+        os.replace(draft, folder / f"{name}.npy")
+        draft.write_bytes(digests)
+        os.replace(draft, folder / f"{name}.keys")
 
     def vectors(self, sentences: list[str]) -> np.ndarray:
         """Vectors float32 [n, e] of sentences none of which is missing (n at least 1)."""

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -178,3 +179,54 @@ def test_an_artifact_made_anew_replaces_the_old_one(store):
     assert old.folder == again.folder
     assert store.open(again.reference).path("table.txt").read_text() == "other"
     assert [path.name for path in (store.root / "splits").iterdir()] == [old.folder.name]
+
+
+def test_garbage_collection_is_not_alone_while_a_run_uses_the_root_even_between_stages(tmp_path):
+    store = Store(tmp_path)
+    with store.in_use(), Store(tmp_path).alone() as free:
+        assert not free
+    with store.alone() as free:
+        assert free
+    assert not list((tmp_path / ".locks").glob("run-*"))
+
+
+def test_a_run_starts_only_when_garbage_collection_is_done(tmp_path):
+    order = []
+
+    def run() -> None:
+        with Store(tmp_path).in_use():
+            order.append("run")
+
+    with Store(tmp_path).alone() as free:
+        assert free
+        started = threading.Thread(target=run)
+        started.start()
+        started.join(0.3)
+        order.append("collected")
+    started.join(30)
+    assert order == ["collected", "run"]
+
+
+def test_a_killed_run_keeps_garbage_collection_away_no_longer(tmp_path):
+    code = (
+        "import sys, time; from recalign.artifacts.store import Store\n"
+        "with Store(sys.argv[1]).in_use():\n    print('in', flush=True); time.sleep(300)"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    assert run.stdout.readline() == b"in\n"
+    with Store(tmp_path).alone() as free:
+        assert not free
+    run.kill()
+    run.wait(30)
+    with Store(tmp_path).alone() as free:
+        assert free
+    assert not list((tmp_path / ".locks").glob("run-*"))
+
+
+def test_a_root_that_cannot_be_written_to_is_told(tmp_path):
+    (tmp_path / ".locks").write_text("in the way, as a read-only disk would be")
+    with (
+        pytest.raises(UserError, match=r"runtime\.root: cannot write to"),
+        Store(tmp_path).in_use(),
+    ):
+        pytest.fail("never entered")

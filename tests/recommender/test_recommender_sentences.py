@@ -2,6 +2,9 @@
 
 import hashlib
 import multiprocessing
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 
@@ -91,3 +94,33 @@ def sentence_in(path):
     """Which of the test's sentences a part holds, by the digest of its text."""
     names = {hashlib.sha256(name.encode()).digest(): name for name in ("whole", "torn", "short")}
     return names[path.read_bytes()]
+
+
+def test_a_folder_deleted_at_any_time_costs_only_the_encoding(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    cache = SentenceCache(folder)
+    cache.add(["one."], np.ones((1, 3), np.float32))
+    listed = list(folder.glob("*.keys"))
+    shutil.rmtree(folder)
+    monkeypatch.setattr(Path, "glob", lambda *_: listed)  # deleted just after it was listed
+    monkeypatch.setattr(Path, "is_dir", lambda _: True)
+    other = SentenceCache(folder)
+    monkeypatch.undo()
+    assert other.missing(["one."]) == ["one."]
+    other.add(["one."], np.ones((1, 3), np.float32))
+    assert SentenceCache(folder).missing(["one."]) == []
+    assert cache.vectors(["one."]).tolist() == [[1, 1, 1]]
+
+
+def test_a_folder_deleted_while_a_part_is_written_is_made_again(tmp_path, monkeypatch):
+    folder, replace = tmp_path / "cache", os.replace
+    gone = []
+
+    def lose_the_folder_once(draft, target):
+        if not gone:
+            gone.append(shutil.rmtree(folder))
+        replace(draft, target)
+
+    monkeypatch.setattr(os, "replace", lose_the_folder_once)
+    SentenceCache(folder).add(["one."], np.ones((1, 3), np.float32))
+    assert SentenceCache(folder).missing(["one."]) == []
