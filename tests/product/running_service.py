@@ -1,6 +1,7 @@
 """A service of `recalign up` under test: runs are started, watched and broken from outside."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,12 @@ from recalign.config.presets import load_settings
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 PATIENCE = 240  # seconds on a busy machine
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 class RunningService:

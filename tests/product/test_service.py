@@ -5,19 +5,13 @@ import sqlite3
 import time
 
 import pytest
-from running_service import RunningService
+from running_service import RunningService, free_port
 
 from flows.automations import AUTOMATIONS
 from flows.service import Service, remembered, without_password
 
 pytestmark = pytest.mark.slow
 LONG = 900  # epochs; such a run lasts until it is killed
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
