@@ -14,7 +14,7 @@ from recalign.artifacts.claims import Claim, ClaimedLock, Lock
 from recalign.artifacts.digests import file_digest, stamp, write_atomically
 from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.remote import MANIFEST, Remote
-from recalign.artifacts.store import STAMPS, Artifact, Draft, Store, parse_manifest
+from recalign.artifacts.store import COLLECTING, STAMPS, Artifact, Draft, Store, parse_manifest
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class RemoteStore(Store):
         if super().is_busy():
             return True
         paths = self.remote.files.glob(f"{self.remote.path}/.locks/*.json")
+        paths = [path for path in paths if not path.endswith(f"/{COLLECTING}.json")]
         held = {path: Claim(self.remote.files, path).read() for path in paths}
         if held:
             time.sleep(claims.PATIENCE)

@@ -30,6 +30,7 @@ from recalign.errors import UserError
 MANIFEST = "manifest.json"
 STAMPS = ".stamps.json"  # size, mtime and inode of each file when it was last hashed
 COLLECTION = ("garbage", "collection")  # the lock of whoever deletes artifacts
+COLLECTING = "-".join(COLLECTION)
 WORK = "work"  # checkpoints and shards of a draft; never part of the artifact
 
 
@@ -125,14 +126,14 @@ class Store:
         """Yields whether no run is at work here; none starts before the block ends."""
         try:
             with self.lock(*COLLECTION).acquire(timeout=0):
-                yield not self._is_busy()
+                yield not self.is_busy()
         except Timeout:
             yield False
 
-    def _is_busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether a running process holds a lock here: a run, a series or a stage."""
         for path in (self.root / ".locks").glob("*.lock"):
-            if path.stem == "-".join(COLLECTION):
+            if path.stem == COLLECTING:
                 continue
             try:
                 with FileLock(path).acquire(timeout=0):
