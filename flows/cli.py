@@ -17,7 +17,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
-Method = Annotated[str, typer.Argument(help="The method: dpo4rec.")]
+Method = Annotated[str, typer.Argument(help="The method: dpo4rec, rosepo or rosepo-grid.")]
 Root = Annotated[
     str, typer.Option(help="Folder or URL (s3://...) of all artifacts.", envvar="RECALIGN_ROOT")
 ]

@@ -1,5 +1,7 @@
 """Commands that walk a method's stages: run and plan."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,14 +9,42 @@ import typer
 
 from flows.inventory import print_table
 from recalign.artifacts.roots import is_url
-from recalign.config import DPO4RecConfig, Runtime
+from recalign.config import Config, DPO4RecConfig, RosePOConfig, Runtime
 from recalign.config.presets import load_settings, preset_names
 from recalign.errors import UserError
 
 if TYPE_CHECKING:
-    from tasks.run import Step
+    from recalign.artifacts.manifest import Reference
+    from tasks.run import Run, Step
+    from tasks.stage import Stage
 
-METHODS = ("dpo4rec",)
+METHODS: dict[str, type[Config]] = {
+    "dpo4rec": DPO4RecConfig,
+    "rosepo": RosePOConfig,
+    "rosepo-grid": RosePOConfig,
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method's flow, and what it is made of."""
+
+    flow: Any
+    stages: "list[Stage]"
+    walk: "Callable[[Run, Any], Reference]"
+
+
+def method_of(name: str) -> Method:
+    """The method by name; its imports take seconds."""
+    from flows import dpo4rec, rosepo
+
+    match name:
+        case "rosepo":
+            return Method(rosepo.rosepo, rosepo.STAGES, rosepo.one_strategy)
+        case "rosepo-grid":
+            return Method(rosepo.rosepo_grid, rosepo.STAGES, rosepo.whole_grid)
+        case _:
+            return Method(dpo4rec.dpo4rec, dpo4rec.STAGES, dpo4rec.stages)
 
 
 def run_method(
@@ -22,10 +52,8 @@ def run_method(
 ) -> None:
     """Run a method's flow in this process and print the report's path."""
     config, runtime = _settings(method, preset, settings, root)
-    from flows.dpo4rec import dpo4rec
-
-    plan_steps(config, runtime, force, stop_after)  # a mistake is told before a server starts
-    state: Any = dpo4rec(
+    plan_steps(method, config, runtime, force, stop_after)  # mistakes, before a server starts
+    state: Any = method_of(method).flow(
         config=config, force=force, stop_after=stop_after, runtime=runtime, return_state=True
     )
     page = state.result()  # raises what made the flow fail
@@ -39,20 +67,20 @@ def show_plan(
     config, runtime = _settings(method, preset, settings, root)
     from flows.session import plan_row
 
-    steps = plan_steps(config, runtime, force, stop_after)
+    steps = plan_steps(method, config, runtime, force, stop_after)
     print_table(["stage", "artifact", "", "why"], [list(plan_row(s).values()) for s in steps])
 
 
 def plan_steps(
-    config: DPO4RecConfig, runtime: Runtime, force: list[str], stop_after: str
+    name: str, config: Config, runtime: Runtime, force: list[str], stop_after: str
 ) -> "list[Step]":
     """The steps of a run; UserError for whatever is wrong with it before it starts."""
-    from flows.dpo4rec import STAGES, stages
     from flows.session import prepare
     from tasks.run import Run
 
+    method = method_of(name)
     run = Run(runtime, frozenset(force), stop_after)
-    return prepare(run, STAGES, lambda planned: stages(planned, config))
+    return prepare(run, method.stages, lambda planned: method.walk(planned, config))
 
 
 def check_method(method: str) -> None:
@@ -64,12 +92,15 @@ def check_method(method: str) -> None:
 def list_presets(method: str) -> None:
     """Print the names of the method's packaged presets."""
     check_method(method)
-    typer.echo("\n".join(preset_names(method)))
+    typer.echo("\n".join(preset_names(_family(method))))
 
 
-def _settings(
-    method: str, preset: str, settings: list[str], root: str
-) -> tuple[DPO4RecConfig, Runtime]:
+def _family(method: str) -> str:
+    """The folder of the method's presets."""
+    return method.removesuffix("-grid")
+
+
+def _settings(method: str, preset: str, settings: list[str], root: str) -> tuple[Config, Runtime]:
     """The method's configuration and the runtime, `runtime.*` settings included."""
     check_method(method)
     how = [text for text in settings if text.startswith("runtime.")]
@@ -78,6 +109,11 @@ def _settings(
     what = [text for text in settings if not text.startswith("runtime.")]
     runtime = load_settings(Runtime, method, "", [text.removeprefix("runtime.") for text in how])
     return (
+<<<<<<< HEAD
         load_settings(DPO4RecConfig, method, preset, what),
         runtime.model_copy(update={"root": root if is_url(root) else str(Path(root).absolute())}),
+=======
+        load_settings(METHODS[method], _family(method), preset, what),
+        runtime.model_copy(update={"root": str(root)}),
+>>>>>>> e65cae4 (RosePO: the flow and its grid, the comparison of its rows, the page, presets, command line, deployments, tests)
     )

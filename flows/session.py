@@ -176,8 +176,8 @@ def finish(run: Run, report: Reference) -> str:
     made = run.store.open(report)
     page = page_of(made).resolve()
     if FlowRunContext.get():
-        if "evaluation" in made.manifest.inputs:
-            show_results(run.store.open(made.manifest.inputs["evaluation"]))
+        judged = made.manifest.inputs.get("evaluation", made.reference)
+        show_results(run.store.open(judged))
         create_markdown_artifact(key="outcome", markdown=f"The report is `{page}`.")
     log.info("report: %s", page)
     return str(page)

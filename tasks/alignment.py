@@ -1,6 +1,6 @@
-"""Stage alignment: DPO on the round's pairs; the result is a policy."""
+"""Stage alignment: preference optimisation on pairs of texts or titles; the result is a policy."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
@@ -12,31 +12,54 @@ from recalign.config import AlignmentConfig
 from recalign.report.content import Round
 from recalign.report.plots import alignment_curves
 from recalign.report.stage_page import picture
-from recalign.schemas import PAIRS, read_table
+from recalign.schemas import PAIRS, PREFERENCES, read_table
 from tasks.policy import ADAPTER, MODEL, open_policy
+from tasks.reference import REFERENCE
+from tasks.sft import open_titles
 from tasks.stage import Job, stage
+
+if TYPE_CHECKING:
+    from recalign.policy.load import Policy
+    from recalign.titles.policy import TitlePolicy
 
 
 @stage(version=1, trains=True)
 def alignment(
     job: Job,
     config: AlignmentConfig,
-    policy: Artifact,
     pairs: Artifact,
+    policy: Artifact | None = None,
+    sft: Artifact | None = None,
     previous: Artifact | None = None,
+    reference: Artifact | None = None,
     **earlier: Artifact,
 ) -> None:
-    """Align on best against worst, anchored on the best; early stop on held-out users' pairs."""
-    tables = [read_table(a.path("pairs.parquet"), PAIRS) for a in [*earlier.values(), pairs]]
-    table = pl.concat(tables)
-    reference = _reference_of_policy_0(job, config, policy, table) if previous else config.reference
-    current = open_policy(policy, previous, job.device, trainable=True)
+    """Align on chosen against rejected; early stop on held-out users' pairs.
+
+    DPO4Rec gives a policy and a round's pairs of reasonings, perhaps those of earlier rounds and
+    the policy of the round before; RosePO an SFT model, smoothed pairs of titles and the SFT
+    model's log-probabilities of them.
+    """
+    known: ReferenceLogProbs | Literal["initial", "previous"] = config.reference
+    if sft is not None:
+        table = read_table(pairs.path("preferences.parquet"), PREFERENCES)
+        if reference is not None:
+            known = ReferenceLogProbs.load(reference.path(REFERENCE))
+        current: Policy | TitlePolicy = open_titles(sft, None, job.device, trainable=True)
+    elif policy is not None:
+        tables = [read_table(a.path("pairs.parquet"), PAIRS) for a in [*earlier.values(), pairs]]
+        table = pl.concat(tables)
+        if previous is not None:
+            known = _reference_of_policy_0(job, config, policy, table)
+        current = open_policy(policy, previous, job.device, trainable=True)
+    else:
+        raise ValueError("alignment needs a policy or an SFT model")
     aligned = align(
         current.model, current.tokenizer, table, config,
         encode_prompt=current.encode_prompt, encode_completion=current.encode_completion,
         work=job.draft.work / "training",
         folder=job.draft.path(ADAPTER if config.method == "lora" else MODEL),
-        reference=reference, progress=job.progress, device=job.device,
+        reference=known, progress=job.progress, device=job.device,
     )  # fmt: skip
     if not job.leads:
         return

@@ -178,6 +178,6 @@ def _write_text_quality(
 def results_shown(made: Artifact) -> list[str]:
     """The differences as a forest plot, and the result table."""
     results = read_table(made.path("results.parquet"), RESULTS)
-    name = headline_metrics(results, PRIMARY, is_list=False)[0]
+    name = headline_metrics(results, PRIMARY, prefix="")[0]
     plot = forest(results, name)
     return [*([picture(plot)] if plot else []), result_table(results, [name])]

@@ -31,6 +31,7 @@ from tasks.stage import Job, stage
 from tasks.tables import Tables, read_tables
 
 PAGE = "report.html"
+TELLING = ("phase", "strategy", "estimator")  # settings that tell apart a stage's many artifacts
 N_SHOWN = 12  # items of history shown in an example
 
 
@@ -53,12 +54,12 @@ def report(
     facets = evaluation.path("facets.parquet")
     curve = policy.path(CURVE)
     ends = [interactions, splits, oracle, policy, evaluation, base, aligned, *rounds.values()]
-    runs = _lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends])
+    runs = lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends])
     content = ReportContent(
         title=f"DPO4Rec on {interactions.manifest.config['source']}",
         created=f"{evaluation.manifest.created:%Y-%m-%d %H:%M} UTC",
         results=results,
-        data=_data_set(interactions, splits, tables),
+        data=data_set(interactions, splits, tables),
         stages=runs,
         oracle_curve=pl.read_parquet(oracle.path("curve.parquet")),
         bootstrap_curve=pl.read_parquet(curve) if curve.exists() else None,
@@ -76,7 +77,7 @@ def report(
     job.draft.count(results.height)
 
 
-def _data_set(interactions: Artifact, splits: Artifact, tables: Tables) -> DataSet:
+def data_set(interactions: Artifact, splits: Artifact, tables: Tables) -> DataSet:
     return DataSet(
         name=interactions.manifest.config["source"],
         n_users=interactions.manifest.figures["users"],
@@ -147,7 +148,7 @@ def _examples(
     )  # fmt: skip
 
 
-def _lineage(store: Store, ends: list[Manifest]) -> list[StageRun]:
+def lineage(store: Store, ends: list[Manifest]) -> list[StageRun]:
     """Every artifact that the report stands on, oldest first."""
     found: dict[str, Manifest] = {}
     queue = list(ends)
@@ -162,10 +163,10 @@ def _lineage(store: Store, ends: list[Manifest]) -> list[StageRun]:
 
 
 def _stage_run(manifest: Manifest) -> StageRun:
-    phase = manifest.config.get("phase", "")
+    told = [manifest.config[name] for name in TELLING if name in manifest.config]
     return StageRun(
         stage=manifest.stage,
-        label=f"{manifest.stage} ({phase})" if phase else manifest.stage,
+        label=f"{manifest.stage} ({', '.join(told)})" if told else manifest.stage,
         fingerprint=manifest.fingerprint,
         version=manifest.version,
         inputs={name: r.fingerprint for name, r in manifest.inputs.items()},

@@ -27,6 +27,8 @@ from recalign.config.policy import (
 )
 from recalign.config.recommender import PairsConfig, RecommenderConfig, RewardsConfig
 from recalign.config.rosepo import (
+    ComparedRow,
+    ComparisonConfig,
     FoldsConfig,
     GridConfig,
     MixConfig,
@@ -44,12 +46,12 @@ from recalign.config.sft import SftConfig, TitleModelConfig, TitlePromptConfig
 from recalign.config.splits import SplitsConfig
 
 __all__ = [
-    "AlignmentConfig", "AmazonSource", "BootstrapConfig", "Config", "DPO4RecConfig",
-    "EvaluationConfig", "EvaluationPhase", "FilesSource", "FoldsConfig", "GoodreadsSource",
-    "GridConfig", "InteractionsConfig", "LoadedModelConfig", "MixConfig", "OracleConfig",
-    "PairsConfig", "PhaseConfig", "PolicyConfig", "ReasoningsConfig", "RecommendationsConfig",
-    "RecommendationsPhase", "RecommenderConfig", "ReferenceConfig", "RejectionsConfig",
-    "RejectionsStage", "ReportConfig", "RewardsConfig", "RosePOAlignmentConfig", "RosePOConfig",
-    "RoundsConfig", "Runtime", "SamplingConfig", "SftConfig", "SmoothingConfig", "SplitsConfig",
-    "SyntheticWorld", "TitleModelConfig", "TitlePromptConfig",
+    "AlignmentConfig", "AmazonSource", "BootstrapConfig", "ComparedRow", "ComparisonConfig",
+    "Config", "DPO4RecConfig", "EvaluationConfig", "EvaluationPhase", "FilesSource", "FoldsConfig",
+    "GoodreadsSource", "GridConfig", "InteractionsConfig", "LoadedModelConfig", "MixConfig",
+    "OracleConfig", "PairsConfig", "PhaseConfig", "PolicyConfig", "ReasoningsConfig",
+    "RecommendationsConfig", "RecommendationsPhase", "RecommenderConfig", "ReferenceConfig",
+    "RejectionsConfig", "RejectionsStage", "ReportConfig", "RewardsConfig", "RosePOAlignmentConfig",
+    "RosePOConfig", "RoundsConfig", "Runtime", "SamplingConfig", "SftConfig", "SmoothingConfig",
+    "SplitsConfig", "SyntheticWorld", "TitleModelConfig", "TitlePromptConfig",
 ]  # fmt: skip

@@ -21,6 +21,11 @@ class Config(BaseModel):
         for name, field in type(self).model_fields.items():
             if field.json_schema_extra == NOT_IDENTITY:
                 continue
-            value = getattr(self, name)
-            values[name] = value.identity() if isinstance(value, Config) else value
+            values[name] = _identity_of(getattr(self, name))
         return values
+
+
+def _identity_of(value: Any) -> Any:
+    if isinstance(value, Config):
+        return value.identity()
+    return [_identity_of(one) for one in value] if isinstance(value, list) else value

@@ -214,6 +214,10 @@ class RecommendationsConfig(Config):
     seed: int = Field(0, ge=0)
     """Seed of the resamples."""
 
+    def compare(self, rows: list["ComparedRow"]) -> "ComparisonConfig":
+        """The settings of the stage that sets rows side by side."""
+        return ComparisonConfig(rows=rows, n_resamples=self.n_resamples, seed=self.seed)
+
     def for_phase(self, phase: Literal["valid", "test"]) -> "RecommendationsPhase":
         """The settings for judging on validation or test targets."""
         values = {n: v for n, v in dict(self).items() if n not in ("n_resamples", "seed")}
@@ -231,6 +235,30 @@ class RecommendationsPhase(Config):
     neighbours: int
     encoder: str
     phase: Literal["valid", "test"]
+
+
+class ComparedRow(Config):
+    """One row of the comparison: what it is, and for aligned policies how they came about."""
+
+    label: str
+    """Name of the row."""
+    kind: Literal["popularity", "sasrec", "sft", "continued", "aligned"]
+    """A baseline, the SFT model, its continued fine-tuning, or an aligned policy."""
+    strategy: str = ""
+    """Where rejected items come from (aligned)."""
+    estimator: str = ""
+    """Smoothing of the pairs (aligned)."""
+
+
+class ComparisonConfig(Config):
+    """Rows that are compared, and how their intervals are drawn."""
+
+    rows: list[ComparedRow]
+    """In the order of the table; row i is input `row_i`, its validation `valid_i`."""
+    n_resamples: int
+    """Bootstrap resamples."""
+    seed: int
+    """Seed of the resamples."""
 
 
 class GridConfig(Config):

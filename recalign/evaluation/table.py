@@ -1,6 +1,6 @@
 """The result table: every row and metric with its interval and its difference to a base row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -19,13 +19,18 @@ def summary_table(
 
 
 def pooled_table(
-    rows: list[Row], runs: Sequence[pl.DataFrame], n_resamples: int, seed: int
+    rows: list[Row],
+    runs: Sequence[pl.DataFrame],
+    n_resamples: int,
+    seed: int,
+    shares: Mapping[str, tuple[str, str]] | None = None,
 ) -> pl.DataFrame:
     """RESULTS over several runs with users of their own: means of the runs' means.
 
     Every run resamples its own users (see `intervals.pooled_interval`), and all rows and metrics
-    see the same drawn users, so that each difference is paired. ValueError: a row lacks users
-    that another has, or a metric is missing.
+    see the same drawn users, so that each difference is paired. `shares` names further metrics
+    that are the ratio of two metrics' means, as users differ in what the share is taken of.
+    ValueError: a row lacks users that another has, or a metric is missing.
     """
     metrics = [name for name in runs[0].columns if name not in ("row", "user_index")]
     blocks = [_block(rows, per_user, metrics) for per_user in runs]
@@ -33,6 +38,10 @@ def pooled_table(
     flat = [block.reshape(len(block), -1) for block in blocks]
     means = np.mean([block.mean(0) for block in flat], 0).reshape(shape)
     resampled = pooled_means(flat, n_resamples, seed).reshape(-1, *shape)
+    for name, (part, whole) in (shares or {}).items():
+        places = metrics.index(part), metrics.index(whole)
+        metrics = [*metrics, name]
+        means, resampled = _with_share(means, *places), _with_share(resampled, *places)
     n_users = sum(len(block) for block in blocks)
     place = {row.label: number for number, row in enumerate(rows)}
     records: list[tuple[object, ...]] = []
@@ -50,6 +59,12 @@ def pooled_table(
                 paired = (row.base, difference, *np.quantile(shift, TAILS), relative)
             records.append((*record, mean, *interval, *paired, n_users))
     return pl.DataFrame(records, schema=RESULTS, orient="row")
+
+
+def _with_share(values: np.ndarray, part: int, whole: int) -> np.ndarray:
+    """`values` [..., M] with column part / whole appended; 0 where the whole is 0."""
+    ratio = values[..., part] / np.where(values[..., whole] == 0, 1, values[..., whole])
+    return np.concatenate([values, ratio[..., None]], axis=-1)
 
 
 def recommended_table(evaluated: dict[str, Evaluated], popularity: np.ndarray) -> pl.DataFrame:

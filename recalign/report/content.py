@@ -83,6 +83,44 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A figure with what stands small below it, and a colour where it means something."""
+
+    text: str
+    below: str = ""
+    colour: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of the page; the first column holds the rows' names."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with its caption."""
+
+    svg: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page that one method alone has."""
+
+    title: str
+    short: str
+    """Its name in the navigation."""
+    note: str = ""
+    figures: Sequence[Figure] = ()
+    grids: Sequence[Grid] = ()
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """The page; tables have the schemas of `recalign.schemas`."""
 
@@ -110,3 +148,7 @@ class ReportContent:
     recommended: pl.DataFrame | None = None
     """RECOMMENDED: what the heads of the lists hold."""
     examples: Sequence[Example] = ()
+    sections: Sequence[Section] = ()
+    """What a method shows beyond the parts above."""
+    sentences: Sequence[str] | None = None
+    """The summary; None: DPO4Rec's own, made from the tables."""

@@ -4,7 +4,7 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from recalign.report.drawing import GREY, INK, MUTED, PETROL, RUST, draw
-from recalign.report.wording import signed
+from recalign.report.wording import RANKINGS, ranking, signed
 
 LINE_HEIGHT = 0.47  # inches per row: its label stands above its interval, so that a phone fits
 
@@ -39,9 +39,8 @@ def forest(results: pl.DataFrame, metric: str) -> str | None:
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.tick_params(length=0)
-        name, lists = metric.removeprefix("list "), metric.startswith("list ")
-        where = "candidate lists" if lists else "full catalogue"
-        axes.set_title(f"Difference in {name}, {where}", color=INK)
+        prefix, name = ranking(metric)
+        axes.set_title(f"Difference in {name}, {RANKINGS[prefix].lower()}", color=INK)
         axes.locator_params(axis="x", nbins=5)
 
     height = 0.8 + LINE_HEIGHT * len(rows)

@@ -37,12 +37,13 @@ def render(content: ReportContent) -> str:
     )
     environment.filters |= {
         "metric": wording.metric, "percent": wording.percent, "count": wording.count,
+        "plain": wording.plain,
         "duration": wording.duration, "reasons": wording.reasons,
     }  # fmt: skip
     template = environment.get_template("template.html")
     return template.render(
         content=content,
-        sentences=summary(content),
+        sentences=summary(content) if content.sentences is None else content.sentences,
         results=_results(content),
         pictures=_pictures(content),
         tables=tables,
@@ -69,8 +70,8 @@ def _results(content: ReportContent) -> dict[str, Any] | None:
     if content.results is None or content.results.is_empty():
         return None
     kinds = []
-    for is_list, title in ((False, "Full catalogue"), (True, "Candidate lists")):
-        metrics = tables.headline_metrics(content.results, content.primary, is_list)
+    for prefix, title in wording.RANKINGS.items():
+        metrics = tables.headline_metrics(content.results, content.primary, prefix)
         if metrics:
             table = tables.result_table(content.results, metrics[0], metrics[1:])
             plot = forest(content.results, table.primary)

@@ -15,7 +15,7 @@ def summary(content: ReportContent) -> list[str]:
     """What was run, what alignment changed, what reasonings are worth; fewer if not measured."""
     sentences = [_what_was_run(content)]
     if content.results is not None and not content.results.is_empty():
-        name = headline_metrics(content.results, content.primary, is_list=False)[0]
+        name = headline_metrics(content.results, content.primary, prefix="")[0]
         cells = content.results.filter(pl.col("metric") == name).to_dicts()
         sentences += [_what_alignment_changed(cells, name), _what_reasonings_add(cells)]
     return [sentence for sentence in sentences if sentence]

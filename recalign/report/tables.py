@@ -7,18 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from recalign.report.content import StageRun
+from recalign.report.content import Cell, StageRun
 from recalign.report.forest import colour_of
-from recalign.report.wording import interval, metric, percent, signed
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A figure with what stands small below it, and a colour where it means something."""
-
-    text: str
-    below: str = ""
-    colour: str = ""
+from recalign.report.wording import interval, metric, percent, ranking, signed
 
 
 @dataclass(frozen=True)
@@ -75,15 +66,16 @@ def _difference(cell: Mapping[str, Any]) -> Cell:
     return Cell(text, interval(low, high, with_sign=True), colour_of(low, high))
 
 
-def headline_metrics(results: pl.DataFrame, primary: str, is_list: bool) -> list[str]:
+def headline_metrics(results: pl.DataFrame, primary: str, prefix: str) -> list[str]:
     """The metrics of the main table, the one to compare by first; [] where none is measured.
+
+    `prefix` is a key of `wording.RANKINGS`.
 
     The primary metric if there is one (a short candidate list may not reach its cut-off), then
     HR@10, full-depth NDCG, NDCG@5 and HR@5 as far as they are there.
     """
-    prefix = "list " if is_list else ""
     names = results["metric"].unique(maintain_order=True).to_list()
-    own = [name for name in names if name.startswith("list ") == is_list]
+    own = [name for name in names if ranking(name)[0] == prefix]
     wanted = [prefix + name for name in (primary, "HR@10", "NDCG", "NDCG@5", "HR@5")]
     found = [name for name in dict.fromkeys(wanted) if name in own]
     return found or own[:5]
@@ -103,7 +95,7 @@ def every_result(results: pl.DataFrame) -> list[tuple[str, ...]]:
 
 def result_lines(results: pl.DataFrame, primary: str = "NDCG@10") -> list[dict[str, str]]:
     """One line per row of RESULTS in the primary metric over the catalogue, as plain text."""
-    name = headline_metrics(results, primary, is_list=False)[0]
+    name = headline_metrics(results, primary, prefix="")[0]
     return [
         {
             "row": cell["row"],

@@ -1,22 +1,13 @@
 """DPO4Rec end to end: what a second run, a change, a forced stage and damage recompute."""
 
-import json
 import shutil
 
 import pytest
+from roots import manifests
 
 RUN = ("run", "dpo4rec", "--preset", "tiny")
 PLAN = ("plan", "dpo4rec", "--preset", "tiny")
 ALIGNED_ON = {"alignment", "reasonings", "recommender", "rewards", "pairs", "evaluation", "report"}
-
-
-def manifests(root):
-    """Every complete artifact: (stage, fingerprint) -> (digest, when it was made)."""
-    found = {}
-    for path in root.glob("[!.]*/[!.]*/manifest.json"):
-        manifest = json.loads(path.read_text())
-        found[manifest["stage"], manifest["fingerprint"]] = manifest["digest"], manifest["created"]
-    return found
 
 
 def planned(recalign, root, *options):

@@ -1,12 +1,10 @@
 """A run that is killed inside a long stage continues there and ends with the same artifact."""
 
 import json
-import os
 import shutil
-import signal
-import time
 
 import pytest
+from roots import digest_of, kill_at_work
 
 RUN = ("run", "dpo4rec", "--preset", "tiny")
 LABELS = {
@@ -15,10 +13,6 @@ LABELS = {
     "reasonings": "reasonings for reward, base",
     "alignment": "alignment, round 1",
 }
-
-
-def digest_of(root, stage, fingerprint):
-    return json.loads((root / stage / fingerprint / "manifest.json").read_text())["digest"]
 
 
 def first_fingerprint(root, stage):
@@ -33,19 +27,6 @@ def first_fingerprint(root, stage):
     return wanted[0]["fingerprint"]
 
 
-def wait_for_work(draft, process):
-    """Until the stage has written something it could continue from."""
-    deadline = time.monotonic() + 300
-    while not [p for p in (draft / "work").rglob("*") if p.is_file() and saved(p)]:
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def saved(path):
-    return path.suffix in (".ckpt", ".pt", ".safetensors", ".parquet", ".npz", ".bin")
-
-
 @pytest.mark.parametrize("stage", list(LABELS))
 def test_sigkill_loses_no_finished_work(recalign, finished, tmp_path, stage):
     fingerprint = first_fingerprint(finished, stage)
@@ -53,13 +34,7 @@ def test_sigkill_loses_no_finished_work(recalign, finished, tmp_path, stage):
     shutil.rmtree(root / stage / fingerprint)
     command = (*RUN, "--root", str(root), "--stop-after", LABELS[stage],
                "--set", "runtime.shard_users=24")  # fmt: skip
-    process = recalign.start(*command)
-    draft = root / stage / f".draft-{fingerprint}"
-    wait_for_work(draft, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
-    assert draft.is_dir()
-    assert not (root / stage / fingerprint).exists()
+    kill_at_work(recalign, root, stage, fingerprint, command)
     recalign(*command)
     assert digest_of(root, stage, fingerprint) == digest_of(finished, stage, fingerprint)
     assert not list(root.glob("*/.draft-*"))

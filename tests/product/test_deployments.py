@@ -12,20 +12,23 @@ import httpx
 
 from flows.dpo4rec import STAGES
 from recalign.artifacts.series import NAME
-from recalign.config import DPO4RecConfig, InteractionsConfig, Runtime
+from recalign.config import DPO4RecConfig, InteractionsConfig, RosePOConfig, Runtime
 from recalign.config.presets import fill_from_preset, preset_names
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 def test_every_deployment_is_registered_with_settings_that_are_valid(deployments):
-    assert set(deployments) == {"dpo4rec", "dpo4rec-ml-1m", "dpo4rec-rounds"}
-    for deployment in deployments.values():
-        given = deployment["parameters"]
-        config = fill_from_preset(
-            DPO4RecConfig, given.get("config", {}), "dpo4rec", given.get("preset", "")
-        )
-        assert config.rounds.n == 2
+    methods = {
+        "dpo4rec": DPO4RecConfig, "dpo4rec-ml-1m": DPO4RecConfig, "dpo4rec-rounds": DPO4RecConfig,
+        "rosepo": RosePOConfig, "rosepo-grid": RosePOConfig,
+    }  # fmt: skip
+    assert set(deployments) == set(methods)
+    for name, deployment in deployments.items():
+        given, model = deployment["parameters"], methods[name]
+        family = name.partition("-")[0]
+        config = fill_from_preset(model, given.get("config", {}), family, given.get("preset", ""))
+        assert (config == model()) == ("preset" not in given)
 
 
 def test_scheduled_rounds_are_shipped_paused_and_never_overlap(deployments):

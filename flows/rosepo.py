@@ -1,0 +1,253 @@
+"""RosePO (arXiv 2410.12519): align the LLM that names the next item, doubting each rejection."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from prefect import flow
+
+from flows.session import conduct, one_of, run_name, settle
+from recalign.artifacts.manifest import Reference
+from recalign.config import ComparedRow, RosePOConfig, Runtime
+from recalign.config.presets import preset_names
+from tasks.alignment import alignment
+from tasks.comparison import comparison
+from tasks.fold_oracles import fold_oracles
+from tasks.interactions import interactions, raw_files
+from tasks.oracle import oracle
+from tasks.recommendations import recommendations
+from tasks.reference import reference
+from tasks.rejections import rejection_files, rejections
+from tasks.run import Run
+from tasks.sft import sft, sft_files
+from tasks.smoothing import smoothing
+from tasks.splits import splits
+from tasks.stage import local_files
+
+STAGES = [
+    interactions, splits, oracle, sft, rejections, fold_oracles, smoothing, reference, alignment,
+    recommendations, comparison,
+]  # fmt: skip
+
+
+Preset = Annotated[str, one_of("", *preset_names("rosepo"))]
+StageName = Annotated[str, one_of(*(stage.name for stage in STAGES))]
+LastStage = Annotated[str, one_of("", *(stage.name for stage in STAGES))]
+
+
+@flow(
+    name="rosepo",
+    description=__doc__,
+    flow_run_name=run_name("rosepo", RosePOConfig),
+    validate_parameters=False,
+)
+def rosepo(
+    preset: Preset = "",
+    config: RosePOConfig = RosePOConfig(),
+    plan_only: bool = False,
+    force: list[StageName] = [],
+    stop_after: LastStage = "",
+    runtime: Runtime = Runtime(),
+) -> Any:
+    """Run RosePO with one strategy, beside all its controls, to a report.
+
+    Args:
+        preset: Packaged settings to start from; a field below that differs from its own default
+            beats the preset, one left at its default takes the preset's value.
+        config: Settings of every stage; what is unchanged since an earlier run is reused.
+        plan_only: Only show which stages would be computed, and why.
+        force: Stages to compute anew even when their artifacts exist.
+        stop_after: Last stage to run; empty: all.
+        runtime: Where and how to compute; changes nothing in the results.
+    """
+    config = settle(RosePOConfig, config, "rosepo", preset)
+    run = Run(settle(Runtime, runtime), frozenset(force), stop_after)
+    return conduct(run, STAGES, lambda walk: one_strategy(walk, config), config, plan_only)
+
+
+@flow(
+    name="rosepo-grid",
+    flow_run_name=run_name("rosepo", RosePOConfig),
+    validate_parameters=False,
+)
+def rosepo_grid(
+    preset: Preset = "",
+    config: RosePOConfig = RosePOConfig(),
+    plan_only: bool = False,
+    force: list[StageName] = [],
+    stop_after: LastStage = "",
+    runtime: Runtime = Runtime(),
+) -> Any:
+    """Run RosePO with every strategy and smoothing of `config.grid`; shared stages run once.
+
+    Args:
+        preset: Packaged settings to start from; a field below that differs from its own default
+            beats the preset, one left at its default takes the preset's value.
+        config: Settings of every stage; what is unchanged since an earlier run is reused.
+        plan_only: Only show which stages would be computed, and why.
+        force: Stages to compute anew even when their artifacts exist.
+        stop_after: Last stage to run; empty: all.
+        runtime: Where and how to compute; changes nothing in the results.
+    """
+    config = settle(RosePOConfig, config, "rosepo", preset)
+    run = Run(settle(Runtime, runtime), frozenset(force), stop_after)
+    return conduct(run, STAGES, lambda walk: whole_grid(walk, config), config, plan_only)
+
+
+def one_strategy(run: Run, config: RosePOConfig) -> Reference:
+    """The stages of `rosepo`; returns the comparison."""
+    return stages(run, config, variants(config))
+
+
+def whole_grid(run: Run, config: RosePOConfig) -> Reference:
+    """The stages of `rosepo-grid`; returns the comparison."""
+    return stages(run, config, grid_variants(config))
+
+
+def stages(run: Run, config: RosePOConfig, rows: list[ComparedRow]) -> Reference:
+    """The method, stage by stage, for all rows of the comparison; returns the comparison."""
+    raw = raw_files(config.interactions, run.runtime, download=not run.plan_only)
+    data = run(interactions, config.interactions, files=raw)
+    windows = run(splits, config.splits, {"interactions": data})
+    world = {"interactions": data, "splits": windows}
+    encoder = local_files("encoder", config.oracle.encoder)
+    backbone = run(oracle, config.oracle, world, files=encoder)
+    tuned = run(sft, config.sft, world, files=sft_files(config.sft))
+    method = Method(run, config, world, backbone, tuned)
+    for number, row in enumerate(rows):
+        judged = {"sft": tuned} if row.kind in ("sft", "continued", "aligned") else {}
+        if row.kind == "sasrec":
+            judged = {"oracle": backbone}
+        if row.kind in ("continued", "aligned"):
+            judged |= {"alignment": method.align(row)}
+        method.judge(number, row, judged)
+    return run(
+        comparison,
+        config.recommendations.compare(rows),
+        world | {"oracle": backbone, "sft": tuned} | method.story,
+    )
+
+
+@dataclass
+class Method:
+    """The stages that every row repeats, over what a run computes once."""
+
+    run: Run
+    config: RosePOConfig
+    world: dict[str, Reference]
+    """Interactions and splits."""
+    oracle: Reference
+    sft: Reference
+    story: dict[str, Reference] = field(default_factory=dict)
+    """Rejections, smoothings, alignments and judgements, for the comparison."""
+
+    def align(self, row: ComparedRow) -> Reference:
+        """Reject, doubt, prefer. Continued fine-tuning sees the chosen of the same pairs alone."""
+        continued = row.kind == "continued"
+        strategy = "random" if continued else row.strategy
+        chosen = self.reject(strategy)
+        doubted = self.smooth("none" if continued else row.estimator, strategy, chosen)
+        settings = self.config.alignment
+        before = self.run(
+            reference,
+            settings.for_reference(),
+            self.world | {"sft": self.sft, "rejections": chosen},
+            label=f"reference, {strategy}",
+        )
+        if continued:
+            settings = settings.model_copy(update={"loss": "nll"})
+        return self.run(
+            alignment,
+            settings,
+            {"sft": self.sft, "pairs": doubted, "reference": before},
+            label=f"alignment, {row.label}",
+        )
+
+    def reject(self, strategy: str) -> Reference:
+        """Pairs of the item taken and items rejected for it."""
+        settings = self.config.rejections.model_copy(update={"strategy": strategy})
+        scored = {"sft": self.sft} if settings.needs_sft else {}
+        stage_settings = settings.asked_as(self.config.sft.prompt)
+        made = self.run(
+            rejections,
+            stage_settings,
+            self.world | scored,
+            label=f"rejections, {strategy}",
+            files=rejection_files(stage_settings),
+        )
+        self.story[f"rejections_{strategy}"] = made
+        return made
+
+    def smooth(self, estimator: str, strategy: str, chosen: Reference) -> Reference:
+        """The oracle's doubt about each pair."""
+        settings = self.config.smoothing.model_copy(update={"estimator": estimator})
+        judge = {"oracle": self.doubting_oracle()} if settings.needs_oracle else {}
+        made = self.run(
+            smoothing,
+            settings,
+            self.world | {"rejections": chosen} | judge,
+            label=f"smoothing, {strategy} {estimator}",
+        )
+        self.story[f"smoothing_{strategy}_{estimator}"] = made
+        return made
+
+    def doubting_oracle(self) -> Reference:
+        """The oracle that scores pairs: none of them may hold an item it was fitted on."""
+        settings = self.config.smoothing
+        if settings.oracle == "earlier":
+            return self.oracle
+        return self.run(
+            fold_oracles,
+            settings.folding,
+            self.world | {"oracle": self.oracle},
+            files=local_files("encoder", self.config.oracle.encoder),
+        )
+
+    def judge(self, number: int, row: ComparedRow, judged: dict[str, Reference]) -> None:
+        """Rank and answer for validation and test; the test is what the table shows."""
+        self.story[f"valid_{number}"] = self._recommend("valid", row, judged)
+        self.story[f"row_{number}"] = self._recommend("test", row, judged)
+
+    def _recommend(
+        self, phase: Literal["valid", "test"], row: ComparedRow, judged: dict[str, Reference]
+    ) -> Reference:
+        return self.run(
+            recommendations,
+            self.config.recommendations.for_phase(phase),
+            self.world | judged,
+            label=f"recommendations for {phase}, {row.label}",
+            files=local_files("encoder", self.config.recommendations.encoder),
+        )
+
+
+def variants(config: RosePOConfig) -> list[ComparedRow]:
+    """The configured strategy with its smoothing, and what it has to be compared with."""
+    strategy, estimator = config.rejections.strategy, config.smoothing.estimator
+    controls = ["none", estimator, "permuted"]
+    controls += ["truth"] if config.interactions.source == "synthetic" else []
+    pairs = [("random", "none")] + [(strategy, one) for one in controls]
+    return BASELINES + [_aligned(*pair) for pair in dict.fromkeys(pairs)]
+
+
+def grid_variants(config: RosePOConfig) -> list[ComparedRow]:
+    """Every strategy of the grid with every smoothing."""
+    known = config.interactions.source == "synthetic"
+    smoothings = [one for one in config.grid.estimators if known or one != "truth"]
+    strategies = config.grid.strategies
+    return BASELINES + [_aligned(one, other) for one in strategies for other in smoothings]
+
+
+def _aligned(strategy: str, estimator: str) -> ComparedRow:
+    label = f"{strategy}, {SMOOTHED[estimator]}"
+    return ComparedRow(label=label, kind="aligned", strategy=strategy, estimator=estimator)
+
+
+BASELINES = [
+    ComparedRow(label="Popularity", kind="popularity"),
+    ComparedRow(label="SASRec", kind="sasrec"),
+    ComparedRow(label="SFT", kind="sft"),
+    ComparedRow(label="SFT continued", kind="continued"),
+]
+SMOOTHED = {
+    "none": "no eps", "pairwise": "eps", "softmax": "softmax eps", "constant": "constant eps",
+    "permuted": "permuted eps", "truth": "true eps",
+}  # fmt: skip

@@ -1,0 +1,140 @@
+"""RosePO's parts of the page: its claims one by one, the trade-off, the pairs and their doubt."""
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from recalign.config import ComparedRow
+from recalign.report.content import Cell, Figure, Grid, Section
+from recalign.report.forest import colour_of
+from recalign.report.summary import verdict
+from recalign.report.tradeoff import tradeoff
+from recalign.report.wording import interval, metric, percent, plain, ranking, signed
+
+HELPFUL = "list HR@1"
+HARMFUL = ("popularity lift", "list semantic hallucination")
+SHOWN = (HELPFUL, "popular list HR@1", "NDCG@10")
+"""Metrics of the claims: RosePO's own protocol, its harder lists, and the full catalogue."""
+
+
+def rosepo_sections(
+    compared: Sequence[ComparedRow],
+    results: pl.DataFrame,
+    contrasts: pl.DataFrame,
+    validation: Mapping[str, float],
+    rejections: pl.DataFrame,
+    smoothing: pl.DataFrame,
+) -> list[Section]:
+    """What the page says beyond the result table.
+
+    results: RESULTS; contrasts: RESULTS with `question`; validation: score by row label;
+    rejections and smoothing: one line per set of pairs, printed as they are.
+    """
+    plots = [(name, tradeoff(compared, results, HELPFUL, name)) for name in HARMFUL]
+    figures = [Figure(svg, f"{plain(HELPFUL)} against {name}.") for name, svg in plots if svg]
+    return [
+        _claims(contrasts),
+        Section(
+            "Helpful against harmless",
+            "Trade-off",
+            "Up is more helpful. Right is more of what should be avoided.",
+            figures=figures,
+            grids=[_biases(results)],
+        ),
+        Section(
+            "Chosen by validation",
+            "Validation",
+            "A policy is worth delivering only if its validation beats the SFT model's.",
+            grids=[_validations(compared, validation)],
+        ),
+        Section("The pairs", "Pairs", grids=[_plain_grid(rejections)]),
+        Section("The doubt", "Smoothing", grids=[_plain_grid(smoothing)]),
+    ]
+
+
+def rosepo_sentences(contrasts: pl.DataFrame) -> list[str]:
+    """Each question with its answers in the headline metric."""
+    told = contrasts.filter(pl.col("metric") == HELPFUL)
+    sentences = []
+    for question in told["question"].unique(maintain_order=True):
+        answers = [
+            f"{one['row']} {signed(one['difference'])} "
+            f"{interval(one['difference_low'], one['difference_high'], with_sign=True)} "
+            f"({verdict(one['difference_low'], one['difference_high'])})"
+            for one in told.filter(pl.col("question") == question).iter_rows(named=True)
+        ]
+        sentences.append(f"{question} In HR@1 of the candidate lists: {'; '.join(answers)}.")
+    return sentences
+
+
+def _claims(contrasts: pl.DataFrame) -> Section:
+    names = [name for name in SHOWN if name in set(contrasts["metric"])]
+    grids = []
+    for question in contrasts["question"].unique(maintain_order=True):
+        asked = contrasts.filter(pl.col("question") == question)
+        cells = {(one["row"], one["metric"]): one for one in asked.iter_rows(named=True)}
+        rows = []
+        for label in asked["row"].unique(maintain_order=True):
+            base = cells[label, names[0]]["base"]
+            name = Cell(f"{label}", f"against {base}")
+            rows.append([name, *(_difference(cells[label, one]) for one in names)])
+        header = ["Row", *(" ".join(reversed(_named(one))) for one in names)]
+        grids.append(Grid(header, rows, question))
+    note = "Differences paired by user, with 95 % intervals over users."
+    return Section("Claim by claim", "Claims", note, grids=grids)
+
+
+def _named(label: str) -> tuple[str, str]:
+    prefix, name = ranking(label)
+    return (f"({prefix.strip()})" if prefix else ""), name
+
+
+def _difference(cell: Mapping[str, float]) -> Cell:
+    low, high = cell["difference_low"], cell["difference_high"]
+    text = signed(cell["difference"])
+    return Cell(text, interval(low, high, with_sign=True), colour_of(low, high))
+
+
+def _biases(results: pl.DataFrame) -> Grid:
+    """Every measure that is not a ranking metric, by row."""
+    names = [
+        name
+        for name in results["metric"].unique(maintain_order=True)
+        if not ranking(name)[0] and "@" not in name and name != "MRR"
+    ]
+    cells = {(one["row"], one["metric"]): one for one in results.iter_rows(named=True)}
+    rows = [
+        [Cell(label), *(_mean(cells.get((label, name))) for name in names)]
+        for label in results["row"].unique(maintain_order=True)
+    ]
+    return Grid(["Row", *names], rows)
+
+
+def _mean(cell: Mapping[str, float] | None) -> Cell:
+    return (
+        Cell("–")
+        if cell is None
+        else Cell(metric(cell["mean"]), interval(cell["low"], cell["high"]))
+    )
+
+
+def _validations(compared: Sequence[ComparedRow], validation: Mapping[str, float]) -> Grid:
+    base = next((validation[one.label] for one in compared if one.kind == "sft"), None)
+    rows = []
+    for one in compared:
+        score = validation[one.label]
+        gain = "" if base is None or one.kind == "sft" else percent(score / base - 1, 1, True)
+        rows.append([Cell(one.label), Cell(metric(score)), Cell(gain)])
+    return Grid(["Row", "Validation NDCG@10", "against SFT"], rows)
+
+
+def _plain_grid(table: pl.DataFrame) -> Grid:
+    """Any table, numbers with four decimals where they are not whole."""
+    rows = [[Cell(_said(value)) for value in row] for row in table.iter_rows()]
+    return Grid([name.replace("_", " ") for name in table.columns], rows)
+
+
+def _said(value: object) -> str:
+    if value is None:
+        return "–"
+    return metric(value) if isinstance(value, float) else str(value)

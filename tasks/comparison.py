@@ -1,0 +1,95 @@
+"""Stage comparison: RosePO's rows side by side, with intervals, and the page about them."""
+
+import polars as pl
+
+from recalign.artifacts.roots import open_root
+from recalign.artifacts.store import Artifact
+from recalign.config import ComparisonConfig
+from recalign.evaluation.contrasts import (
+    compared_table,
+    contrast_table,
+    recommended_rows,
+    wide_table,
+)
+from recalign.report.content import ReportContent
+from recalign.report.forest import forest
+from recalign.report.markdown import result_table
+from recalign.report.page import write_report
+from recalign.report.rosepo import HELPFUL, rosepo_sections, rosepo_sentences
+from recalign.report.stage_page import picture
+from recalign.report.wording import plain
+from recalign.schemas import PER_USER, RECOMMENDED, RESULTS, read_table, write_table
+from tasks.recommendations import SCORE
+from tasks.report import PAGE, data_set, lineage
+from tasks.stage import Job, stage
+from tasks.tables import read_tables
+
+
+@stage(version=1)
+def comparison(
+    job: Job,
+    config: ComparisonConfig,
+    interactions: Artifact,
+    splits: Artifact,
+    oracle: Artifact,
+    sft: Artifact,
+    **made: Artifact,
+) -> None:
+    """Every row against the SFT model, every claim against its control, and the page."""
+    tested = [made[f"row_{number}"] for number in range(len(config.rows))]
+    tables = [read_table(one.path("per_user.parquet"), PER_USER) for one in tested]
+    labels = [row.label for row in config.rows]
+    per_user = pl.concat(map(wide_table, labels, tables), how="diagonal")
+    results = compared_table(config.rows, [per_user], config.n_resamples, config.seed)
+    contrasts = contrast_table(config.rows, [per_user], config.n_resamples, config.seed)
+    recommended = recommended_rows(labels, [one.manifest.figures for one in tested])
+    validation = {
+        row.label: float(made[f"valid_{number}"].manifest.figures[SCORE])
+        for number, row in enumerate(config.rows)
+    }
+    per_user.write_parquet(job.draft.path("per_user.parquet"), compression="zstd")
+    write_table(results, job.draft.path("results.parquet"), RESULTS)
+    contrasts.write_parquet(job.draft.path("contrasts.parquet"), compression="zstd")
+    write_table(recommended, job.draft.path("recommended.parquet"), RECOMMENDED)
+    sections = rosepo_sections(
+        config.rows, results, contrasts, validation,
+        _described(made, "rejections_", "describe.parquet"),
+        _described(made, "smoothing_", "quality.parquet"),
+    )  # fmt: skip
+    ends = [interactions, splits, oracle, sft, *made.values()]
+    content = ReportContent(
+        title=f"RosePO on {interactions.manifest.config['source']}",
+        created=f"{max(one.manifest.created for one in tested):%Y-%m-%d %H:%M} UTC",
+        results=results,
+        primary=plain(HELPFUL),
+        data=data_set(interactions, splits, read_tables(interactions, splits)),
+        stages=lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends]),
+        oracle_curve=pl.read_parquet(oracle.path("curve.parquet")),
+        bootstrap_curve=pl.read_parquet(sft.path("curve.parquet")),
+        recommended=recommended,
+        sections=sections,
+        sentences=rosepo_sentences(contrasts),
+    )
+    write_report(content, job.draft.path(PAGE))
+    job.draft.count(results.height)
+    job.draft.tell({"validation": validation})
+
+
+def _described(made: dict[str, Artifact], prefix: str, name: str) -> pl.DataFrame:
+    """What the stages of one kind say of their pairs, under the rows' own names."""
+    tables = [
+        pl.read_parquet(artifact.path(name)).select(
+            pl.lit(role.removeprefix(prefix).replace("_", " ")).alias("pairs"), pl.all()
+        )
+        for role, artifact in made.items()
+        if role.startswith(prefix)
+    ]
+    return pl.concat(tables, how="diagonal_relaxed")
+
+
+@comparison.shows
+def results_shown(made: Artifact) -> list[str]:
+    """The differences to the SFT model as a forest plot, and the table."""
+    results = read_table(made.path("results.parquet"), RESULTS)
+    plot = forest(results, HELPFUL)
+    return [*([picture(plot)] if plot else []), result_table(results, [HELPFUL])]

@@ -1,0 +1,111 @@
+"""RosePO end to end: what it shares with DPO4Rec, what a change recomputes, and how it resumes."""
+
+import json
+import shutil
+
+import polars as pl
+import pytest
+from roots import digest_of, kill_at_work, manifests
+
+RUN = ("run", "rosepo", "--preset", "tiny")
+ROSEPO = {"sft", "rejections", "smoothing", "reference", "alignment", "recommendations",
+          "comparison"}  # fmt: skip
+
+
+def stages_of(found):
+    return {stage for stage, _ in found}
+
+
+@pytest.fixture(scope="module")
+def both(recalign, finished, tmp_path_factory):
+    """The root of a DPO4Rec run on which RosePO has run as well."""
+    root = shutil.copytree(finished, tmp_path_factory.mktemp("both") / "artifacts")
+    done = recalign(*RUN, "--root", str(root))
+    assert "comparison/" in done.stdout
+    return root
+
+
+@pytest.fixture
+def copied(both, tmp_path):
+    return shutil.copytree(both, tmp_path / "artifacts")
+
+
+def planned(recalign, root, method, *options):
+    """Labels of the steps that would be computed."""
+    said = recalign("plan", method, "--preset", "tiny", "--root", str(root), *options).stdout
+    assert " reused" in said
+    return [line for line in said.splitlines() if " computed" in line]
+
+
+def test_data_and_oracle_are_those_of_dpo4rec(finished, both):
+    before, after = manifests(finished), manifests(both)
+    assert before.items() <= after.items()
+    assert stages_of(set(after) - set(before)) == ROSEPO
+
+
+def test_a_second_run_computes_nothing_and_the_grid_only_its_own_rows(recalign, both):
+    assert not planned(recalign, both, "rosepo")
+    lines = planned(recalign, both, "rosepo-grid")
+    # The tiny grid asks for random items with eps, which the single run does not.
+    told = [line.split("  ")[0].strip() for line in lines]
+    assert told == [
+        "smoothing, random pairwise", "alignment, random, eps",
+        "recommendations for valid, random, eps", "recommendations for test, random, eps",
+        "comparison",
+    ]  # fmt: skip
+
+
+def test_another_beta_recomputes_alignments_and_their_rows_alone(recalign, both):
+    lines = planned(recalign, both, "rosepo", "--set", "alignment.beta=0.3")
+    assert {line.split(",")[0].split(" ")[0] for line in lines} == {
+        "alignment", "recommendations", "comparison",
+    }  # fmt: skip
+    assert any("config.beta: 0.5 -> 0.3" in " ".join(line.split()) for line in lines)
+    assert not any("SFT " in line.split("  ")[0] and "continued" not in line for line in lines)
+
+
+def test_every_row_is_there_for_the_same_users_and_the_page_is_whole(both):
+    (folder,) = (both / "comparison").glob("[!.]*")
+    values = pl.read_parquet(folder / "per_user.parquet")
+    rows = values.group_by("row", maintain_order=True).agg(pl.col("user_index").sort())
+    assert rows["row"].to_list() == [
+        "Popularity", "SASRec", "SFT", "SFT continued", "random, no eps", "self_hard, no eps",
+        "self_hard, eps", "self_hard, permuted eps", "self_hard, true eps",
+    ]  # fmt: skip
+    assert rows["user_index"].n_unique() == 1
+    page = (folder / "report.html").read_text()
+    assert "Does a personal eps beat none?" in page
+    assert "<svg" in page
+
+
+def test_permuted_doubts_are_the_same_numbers_in_another_order(both):
+    found = {}
+    for path in (both / "smoothing").glob("[!.]*/manifest.json"):
+        config = json.loads(path.read_text())["config"]
+        table = pl.read_parquet(path.parent / "preferences.parquet")
+        found[config["estimator"]] = table["smoothing"].list.first().to_list()
+    assert found["pairwise"] != found["permuted"]
+    assert sorted(found["pairwise"]) == pytest.approx(sorted(found["permuted"]))
+
+
+@pytest.mark.parametrize(
+    ("stage", "label"), [("sft", "sft"), ("alignment", "alignment, self_hard, eps")]
+)
+def test_sigkill_loses_no_finished_work(recalign, copied, both, stage, label):
+    found = [json.loads(path.read_text()) for path in both.glob(f"{stage}/[!.]*/manifest.json")]
+    doubted = {
+        path.parent.name
+        for path in both.glob("smoothing/[!.]*/manifest.json")
+        if json.loads(path.read_text())["config"]["estimator"] == "pairwise"
+    }
+    (fingerprint,) = [
+        one["fingerprint"] for one in found
+        if stage == "sft" or (one["inputs"]["pairs"]["fingerprint"] in doubted
+        and "sft" in one["inputs"])
+    ]  # fmt: skip
+    shutil.rmtree(copied / stage / fingerprint)
+    command = (*RUN, "--root", str(copied), "--stop-after", label)
+    kill_at_work(recalign, copied, stage, fingerprint, command)
+    recalign(*command)
+    assert digest_of(copied, stage, fingerprint) == digest_of(both, stage, fingerprint)
+    assert not list(copied.glob("*/.draft-*"))
