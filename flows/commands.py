@@ -109,11 +109,6 @@ def _settings(method: str, preset: str, settings: list[str], root: str) -> tuple
     what = [text for text in settings if not text.startswith("runtime.")]
     runtime = load_settings(Runtime, method, "", [text.removeprefix("runtime.") for text in how])
     return (
-<<<<<<< HEAD
-        load_settings(DPO4RecConfig, method, preset, what),
-        runtime.model_copy(update={"root": root if is_url(root) else str(Path(root).absolute())}),
-=======
         load_settings(METHODS[method], _family(method), preset, what),
-        runtime.model_copy(update={"root": str(root)}),
->>>>>>> e65cae4 (RosePO: the flow and its grid, the comparison of its rows, the page, presets, command line, deployments, tests)
+        runtime.model_copy(update={"root": root if is_url(root) else str(Path(root).absolute())}),
     )
