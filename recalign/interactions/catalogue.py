@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import polars as pl
 
 from recalign.interactions.rawlines import parse_literal, records
-from recalign.interactions.rawtables import RAW_ITEMS
 from recalign.interactions.titles import Attribute
 from recalign.progress import Progress
+from recalign.schemas import ATTRIBUTES
 
 Kept = TypeVar("Kept")
 Description = tuple[str | None, list[Attribute]]
@@ -47,10 +47,22 @@ def wanted_records(
 
 
 def item_table(described: dict[str, Description]) -> pl.DataFrame:
-    """RAW_ITEMS."""
-    columns = {
-        "item_id": list(described),
-        "title": [title for title, _ in described.values()],
-        "attributes": [facets for _, facets in described.values()],
-    }
-    return pl.DataFrame(columns, schema=RAW_ITEMS)
+    """RAW_ITEMS: the lists are grouped from flat columns, as polars takes one dict at a time."""
+    facets = [
+        (place, facet["name"], facet["value"])
+        for place, (_, several) in enumerate(described.values())
+        for facet in several
+    ]
+    schema = {"place": pl.UInt32, "name": pl.String, "value": pl.String}
+    lists = pl.DataFrame(facets, schema=schema, orient="row")
+    lists = lists.group_by("place").agg(pl.struct("name", "value").alias("attributes"))
+    titles = [title for title, _ in described.values()]
+    items = pl.DataFrame({"item_id": list(described), "title": titles}, schema=_NAMED)
+    joined = items.with_row_index("place").join(
+        lists, on="place", how="left", maintain_order="left"
+    )
+    none = pl.lit([], dtype=ATTRIBUTES)
+    return joined.select("item_id", "title", pl.col("attributes").fill_null(none))
+
+
+_NAMED = {"item_id": pl.String, "title": pl.String}

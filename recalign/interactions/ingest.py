@@ -8,7 +8,7 @@ import polars as pl
 from recalign.config import InteractionsConfig
 from recalign.errors import BadInputError
 from recalign.interactions.kcore import k_core
-from recalign.interactions.order import chronological, coded, contiguous
+from recalign.interactions.order import chronological, coded, contiguous, gathered, occurring
 from recalign.interactions.rawtables import RAW_INTERACTIONS, RAW_ITEMS, RawTables
 from recalign.interactions.titles import item_text
 from recalign.schemas import ATTRIBUTES, INTERACTIONS, ITEMS, check_table
@@ -46,12 +46,16 @@ def ingest(raw: RawTables, config: InteractionsConfig) -> Ingested:
     items, item_ids = coded(columns.pop("item_id"))
     times, ratings = columns.pop("timestamp").to_numpy(), columns.pop("rating")
     known = item_ids.is_in(raw_items["item_id"].implode()) if unknown_items == "drop" else None
-    kept, dropped = _filtered(ratings, None if known is None else known.to_numpy()[items], config)
+    if known is not None and known.all():
+        known = None
+    passing = None if known is None else gathered(known.to_numpy(), items)
+    kept, dropped = _filtered(ratings, passing, config)
     if kept is not None:
         users, items, times, ratings = users[kept], items[kept], times[kept], ratings.filter(kept)
     rows = chronological(users, items, times, config.duplicates)
     dropped["duplicate"] = len(users) - len(rows)
-    users, items = users[rows], items[rows]
+    users = gathered(users, rows)
+    items = gathered(items, rows)
     core = k_core(users, items, config.k_core)
     dropped["k_core"] = len(rows) - int(core.sum())
     if dropped["k_core"]:
@@ -59,23 +63,36 @@ def ingest(raw: RawTables, config: InteractionsConfig) -> Ingested:
     dropped = {reason: n for reason, n in dropped.items() if n}
     if len(rows) == 0:
         _refuse_nothing_left(n_read, dropped, config)
-    user_table, users = _numbered(users, user_ids, "user", first=0)
-    item_table, items = _numbered(items, item_ids, "item", first=1)
-    starts = np.searchsorted(users, np.arange(user_table.height, dtype=np.int32))
-    positions = np.arange(len(users), dtype=np.int32) - starts.astype(np.int32)[users]
     interactions = pl.DataFrame(
-        {
-            "user_index": users,
-            "item_index": items,
-            "position": positions,
-            "timestamp": times[rows],
-            "rating": ratings.gather(rows),
-        },
-        schema_overrides=INTERACTIONS,
-    )
-    items_described, counted = _described(item_table, raw_items)
+        {"timestamp": gathered(times, rows)}
+    )  # a copy: its array can go at once
+    del times
+    interactions = interactions.with_columns(_gathered(ratings, rows).alias("rating"))
+    del ratings, rows, core
+    user_table, users = _numbered(users, user_ids, "user", first=0)
+    interactions = interactions.with_columns(pl.Series("user_index", users), _positions(users))
+    del users
+    item_table, items = _numbered(items, item_ids, "item", first=1)
+    interactions = interactions.with_columns(pl.Series("item_index", items))
+    del items
+    described, counted = _described(item_table, raw_items)
     noted = noted | {what: n for what, n in counted.items() if n}
-    return Ingested(interactions.rechunk(), items_described, user_table, dropped, noted)
+    interactions = check_table(interactions, INTERACTIONS, "interactions").rechunk()
+    return Ingested(interactions, described, user_table, dropped, noted)
+
+
+def _gathered(ratings: pl.Series, rows: np.ndarray) -> pl.Series:
+    if ratings.null_count():
+        return ratings.gather(rows)
+    return pl.Series(gathered(ratings.to_numpy(), rows))
+
+
+def _positions(users: np.ndarray) -> pl.Series:
+    """Place of every row among its user's, from 0; `users` ascend from 0 without a gap."""
+    starts = np.searchsorted(users, np.arange(users[-1] + 1, dtype=np.int32)).astype(np.int32)
+    places = np.arange(len(users), dtype=np.int32)
+    places -= gathered(starts, users)
+    return pl.Series("position", places)
 
 
 def _columns(raw: RawTables) -> dict[str, pl.Series]:
@@ -111,12 +128,10 @@ def _numbered(
     codes: np.ndarray, ids: pl.Series, kind: str, first: int
 ) -> tuple[pl.DataFrame, np.ndarray]:
     """<kind>_index and <kind>_id left, renumbered from `first`, and the rows' codes."""
-    occurs = np.zeros(len(ids), dtype=bool)
-    occurs[codes] = True
-    left, places = contiguous(occurs)
+    left, places = contiguous(occurring(codes, len(ids)))
     index = np.arange(first, first + len(left), dtype=np.int32)
     table = pl.DataFrame({f"{kind}_index": index, f"{kind}_id": ids.gather(left)})
-    return table.rechunk(), (places + np.int32(first))[codes]
+    return table.rechunk(), gathered(places + np.int32(first), codes)
 
 
 def _described(items: pl.DataFrame, raw: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import polars as pl
@@ -97,6 +98,12 @@ def _records(form: Edition, text: str) -> Iterator[tuple[int, list[str]]]:
 
 def _genres(fields: list[str]) -> list[Attribute]:
     if len(fields) == 3:
-        return attributes("genre", "" if fields[2].strip() == NO_GENRES else fields[2])
+        return _listed_genres(fields[2])
     flags = zip(GENRES_100K, fields[5:], strict=True)
     return attributes("genre", [name for name, flag in flags if flag == "1" and name != "unknown"])
+
+
+@lru_cache(maxsize=4096)
+def _listed_genres(text: str) -> list[Attribute]:
+    """'Action|Crime' as attributes; many films have the same."""
+    return attributes("genre", "" if text.strip() == NO_GENRES else text)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from recalign.errors import BadInputError
@@ -31,7 +32,8 @@ def read_ratings(
         if before == 0 and header:
             block = _without_header(path, block, header)
             before = 1
-        n_lines = block.count(b"\n") + (not block.endswith(b"\n"))
+        n_breaks = int(np.count_nonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n")))
+        n_lines = n_breaks + (not block.endswith(b"\n"))
         table = _plain(block, separator, n_lines)
         tables.append(_odd(path, block, separator, before) if table is None else table)
         before += n_lines
@@ -77,9 +79,9 @@ def _plain(block: bytes, separator: str, n_lines: int) -> pl.DataFrame | None:
     if (
         table.height != n_lines
         or any(column.null_count() > 0 for column in table)
-        or block.count(separator.encode()) != 3 * n_lines
+        or (len(separator) > 1 and block.count(separator.encode()) != 3 * n_lines)
         or not table["rating"].is_finite().all()
-        or not ((times >= 0) & (times < MILLISECONDS_FROM)).all()
+        or not times.is_between(0, int(MILLISECONDS_FROM), closed="left").all()
     ):
         return None
     return table

@@ -16,8 +16,8 @@ from recalign.errors import BadInputError
 from recalign.interactions.titles import paired
 from recalign.progress import Progress, silent
 
-BLOCK = 1 << 25
-"""Bytes of unpacked text parsed at once."""
+BLOCK = 1 << 22
+"""Bytes of unpacked text parsed at once: few enough to stay in the cache."""
 DAMAGED = "is damaged or cut short; delete it and fetch it again"
 
 
@@ -41,15 +41,9 @@ def blocks(path: Path, progress: Progress, member: str = "") -> Iterator[bytes]:
     kind = "gzip" if path.suffix == ".gz" else "zip"
     try:
         with path.open("rb") as raw, _unpacked(path, raw, member) as stream:
-            rest = b""
             while block := stream.read(BLOCK):
                 progress(min(raw.tell(), size), size, member or path.name)
-                head, newline, tail = (rest + block).rpartition(b"\n")
-                rest = tail
-                if newline:
-                    yield head + newline
-            if rest:
-                yield rest
+                yield block + stream.readline()
     except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as problem:
         raise BadInputError(f"{path}: {kind} file {DAMAGED} ({problem})") from problem
 

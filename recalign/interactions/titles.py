@@ -23,7 +23,9 @@ def paired(text: str) -> str:
 
 def clean(text: str) -> str:
     """HTML entities resolved, runs of white space as one blank, always valid Unicode."""
-    return " ".join(html.unescape(paired(text)).split())
+    if not text.isascii() or "&" in text:
+        text = html.unescape(paired(text))
+    return " ".join(text.split())
 
 
 def era(title: str) -> str | None:
@@ -40,7 +42,7 @@ def decade(year: str) -> str | None:
 
 def spoken(title: str) -> str:
     """'Heat, The (1995)' as 'The Heat (1995)'; only titles that end in a year are touched."""
-    if not _YEAR.search(title):
+    if ", " not in title or not _YEAR.search(title):
         return title
 
     def in_front(match: re.Match[str]) -> str:
@@ -69,6 +71,9 @@ def attributes(name: str, value: Any) -> list[Attribute]:
 
     Text is split at '|' (MovieLens writes 'Action|Crime').
     """
+    if isinstance(value, str) and "|" not in value:
+        single = clean(value)
+        return [{"name": name, "value": single}] if single else []
     distinct = dict.fromkeys(clean(part) for text in _flat(value) for part in text.split("|"))
     return [{"name": name, "value": part} for part in distinct if part]
 

@@ -9,6 +9,7 @@ import pytest
 
 from recalign.config import InteractionsConfig
 from recalign.errors import BadInputError
+from recalign.interactions import order
 from recalign.interactions.ingest import Ingested, ingest
 from recalign.interactions.kcore import k_core
 from recalign.interactions.rawtables import RAW_INTERACTIONS, RAW_ITEMS, RawTables
@@ -49,8 +50,8 @@ def test_sequences_are_in_order_of_time_and_ties_keep_the_row_order():
 
 def test_indices_follow_the_ids_shorter_first_whatever_the_row_order():
     rows: list[Row] = [(user, item, 0, None) for user in ("10", "9", "b") for item in ("2", "11")]
-    for order in (rows, rows[::-1]):
-        tables = ingest(raw(order), settings())
+    for placed in (rows, rows[::-1]):
+        tables = ingest(raw(placed), settings())
         assert tables.users["user_id"].to_list() == ["9", "b", "10"]
         assert tables.users["user_index"].to_list() == [0, 1, 2]
         assert tables.items["item_id"].to_list() == ["2", "11"]
@@ -119,6 +120,41 @@ def test_k_core_equals_the_definition_on_random_data():
     assert 0 < len(kept) < 300
 
 
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("repeats", ["first", "last", "keep"])
+@pytest.mark.parametrize("latest", [50, 2**62])  # times that fit into a packed key, or do not
+def test_the_order_is_by_user_then_time_then_row_across_slices(
+    monkeypatch, shuffled, repeats, latest
+):
+    monkeypatch.setattr(order, "SLICE", 64)
+    draws = np.random.default_rng(4)
+    users, items = draws.integers(0, 60, 3000), draws.integers(0, 20, 3000)
+    users[:200] = 7  # one user is longer than a slice
+    users = (users if shuffled else np.sort(users)).astype(np.int32)
+    times = draws.integers(0, latest, 3000)
+    by_time = sorted(range(3000), key=lambda row: (users[row], times[row]))
+    expected, met = [], set()
+    for row in by_time if repeats != "last" else reversed(by_time):
+        pair = (users[row], items[row])
+        if repeats == "keep" or pair not in met:
+            expected.append(row)
+        met.add(pair)
+    expected = expected if repeats != "last" else expected[::-1]
+    rows = order.chronological(users, items.astype(np.int32), times, repeats)
+    assert rows.tolist() == expected
+
+
+def test_ids_that_are_numbers_are_ordered_and_named_as_text_would_be():
+    draws = np.random.default_rng(5)
+    for largest in (300, 2**32 - 1):  # looked up in a table, or sorted
+        numbers = pl.Series(draws.integers(0, largest, 500, endpoint=True), dtype=pl.UInt32)
+        codes, ids = order.coded(numbers)
+        text_codes, text_ids = order.coded(numbers.cast(pl.String))
+        assert codes.tolist() == text_codes.tolist()
+        assert ids.to_list() == text_ids.to_list()
+        assert [ids[int(code)] for code in codes] == numbers.cast(pl.String).to_list()
+
+
 def test_items_without_title_are_called_by_their_id_and_counted():
     rows: list[Row] = [("u", "a", 1, None), ("u", "b", 2, None)]
     tables = ingest(raw(rows, {"a": None, "b": "Bee"}), settings())
@@ -141,6 +177,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from recalign.config import InteractionsConfig
+from recalign.interactions import order
 from recalign.interactions.ingest import ingest
 from recalign.interactions.rawtables import RAW_INTERACTIONS, RAW_ITEMS, RawTables
 from recalign.schemas import INTERACTIONS, ITEMS, USERS, write_table

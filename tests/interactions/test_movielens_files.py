@@ -172,6 +172,19 @@ def test_a_csv_edition_with_other_columns_is_refused(tmp_path):
         read("ml-25m", tmp_path)
 
 
+@pytest.mark.parametrize(("more", "message"), [
+    (b"3,4,5.0,9,1\n", "row 4: has 5 fields instead of 4"),
+    (b"3,4,5.0\n", "row 4, field 4 (timestamp): is empty"),
+    (b"3,4,5.0,99999999999999\n", "row 4, field 4 (timestamp): '99999999999999' is in milli"),
+    (b"3,4,inf,9\n", "row 4, field 3 (rating): 'inf' is not a number"),
+])  # fmt: skip
+def test_a_bad_line_of_a_csv_edition_is_refused_by_row_and_field(tmp_path, more, message):
+    unpack(tmp_path, {"ratings.csv": RATINGS_CSV + more, "movies.csv": MOVIES_CSV})
+    with pytest.raises(BadInputError) as refusal:
+        read("ml-20m", tmp_path)
+    assert message in str(refusal.value)
+
+
 def test_a_damaged_zip_is_refused(tmp_path):
     path = tmp_path / "ml-1m.zip"
     with zipfile.ZipFile(path, "w") as archive:
