@@ -12,7 +12,7 @@ from recalign.artifacts.store import Artifact
 from recalign.config import Config, Runtime
 from recalign.errors import UserError
 from tasks.cache import forget_record, is_current
-from tasks.run_page import is_shown, show_stage
+from tasks.run_page import show_stage
 from tasks.stage import Call, Stage
 from tasks.trouble import trouble_explained
 
@@ -85,10 +85,7 @@ class Run:
             linked = self._linked(inputs)
             reference = task(Call(config, linked, files, digests, self.runtime, forced))
             self._above[reference] = self._standing_on(inputs)
-            made = self.store.manifest(stage.name, reference.fingerprint) if is_shown() else None
-            if made:
-                artifact = Artifact(self.store.folder(stage.name, made.fingerprint), made)
-                show_stage(step.label, artifact, stage.sections, reference)
+            show_stage(step.label, self.store, reference, stage.sections)
         if self.stop_after in (stage.name, step.label):
             raise StoppedAfter(step.label)
         return reference

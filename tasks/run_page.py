@@ -11,7 +11,7 @@ from prefect.utilities.engine import get_state_for_result
 
 from recalign.artifacts.digests import write_atomically
 from recalign.artifacts.manifest import Reference
-from recalign.artifacts.store import Artifact
+from recalign.artifacts.store import Artifact, Store
 from recalign.report.stage_page import stage_page
 from recalign.report.tables import result_lines
 from recalign.schemas import RESULTS, read_table
@@ -22,11 +22,15 @@ PAGE = ".page.md"  # beside the artifact's files, so that a cached stage draws n
 Sections = Callable[[Artifact], list[str]]
 
 
-def show_stage(label: str, artifact: Artifact, sections: Sections, reference: Reference) -> None:
-    """Put the artifact's page on the pages of this flow run and of the task run that gave it.
+def show_stage(label: str, store: Store, reference: Reference, sections: Sections) -> None:
+    """Put an artifact's page on the pages of this flow run and of the task run that returned it.
 
-    Never fails: a run is worth more than its pictures.
+    Never fails: a run is worth more than its pictures. Outside a flow run there is no page.
     """
+    manifest = store.manifest(reference.stage, reference.fingerprint)
+    if manifest is None or FlowRunContext.get() is None:
+        return
+    artifact = Artifact(store.folder(reference.stage, reference.fingerprint), manifest)
     try:
         page = MarkdownArtifact(
             key=key_of(label),
@@ -51,7 +55,12 @@ def show_results(evaluation: Artifact) -> None:
 
 
 def page_of_stage(artifact: Artifact, sections: Sections) -> str:
-    """The Markdown page of an artifact, drawn once and kept in its folder."""
+    """The Markdown page of an artifact, drawn once and kept in its folder.
+
+    An artifact at a URL that nothing has fetched yet tells what its manifest says, without pictures.
+    """
+    if not artifact.folder.is_dir():
+        return stage_page(artifact.manifest, [])
     kept = artifact.path(PAGE)
     if kept.exists():
         return kept.read_text(encoding="utf-8")
@@ -67,11 +76,6 @@ def key_of(label: str) -> str:
     """A stage label as an artifact's key, which Prefect wants in lower case with dashes."""
     words = "".join(c if c.isascii() and c.isalnum() else " " for c in label.lower())
     return "-".join(words.split())
-
-
-def is_shown() -> bool:
-    """Whether there is a run page: inside a flow run of Prefect."""
-    return FlowRunContext.get() is not None
 
 
 def _task_run_of(reference: Reference) -> UUID | None:

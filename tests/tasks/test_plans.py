@@ -10,7 +10,7 @@ from flows.dpo4rec import dpo4rec, stages
 from flows.session import outlook, plan, plan_row, run_name
 from recalign.config import DPO4RecConfig, Runtime
 from recalign.config.presets import load_settings
-from tasks.run import UNKNOWN, Run
+from tasks.run import FORCED, UNKNOWN, Run
 
 
 def planned(root, preset):
@@ -36,6 +36,18 @@ def test_once_the_download_lies_in_the_cache_the_plan_knows_every_fingerprint(tm
     steps = planned(tmp_path / "root", "ml-100k")
     assert {step.action for step in steps} == {"compute"}
     assert UNKNOWN not in {step.reference.fingerprint for step in steps}
+
+
+def test_one_run_of_a_stage_is_forced_by_its_label_and_all_of_them_by_its_name(tmp_path):
+    config = load_settings(DPO4RecConfig, "dpo4rec", "tiny")
+
+    def forced(name):
+        run = Run(Runtime(root=str(tmp_path)), frozenset({name}))
+        steps = plan(run, lambda walk: stages(walk, config))
+        return [step.label for step in steps if step.reason == FORCED]
+
+    assert forced("alignment, round 2") == ["alignment, round 2"]
+    assert forced("alignment") == ["alignment, round 1", "alignment, round 2"]
 
 
 @pytest.mark.parametrize(
