@@ -57,7 +57,7 @@ def show_results(evaluation: Artifact) -> None:
 def page_of_stage(artifact: Artifact, sections: Sections) -> str:
     """The Markdown page of an artifact, drawn once and kept in its folder.
 
-    An artifact at a URL that nothing has fetched yet tells what its manifest says, without pictures.
+    An artifact at a URL that nothing has fetched yet tells only what its manifest says.
     """
     if not artifact.folder.is_dir():
         return stage_page(artifact.manifest, [])
