@@ -30,7 +30,6 @@ from recalign.recommendations.tables import (
     recommendations_table,
     spread,
 )
-from recalign.recommender.encoder import SentenceEncoder
 from recalign.schemas import CANDIDATES, PER_USER, RECOMMENDATIONS, read_table, write_table
 from recalign.sequences import Sequences
 from recalign.splits.candidates import history_popularity
@@ -39,6 +38,7 @@ from recalign.splits.phases import NEXT, phase_of
 from recalign.titles.answers import match_titles
 from recalign.titles.names import distinct_titles, normalised
 from recalign.titles.prompts import TitlePrompts
+from tasks.encoding import open_encoder
 from tasks.sft import SETTINGS, open_titles
 from tasks.stage import Job, stage
 from tasks.tables import Tables, read_tables
@@ -84,7 +84,7 @@ def recommendations(
     judged = judge(
         given, cases, tables.sequences, lists, config.top, rows=rows, progress=job.progress
     )
-    encoder = SentenceEncoder(config.encoder, job.cache / "sentences", job.device)
+    encoder = open_encoder(job, config.encoder)
     vectors = encoder.encode_items(tables.items["text"].to_list(), job.progress)
     neighbours = nearest_items(vectors, cases.targets, config.neighbours)
     measures = ranking_measures(judged, config.list_length)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 from filelock import Timeout
 
-from recalign.artifacts.remote import make_folder
+from recalign.artifacts.remote import Remote, make_folder
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +75,11 @@ class Claim:
         """Give the claim back, if it is still ours."""
         self._released.set()
         self._beats.join()
-        if self._owner in (self.read() or ""):
-            self._delete()
+        try:
+            if self._owner in (self.read() or ""):
+                self._delete()
+        except Exception as error:  # whatever that file system raises: the claim dies by itself
+            log.warning("%s could not be given back: %s", self._path, error)
 
     def read(self) -> str | None:
         """What the claim says now; None when nobody holds it."""
@@ -113,17 +116,18 @@ class Claim:
 class ClaimedLock:
     """A local lock and the claim beside it, used like a FileLock: both or none are held."""
 
-    def __init__(self, local: Lock, files: Any, path: str):
-        self._local, self._files, self._path = local, files, path
+    def __init__(self, local: Lock, remote: Remote, path: str):
+        self._local, self._remote, self._path = local, remote, path
         self._claim: Claim | None = None
 
     def acquire(self, timeout: float = -1) -> Self:
         """Hold both; Timeout when another process of this or another machine has one."""
         self._local.acquire(timeout)
         if self._claim is None:
-            claim = Claim(self._files, self._path)
+            claim = Claim(self._remote.files, self._path)
             try:
-                claim.acquire(timeout)
+                with self._remote.asked():
+                    claim.acquire(timeout)
             except BaseException:
                 self._local.release()
                 raise

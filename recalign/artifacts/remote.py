@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from filelock import Timeout
 
 from recalign.artifacts.manifest import Manifest
 from recalign.errors import UserError
@@ -35,7 +36,7 @@ class Remote:
     def __init__(self, url: str):
         self.url = url.rstrip("/")
         try:
-            with self._asked():
+            with self.asked():
                 found: tuple[Any, str] = fsspec.url_to_fs(self.url, use_listings_cache=False)
         except ImportError as error:
             raise UserError(f"{url}: {error}; for s3:// pip install 'recalign[s3]'") from error
@@ -47,7 +48,7 @@ class Remote:
 
     def read_manifest(self, stage: str, key: str) -> bytes | None:
         """The manifest as it stands there; None without one: the artifact is not there."""
-        with self._asked():
+        with self.asked():
             try:
                 return bytes(self.files.cat_file(f"{self.place(stage, key)}/{MANIFEST}"))
             except FileNotFoundError:
@@ -55,7 +56,7 @@ class Remote:
 
     def keys(self, stage: str | None = None) -> list[tuple[str, str]]:
         """Stage and fingerprint of every artifact with a manifest."""
-        with self._asked():
+        with self.asked():
             found = self.files.glob(f"{self.path}/{stage or '*'}/*/{MANIFEST}")
         parts = [str(path).split("/")[-3:-1] for path in found]
         return sorted((stage, key) for stage, key in parts if not key.startswith("."))
@@ -65,7 +66,7 @@ class Remote:
         for name in manifest.outputs:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            with self._asked():
+            with self.asked():
                 self.files.get_file(f"{self.place(stage, key)}/{name}", str(target))
 
     def publish(self, folder: Path, manifest: Manifest) -> None:
@@ -77,7 +78,7 @@ class Remote:
         place = self.place(manifest.stage, manifest.fingerprint)
         try:
             self.discard(manifest.stage, manifest.fingerprint)
-            with self._asked():
+            with self.asked():
                 for name in manifest.outputs:
                     make_folder(self.files, f"{place}/{name}".rpartition("/")[0])
                     self.files.put_file(str(folder / name), f"{place}/{name}")
@@ -88,7 +89,7 @@ class Remote:
     def discard(self, stage: str, key: str) -> None:
         """Delete an artifact: the manifest first, then the files."""
         place = self.place(stage, key)
-        with self._asked():
+        with self.asked():
             for path in (f"{place}/{MANIFEST}", place):
                 if self.files.exists(path):
                     self.files.rm(path, recursive=path == place)
@@ -100,7 +101,7 @@ class Remote:
         for name, output in manifest.outputs.items():
             digest = hashlib.sha256()
             try:
-                with self._asked(), self.files.open(f"{place}/{name}", "rb") as file:
+                with self.asked(), self.files.open(f"{place}/{name}", "rb") as file:
                     while block := file.read(BLOCK):
                         digest.update(block)
             except FileNotFoundError:
@@ -111,14 +112,14 @@ class Remote:
         return wrong
 
     @contextmanager
-    def _asked(self) -> Iterator[None]:
+    def asked(self) -> Iterator[None]:
         """Whatever a file system of somebody else's raises is told as one line.
 
-        Only what is missing, there already or not installed is left to the caller.
+        Only what is missing, there already, held or not installed is left to the caller.
         """
         try:
             yield
-        except (FileNotFoundError, FileExistsError, ImportError):
+        except (FileNotFoundError, FileExistsError, Timeout, ImportError, UserError):
             raise
         except Exception as error:
             raise UserError(

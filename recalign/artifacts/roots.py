@@ -53,15 +53,16 @@ class RemoteStore(Store):
     def lock(self, stage: str, key: str) -> Lock:
         """Exclusive among the processes of this machine and of all that use the URL."""
         claim = f"{self.remote.path}/.locks/{stage}-{key}.json"
-        return ClaimedLock(super().lock(stage, key), self.remote.files, claim)
+        return ClaimedLock(super().lock(stage, key), self.remote, claim)
 
     def is_busy(self) -> bool:
         """Whether a process of this machine, or a claim that stays fresh, says so."""
         if super().is_busy():
             return True
-        paths = self.remote.files.glob(f"{self.remote.path}/.locks/*.json")
-        paths = [path for path in paths if not path.endswith(f"/{COLLECTING}.json")]
-        held = {path: Claim(self.remote.files, path).read() for path in paths}
+        with self.remote.asked():
+            paths = self.remote.files.glob(f"{self.remote.path}/.locks/*.json")
+            paths = [path for path in paths if not path.endswith(f"/{COLLECTING}.json")]
+            held = {path: Claim(self.remote.files, path).read() for path in paths}
         if held:
             time.sleep(claims.PATIENCE)
         return any(Claim(self.remote.files, path).read() not in (None, was)

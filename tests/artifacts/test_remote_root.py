@@ -132,7 +132,7 @@ def test_the_claim_of_a_killed_run_is_taken_over(machine, s3, quick):
     assert not s3.exists(path)
 
 
-def test_an_endpoint_that_nobody_answers_at_is_told_in_one_line(machine, monkeypatch):
+def test_an_endpoint_that_nobody_answers_at_is_told_in_one_line(machine, monkeypatch, s3_endpoint):
     store = machine("a")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -140,6 +140,16 @@ def test_an_endpoint_that_nobody_answers_at_is_told_in_one_line(machine, monkeyp
     with pytest.raises(UserError, match=r"^s3://bucket/root: .*check the address") as told:
         list(machine("a").manifests())
     assert "\n" not in str(told.value)
+    with pytest.raises(UserError, match="check the address"):
+        machine("a").lock("oracle", "k").acquire(timeout=0)
+    with pytest.raises(UserError, match="check the address"):  # finished, but not published
+        commit(machine("a"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    type(store.remote.files).clear_instance_cache()
+    [made] = machine("a").manifests()
+    assert machine("b").find("oracle", made.fingerprint) is None
+    machine("a").open(made.reference)  # the next run makes up for it
+    assert machine("b").open(made.reference).path("curve.txt").read_text() == "1 2 3"
 
 
 def test_a_bucket_that_is_not_there_and_a_scheme_nobody_knows_are_told(machine, s3):
