@@ -15,6 +15,7 @@ from recalign.splits.guard import check_fit, check_window_prompts
 from recalign.splits.phases import phase_of
 from recalign.titles.names import distinct_titles
 from recalign.titles.prompts import TitlePrompts, template_file
+from tasks.encoding import open_encoder
 from tasks.policy import ADAPTER, MODEL
 from tasks.stage import Job, local_files, stage
 from tasks.tables import Tables, read_tables
@@ -29,7 +30,9 @@ def sft_files(config: SftConfig) -> dict[str, list[Path]]:
     """What decides the LLM beside its config: the questions' template, a local model."""
     asked = config.format == "candidates"
     template = {"template": [template_file(config.template)]} if asked else {}
-    return template | (local_files("model", config.model) if config.kind == "huggingface" else {})
+    if config.kind == "huggingface":
+        return template | local_files("model", config.model)
+    return template | local_files("encoder", config.bootstrap.encoder)
 
 
 @stage(version=1, trains=True)
@@ -45,7 +48,7 @@ def sft(
 
     tables = read_tables(interactions, splits)
     titles = distinct_titles(tables.items)
-    config, policy = _first_policy(job, config, titles)
+    config, policy = _first_policy(job, config, tables, titles)
     prompts = TitlePrompts(config.prompt, titles)
     asking = Asking(prompts.text, titles, policy.encode_prompt, policy.encode_completion)
     train = _training(config, tables, asking).no_longer_than(config.max_length)
@@ -66,7 +69,7 @@ def sft(
 
 
 def _first_policy(
-    job: Job, config: SftConfig, titles: list[str]
+    job: Job, config: SftConfig, tables: Tables, titles: list[str]
 ) -> tuple[SftConfig, "TitlePolicy"]:
     """The LLM before any training, and the settings with the commit that its name stands for."""
     from recalign.policy.load import load_policy, resolve_revision
@@ -79,7 +82,11 @@ def _first_policy(
         loaded = load_policy(config.model, config, None, job.device)
     else:
         tokenizer = title_tokenizer(titles)
-        model = first_model(config.bootstrap, tokenizer, config.history_items, config.seed)
+        vectors = None
+        if config.bootstrap.item_text:
+            encoder = open_encoder(job, config.bootstrap.encoder)
+            vectors = encoder.encode_items(tables.items["text"].to_list(), job.progress)
+        model = first_model(config.bootstrap, tokenizer, config.history_items, config.seed, vectors)
         first = job.draft.work / "first"
         model.save_pretrained(first)
         tokenizer.save_pretrained(first)

@@ -30,6 +30,10 @@ class TitleModelConfig(Config):
     """Number of transformer layers."""
     heads: int = Field(4, ge=1, le=32)
     """Attention heads per layer; must divide hidden."""
+    item_text: bool = True
+    """Title tokens start at their texts' embeddings, as a real LLM knows what a title means."""
+    encoder: str = "minilm"
+    """Sentence encoder of the item texts: 'minilm' (packaged), or a hub id or folder."""
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> "TitleModelConfig":
