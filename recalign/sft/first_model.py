@@ -49,7 +49,7 @@ def first_model(
     if vectors is not None:
         start = torch.from_numpy(main_components(vectors[1:], config.hidden))
         with torch.no_grad():
-            model.get_input_embeddings().weight[-len(start) :, : start.shape[1]] = start
+            model.model.embed_tokens.weight[-len(start) :, : start.shape[1]] = start
     return model
 
 
