@@ -57,7 +57,7 @@ class RejectionsConfig(Config):
     """Neighbours of the item taken, or of the mean of the history shown (semantic)."""
     neighbours: int = Field(20, ge=1, le=10_000)
     """Nearest items to draw among (semantic)."""
-    pool: int = Field(0, ge=0, le=10_000_000)
+    pool: int = Field(20, ge=0, le=10_000_000)
     """Items drawn per pair for the SFT model to score (self_*); 0: the whole catalogue."""
     encoder: str = "minilm"
     """Sentence encoder of the item texts (semantic, and the report on all strategies)."""
@@ -174,7 +174,7 @@ class RosePOAlignmentConfig(AlignmentConfig):
     """Weight of the chosen title's negative log-likelihood, added to the preference loss."""
     method: Literal["lora", "full"] = "full"
     """Train a low-rank adapter, or all weights."""
-    learning_rate: float = Field(2e-4, gt=0, le=1)
+    learning_rate: float = Field(5e-5, gt=0, le=1)
     """Peak learning rate of AdamW, warmed up and decayed linearly."""
     epochs: int = Field(1, ge=1, le=1000)
     """Most passes over the pairs."""
