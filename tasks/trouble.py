@@ -12,7 +12,9 @@ from recalign.errors import UserError
 
 _RUST = re.compile(r"\(os error (\d+)\)")  # safetensors and polars
 _CUT_SHORT = re.compile(r"inline_container|\d+ requested and \d+ written")  # torch and numpy
-_NO_MEMORY = re.compile(r"can't allocate memory|out of memory", re.IGNORECASE)  # torch
+_NO_MEMORY = re.compile(  # torch, and oneDNN under it
+    r"can't allocate memory|out of memory|could not create a primitive", re.IGNORECASE
+)
 MESSAGE = 200  # characters of a library's own words
 
 
@@ -63,7 +65,7 @@ def _memory_trouble(error: Exception, stage: str, config: Config | None) -> str:
 def batch_settings(path: str, config: Config) -> list[str]:
     """The settings that say how much of this stage is in memory at once."""
     names = list(type(config).model_fields)
-    if "micro_batch_size" in names:  # smaller ones change no result
+    if "micro_batch_size" in names:  # they change the result by rounding only
         return [f"{path}.micro_batch_size"]
     found = [f"{path}.batch_size"] if "batch_size" in names else []
     for name in names:

@@ -74,6 +74,7 @@ def test_a_killed_run_crashes_and_its_retry_continues_at_the_checkpoint(service)
 
 
 def test_a_server_restart_does_a_run_no_harm_and_cancelling_ends_it(service):
+    switch_schedule(service, on=True)
     run = service.start_run(epochs=LONG, stop_after="policy")
     service.wait_for_stage(run, "policy")
     process = service.leader("worker", run)
@@ -82,9 +83,22 @@ def test_a_server_restart_does_a_run_no_harm_and_cancelling_ends_it(service):
     service.up()
     assert service.state(run)[0] == "RUNNING"
     assert process.is_running()
+    assert switch_schedule(service, on=False)  # it is the operator's, though `up` deploys again
     service.set_state(run, "CANCELLING", "Cancelling")
     assert service.wait_for_end(run)[0] == "CANCELLED"
     assert not process.is_running()
+
+
+def switch_schedule(service, on):
+    """Switch the schedule of the rounds on or off; whether it was on."""
+    (rounds,) = [
+        d for d in service.api("POST", "/deployments/filter", limit=100)
+        if d["name"] == "dpo4rec-rounds"
+    ]  # fmt: skip
+    (schedule,) = rounds["schedules"]
+    path = f"/deployments/{rounds['id']}/schedules/{schedule['id']}"
+    service.api("PATCH", path, active=on)
+    return schedule["active"]
 
 
 def test_runs_end_with_a_killed_worker_and_up_starts_another(service):

@@ -55,6 +55,7 @@ except UserError as error:
     [
         ("alignment", lambda: torch.empty(2**50), "lower alignment.micro_batch_size"),
         ("reasonings", lambda: cuda_full(), "lower runtime.generation_rows"),
+        ("oracle", lambda: no_primitive(), "it needs a machine with more"),
         ("splits", lambda: bytearray(2**60), "it needs a machine with more"),
     ],
 )
@@ -68,6 +69,10 @@ def test_memory_that_runs_out_names_the_stage_and_what_to_lower(stage, allocate,
 
 def cuda_full():
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+
+def no_primitive():
+    raise RuntimeError("could not create a primitive")  # oneDNN's words, seen under a limit
 
 
 def test_what_to_lower_is_found_in_nested_settings():
