@@ -36,7 +36,7 @@ def prefect_api(tmp_path_factory):
     log = (home / "server.log").open("w")
     server = subprocess.Popen(
         [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
-        env=os.environ | {"PREFECT_HOME": str(home)},
+        env=os.environ | {"PREFECT_HOME": str(home), "PREFECT_SERVER_UI_API_URL": url},
         stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:

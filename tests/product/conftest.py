@@ -1,8 +1,10 @@
-"""The deployments of prefect.yaml, registered once at this session's server."""
+"""The deployments of prefect.yaml at this session's server, and a worker that runs them."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -28,3 +30,39 @@ def deployments(prefect_api):
     prefect(prefect_api, "--no-prompt", "deploy", "--all")
     found = httpx.post(f"{prefect_api}/deployments/filter", json={}, timeout=30).json()
     return {deployment["name"]: deployment for deployment in found}
+
+
+class Worker:
+    """A real worker on the deployments' pool, killed at the end."""
+
+    def __init__(self, api, folder):
+        self.api, self.log = api, folder / "worker.log"
+
+    def __enter__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "recalign",
+             "--prefetch-seconds", "300"],
+            cwd=ROOT, env=os.environ | {"PREFECT_API_URL": self.api}, start_new_session=True,
+            stdout=self.log.open("w"), stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        return self
+
+    def __exit__(self, *_):
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(60)
+
+    def finished(self, created):
+        """The flow run, as soon as it has ended."""
+        assert created.status_code == 201, created.text
+        run, deadline = created.json(), time.monotonic() + 240
+        while run["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.5)
+            run = httpx.get(f"{self.api}/flow_runs/{run['id']}", timeout=30).json()
+        return run
+
+
+@pytest.fixture
+def worker(prefect_api, deployments, tmp_path):
+    with Worker(prefect_api, tmp_path) as worker:
+        yield worker

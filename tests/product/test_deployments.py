@@ -1,11 +1,5 @@
 """The deployments of prefect.yaml on a real server, run by a real worker."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 from typing import get_args
 
 import httpx
@@ -14,8 +8,6 @@ from flows.dpo4rec import STAGES
 from recalign.artifacts.series import NAME
 from recalign.config import DPO4RecConfig, InteractionsConfig, RosePOConfig, Runtime
 from recalign.config.presets import fill_from_preset, preset_names
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def test_every_deployment_is_registered_with_settings_that_are_valid(deployments):
@@ -103,37 +95,9 @@ def task_states(api, run):
     return {task["name"]: task["state"]["name"] for task in found.json()}
 
 
-class Worker:
-    """A real worker on the deployments' pool, killed at the end."""
-
-    def __init__(self, api, folder):
-        self.api, self.log = api, folder / "worker.log"
-
-    def __enter__(self):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "recalign",
-             "--prefetch-seconds", "300"],
-            cwd=ROOT, env=os.environ | {"PREFECT_API_URL": self.api}, start_new_session=True,
-            stdout=self.log.open("w"), stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        return self
-
-    def __exit__(self, *_):
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(60)
-
-    def finished(self, created):
-        """The flow run, as soon as it has ended."""
-        assert created.status_code == 201, created.text
-        run, deadline = created.json(), time.monotonic() + 240
-        while run["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.5)
-            run = httpx.get(f"{self.api}/flow_runs/{run['id']}", timeout=30).json()
-        return run
-
-
-def test_runs_from_the_form_are_refused_computed_and_copied(prefect_api, deployments, tmp_path):
+def test_runs_from_the_form_are_refused_computed_and_copied(
+    prefect_api, deployments, worker, tmp_path
+):
     deployment = deployments["dpo4rec"]
     root = tmp_path / "artifacts"
     form = {  # a form submits every field
@@ -142,32 +106,31 @@ def test_runs_from_the_form_are_refused_computed_and_copied(prefect_api, deploym
         "stop_after": "splits",
         "runtime": Runtime(root=str(root)).model_dump(mode="json"),
     }  # fmt: skip
-    with Worker(prefect_api, tmp_path) as worker:
-        mistaken = form | {"config": form["config"] | {"oracle": {"hidden": 33, "heads": 2}}}
-        run = worker.finished(create(prefect_api, deployment, mistaken))
-        assert run["state"]["type"] == "FAILED"
-        assert "with preset tiny: oracle: heads must divide hidden" in run["state"]["message"]
-        assert "\n" not in run["state"]["message"]
-        assert task_states(prefect_api, run["id"]) == {}
-        assert not root.exists()
+    mistaken = form | {"config": form["config"] | {"oracle": {"hidden": 33, "heads": 2}}}
+    run = worker.finished(create(prefect_api, deployment, mistaken))
+    assert run["state"]["type"] == "FAILED"
+    assert "with preset tiny: oracle: heads must divide hidden" in run["state"]["message"]
+    assert "\n" not in run["state"]["message"]
+    assert task_states(prefect_api, run["id"]) == {}
+    assert not root.exists()
 
-        first = worker.finished(create(prefect_api, deployment, form))
-        assert first["name"] == "dpo4rec on synthetic, 2 rounds, until splits"
-        assert first["state"]["message"] == "Stopped after splits, as asked"
-        assert task_states(prefect_api, first["id"]) == dict.fromkeys(
-            ("interactions", "splits"), "Completed"
-        )
-        (manifest,) = root.glob("interactions/*/manifest.json")
-        assert '"n_users": 240' in manifest.read_text()  # the preset's
+    first = worker.finished(create(prefect_api, deployment, form))
+    assert first["name"] == "dpo4rec on synthetic, 2 rounds, until splits"
+    assert first["state"]["message"] == "Stopped after splits, as asked"
+    assert task_states(prefect_api, first["id"]) == dict.fromkeys(
+        ("interactions", "splits"), "Completed"
+    )
+    (manifest,) = root.glob("interactions/*/manifest.json")
+    assert '"n_users": 240' in manifest.read_text()  # the preset's
 
-        copied = first["parameters"]
-        copied["config"]["splits"]["test"] = 5
-        second = worker.finished(create(prefect_api, deployment, copied))
-        assert second["name"] == "dpo4rec on synthetic, 2 rounds, splits.test=5, until splits"
-        assert task_states(prefect_api, second["id"]) == {
-            "interactions": "Cached", "splits": "Completed",
-        }  # fmt: skip
-        assert "config.test: 6 -> 5" in plan_of(prefect_api, second["id"])
+    copied = first["parameters"]
+    copied["config"]["splits"]["test"] = 5
+    second = worker.finished(create(prefect_api, deployment, copied))
+    assert second["name"] == "dpo4rec on synthetic, 2 rounds, splits.test=5, until splits"
+    assert task_states(prefect_api, second["id"]) == {
+        "interactions": "Cached", "splits": "Completed",
+    }  # fmt: skip
+    assert "config.test: 6 -> 5" in plan_of(prefect_api, second["id"])
 
 
 def plan_of(api, run):
