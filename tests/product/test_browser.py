@@ -102,7 +102,7 @@ def test_a_run_from_the_form_is_copied_and_only_the_changed_stage_computes(
     page.goto(f"{ui}/deployments/deployment/{deployments['dpo4rec']['id']}/run")
     choose(page, "Packaged settings to start from", "tiny")
     keep_picture(page, "form")
-    field(page, "Folder of all artifacts.").locator("textarea").fill(str(tmp_path / "artifacts"))
+    field(page, "Folder of all artifacts").locator("textarea").fill(str(tmp_path / "artifacts"))
     field(page, "Most rounds;").locator("input").fill("1")
     submit(page)
     finish(page)
