@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
+from recalign.config import ReportConfig, RoundsConfig, Runtime
+
 CHROMIUM = shutil.which("chromium")
 OFFLINE = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking",
@@ -44,14 +46,19 @@ def keep_picture(page, name):
         picture.quantize(64).save(Path(folder) / f"{name}.png", optimize=True)
 
 
-def field(page, description):
-    """The field of the run form with this description."""
+def field(page, model, name):
+    """The field of the run form with this setting's description."""
+    description = model.model_fields[name].description.split(";")[0]
+    return in_form(page, description)
+
+
+def in_form(page, description):
     return page.locator(".schema-form-property").filter(has_text=description).last
 
 
 def choose(page, description, choice):
     """Choose in a list of the form, by keyboard: it opens at once and stays open."""
-    field(page, description).locator("button.p-select-button__control").focus()
+    in_form(page, description).locator("button.p-select-button__control").focus()
     page.keyboard.press("ArrowDown")
     page.get_by_text(choice, exact=True).click()
 
@@ -102,8 +109,8 @@ def test_a_run_from_the_form_is_copied_and_only_the_changed_stage_computes(
     page.goto(f"{ui}/deployments/deployment/{deployments['dpo4rec']['id']}/run")
     choose(page, "Packaged settings to start from", "tiny")
     keep_picture(page, "form")
-    field(page, "Folder of all artifacts").locator("textarea").fill(str(tmp_path / "artifacts"))
-    field(page, "Most rounds;").locator("input").fill("1")
+    field(page, Runtime, "root").locator("textarea").fill(str(tmp_path / "artifacts"))
+    field(page, RoundsConfig, "n").locator("input").fill("1")
     submit(page)
     finish(page)
     expect(page.get_by_text("dpo4rec on synthetic, 1 round, rounds.n=1").first).to_be_visible()
@@ -118,9 +125,9 @@ def test_a_run_from_the_form_is_copied_and_only_the_changed_stage_computes(
     expect(page.get_by_text("Artifacts", exact=True)).to_be_visible()
     page.locator(".p-icon-button-menu button, button.p-icon-button-menu").first.click()
     page.get_by_text("Copy to new run").click()
-    examples = field(page, "Users shown with history").locator("input")
+    examples = field(page, ReportConfig, "n_examples").locator("input")
     expect(examples).to_have_value("5")
-    expect(field(page, "Most rounds;").locator("input")).to_have_value("1")
+    expect(field(page, RoundsConfig, "n").locator("input")).to_have_value("1")
     examples.fill("3")
     submit(page)
     finish(page)

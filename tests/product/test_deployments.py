@@ -1,5 +1,6 @@
 """The deployments of prefect.yaml on a real server, run by a real worker."""
 
+import time
 from typing import get_args
 
 import httpx
