@@ -96,16 +96,16 @@ def report_path(root: str, name: str) -> None:
 
 def show_series(root: str, name: str) -> None:
     """How every series stands, or the history of the named one."""
-    folder = open_store(root).root
+    store = open_store(root)
     if not name:
-        lines = [standing(series) for series in all_series(folder)]
+        lines = [standing(series) for series in all_series(store)]
         typer.echo(
             "\n".join(lines) or f"no series at {root} yet; the flow dpo4rec-rounds makes one"
         )
         return
-    series = read_series(folder, name)
+    series = read_series(store, name)
     if not series.generations:
-        known = ", ".join(series.name for series in all_series(folder))
+        known = ", ".join(series.name for series in all_series(store))
         raise UserError(f"no series {name!r} at {root}; there are: {known or 'none'}")
     rows = history(series)
     typer.echo("\n".join([standing(series), *beginnings(series)]))
@@ -146,10 +146,7 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
     manifests = {m.fingerprint: m for m in store.manifests()}
     reports = [m for m in manifests.values() if m.stage == "report"]
     pointed = [
-        reference
-        for s in all_series(store.root)
-        if s.latest
-        for reference in s.latest.stages.values()
+        reference for s in all_series(store) if s.latest for reference in s.latest.stages.values()
     ]
     if manifests and not (reports or pointed):
         raise UserError(f"no report at {root} yet: everything would go; finish a run first")

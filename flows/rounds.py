@@ -53,7 +53,7 @@ def dpo4rec_rounds(
     run = Run(settle(Runtime, runtime))
     lock = series_lock(run.store, series)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=run.store.patience)
     except Timeout:
         busy = f"series {series} is being advanced by another run: this one leaves it alone"
         return Completed(name="Skipped", message=busy)
@@ -67,7 +67,7 @@ def dpo4rec_rounds(
 def advance(run: Run, name: str, config: DPO4RecConfig) -> str:
     """One round on top of the last good one; the pointer moves last. Returns how it stands."""
     started, me = datetime.now(UTC), flow_run.id or str(uuid4())
-    before = read_series(run.store.root, name)
+    before = read_series(run.store, name)
     raw_files(config.interactions, run.runtime)  # whether they are new decides all that follows
     good = good_rounds(run, before, config)
     number = len(good) or 1  # the base policy is round 0
@@ -94,7 +94,7 @@ def advance(run: Run, name: str, config: DPO4RecConfig) -> str:
     if method.ended:
         told += _pause_schedules()
     if after != before:
-        write_series(run.store.root, after)
+        write_series(run.store, after)
     return told
 
 

@@ -13,7 +13,7 @@ from recalign.artifacts import claims
 from recalign.artifacts.claims import Claim, ClaimedLock, Lock
 from recalign.artifacts.digests import file_digest, stamp, write_atomically
 from recalign.artifacts.manifest import Manifest
-from recalign.artifacts.remote import MANIFEST, Remote
+from recalign.artifacts.remote import MANIFEST, Remote, make_folder
 from recalign.artifacts.store import COLLECTING, STAMPS, Artifact, Draft, Store, parse_manifest
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,32 @@ class RemoteStore(Store):
         """Exclusive among the processes of this machine and of all that use the URL."""
         claim = f"{self.remote.path}/.locks/{stage}-{key}.json"
         return ClaimedLock(super().lock(stage, key), self.remote, claim)
+
+    @property
+    def patience(self) -> float:
+        """A claim is known to be alive, or dead, once it has had the time for signs of life."""
+        return claims.PATIENCE + claims.BEAT
+
+    def read_note(self, name: str) -> bytes | None:
+        """The small file at the URL, which all machines share."""
+        with self.remote.asked():
+            try:
+                return bytes(self.remote.files.cat_file(f"{self.remote.path}/{name}"))
+            except FileNotFoundError:
+                return None
+
+    def write_note(self, name: str, text: str) -> None:
+        """Replace it; an object store does so as a whole."""
+        path = f"{self.remote.path}/{name}"
+        with self.remote.asked():
+            make_folder(self.remote.files, path.rpartition("/")[0])
+            self.remote.files.pipe_file(path, text.encode())
+
+    def notes(self, folder: str) -> list[str]:
+        """The names of such files there, sorted."""
+        with self.remote.asked():
+            found = self.remote.files.glob(f"{self.remote.path}/{folder}/*.json")
+        return sorted(f"{folder}/{str(path).rpartition('/')[2]}" for path in found)
 
     def is_busy(self) -> bool:
         """Whether a process of this machine, or a claim that stays fresh, says so."""

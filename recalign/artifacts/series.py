@@ -3,13 +3,11 @@
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recalign.artifacts.claims import Lock
-from recalign.artifacts.digests import write_atomically
 from recalign.artifacts.manifest import Manifest, Reference, differences, identity_of
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
@@ -71,36 +69,35 @@ class Series(BaseModel):
 
 def series_lock(store: Store, name: str) -> Lock:
     """An exclusive lock on the series: whoever advances it holds it."""
-    _path(store.root, name)
+    _note(name)
     return store.lock("series", name)
 
 
-def read_series(root: Path, name: str) -> Series:
+def read_series(store: Store, name: str) -> Series:
     """The series of this name, without generations if there is none yet.
 
     UserError for a name that is none, and for a pointer file that cannot be read: to begin anew
     silently would lose its history.
     """
-    path = _path(root, name)
-    try:
-        return Series.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    note = _note(name)
+    text = store.read_note(note)
+    if text is None:
         return Series(name=name)
+    try:
+        return Series.model_validate_json(text)
     except ValidationError as error:
-        raise UserError(f"{path} is damaged: restore it, or delete it to begin anew") from error
+        raise UserError(f"{note} is damaged: restore it, or delete it to begin anew") from error
 
 
-def write_series(root: Path, series: Series) -> None:
+def write_series(store: Store, series: Series) -> None:
     """Replace the pointer file: whoever reads it sees the old content or the new."""
-    path = _path(root, series.name)
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, series.model_dump_json(indent=1))
+    store.write_note(_note(series.name), series.model_dump_json(indent=1))
 
 
-def all_series(root: Path) -> Iterator[Series]:
+def all_series(store: Store) -> Iterator[Series]:
     """Every series at this root, by name."""
-    for path in sorted((root / FOLDER).glob("*.json")):
-        yield read_series(root, path.stem)
+    for note in store.notes(FOLDER):
+        yield read_series(store, note.removeprefix(f"{FOLDER}/").removesuffix(".json"))
 
 
 def why_new(store: Store, old: dict[str, Reference], new: dict[str, Reference]) -> str:
@@ -124,7 +121,7 @@ def _manifest(store: Store, reference: Reference | None) -> Manifest | None:
     return store.manifest(reference.stage, reference.fingerprint) if reference else None
 
 
-def _path(root: Path, name: str) -> Path:
-    if not re.match(NAME, name):
+def _note(name: str) -> str:
+    if not re.fullmatch(NAME, name):
         raise UserError(f"series {name!r}: a name has up to 60 of a-z, 0-9 and -")
-    return root / FOLDER / f"{name}.json"
+    return f"{FOLDER}/{name}.json"

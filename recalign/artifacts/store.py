@@ -111,6 +111,28 @@ class Store:
             ) from error
         return FileLock(folder / f"{stage}-{key}.lock")
 
+    @property
+    def patience(self) -> float:
+        """Seconds after which a lock that is not to be had is held by a process that lives."""
+        return 0.0
+
+    def read_note(self, name: str) -> bytes | None:
+        """A small file beside the artifacts, as ".series/news.json"; None: there is none."""
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write_note(self, name: str, text: str) -> None:
+        """Replace such a file: whoever reads it sees the old content or the new."""
+        path = self.root / name
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, text)
+
+    def notes(self, folder: str) -> list[str]:
+        """The names of such files in a folder, sorted."""
+        return sorted(f"{folder}/{path.name}" for path in (self.root / folder).glob("*.json"))
+
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """Keep garbage collection away, between stages too; first wait for one under way."""

@@ -23,7 +23,9 @@ OFFLINE = [
 RUN_SECONDS = 420
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="needs the program chromium"),
+    pytest.mark.skipif(
+        not CHROMIUM and not os.environ.get("CI"), reason="needs the program chromium"
+    ),
 ]
 
 

@@ -85,7 +85,7 @@ class Rounds:
     @property
     def numbers(self):
         """The numbers of the rounds, by generation."""
-        generations = read_series(self.root, "news").generations
+        generations = read_series(Store(self.root), "news").generations
         return [[made.number for made in generation.rounds] for generation in generations]
 
     def made(self, stage=None):
@@ -202,7 +202,7 @@ def a_changed_source_begins_a_generation(rounds, recalign):
     recalign("gc", "--keep", "1", "--root", str(rounds.root))
     kept = rounds.made()
     assert len([stage for stage, _ in kept if stage == "report"]) == 1
-    latest = read_series(rounds.root, "news").latest
+    latest = read_series(Store(rounds.root), "news").latest
     assert {(r.stage, r.fingerprint) for r in latest.stages.values()} <= kept.keys()
     planned = rounds()
     assert planned.message.startswith("series news goes on after round 2 of generation 2")
