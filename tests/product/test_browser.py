@@ -44,6 +44,7 @@ def keep_picture(page, name):
     folder = os.environ.get("RECALIGN_SCREENSHOTS")
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
+        page.wait_for_timeout(2000)  # for what is drawn with movement
         picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
         picture.quantize(64).save(Path(folder) / f"{name}.png", optimize=True)
 
@@ -82,9 +83,16 @@ def finish(page):
     expect(state).to_have_text("Completed")
 
 
-def open_artifact(page, key):
-    page.get_by_text("Artifacts", exact=True).click()
-    page.get_by_text(key, exact=True).click()
+def open_artifact(page, run, key):
+    """Go by the tab of a run's page; until the page is ready it forgets a click on a tab."""
+    page.goto(run)
+    tab, link = (page.get_by_text(text, exact=True) for text in ("Artifacts", key))
+    for _ in range(20):
+        tab.click()
+        page.wait_for_timeout(1000)
+        if link.is_visible():
+            break
+    link.click()
     page.wait_for_url(re.compile("/artifacts/artifact/"))
 
 
@@ -115,11 +123,12 @@ def test_a_run_from_the_form_is_copied_and_only_the_changed_stage_computes(
     field(page, RoundsConfig, "n").locator("input").fill("1")
     submit(page)
     finish(page)
+    page.reload()  # the graph of a run that was watched is drawn to another scale
     expect(page.get_by_text("dpo4rec on synthetic, 1 round, rounds.n=1").first).to_be_visible()
     keep_picture(page, "run")
 
     run = page.url
-    open_artifact(page, "results")
+    open_artifact(page, run, "results")
     expect(page.get_by_text("Aligned policy, greedy", exact=True)).to_be_visible()
     keep_picture(page, "results")
 
@@ -141,8 +150,7 @@ def test_a_run_from_the_form_is_copied_and_only_the_changed_stage_computes(
     assert len(told) >= 15
     assert set(told.values()) == {"Cached"}
 
-    page.goto(copy)
-    open_artifact(page, "plan")
+    open_artifact(page, copy, "plan")
     expect(page.get_by_text("config.n_examples: 5 -> 3")).to_be_visible()
     keep_picture(page, "plan")
     made = {path.parent.name for path in (tmp_path / "artifacts").glob("report/*/report.html")}
