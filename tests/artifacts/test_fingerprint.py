@@ -8,9 +8,14 @@ import sys
 import pytest
 
 from recalign.artifacts.fingerprint import canonical, fingerprint
-from recalign.config import DPO4RecConfig, Runtime
-from recalign.config.base import Config
-from recalign.config.interactions import InteractionsConfig
+from recalign.config import (
+    Config,
+    DPO4RecConfig,
+    InteractionsConfig,
+    MixConfig,
+    RosePOConfig,
+    Runtime,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), b"x", {1: "a"}, 1 + 2j])
@@ -89,20 +94,50 @@ def replaced(config: Config, path, value):
     return config.model_copy(update={name: inner})
 
 
-def test_every_setting_of_every_stage_changes_the_identity_but_places_do_not():
-    config = DPO4RecConfig()
+OTHER_SOURCES = ("interactions.amazon.", "interactions.files.", "interactions.goodreads.")
+PLACES = {"interactions.raw_folder", "interactions.sha256"}
+"""Where data comes from, not what it is: the files' digests count."""
+LOADED = {"model", "revision", "dtype", "quantisation", "chat_template"}
+
+
+def without_effect(config):
+    """Settings that can be changed without changing the identity."""
     whole = canonical(config.identity())
-    unchanged = {
+    return {
         ".".join(path)
         for path, value in leaves(config)
-        if canonical(replaced(config, path, other_value(value)).identity()) == whole
+        if not ".".join(path).startswith(OTHER_SOURCES)
+        and canonical(replaced(config, path, other_value(value)).identity()) == whole
     }
-    other_sources = {name for name in unchanged if name.startswith(("interactions.amazon.",
-                     "interactions.files."))}  # fmt: skip
-    other_policies = {f"policy.{name}" for name in
-                      ("model", "revision", "dtype", "quantisation", "chat_template")}  # fmt: skip
-    paths = {"interactions.raw_folder", "reasonings.template", "policy.bootstrap.template"}
-    assert unchanged - other_sources - other_policies == paths  # their files' digests count
+
+
+def test_every_setting_of_every_stage_changes_the_identity_but_places_do_not():
+    unused = {f"policy.{name}" for name in LOADED}
+    assert without_effect(DPO4RecConfig()) - unused == PLACES | {
+        "reasonings.template", "policy.bootstrap.template",
+    }  # fmt: skip
+
+
+def test_settings_of_rosepo_that_nothing_reads_are_the_only_ones_without_effect():
+    found = without_effect(RosePOConfig())
+    unread = {f"sft.{name}" for name in LOADED} | {"sft.template"}
+    unread |= {f"rejections.mix.{name}" for name in MixConfig.model_fields}
+    unread |= {"smoothing.constant", "smoothing.folds", "smoothing.seed"}
+    assert found == PLACES | unread
+
+
+@pytest.mark.parametrize(
+    ("setting", "reader"),
+    [
+        ("rejections.mix.semantic", ("rejections.strategy", "mix")),
+        ("smoothing.constant", ("smoothing.estimator", "constant")),
+        ("smoothing.seed", ("smoothing.estimator", "permuted")),
+    ],
+)
+def test_a_setting_counts_as_soon_as_something_reads_it(setting, reader):
+    name, value = reader
+    config = replaced(RosePOConfig(), name.split("."), value)
+    assert setting not in without_effect(config)
 
 
 def test_the_settings_of_another_source_do_not_matter_but_the_chosen_ones_do():
