@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import typer
@@ -82,14 +83,22 @@ def diff_artifacts(root: str, first: str, second: str) -> None:
     typer.echo("\n".join(lines) or "no difference")
 
 
+REPORTS = ("report", "comparison")  # stages that end a run with a page
+
+
+def _reports(manifests: Iterable[Manifest]) -> list[Manifest]:
+    """The pages of finished runs among the manifests, in their order."""
+    return [manifest for manifest in manifests if manifest.stage in REPORTS]
+
+
 def report_path(root: str, name: str) -> None:
     """The path of the named report, or of the newest."""
     store = open_store(root)
-    reports = [resolve(store, name)] if name else list(store.manifests("report"))
+    reports = [resolve(store, name)] if name else _reports(store.manifests())
     if not reports:
         raise UserError(f"no report at {root} yet; `recalign run dpo4rec` makes one")
     newest = reports[-1]
-    if newest.stage != "report":
+    if newest.stage not in REPORTS:
         raise UserError(f"{name} belongs to {newest.stage}: no report")
     typer.echo(store.open(newest.reference).path("report.html").resolve())
 
@@ -144,7 +153,7 @@ def collect_garbage(root: str, keep: int, dry_run: bool) -> None:
 def _collect(store: Store, keep: int, dry_run: bool) -> None:
     root = store.root
     manifests = {m.fingerprint: m for m in store.manifests()}
-    reports = [m for m in manifests.values() if m.stage == "report"]
+    reports = _reports(manifests.values())
     pointed = [
         reference for s in all_series(store) if s.latest for reference in s.latest.stages.values()
     ]

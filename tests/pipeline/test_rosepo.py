@@ -88,6 +88,17 @@ def test_permuted_doubts_are_the_same_numbers_in_another_order(both):
     assert sorted(found["pairwise"]) == pytest.approx(sorted(found["permuted"]))
 
 
+def test_the_newest_report_is_found_and_garbage_collection_keeps_what_it_stands_on(
+    recalign, copied
+):
+    newest = recalign("report", "--root", str(copied)).stdout.strip()
+    (page,) = copied.glob("comparison/[!.]*/report.html")
+    assert newest == str(page)
+    recalign("gc", "--keep", "1", "--root", str(copied))
+    left = {path.parent.parent.name for path in copied.glob("[!.]*/[!.]*/manifest.json")}
+    assert left == ROSEPO | {"interactions", "splits", "oracle"}
+
+
 @pytest.mark.parametrize(
     ("stage", "label"), [("sft", "sft"), ("alignment", "alignment, self_hard, eps")]
 )
