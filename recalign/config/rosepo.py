@@ -66,8 +66,8 @@ class RejectionsConfig(Config):
 
     @model_validator(mode="after")
     def _pool_holds_the_rejected(self) -> "RejectionsConfig":
-        if 0 < self.pool <= self.n_rejected:
-            raise ValueError("pool must be 0 or above n_rejected")
+        if self.needs_sft and 0 < self.pool <= self.n_rejected:
+            raise ValueError("pool must be 0 (the whole catalogue) or above n_rejected")
         return self
 
     def identity(self) -> dict[str, object]:

@@ -34,10 +34,14 @@ class ResultTable:
 
 
 def result_table(results: pl.DataFrame, primary: str, others: Sequence[str]) -> ResultTable:
-    """RESULTS in `primary`, with its difference to the base rows, and the `others` beside it."""
+    """RESULTS in `primary`, with its difference to the base rows, and the `others` beside it.
+
+    Rows without the primary metric (an LLM that ranks only the candidates it is shown has none
+    over the catalogue) are left out.
+    """
     cells = {(cell["row"], cell["metric"]): cell for cell in results.iter_rows(named=True)}
     rows = []
-    for label in results["row"].unique(maintain_order=True):
+    for label in results.filter(metric=primary)["row"].unique(maintain_order=True):
         of = cells[label, primary]
         rows.append(
             ResultRow(
@@ -46,13 +50,15 @@ def result_table(results: pl.DataFrame, primary: str, others: Sequence[str]) -> 
                 base=of["base"] or "",
                 primary=_mean(of),
                 difference=_difference(of),
-                others=[_mean(cells[label, name]) for name in others],
+                others=[_mean(cells.get((label, name))) for name in others],
             )
         )
     return ResultTable(primary, others, rows)
 
 
-def _mean(cell: Mapping[str, Any]) -> Cell:
+def _mean(cell: Mapping[str, Any] | None) -> Cell:
+    if cell is None:
+        return Cell("–")
     return Cell(metric(cell["mean"]), interval(cell["low"], cell["high"]))
 
 

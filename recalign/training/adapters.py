@@ -31,6 +31,8 @@ def trainable_policy(
             raise UserError(
                 f"{stage}.method 'full' needs a policy without adapter: merge it, or use 'lora'"
             )
+        # Tied weights are saved once; else transformers warns that the copies are missing.
+        model._keys_to_ignore_on_save = set(model.all_tied_weights_keys)
         return model.requires_grad_(True)
     if not isinstance(model, PeftModel):
         torch.manual_seed(derive_seed(config.seed, "adapter"))

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from recalign.config import RejectionsConfig, TitlePromptConfig
+from recalign.config.rosepo import RejectionsStage
 from recalign.rejections.describe import describe_rejections
 from recalign.rejections.draws import largest, successive, unit_vectors
 from recalign.rejections.reject import NOT_ABOVE, TOO_FEW, Sources, reject
@@ -50,6 +51,11 @@ def score(prompts: list[str], pools: np.ndarray | None) -> np.ndarray:
     return np.where(items > 0, found, -np.inf)
 
 
+def stage_config(settings: dict[str, object], prompt: TitlePromptConfig) -> RejectionsStage:
+    """The model scores the whole catalogue unless the settings say otherwise."""
+    return RejectionsConfig.model_validate({"pool": 0} | settings).asked_as(prompt)
+
+
 def rejected(
     prompt: TitlePromptConfig = HISTORY,
     users: np.ndarray = USERS,
@@ -57,7 +63,7 @@ def rejected(
     sequences: Sequences = SEQUENCES,
     **settings: object,
 ) -> pl.DataFrame:
-    config = RejectionsConfig(**settings).asked_as(prompt)
+    config = stage_config(settings, prompt)
     sources = Sources(sequences, POPULARITY, VECTORS, render, score)
     return reject(config, sources, users, positions)
 
@@ -103,7 +109,7 @@ def test_a_row_does_not_depend_on_the_others_or_on_its_batch(settings, tmp_path:
     order = np.random.default_rng(0).permutation(len(USERS))[:40]
     shuffled = rejected(users=USERS[order], positions=POSITIONS[order], **settings)
     assert shuffled.equals(together[order.tolist()])
-    config = RejectionsConfig(**settings).asked_as(HISTORY)
+    config = stage_config(settings, HISTORY)
     sources = Sources(SEQUENCES, POPULARITY, VECTORS, render, score)
     table, left_out = reject_in_shards(config, sources, USERS, POSITIONS, tmp_path, shard_rows=7)
     assert table.equals(together.filter(pl.col("left_out").is_null()).drop("left_out"))

@@ -76,7 +76,7 @@ def log_probs(policy, prompt, titles):
 
 def test_self_hard_rejects_what_the_model_itself_finds_likeliest_in_the_catalogue(walk):
     sft = untrained(walk, SftConfig())
-    made, table = rejected(walk, sft=sft, strategy="self_hard")
+    made, table = rejected(walk, sft=sft, strategy="self_hard", pool=0)
     policy = open_titles(walk.store.open(sft), None, "cpu")
     titles, sequences = distinct_titles(tables(walk).items), tables(walk).sequences
     for row in table.sample(6, seed=1).iter_rows(named=True):
