@@ -1,6 +1,7 @@
 """Run RosePO's grid with several seeds and pool the test results.
 
     python benchmarks/rosepo.py --seeds 3 [--preset embedded] [--set stage.field=value ...]
+                                [--picture docs/images/rosepo-tradeoff.svg]
 
 Every seed changes the world (synthetic), the drawn lists and pairs, all initial weights and the
 order of training. Seeds on one real data set share their users: their values are averaged per user
@@ -18,6 +19,7 @@ import polars as pl
 
 from recalign.config import ComparedRow
 from recalign.evaluation.contrasts import compared_table, contrast_table
+from recalign.report.tradeoff import tradeoff
 
 SEEDED = ("interactions.synthetic", "splits", "oracle", "sft", "rejections", "smoothing",
           "alignment", "recommendations")  # fmt: skip
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("--preset", default="embedded")
     parser.add_argument("--root", type=Path, default=Path("artifacts"))
     parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--picture", type=Path, help="draw HR@1 against popularity lift here")
     parser.add_argument("--valid", action="store_true", help="print validation scores alone")
     options = parser.parse_args()
     runs, rows = [], []
@@ -77,6 +80,8 @@ def main() -> None:
         runs = averaged(runs)
     results = compared_table(rows, runs, 2000, 0)
     contrasts = contrast_table(rows, runs, 2000, 0)
+    if options.picture and (drawn := tradeoff(rows, results, METRICS[0], "popularity lift")):
+        options.picture.write_text(drawn.replace("<svg ", "<svg style=\"background:#fff\" ", 1))
     for metric in METRICS:
         print(f"\n{metric} on test, {options.seeds} seeds pooled")
         print_table(results, metric)

@@ -64,9 +64,13 @@ class RunningService:
         return [f"{m.part} {m.flow_run} {m.process.pid}" for m in processes.members(self.home)]
 
     def api(self, method: str, path: str, **json: Any) -> Any:
-        """A call to Prefect's API; the decoded answer."""
+        """A call to Prefect's API, made again where SQLite is locked (503); the decoded answer."""
         address = f"http://127.0.0.1:{self.port}/api{path}"
-        answer = httpx.request(method, address, json=json or None, timeout=60)
+        for _ in range(10):
+            answer = httpx.request(method, address, json=json or None, timeout=60)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(1)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
