@@ -81,7 +81,7 @@ def main() -> None:
     results = compared_table(rows, runs, 2000, 0)
     contrasts = contrast_table(rows, runs, 2000, 0)
     if options.picture and (drawn := tradeoff(rows, results, METRICS[0], "popularity lift")):
-        options.picture.write_text(drawn.replace("<svg ", "<svg style=\"background:#fff\" ", 1))
+        options.picture.write_text(drawn.replace("<svg ", '<svg style="background:#fff" ', 1))
     for metric in METRICS:
         print(f"\n{metric} on test, {options.seeds} seeds pooled")
         print_table(results, metric)
