@@ -9,8 +9,9 @@ from prefect.utilities.annotations import quote
 from recalign.artifacts.manifest import Reference, differences
 from recalign.artifacts.roots import open_root
 from recalign.artifacts.store import Artifact
-from recalign.config import Config, Runtime
+from recalign.config import AlignmentConfig, Config, Runtime, SftConfig
 from recalign.errors import UserError
+from recalign.training.arguments import require_even_batches
 from tasks.cache import forget_record, is_current
 from tasks.run_page import show_stage
 from tasks.stage import Call, Stage
@@ -69,6 +70,8 @@ class Run:
         inputs = inputs or {}
         files = files or {}
         with trouble_explained(stage.name, self.store.root):
+            if isinstance(config, AlignmentConfig | SftConfig):  # told by the plan already
+                require_even_batches(config, self.runtime.devices, stage.name)
             digests = self._digests(files)
             step = self._step(stage, config, inputs, digests, label or stage.name)
             if step.action != "reuse" and not self.plan_only:

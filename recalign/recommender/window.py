@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from torch import Tensor
 
+from recalign.errors import UserError
 from recalign.recommender.examples import FitExamples, text_grid
 
 EncodeUnique = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
@@ -26,9 +27,15 @@ def fit_examples(
     The text is written at starts [U]; target j stands at position starts + j, and the sequence
     model sees everything below it. `states_at` and `seen_at` take users [E] and positions [E]
     and give states [E, d] and seen items [E, L]. Malformed texts are not used; a user who has
-    no other is left out.
+    no other is left out. UserError when none is left.
     """
     usable = reasonings.filter(pl.col("malformed").is_null())
+    if usable.is_empty():
+        reasons = dict(reasonings["malformed"].value_counts().sort("malformed").iter_rows())
+        raise UserError(
+            f"recommender: all {len(reasonings)} reasonings of the fit window are malformed"
+            f" ({reasons}): check the LLM, reasonings.template and reasonings.max_new_tokens"
+        )
     vectors, rows = encode(usable["reasoning"].to_list())
     grid, _ = text_grid(usable["user_index"].to_numpy(), usable["sample"].to_numpy(), rows, users)
     kept = np.flatnonzero(grid[:, 0] >= 0)

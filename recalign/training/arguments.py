@@ -18,21 +18,25 @@ LOG_LINES = 200
 """About so many lines in the Trainer's log."""
 
 
+def require_even_batches(config: AlignmentConfig | SftConfig, n_devices: int, stage: str) -> None:
+    """UserError unless so many devices share a batch evenly: all compute what one would."""
+    if config.batch_size % (config.micro_batch_size * n_devices):
+        raise UserError(
+            f"{stage}.micro_batch_size: {n_devices} devices (runtime.devices) take {n_devices} x"
+            f" {config.micro_batch_size} rows at once, which does not divide"
+            f" {stage}.batch_size {config.batch_size}"
+        )
+
+
 def shared_arguments(
     config: AlignmentConfig | SftConfig, work: Path, device: str, steps: int, stage: str
 ) -> dict[str, Any]:
     """Arguments of TRL's configurations, by name; `Schedule` decides when to evaluate and save.
 
-    UserError when the processes of a launch cannot share a batch evenly: what one process would
-    compute is what all compute together.
+    UserError as `require_even_batches`, for the processes of a launch.
     """
     n_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if config.batch_size % (config.micro_batch_size * n_processes):
-        raise UserError(
-            f"{stage}.micro_batch_size: {n_processes} devices take {n_processes} x"
-            f" {config.micro_batch_size} rows at once, which does not divide"
-            f" {stage}.batch_size {config.batch_size}"
-        )
+    require_even_batches(config, n_processes, stage)
     return {
         "output_dir": str(work),
         "per_device_train_batch_size": config.micro_batch_size,

@@ -24,6 +24,11 @@ def test_help_names_every_command_and_every_command_has_help(recalign):
              "--set", "interactions.raw_folder=/nowhere"),
             "/nowhere: no such folder (interactions.raw_folder)",
         ),
+        (
+            ("run", "dpo4rec", "--set", "runtime.devices=2", "--set", "alignment.batch_size=8",
+             "--set", "alignment.micro_batch_size=8"),
+            "alignment.micro_batch_size: 2 devices",
+        ),
     ],
 )  # fmt: skip
 def test_a_users_mistake_is_one_line_and_exit_code_2(recalign, tmp_path, arguments, message):

@@ -2,8 +2,10 @@
 
 import numpy as np
 import polars as pl
+import pytest
 import torch
 
+from recalign.errors import UserError
 from recalign.recommender.window import fit_examples
 from recalign.schemas import REASONINGS
 
@@ -64,3 +66,8 @@ def test_a_user_without_a_usable_text_is_counted_and_left_out():
     examples, lost = examples_of(ROWS)
     assert lost == 1
     assert examples.users.tolist() == [2, 7]
+
+
+def test_when_every_text_is_malformed_the_reasons_are_told():
+    with pytest.raises(UserError, match=r"all 2 reasonings .* \{'too short': 1, 'unfinished': 1\}"):
+        examples_of([(2, 0, "cut off", 2, "unfinished"), (7, 0, "!", 1, "too short")])
