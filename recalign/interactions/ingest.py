@@ -8,7 +8,7 @@ import polars as pl
 from recalign.config import InteractionsConfig
 from recalign.errors import BadInputError
 from recalign.interactions.kcore import k_core
-from recalign.interactions.order import chronological, coded, contiguous, gathered, occurring
+from recalign.interactions.order import Ids, chronological, coded, counted, looked_up, parts
 from recalign.interactions.rawtables import RAW_INTERACTIONS, RAW_ITEMS, RawTables
 from recalign.interactions.titles import item_text
 from recalign.schemas import ATTRIBUTES, INTERACTIONS, ITEMS, check_table
@@ -42,77 +42,79 @@ def ingest(raw: RawTables, config: InteractionsConfig) -> Ingested:
     columns = _columns(raw)
     del raw  # the caller holds no copy either: each column goes as soon as the next form is made
     n_read = len(columns["user_id"])
-    users, user_ids = coded(columns.pop("user_id"))
-    items, item_ids = coded(columns.pop("item_id"))
-    times, ratings = columns.pop("timestamp").to_numpy(), columns.pop("rating")
-    known = item_ids.is_in(raw_items["item_id"].implode()) if unknown_items == "drop" else None
-    if known is not None and known.all():
-        known = None
-    passing = None if known is None else gathered(known.to_numpy(), items)
-    kept, dropped = _filtered(ratings, passing, config)
-    if kept is not None:
-        users, items, times, ratings = users[kept], items[kept], times[kept], ratings.filter(kept)
-    rows = chronological(users, items, times, config.duplicates)
-    dropped["duplicate"] = len(users) - len(rows)
-    users = gathered(users, rows)
-    items = gathered(items, rows)
-    core = k_core(users, items, config.k_core)
-    dropped["k_core"] = len(rows) - int(core.sum())
-    if dropped["k_core"]:
-        rows, users, items = rows[core], users[core], items[core]
-    dropped = {reason: n for reason, n in dropped.items() if n}
-    if len(rows) == 0:
+    unrated = columns["rating"].null_count() > 0
+    table: dict[str, np.ndarray] = {}
+    table["user"], user_ids = coded(columns.pop("user_id"))
+    table["item"], item_ids = coded(columns.pop("item_id"))
+    table["time"] = columns.pop("timestamp").to_numpy(writable=True)
+    table["rating"] = columns.pop("rating").to_numpy(writable=True)  # NaN: none given
+    known = _known(table["item"], item_ids, raw_items) if unknown_items == "drop" else None
+    table, dropped = _kept(table, known, config)
+    if len(table["user"]) == 0:
         _refuse_nothing_left(n_read, dropped, config)
+    users, user_index, positions = _numbered_users(table.pop("user"), user_ids)
+    items, item_index = _numbered_items(table.pop("item"), item_ids)
     interactions = pl.DataFrame(
-        {"timestamp": gathered(times, rows)}
-    )  # a copy: its array can go at once
-    del times
-    interactions = interactions.with_columns(_gathered(ratings, rows).alias("rating"))
-    del ratings, rows, core
-    user_table, users = _numbered(users, user_ids, "user", first=0)
-    interactions = interactions.with_columns(pl.Series("user_index", users), _positions(users))
-    del users
-    item_table, items = _numbered(items, item_ids, "item", first=1)
-    interactions = interactions.with_columns(pl.Series("item_index", items))
-    del items
-    described, counted = _described(item_table, raw_items)
-    noted = noted | {what: n for what, n in counted.items() if n}
-    interactions = check_table(interactions, INTERACTIONS, "interactions").rechunk()
-    return Ingested(interactions, described, user_table, dropped, noted)
-
-
-def _gathered(ratings: pl.Series, rows: np.ndarray) -> pl.Series:
-    if ratings.null_count():
-        return ratings.gather(rows)
-    return pl.Series(gathered(ratings.to_numpy(), rows))
-
-
-def _positions(users: np.ndarray) -> pl.Series:
-    """Place of every row among its user's, from 0; `users` ascend from 0 without a gap."""
-    starts = np.searchsorted(users, np.arange(users[-1] + 1, dtype=np.int32)).astype(np.int32)
-    places = np.arange(len(users), dtype=np.int32)
-    places -= gathered(starts, users)
-    return pl.Series("position", places)
+        {
+            "user_index": user_index,
+            "item_index": item_index,
+            "position": positions,
+            "timestamp": pl.Series(table.pop("time")).cast(pl.Int64),
+            "rating": table.pop("rating"),
+        }
+    )
+    if unrated:
+        interactions = interactions.with_columns(pl.col("rating").fill_nan(None))
+    described, counts = _described(items, raw_items)
+    noted = noted | {what: n for what, n in counts.items() if n}
+    interactions = check_table(interactions, INTERACTIONS, "interactions")
+    return Ingested(interactions, described, users, dropped, noted)
 
 
 def _columns(raw: RawTables) -> dict[str, pl.Series]:
-    """The columns of RAW_INTERACTIONS, in one piece each; ids are text or UInt32."""
+    """The columns of RAW_INTERACTIONS; ids are text or UInt32, times Int64 or UInt32."""
     schema = dict(RAW_INTERACTIONS)
-    for name in ("user_id", "item_id"):
+    for name in ("user_id", "item_id", "timestamp"):
         if raw.interactions.schema.get(name) == pl.UInt32:
             schema[name] = pl.UInt32
     table = check_table(raw.interactions, schema, "raw interactions")
     return {column.name: column for column in table.get_columns()}
 
 
+def _known(codes: np.ndarray, ids: Ids, raw_items: pl.DataFrame) -> np.ndarray | None:
+    """Whether each row's item is among `raw_items`: bool [n], None where all are."""
+    occurring = np.flatnonzero(counted(codes, ids.n))
+    found = ids.of(occurring).is_in(raw_items["item_id"].implode()).to_numpy()
+    if found.all():
+        return None
+    known = np.zeros(ids.n, dtype=bool)
+    known[occurring] = found
+    return looked_up(known, codes)
+
+
+def _kept(
+    table: dict[str, np.ndarray], known: np.ndarray | None, config: InteractionsConfig
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """The rows that stay, by user and time, and how many were dropped for each reason."""
+    passed, dropped = _filtered(table["rating"], known, config)
+    table = _only(passed, table)
+    dropped["duplicate"] = len(table["user"])
+    table = chronological(table, config.duplicates)
+    dropped["duplicate"] -= len(table["user"])
+    core = k_core(table["user"], table["item"], config.k_core)
+    dropped["k_core"] = len(core) - int(core.sum())
+    table = _only(core if dropped["k_core"] else None, table)
+    return table, {reason: n for reason, n in dropped.items() if n}
+
+
 def _filtered(
-    ratings: pl.Series, known: np.ndarray | None, config: InteractionsConfig
+    ratings: np.ndarray, known: np.ndarray | None, config: InteractionsConfig
 ) -> tuple[np.ndarray | None, dict[str, int]]:
     """Rows that pass on their own (None: all), and how many fail by the first reason met."""
     passes: dict[str, np.ndarray] = {}
     if config.min_rating > 0:
-        passes["no_rating"] = ratings.is_not_null().to_numpy()
-        passes["low_rating"] = (ratings >= config.min_rating).fill_null(False).to_numpy()
+        passes["no_rating"] = ~np.isnan(ratings)
+        passes["low_rating"] = ratings >= np.float32(config.min_rating)
     if known is not None:
         passes["unknown_item"] = known
     kept: np.ndarray | None = None
@@ -124,14 +126,37 @@ def _filtered(
     return (kept if any(dropped.values()) else None), dropped
 
 
-def _numbered(
-    codes: np.ndarray, ids: pl.Series, kind: str, first: int
-) -> tuple[pl.DataFrame, np.ndarray]:
-    """<kind>_index and <kind>_id left, renumbered from `first`, and the rows' codes."""
-    left, places = contiguous(occurring(codes, len(ids)))
-    index = np.arange(first, first + len(left), dtype=np.int32)
-    table = pl.DataFrame({f"{kind}_index": index, f"{kind}_id": ids.gather(left)})
-    return table.rechunk(), gathered(places + np.int32(first), codes)
+def _only(kept: np.ndarray | None, table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The kept rows (None: all); each column of `table` goes as its shorter form is made."""
+    if kept is None:
+        return table
+    return {name: table.pop(name)[kept] for name in list(table)}
+
+
+def _numbered_users(codes: np.ndarray, ids: Ids) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
+    """USERS, and of every row the user's index (over `codes`, which ascend) and the position."""
+    changes = codes[1:] != codes[:-1]
+    starts = np.concatenate([[0], np.flatnonzero(changes) + 1]).astype(np.int32)
+    index = np.arange(len(starts), dtype=np.int32)
+    table = pl.DataFrame({"user_index": index, "user_id": ids.of(codes[starts])})
+    codes[0] = 0
+    np.cumsum(changes, dtype=np.int32, out=codes[1:])
+    # made by polars, as the cast of times is: numpy asks for huge pages, which are slow to come by
+    positions = pl.int_range(len(codes), dtype=pl.Int32, eager=True).to_numpy(writable=True)
+    for part in parts(len(codes)):
+        positions[part] -= starts[codes[part]]
+    return table, codes, positions
+
+
+def _numbered_items(codes: np.ndarray, ids: Ids) -> tuple[pl.DataFrame, np.ndarray]:
+    """item_index (from 1) and item_id of the items left; every row's index, over `codes`."""
+    occurs = counted(codes, ids.n) > 0
+    left = np.flatnonzero(occurs)
+    index = np.arange(1, len(left) + 1, dtype=np.int32)
+    places = np.cumsum(occurs, dtype=np.int32)
+    for part in parts(len(codes)):
+        codes[part] = places[codes[part]]
+    return pl.DataFrame({"item_index": index, "item_id": ids.of(left)}), codes
 
 
 def _described(items: pl.DataFrame, raw: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -147,8 +172,11 @@ def _described(items: pl.DataFrame, raw: pl.DataFrame) -> tuple[pl.DataFrame, di
         pl.col("title").fill_null(pl.col("item_id")),
         pl.col("attributes").fill_null(pl.lit([], dtype=ATTRIBUTES)),
     )
-    pairs = joined.select("title", "attributes").iter_rows()
-    texts = [item_text(title, attributes) for title, attributes in pairs]
+    facets = joined["attributes"]
+    names, values = (
+        facets.list.eval(pl.element().struct.field(field)).to_list() for field in ("name", "value")
+    )
+    texts = list(map(item_text, joined["title"], names, values))
     described = joined.with_columns(pl.Series("text", texts, dtype=pl.String))
     return check_table(described, ITEMS, "items").rechunk(), noted
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-CHUNK = 1 << 22
-"""Rows counted at once: numpy counts only 64-bit copies."""
+from recalign.interactions.order import counted
 
 
 def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
@@ -13,7 +12,7 @@ def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
     the rows of all users, then of all items, that occur too rarely, until nothing falls away.
     """
     kept = np.ones(len(users), dtype=bool)
-    counts = [_counts(codes, int(codes.max(initial=0)) + 1) for codes in (users, items)]
+    counts = [counted(codes, int(codes.max(initial=0)) + 1) for codes in (users, items)]
     while True:
         n_fallen = 0
         for codes, count in zip((users, items), counts, strict=True):
@@ -23,15 +22,7 @@ def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
             fallen = np.flatnonzero(rare[codes] & kept)
             kept[fallen] = False
             for other, left in zip((users, items), counts, strict=True):
-                left -= _counts(other[fallen], len(left))
+                left -= counted(other[fallen], len(left))
             n_fallen += len(fallen)
         if not n_fallen:
             return kept
-
-
-def _counts(codes: np.ndarray, n: int) -> np.ndarray:
-    """How often each code below n occurs: int64 [n]."""
-    counts = np.zeros(n, dtype=np.int64)
-    for start in range(0, len(codes), CHUNK):
-        counts += np.bincount(codes[start : start + CHUNK], minlength=n)
-    return counts

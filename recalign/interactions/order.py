@@ -1,76 +1,104 @@
-"""Orders of many rows: ids as their places in id order, rows by user and time, repeats left out."""
+"""Orders of many rows: ids as codes in id order, rows by user and time, repeats left out."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
-SLICE = 1 << 14
+SLICE = 1 << 13
 """Rows sorted at once: their keys stay in the processor's cache."""
-DENSE = 8
-"""Whole-number ids are looked up in a table while it has at most this many entries per row."""
+CHUNK = 1 << 17
+"""Rows converted at once: numpy counts and looks up only 64-bit copies."""
 
 
-def coded(ids: pl.Series) -> tuple[np.ndarray, pl.Series]:
-    """Each row's place among the distinct ids [n] int32, and those ids as text in id order.
+@dataclass(frozen=True)
+class Ids:
+    """The ids behind the codes 0..n-1, in id order: shorter first, then by code point.
 
-    Shorter ids come first, then by code point: '2' before '10'. `ids` is String or UInt32.
+    '2' stands before '10'. `texts` [n] are the ids, None where each code is the id itself.
     """
+
+    n: int
+    texts: pl.Series | None
+
+    def of(self, codes: np.ndarray) -> pl.Series:
+        """The ids of `codes`, as text."""
+        return pl.Series(codes).cast(pl.String) if self.texts is None else self.texts.gather(codes)
+
+
+def coded(ids: pl.Series) -> tuple[np.ndarray, Ids]:
+    """The codes (writable int32 [n]) of `ids`, String or UInt32, and what they stand for."""
     if ids.dtype == pl.String:
         distinct = ids.unique().rename("id").to_frame()
         ordered = distinct.sort(pl.col("id").str.len_chars(), "id")["id"]
-        return ids.cast(pl.Enum(ordered)).to_physical().to_numpy().astype(np.int32), ordered
-    values = ids.to_numpy()
-    largest = int(values.max(initial=0))
-    if largest > DENSE * len(values) + SLICE:
-        numbers, codes = np.unique(values, return_inverse=True)
-        return codes.astype(np.int32), pl.Series(numbers).cast(pl.String)
-    numbers, places = contiguous(occurring(values, largest + 1))
-    return gathered(places, values), pl.Series(numbers).cast(pl.String)
+        codes = ids.cast(pl.Enum(ordered)).to_physical().cast(pl.Int32)
+        return codes.to_numpy(writable=True), Ids(len(ordered), ordered)
+    largest = int(ids.max() or 0)  # type: ignore[arg-type]  # of UInt32
+    if largest > len(ids) + SLICE:  # tables of all numbers up to it would outgrow the rows
+        numbers, places = np.unique(ids.to_numpy(), return_inverse=True)
+        return places.astype(np.int32), Ids(len(numbers), pl.Series(numbers).cast(pl.String))
+    return ids.to_numpy(writable=True).view(np.int32), Ids(largest + 1, None)
 
 
-def gathered(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """values[rows], a slice at a time: numpy would first copy all of `rows` as 64-bit numbers."""
-    taken = np.empty(len(rows), dtype=values.dtype)
-    for start in range(0, len(rows), SLICE):
-        taken[start : start + SLICE] = values[rows[start : start + SLICE]]
-    return taken
+def parts(n: int, size: int = CHUNK) -> Iterator[slice]:
+    """n rows, `size` at a time."""
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
 
 
-def occurring(codes: np.ndarray, n: int) -> np.ndarray:
-    """Whether each code below n occurs: bool [n]."""
-    occurs = np.zeros(n, dtype=bool)
-    for start in range(0, len(codes), SLICE):
-        occurs[codes[start : start + SLICE]] = True
-    return occurs
+def counted(codes: np.ndarray, n: int) -> np.ndarray:
+    """How often each code below n occurs: int64 [n]."""
+    counts = np.zeros(n, dtype=np.int64)
+    for part in parts(len(codes), max(CHUNK, n)):  # each part costs n counts
+        counts += np.bincount(codes[part], minlength=n)
+    return counts
 
 
-def contiguous(occurs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The codes that occur, ascending, and for every code its place among them (int32)."""
-    return np.flatnonzero(occurs), np.cumsum(occurs, dtype=np.int32) - np.int32(1)
+def looked_up(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """table[codes], without a 64-bit copy of all codes."""
+    found = np.empty(len(codes), dtype=table.dtype)
+    for part in parts(len(codes)):
+        found[part] = table[codes[part]]
+    return found
 
 
 def chronological(
+    columns: dict[str, np.ndarray], repeats: Literal["first", "last", "keep"]
+) -> dict[str, np.ndarray]:
+    """Rows by user and time, rows of one time as they stand; of repeated pairs only one, if asked.
+
+    columns: "user" and "item" int32 [n] codes, "time" integers [n], and any others. The sorted
+    columns stand in the memory of those given: nothing but a slice of them exists twice.
+    """
+    columns = dict(columns)
+    if not (columns["user"][1:] >= columns["user"][:-1]).all():
+        grouped = stable_order(columns["user"])
+        for name in list(columns):
+            columns[name] = looked_up(columns.pop(name), grouped)
+    n_kept = 0
+    for start, stop in _slices(columns["user"]):
+        part = {name: column[start:stop] for name, column in columns.items()}
+        rows = _sorted_rows(part["user"], part["item"], part["time"], repeats)
+        for name, column in columns.items():
+            # never beyond `start`: only rows that were read are written over
+            column[n_kept : n_kept + len(rows)] = part[name].take(rows)
+        n_kept += len(rows)
+    return {name: column[:n_kept] for name, column in columns.items()}
+
+
+def _sorted_rows(
     users: np.ndarray,
     items: np.ndarray,
     times: np.ndarray,
     repeats: Literal["first", "last", "keep"],
 ) -> np.ndarray:
-    """Rows by user and time, rows of one time as they stand; of repeated pairs only one, if asked.
-
-    users, items: int32 [n] codes; times: int64 [n]. Returns uint32 row numbers.
-    """
-    grouped = None if (users[1:] >= users[:-1]).all() else stable_order(users)
-    kept = [np.empty(0, dtype=np.uint32)]
-    for start, stop in _slices(users if grouped is None else users[grouped]):
-        rows = np.arange(start, stop, dtype=np.uint32) if grouped is None else grouped[start:stop]
-        distinct = repeats == "keep" or _ascends(users[rows], items[rows])
-        rows = rows[stable_order(users[rows], times[rows])]
-        if repeats != "keep" and not distinct:
-            rows = rows[_once(users[rows], items[rows], repeats)]
-        kept.append(rows)
-    return np.concatenate(kept)
+    """`chronological` of a few rows of ascending users: the rows to take, int64."""
+    rows = stable_order(users, times)
+    if repeats == "keep" or _ascends(users, items):
+        return rows
+    return rows[_once(users[rows], items[rows], repeats)]
 
 
 def _slices(users: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -103,14 +131,14 @@ def _once(users: np.ndarray, items: np.ndarray, repeats: Literal["first", "last"
 def stable_order(*columns: np.ndarray) -> np.ndarray:
     """Row numbers that sort by the columns, the first most significant; ties keep their order.
 
-    One sort of packed 64-bit keys (columns, then the row) where they fit: vectorised, in place.
+    int64. One sort of packed 64-bit keys (columns, then the row) where they fit: vectorised.
     """
     lows = [int(column.min(initial=0)) for column in columns]
     widths = [int(c.max(initial=0)) - low for c, low in zip(columns, lows, strict=True)]
     n = len(columns[0])
     bits = [width.bit_length() for width in [*widths, max(n - 1, 0)]]
     if sum(bits) > 64:
-        return np.lexsort(columns[::-1]).astype(np.uint32)
+        return np.lexsort(columns[::-1])
     key = np.zeros(n, dtype=np.uint64)
     for column, low, width in zip(columns, lows, bits[:-1], strict=True):
         key <<= np.uint64(width)
@@ -119,4 +147,4 @@ def stable_order(*columns: np.ndarray) -> np.ndarray:
     key += np.arange(n, dtype=np.uint32)
     key.sort()
     key &= np.uint64((1 << bits[-1]) - 1)
-    return key.astype(np.uint32)
+    return key.view(np.int64)

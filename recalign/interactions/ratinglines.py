@@ -6,13 +6,13 @@ import numpy as np
 import polars as pl
 
 from recalign.errors import BadInputError
-from recalign.interactions.columns import MILLISECONDS_FROM, typed_interactions
+from recalign.interactions.columns import typed_interactions
 from recalign.interactions.rawlines import blocks
 from recalign.interactions.rawtables import RAW_INTERACTIONS, Origin
 from recalign.progress import Progress
 
 FIELDS = ["user_id", "item_id", "rating", "timestamp"]
-TYPES = [pl.UInt32, pl.UInt32, pl.Float32, pl.Int64]
+TYPES = [pl.UInt32, pl.UInt32, pl.Float32, pl.UInt32]  # seconds fit until 2106
 AGAIN = "fetch the publisher's file again"
 
 
@@ -21,7 +21,7 @@ def read_ratings(
 ) -> pl.DataFrame:
     """RAW_INTERACTIONS of a file (`member` of it, if a zip) of FIELDS without quotes.
 
-    Ids are UInt32 unless a line holds another kind of id. Memory is that of the columns and one
+    Ids and times are UInt32 unless a line holds another kind. Memory is that of the columns and one
     block of lines: a block that is not four plain numbers a line is read again as text, which
     names the row and field of what is wrong or passes what is merely unusual (blank lines).
     Raises BadInputError for a damaged file or line, or another `header`.
@@ -39,9 +39,9 @@ def read_ratings(
         before += n_lines
     if not any(table.height for table in tables):
         raise BadInputError(f"{path}: is empty; it needs a header or at least one row")
-    for name in ("user_id", "item_id"):
-        if any(table.schema[name] == pl.String for table in tables):
-            tables = [table.with_columns(pl.col(name).cast(pl.String)) for table in tables]
+    for name, kind in RAW_INTERACTIONS.items():
+        if any(table.schema[name] == kind for table in tables):
+            tables = [table.with_columns(pl.col(name).cast(kind)) for table in tables]
     return pl.concat(tables)
 
 
@@ -75,13 +75,11 @@ def _plain(block: bytes, separator: str, n_lines: int) -> pl.DataFrame | None:
         ).select(list(RAW_INTERACTIONS))
     except (pl.exceptions.ComputeError, pl.exceptions.NoDataError, pl.exceptions.SchemaError):
         return None
-    times = table["timestamp"]
     if (
         table.height != n_lines
         or any(column.null_count() > 0 for column in table)
         or (len(separator) > 1 and block.count(separator.encode()) != 3 * n_lines)
         or not table["rating"].is_finite().all()
-        or not times.is_between(0, int(MILLISECONDS_FROM), closed="left").all()
     ):
         return None
     return table

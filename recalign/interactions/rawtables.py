@@ -23,9 +23,10 @@ RAW_ITEMS: Schema = {"item_id": pl.String, "title": pl.String, "attributes": ATT
 class RawTables:
     """A source as read: every row of it, none dropped.
 
-    `interactions` are RAW_INTERACTIONS in the order that ties in time keep; ids may be UInt32
-    where the source's are whole numbers (a quarter of the memory). `unknown_items` says whether
-    an interaction with an item that `items` lacks is kept (its id serves as title) or dropped.
+    `interactions` are RAW_INTERACTIONS in the order that ties in time keep; ids and times may be
+    UInt32 where the source's are such numbers (a quarter and half of the memory). `unknown_items`
+    says whether an interaction with an item that `items` lacks is kept (its id serves as title)
+    or dropped.
     `noted` counts what reading mended, such as repeated metadata lines.
     """
 

@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 Attribute = dict[str, str]
@@ -53,13 +54,22 @@ def spoken(title: str) -> str:
     return _ARTICLE.sub(in_front, title)
 
 
-def item_text(title: str, attributes: Iterable[Attribute]) -> str:
-    """'Heat (1995): genre Action and Crime; era 1990s', what the text encoder reads."""
-    values: dict[str, list[str]] = {}
-    for attribute in attributes:
-        values.setdefault(attribute["name"], []).append(attribute["value"])
-    parts = "; ".join(f"{name} {_listed(several)}" for name, several in values.items())
-    return f"{spoken(title)}: {parts}" if parts else spoken(title)
+def item_text(title: str, names: Iterable[str], values: Iterable[str]) -> str:
+    """'Heat (1995): genre Action and Crime; era 1990s', what the text encoder reads.
+
+    `names` and `values` are those of the item's attributes.
+    """
+    facets = _facets(tuple(names), tuple(values))
+    return f"{spoken(title)}: {facets}" if facets else spoken(title)
+
+
+@lru_cache(maxsize=4096)
+def _facets(names: tuple[str, ...], values: tuple[str, ...]) -> str:
+    """'genre Action and Crime; era 1990s'; many items have the same."""
+    grouped: dict[str, list[str]] = {}
+    for name, value in zip(names, values, strict=True):
+        grouped.setdefault(name, []).append(value)
+    return "; ".join(f"{name} {_listed(several)}" for name, several in grouped.items())
 
 
 def _listed(values: list[str]) -> str:

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import numpy as np
 import polars as pl
@@ -140,19 +141,38 @@ def test_the_order_is_by_user_then_time_then_row_across_slices(
             expected.append(row)
         met.add(pair)
     expected = expected if repeats != "last" else expected[::-1]
-    rows = order.chronological(users, items.astype(np.int32), times, repeats)
-    assert rows.tolist() == expected
+    given = {"user": users, "item": items.astype(np.int32), "time": times, "row": np.arange(3000)}
+    made = order.chronological({name: column.copy() for name, column in given.items()}, repeats)
+    assert made["row"].tolist() == expected
+    for name, column in given.items():
+        assert made[name].tolist() == column[expected].tolist()
+
+
+def test_sorting_a_long_table_takes_no_second_one():
+    n = 400_000
+    users = np.repeat(np.arange(n // 100, dtype=np.int32), 100)
+    table = {"user": users, "item": np.tile(np.arange(100, dtype=np.int32), n // 100)}
+    table |= {"time": np.arange(n)[::-1].copy(), "rating": np.zeros(n, dtype=np.float32)}
+    size = sum(column.nbytes for column in table.values())
+    tracemalloc.start()
+    made = order.chronological(table, "first")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert made["time"][:3].tolist() == [n - 100, n - 99, n - 98]
+    assert peak < size / 4
 
 
 def test_ids_that_are_numbers_are_ordered_and_named_as_text_would_be():
     draws = np.random.default_rng(5)
     for largest in (300, 2**32 - 1):  # looked up in a table, or sorted
         numbers = pl.Series(draws.integers(0, largest, 500, endpoint=True), dtype=pl.UInt32)
-        codes, ids = order.coded(numbers)
-        text_codes, text_ids = order.coded(numbers.cast(pl.String))
-        assert codes.tolist() == text_codes.tolist()
-        assert ids.to_list() == text_ids.to_list()
-        assert [ids[int(code)] for code in codes] == numbers.cast(pl.String).to_list()
+        for ids in (numbers, numbers.cast(pl.String)):
+            codes, behind = order.coded(ids)
+            assert np.array_equal(
+                np.argsort(codes, kind="stable"), np.argsort(numbers, kind="stable")
+            )
+            assert behind.of(codes).to_list() == numbers.cast(pl.String).to_list()
+            assert codes.max() < behind.n
 
 
 def test_items_without_title_are_called_by_their_id_and_counted():

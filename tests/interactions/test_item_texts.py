@@ -39,11 +39,13 @@ def test_articles_behind_the_comma_are_read_in_front(title, text):
 
 
 def test_text_is_the_title_and_the_values_of_each_facet_in_words():
-    facets = attributes("genre", ["Action", "Crime", "Drama"]) + attributes("era", "1990s")
-    assert item_text("Heat (1995)", facets) == (
-        "Heat (1995): genre Action, Crime and Drama; era 1990s"
+    names, values = ["genre", "era", "genre"], ["Action", "1990s", "Crime"]
+    assert item_text("Heat (1995)", names, values) == (
+        "Heat (1995): genre Action and Crime; era 1990s"
     )
-    assert item_text("Heat (1995)", []) == "Heat (1995)"
+    three = item_text("Heat, The", ["genre"] * 3, ["Action", "Crime", "Drama"])
+    assert three == "Heat, The: genre Action, Crime and Drama"
+    assert item_text("Heat (1995)", [], []) == "Heat (1995)"
 
 
 def test_values_are_flattened_cleaned_and_distinct():
