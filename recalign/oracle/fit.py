@@ -21,6 +21,7 @@ from recalign.oracle.losses import gbce_exponent
 from recalign.oracle.sasrec import SASRec
 from recalign.oracle.training import Training, popularity_of
 from recalign.progress import Progress, silent
+from recalign.ranking import row_chunks
 from recalign.seeding import stream
 from recalign.sequences import Sequences
 
@@ -174,6 +175,12 @@ def _calibrate(
 
 def _taken(sequences: Sequences, validation: Validation, items: np.ndarray) -> np.ndarray:
     """Which of `items` [U, n] the validation users have in their history or among their targets."""
-    seen, _ = sequences.until(validation.users, validation.stops, int(validation.stops.max()))
-    rows = np.arange(len(items))[:, None] * (sequences.n_items + 1)
-    return np.isin(rows + items, rows + np.concatenate([seen, validation.targets], axis=1))
+    taken = np.zeros(items.shape, dtype=bool)
+    for rows in row_chunks(len(items), int(validation.stops.max())):
+        seen, _ = sequences.until(
+            validation.users[rows], validation.stops[rows], int(validation.stops[rows].max())
+        )
+        theirs = np.concatenate([seen, validation.targets[rows]], axis=1)
+        own = np.arange(len(seen))[:, None] * (sequences.n_items + 1)
+        taken[rows] = np.isin(own + items[rows], own + theirs)
+    return taken

@@ -1,7 +1,8 @@
 """Losses of next-item prediction: full softmax, sampled softmax, gBCE and BCE.
 
 All take states [N, d], the item matrix [I+1, d], the output bias [I+1] and targets [N] (1..I), and
-return the mean over N. Negatives [K] are shared by the whole batch: one matrix product for all.
+return the mean over N. All but the full softmax also take some rows of matrix and bias, with
+targets and negatives counted in those. Negatives [K] are shared by the whole batch: one product.
 """
 
 import torch
@@ -41,14 +42,19 @@ def sampled_softmax(
 
 
 def gbce(
-    states: Tensor, matrix: Tensor, bias: Tensor, targets: Tensor, negatives: Tensor
+    states: Tensor,
+    matrix: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    n_items: int,
 ) -> Tensor:
-    """gBCE (Petrov and Macdonald, arXiv 2308.07192) with K uniform negatives.
+    """gBCE (Petrov and Macdonald, arXiv 2308.07192) with K of `n_items` items as uniform negatives.
 
     -(1/(K+1)) (beta log sigma(s+) + sum log sigma(-s-)), beta = a (t (1 - 1/a) + 1/a), where
     a = K / (I - 1) is the sampling rate; beta repairs the overconfidence of negative sampling.
     """
-    beta = gbce_exponent(len(negatives), len(matrix) - 1)
+    beta = gbce_exponent(len(negatives), n_items)
     positive = F.logsigmoid(_score_of(states, matrix, bias, targets))
     others = F.logsigmoid(-F.linear(states, matrix[negatives], bias[negatives]))
     others = others.masked_fill(negatives == targets[:, None], 0.0)

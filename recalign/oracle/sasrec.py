@@ -99,11 +99,15 @@ class SASRec(nn.Module):
             self.items[0] = 0
             self.bias[0] = NEVER
 
-    def item_matrix(self) -> Tensor:
-        """Vectors of all items [n_items + 1, d]; row 0 (padding) is zero."""
+    def item_matrix(self, own: Tensor | None = None, items: Tensor | slice = slice(None)) -> Tensor:
+        """Vectors of all items [n_items + 1, d]; row 0 (padding) is zero.
+
+        With `items` [n] only theirs [n, d], with `own` [n, d] for self.items[items].
+        """
+        own = self.items[items] if own is None else own
         if self.text is None:
-            return self.items
-        return torch.addmm(self.items, self.text, self.text_projection)
+            return own
+        return torch.addmm(own, self.text[items], self.text_projection)
 
     def item_bias(self) -> Tensor:
         """Output bias [n_items + 1]; the padding item's is NEVER."""

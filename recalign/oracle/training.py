@@ -12,12 +12,15 @@ from recalign.config.oracle import OracleConfig
 from recalign.oracle.batches import Batch, Windows, n_batches, shuffled_batches
 from recalign.oracle.dropout import DropoutMasks
 from recalign.oracle.fused import product_dtype
+from recalign.oracle.itemrows import ItemRows, Taken
 from recalign.oracle.losses import bce, full_softmax, gbce, sampled_softmax
 from recalign.oracle.sasrec import SASRec
 from recalign.seeding import derive_seed, stream
 from recalign.sequences import Sequences
 
 SAMPLING_ALPHA = 0.75  # negatives of the sampled softmax are drawn by popularity to this power
+BETAS = (0.9, 0.98)
+ROWS_FROM = 100_000  # items from which sampled losses move only the rows a step touches
 
 
 class Training:
@@ -35,18 +38,29 @@ class Training:
         self._config: OracleConfig = model.config
         self._sequences = sequences
         self._windows = windows
-        self._shares = popularity**SAMPLING_ALPHA / (popularity**SAMPLING_ALPHA).sum()
-        expected = self._shares * model.config.n_negatives
+        shares = popularity**SAMPLING_ALPHA / (popularity**SAMPLING_ALPHA).sum()
+        self._cumulative = shares.cumsum(0)
+        expected = shares * model.config.n_negatives
         self._log_expected = expected.log().float().to(model.items.device)
         self._device = model.items.device
         self._dtype = product_dtype(self._device)
         self._step = 0
         self.steps_per_epoch = n_batches(windows, self._config.batch_users)
+        sampled = self._config.loss != "full"
+        self._rows = None
+        if sampled and sequences.n_items >= ROWS_FROM:
+            self._rows = ItemRows(model, self.average, BETAS, self._config.weight_decay)
+        by_row = {"items", "bias"} if self._rows else set()
+        self._dense: list[Tensor] = [
+            p for name, p in model.named_parameters() if name not in by_row
+        ]
+        averaged = self.average.named_parameters()
+        self._dense_average: list[Tensor] = [p for name, p in averaged if name not in by_row]
         self._optimiser = torch.optim.AdamW(
-            model.parameters(),
+            self._dense,
             lr=self._config.learning_rate,
             weight_decay=self._config.weight_decay,
-            betas=(0.9, 0.98),
+            betas=BETAS,
             fused=True,
         )
 
@@ -64,56 +78,73 @@ class Training:
             total += loss * len(batch.targets)
             n_targets += len(batch.targets)
             told(self._step, loss)
+        if self._rows:
+            self._rows.settle()
         return total / n_targets
 
     def _learn(self, batch: Batch, masks: DropoutMasks | None, draws: torch.Generator) -> float:
         """One optimiser step; the batch's mean loss."""
-        self._set_learning_rate()
-        matrix, bias = self.model.item_matrix(), self.model.item_bias()
-        states = self.model.all_states(batch.histories.to(self._device), matrix, masks)
+        rate = self._set_learning_rate()
+        targets = batch.targets.to(self._device)
+        named = [batch.histories.to(self._device), targets, self._negatives(len(targets), draws)]
+        model, rows = self.model, self._rows
+        taken = rows.take(named) if rows else Taken(slice(None), model.items, model.bias, named)
+        histories, targets, negatives = taken.named
+        matrix = model.item_matrix(taken.vectors, taken.items)
+        states = model.all_states(histories, matrix, masks)
         real = states.flatten(0, 1).index_select(0, batch.places.to(self._device))
-        loss = self._loss(real, matrix, bias, batch.targets.to(self._device), draws)
+        loss = self._loss(real, matrix, taken, targets, negatives)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        leaves = [taken.vectors, taken.bias] if rows else []
+        torch.nn.utils.clip_grad_norm_([*self._dense, *leaves], 5.0)
         self._optimiser.step()
         self._step += 1
-        self._update_average()
+        decay = min(self._config.ema, self._step / (self._step + 10))  # forgets the start soon
+        if rows:
+            rows.move(taken, self._step, rate, decay)
+        with torch.no_grad():
+            torch._foreach_lerp_(self._dense_average, self._dense, 1 - decay)
         return loss.item()
 
-    def _loss(
-        self, states: Tensor, matrix: Tensor, bias: Tensor, targets: Tensor, draws: torch.Generator
-    ) -> Tensor:
-        n = self._config.n_negatives
+    def _negatives(self, n_targets: int, draws: torch.Generator) -> Tensor:
+        """Items drawn for a step: by popularity or uniformly, [K], or one per target; or none."""
+        n, n_items = self._config.n_negatives, self.model.n_items
         match self._config.loss:
             case "full":
-                return full_softmax(states, matrix, bias, targets, self._dtype)
-            case "sampled":
-                drawn = torch.multinomial(self._shares, n, replacement=True, generator=draws)
-                drawn = drawn.to(self._device)
-                return sampled_softmax(states, matrix, bias, targets, drawn, self._log_expected)
+                drawn = torch.empty(0, dtype=torch.int64)
+            case "sampled":  # what torch.multinomial does, without adding up the shares each time
+                places = torch.rand(n, dtype=torch.float64, generator=draws)
+                drawn = torch.searchsorted(self._cumulative, places * self._cumulative[-1])
             case "gbce":
-                drawn = torch.randint(1, len(matrix), (n,), generator=draws)
-                return gbce(states, matrix, bias, targets, drawn.to(self._device))
+                drawn = torch.randint(1, n_items + 1, (n,), generator=draws)
             case "bce":
-                drawn = torch.randint(1, len(matrix), targets.shape, generator=draws)
-                return bce(states, matrix, bias, targets, drawn.to(self._device))
+                drawn = torch.randint(1, n_items + 1, (n_targets,), generator=draws)
+        return drawn.to(self._device)
 
-    def _set_learning_rate(self) -> None:
+    def _loss(
+        self, states: Tensor, matrix: Tensor, taken: Taken, targets: Tensor, negatives: Tensor
+    ) -> Tensor:
+        match self._config.loss:
+            case "full":
+                return full_softmax(states, matrix, taken.bias, targets, self._dtype)
+            case "sampled":
+                log_expected = self._log_expected[taken.items]
+                return sampled_softmax(states, matrix, taken.bias, targets, negatives, log_expected)
+            case "gbce":
+                n_items = self.model.n_items
+                return gbce(states, matrix, taken.bias, targets, negatives, n_items)
+            case "bce":
+                return bce(states, matrix, taken.bias, targets, negatives)
+
+    def _set_learning_rate(self) -> float:
         """Linear decay to zero over all epochs, after a warm-up of at most 100 steps."""
         total = self.steps_per_epoch * self._config.epochs
         warm = min(100, total // 10) or 1
         share = min((self._step + 1) / warm, (total - self._step) / max(1, total - warm), 1.0)
         for group in self._optimiser.param_groups:
             group["lr"] = self._config.learning_rate * share
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        """Exponential average; its decay starts low, to forget the first weights soon."""
-        decay = min(self._config.ema, self._step / (self._step + 10))
-        averaged: list[Tensor] = list(self.average.parameters())
-        current: list[Tensor] = list(self.model.parameters())
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+        return self._config.learning_rate * share
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold to go on bit for bit."""
@@ -121,6 +152,7 @@ class Training:
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self._optimiser.state_dict(),
+            "rows": self._rows.state() if self._rows else [],
             "step": self._step,
         }
 
@@ -129,6 +161,8 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self._optimiser.load_state_dict(state["optimiser"])
+        if self._rows:
+            self._rows.restore(state["rows"])
         self._step = int(state["step"])
 
 

@@ -93,7 +93,7 @@ def test_bce_and_gbce_equal_hand_computed_numbers() -> None:
     assert one.item() == pytest.approx(-log_sigmoid(2.1) - log_sigmoid(-0.9), rel=1e-6)
     # Two negatives of three: a = 2/3, beta = 2/3 (0.75 (1 - 1.5) + 1.5) = 0.75.
     expected = -(0.75 * log_sigmoid(2.1) + log_sigmoid(1.6) + log_sigmoid(-3.4)) / 3
-    several = gbce(states, matrix, bias, torch.tensor([1]), torch.tensor([2, 4]))
+    several = gbce(states, matrix, bias, torch.tensor([1]), torch.tensor([2, 4]), len(matrix) - 1)
     assert several.item() == pytest.approx(expected, rel=1e-6)
 
 

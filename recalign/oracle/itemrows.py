@@ -1,0 +1,123 @@
+"""Adam and weight average on the item rows that a step touches: its cost knows no catalogue.
+
+A step with sampled negatives has gradients for a few thousand items. Zero gradients of a million
+others, their moments and their average would cost ten times the step itself.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recalign.oracle.sasrec import SASRec
+
+EPS = 1e-8
+SETTLED = 1 << 16  # items settled at once, to need no second matrix
+LEAST_DECAY = 1e-30  # its logarithm is finite; nothing of the past is left all the same
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Item weights of one step: vectors [n, d] and bias [n], which collect gradients.
+
+    `named` are the step's tensors of items, as rows of the two; `items` says which item each row
+    is, a tensor [n] or the slice of all.
+    """
+
+    items: Tensor | slice
+    vectors: Tensor
+    bias: Tensor
+    named: list[Tensor]
+
+
+class ItemRows:
+    """Vectors and output biases of single items: taken for a step, moved by it, averaged.
+
+    The moments of an item not taken stand still (as in torch's SparseAdam), the average of its
+    weights does not: the decay it missed is caught up when it is taken again, and in `settle`.
+    """
+
+    def __init__(
+        self, model: SASRec, average: SASRec, betas: tuple[float, float], weight_decay: float
+    ) -> None:
+        self._weights = (model.items.detach(), model.bias.detach())
+        self._averages = (average.items, average.bias)
+        self._moments = [(torch.zeros_like(w), torch.zeros_like(w)) for w in self._weights]
+        self._betas = betas
+        self._weight_decay = weight_decay
+        # log of the product of all decays so far, now and when each item was last averaged
+        self._log_decay = 0.0
+        self._log_decay_at = torch.zeros(len(model.items), dtype=torch.float64)
+        self._log_decay_at = self._log_decay_at.to(model.items.device)
+
+    def take(self, named: list[Tensor]) -> Taken:
+        """Copies of the rows of all items that the tensors `named` hold."""
+        flat = torch.cat([tensor.flatten() for tensor in named])
+        items, rows = flat.unique(return_inverse=True)
+        shaped = rows.split([tensor.numel() for tensor in named])
+        numbered = [row.view_as(tensor) for row, tensor in zip(shaped, named, strict=True)]
+        vectors, bias = (w.index_select(0, items).requires_grad_() for w in self._weights)
+        return Taken(items, vectors, bias, numbered)
+
+    @torch.no_grad()
+    def move(self, taken: Taken, step: int, rate: float, decay: float) -> None:
+        """One AdamW step, number `step` from 1, on what was taken; then the average by `decay`."""
+        items = taken.items
+        missed = (self._log_decay - self._log_decay_at[items]).exp().float()
+        self._log_decay += math.log(max(decay, LEAST_DECAY))
+        self._log_decay_at[items] = self._log_decay
+        for place, row in enumerate((taken.vectors, taken.bias)):
+            assert row.grad is not None
+            weight, average = self._weights[place], self._averages[place]
+            averaged = _faded(average[items], row, missed)
+            self._step(self._moments[place], items, row, row.grad, step, rate)
+            weight[items] = row
+            average[items] = averaged.lerp_(row, 1 - decay)
+
+    def _step(
+        self,
+        moments: tuple[Tensor, Tensor],
+        items: Tensor | slice,
+        row: Tensor,
+        gradient: Tensor,
+        step: int,
+        rate: float,
+    ) -> None:
+        """AdamW on `row` in place (Loshchilov and Hutter, arXiv 1711.05101)."""
+        first, second = self._betas
+        means, squares = moments
+        mean = means[items].lerp_(gradient, 1 - first)
+        square = squares[items].lerp_(gradient**2, 1 - second)
+        row.mul_(1 - rate * self._weight_decay)
+        scale = (square / (1 - second**step)).sqrt_().add_(EPS)
+        row.addcdiv_(mean, scale, value=-rate / (1 - first**step))
+        means[items], squares[items] = mean, square
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Bring the average of every item up to date: before it is read, or stored."""
+        for start in range(0, len(self._log_decay_at), SETTLED):
+            part = slice(start, start + SETTLED)
+            missed = (self._log_decay - self._log_decay_at[part]).exp_().float()
+            for weight, average in zip(self._weights, self._averages, strict=True):
+                average[part] = _faded(average[part], weight[part], missed)
+        self._log_decay_at.zero_()
+        self._log_decay = 0.0
+
+    def state(self) -> list[Tensor]:
+        """What a checkpoint must hold beside weights and averages; settled."""
+        return [moment for both in self._moments for moment in both]
+
+    def restore(self, state: list[Tensor]) -> None:
+        """Take up `state()` again."""
+        for moment, stored in zip(self.state(), state, strict=True):
+            moment.copy_(stored)
+
+
+def _faded(average: Tensor, weight: Tensor, kept: Tensor) -> Tensor:
+    """weight + kept * (average - weight): an average after steps in which the weight stood still.
+
+    average, weight [n, d] or [n]; kept [n].
+    """
+    return torch.addcmul(weight, kept.view(-1, *[1] * (weight.ndim - 1)), average - weight)
