@@ -1,22 +1,35 @@
-"""One training epoch of SASRec by loss, and its full ranking, one thread, CPU time.
+"""CPU time of SASRec by loss, and of its full ranking, beside other libraries' on the same data.
 
-    python benchmarks/oracle_speed.py [--ratings ml-1m/ratings.dat] [--losses full sampled gbce bce]
-                                      [--users 6040] [--hidden 50] [--max-length 200]
+    python benchmarks/oracle_speed.py [--ratings ml-1m/ratings.dat] [--losses full sampled bce]
+                                      [--users 6040] [--hidden 50] [--max-length 200] [--batch 128]
+                                      [--peers rectools=VENV/bin/python replay=VENV/bin/python]
+                                      [--rounds 1]
 
 Without --ratings (user::item::rating::timestamp) the sequences are made up: as many users, items
 and interactions as MovieLens-1M has, popularity falling like Zipf's. An epoch is each user's last
-`--max-length` positions. Accuracy is not measured here: `fit_oracle` does that on validation.
+`--max-length` positions but two; the last one is ranked. Each peer (`oracle_peers.py`) has its own
+interpreter, which need not have recalign. Every measurement is a process of one thread; a round
+takes them in turn, and the tables give medians over rounds. Accuracy is not measured here:
+`benchmarks/oracle.py` does that. Needs Linux (peak memory).
 """
 
 import argparse
-import resource
-import time
-from collections.abc import Callable
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import polars as pl
 import torch
+from oracle_peers import LOSSES_OF
+from stopwatch import Found, Stopwatch, peak_mib, users_per_second
 
 from recalign.config import OracleConfig
 from recalign.oracle.batches import training_windows
@@ -25,11 +38,13 @@ from recalign.oracle.sasrec import SASRec
 from recalign.oracle.training import Training, popularity_of
 from recalign.sequences import Sequences
 
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    started = time.process_time()
-    work()
-    return time.process_time() - started
+OURS = "recalign"
+TIMED = {"rectools": 10, "replay": 10, "recbole": 1}  # batches of a peer's epoch
+TITLES = {
+    "epoch_seconds": "CPU seconds an epoch",
+    "users_per_second": "Users ranked a CPU second",
+    "peak_mib": "Peak memory of training, MiB",
+}
 
 
 def made_up(n_users: int, n_items: int = 3416) -> Sequences:
@@ -61,6 +76,85 @@ def last(sequences: Sequences, n: int) -> Sequences:
     return Sequences(np.concatenate([[0], np.cumsum(lengths)]), items[items > 0], sequences.n_items)
 
 
+def measured(path: Path, loss: str, hidden: int, max_length: int, batch: int) -> Found:
+    """A whole epoch of ours and its ranking, in this process."""
+    torch.set_num_threads(1)
+    stored = np.load(path)
+    whole = Sequences(stored["offsets"], stored["items"], int(stored["n_items"]))
+    sequences = last(whole, max_length + 3)
+    stops = sequences.lengths - 2
+    windows = training_windows(sequences, stops, max_length)
+    popularity = torch.from_numpy(popularity_of(sequences, stops)).double() + 1
+    popularity[0] = 0
+    config = OracleConfig(hidden=hidden, max_length=max_length, loss=loss, batch_users=batch)
+    model = SASRec(config, sequences.n_items, None)
+    training = Training(model, sequences, windows, popularity)
+    watch = Stopwatch()
+    training.run_epoch(1, lambda step, loss: None)
+    found = {"epoch_seconds": watch.elapsed(), "peak_mib": peak_mib()}
+    found["parameters"] = sum(p.numel() for p in model.parameters())
+    users = np.arange(whole.n_users)
+    targets = whole.items[whole.offsets[1:] - 1][:, None]
+    ranked = lambda: rank_in_full(model, whole, users, whole.lengths - 1, targets)  # noqa: E731
+    return found | users_per_second(len(users), ranked)
+
+
+def ours(path: Path, loss: str, given: argparse.Namespace) -> Found:
+    """`measured` in a process of its own, as its peak memory is the process's."""
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=fresh) as pool:
+        sizes = (given.hidden, given.max_length, given.batch)
+        return pool.submit(measured, path, loss, *sizes).result()
+
+
+def peers(path: Path, peer: str, python: str, loss: str, given: argparse.Namespace) -> Found:
+    """What `oracle_peers.py` prints under the peer's interpreter; its complaint ends the run."""
+    script = Path(__file__).with_name("oracle_peers.py")
+    sizes = {"batch": given.batch, "hidden": given.hidden, "max-length": given.max_length}
+    options = [f"--{name}={value}" for name, value in (sizes | {"batches": TIMED[peer]}).items()]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, str(script), peer, str(path), loss, *options],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    if done.returncode:
+        sys.exit(f"{peer}, loss {loss}:\n{done.stderr[-2000:]}")
+    found: Found = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def rounds(path: Path, given: argparse.Namespace) -> Iterator[tuple[str, str, Found]]:
+    """(loss, library, what it showed), the libraries in turn for each loss."""
+    pythons = dict(peer.split("=", 1) for peer in given.peers)
+    for _ in range(given.rounds):
+        for loss in given.losses:
+            yield loss, OURS, ours(path, loss, given)
+            for peer, python in pythons.items():
+                if loss in LOSSES_OF[peer]:
+                    yield loss, peer, peers(path, peer, python, loss, given)
+
+
+def table(found: dict[tuple[str, str], list[Found]], measure: str, losses: list[str]) -> None:
+    """One row a loss, one column a library, with how many times better ours is."""
+    libraries = list(dict.fromkeys(library for _, library in found))
+    print(f"\n{TITLES[measure]}\n\n| loss | {' | '.join(libraries)} |")
+    print("|---|" + "---|" * len(libraries))
+    for loss in losses:
+        cells = []
+        own = median(one[measure] for one in found[loss, OURS])
+        for library in libraries:
+            if (loss, library) not in found:
+                cells.append("-")
+                continue
+            value = median(one[measure] for one in found[loss, library])
+            ratio = own / value if measure == "users_per_second" else value / own
+            shown = f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+            cells.append(shown if library == OURS else f"{shown} ({ratio:.1f}x)")
+        print(f"| {loss} | {' | '.join(cells)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ratings", type=Path)
@@ -68,25 +162,22 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=6040)
     parser.add_argument("--hidden", type=int, default=50)
     parser.add_argument("--max-length", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--peers", nargs="+", default=[])
+    parser.add_argument("--rounds", type=int, default=1)
     given = parser.parse_args()
-    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
     whole = from_ratings(given.ratings, given.users) if given.ratings else made_up(given.users)
-    sequences = last(whole, given.max_length + 3)
-    stops = sequences.lengths - 2
-    windows = training_windows(sequences, stops, given.max_length)
-    popularity = torch.from_numpy(popularity_of(sequences, stops)).double() + 1
-    popularity[0] = 0
-    for loss in given.losses:
-        config = OracleConfig(hidden=given.hidden, max_length=given.max_length, loss=loss)
-        model = SASRec(config, sequences.n_items, None)
-        training = Training(model, sequences, windows, popularity)
-        seconds = cpu_seconds(lambda: training.run_epoch(1, lambda step, loss: None))  # noqa: B023
-        print(f"{loss:8} {seconds:6.1f} CPU s for {windows.lengths.sum():,} targets", flush=True)
-    users = np.arange(sequences.n_users)
-    targets = sequences.items[sequences.offsets[1:] - 1][:, None]
-    seconds = cpu_seconds(lambda: rank_in_full(model, whole, users, whole.lengths - 1, targets))
-    print(f"{'ranking':8} {len(users) / seconds:,.0f} users a CPU s over {whole.n_items:,} items")
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")
+    found: dict[tuple[str, str], list[Found]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sequences.npz"
+        np.savez(path, offsets=whole.offsets, items=whole.items, n_items=whole.n_items)
+        for loss, library, one in rounds(path, given):
+            found.setdefault((loss, library), []).append(one)
+            parts = {name: round(value, 1) for name, value in one.items()}
+            print(f"{loss:8} {library:9} {json.dumps(parts)}", flush=True)
+    for measure in TITLES:
+        table(found, measure, given.losses)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Linear layer and cross-entropy in one, in chunks, with the gradient formed in the forward pass.
 
-The [N, n_items] logits never exist as a whole, and nothing of a chunk is kept for the backward
+The logits of N states never exist as a whole, and nothing of a chunk is kept for the backward
 pass: softmax(logits) is at hand when the loss is, so the gradient is taken there and then.
 """
 
@@ -60,6 +60,52 @@ class _LinearCrossEntropy(torch.autograd.Function):
         to_states, to_weights = ctx.saved_tensors
         to_matrix, to_bias = to_weights[:, :-1], to_weights[:, -1]
         return upstream * to_states, upstream * to_matrix, upstream * to_bias, None, None
+
+
+def fused_negatives_cross_entropy(
+    states: Tensor, own: Tensor, negatives: Tensor, bias: Tensor, column: Tensor, left_out: Tensor
+) -> Tensor:
+    """Mean over N of -log softmax over [own[i], states[i] @ negatives.T + bias] at own[i].
+
+    states [N, d], own [N], negatives [K, d], bias [K]; where `left_out` [N] is true, the negative
+    in `column` [N] (0..K-1) does not count for that row.
+    """
+    args = (states, own, negatives, bias, column, left_out)
+    loss: Tensor = _NegativesCrossEntropy.apply(*args)
+    return loss
+
+
+class _NegativesCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        own: Tensor,
+        negatives: Tensor,
+        bias: Tensor,
+        column: Tensor,
+        left_out: Tensor,
+    ) -> Tensor:
+        n = len(states)
+        hits = torch.empty_like(own)
+        to_states = torch.empty_like(states)
+        to_negatives, to_bias = torch.zeros_like(negatives), torch.zeros_like(bias)
+        for rows in _chunks(n, len(negatives), states.device):
+            logits = torch.addmm(bias, states[rows], negatives.T)
+            at = column[rows, None]
+            kept = logits.gather(1, at).masked_fill(left_out[rows, None], -torch.inf)
+            logits.scatter_(1, at, kept)
+            p = torch.softmax(torch.cat([own[rows, None], logits], 1), dim=1)
+            hits[rows], p = p[:, 0], p[:, 1:]
+            to_states[rows] = p @ negatives
+            to_negatives.addmm_(p.T, states[rows])
+            to_bias += p.sum(0)
+        ctx.save_for_backward(to_states / n, (hits - 1) / n, to_negatives / n, to_bias / n)
+        return -hits.clamp_min(torch.finfo(torch.float32).tiny).log().mean()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        return *(upstream * gradient for gradient in ctx.saved_tensors), None, None
 
 
 def _chunks(n: int, n_classes: int, device: torch.device) -> Iterator[slice]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recalign.oracle.fused import fused_cross_entropy
+from recalign.oracle.fused import fused_cross_entropy, fused_negatives_cross_entropy
 
 GBCE_CALIBRATION = 0.75  # t of gSASRec, its authors' choice
 
@@ -34,11 +34,17 @@ def sampled_softmax(
     Each negative's logit is lowered by the log of its expected count in the sample,
     log_expected[item] = log(K q(item)) [I+1] (Bengio and Senecal), so that the sum over the
     sample estimates the sum over the catalogue. A negative equal to the target is left out.
+    One drawn c times stands in one column, raised by log c: so a target meets at most one column,
+    which is looked up, where comparing N x K items would cost more than their scores.
     """
-    positive = _score_of(states, matrix, bias, targets)
-    others = F.linear(states, matrix[negatives], bias[negatives] - log_expected[negatives])
-    others = others.masked_fill(negatives == targets[:, None], -torch.inf)
-    return (torch.logaddexp(positive, others.logsumexp(1)) - positive).mean()
+    drawn, counts = negatives.unique(return_counts=True)
+    shift = counts.log() - log_expected[drawn]
+    own = _score_of(states, matrix, bias, targets)
+    column = torch.searchsorted(drawn, targets).clamp(max=len(drawn) - 1)
+    left_out = drawn[column] == targets
+    return fused_negatives_cross_entropy(
+        states, own, matrix[drawn], bias[drawn] + shift, column, left_out
+    )
 
 
 def gbce(

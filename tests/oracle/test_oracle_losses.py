@@ -64,6 +64,26 @@ def test_sampled_softmax_over_all_other_items_once_is_full_softmax() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+def test_sampled_softmax_counts_each_repetition_of_a_negative() -> None:
+    states, matrix, bias, targets = problem(1100, 40, torch.float64)  # more rows than one chunk
+    draws = torch.Generator().manual_seed(1)
+    drawn = torch.randint(1, 41, (30,), generator=draws)
+    assert len(drawn.unique()) < 30
+    shift = torch.rand(41, generator=draws, dtype=torch.float64)
+    found = gradients(
+        lambda s, m, b: 3 * sampled_softmax(s, m, b, targets, drawn, shift), states, matrix, bias
+    )
+
+    def plain(s: Tensor, m: Tensor, b: Tensor) -> Tensor:
+        scores = s @ m.T + b
+        own = scores.gather(1, targets[:, None])
+        others = (scores - shift)[:, drawn].masked_fill(drawn == targets[:, None], -torch.inf)
+        return -3 * torch.cat([own, others], 1).log_softmax(1)[:, 0].mean()
+
+    for ours, theirs in zip(found, gradients(plain, states, matrix, bias), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_the_log_q_correction_undoes_a_skewed_draw() -> None:
     states, matrix, bias, targets = problem(50, 30, torch.float64)
     q = torch.linspace(1, 20, 31, dtype=torch.float64)
