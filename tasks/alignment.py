@@ -7,7 +7,7 @@ import polars as pl
 from recalign.alignment.reference import ReferenceLogProbs, reference_log_probs
 from recalign.alignment.rows import encode_pairs
 from recalign.alignment.train import align
-from recalign.artifacts.store import Artifact
+from recalign.artifacts.artifact import Artifact
 from recalign.config import AlignmentConfig
 from recalign.report.content import Round
 from recalign.report.plots import alignment_curves

@@ -5,9 +5,10 @@ from typing import Any
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 
+from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.fingerprint import fingerprint
 from recalign.artifacts.manifest import Manifest, Reference
-from recalign.artifacts.store import Artifact, Store
+from recalign.artifacts.store import Store
 
 RECORD = ".prefect-result.json"
 

@@ -2,8 +2,8 @@
 
 import polars as pl
 
+from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.roots import open_root
-from recalign.artifacts.store import Artifact
 from recalign.config import ComparisonConfig
 from recalign.evaluation.contrasts import (
     compared_table,

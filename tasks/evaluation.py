@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 import torch
 
+from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
-from recalign.artifacts.store import Artifact
 from recalign.config import EvaluationPhase
 from recalign.evaluation.assemble import Backbone, encoded_lines, encoded_texts, scores_of
 from recalign.evaluation.comparisons import dpo4rec_rows, policy_label

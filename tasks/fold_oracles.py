@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from recalign.artifacts.store import Artifact
+from recalign.artifacts.artifact import Artifact
 from recalign.config import FoldsConfig, OracleConfig
 from recalign.oracle.fit import fit_oracle
 from recalign.oracle.storage import load_oracle, save_oracle

@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from recalign.artifacts.artifact import Draft
 from recalign.artifacts.manifest import Manifest
-from recalign.artifacts.store import Draft
 from recalign.config import Config, Runtime
 from recalign.errors import UserError
 from recalign.progress import Progress, silent

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from recalign.artifacts.store import Artifact
+from recalign.artifacts.artifact import Artifact
 from recalign.config import OracleConfig
 from recalign.oracle.fit import fit_oracle
 from recalign.oracle.storage import save_oracle

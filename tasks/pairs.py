@@ -1,6 +1,6 @@
 """Stage pairs: best against worst of every user's samples."""
 
-from recalign.artifacts.store import Artifact
+from recalign.artifacts.artifact import Artifact
 from recalign.config import PairsConfig
 from recalign.pairs.select import SKIPPED, select_pairs
 from recalign.report.plots import distributions

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from recalign.artifacts.store import Artifact
+from recalign.artifacts.artifact import Artifact
 from recalign.config import PolicyConfig
 from recalign.policy.demonstrations import build_demonstrations, choose_prefixes
 from recalign.reasonings.prompts import load_template, template_file

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import polars as pl
 
+from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
 from recalign.artifacts.roots import open_root
-from recalign.artifacts.store import Artifact
 from recalign.config import PhaseConfig, Runtime, SamplingConfig
 from recalign.policy.grammar import parse_reasoning
 from recalign.reasonings.prompts import load_template, render_prompts, template_file

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from recalign.artifacts.store import Artifact
+from recalign.artifacts.artifact import Artifact
 from recalign.config import RecommendationsPhase, SftConfig
 from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle

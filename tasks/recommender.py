@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recalign.artifacts.store import Artifact
+from recalign.artifacts.artifact import Artifact
 from recalign.config import RecommenderConfig
 from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle

@@ -4,7 +4,7 @@ import numpy as np
 
 from recalign.alignment.reference import reference_log_probs
 from recalign.alignment.rows import encode_pairs
-from recalign.artifacts.store import Artifact
+from recalign.artifacts.artifact import Artifact
 from recalign.config import ReferenceConfig
 from recalign.schemas import REJECTIONS, read_table
 from recalign.smoothing.preferences import preference_table

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from recalign.artifacts.store import Artifact
+from recalign.artifacts.artifact import Artifact
 from recalign.config import RejectionsStage
 from recalign.rejections.describe import describe_rejections
 from recalign.rejections.draws import unit_vectors

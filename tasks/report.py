@@ -4,9 +4,10 @@ from pathlib import Path
 
 import polars as pl
 
+from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.roots import open_root
-from recalign.artifacts.store import Artifact, Store
+from recalign.artifacts.store import Store
 from recalign.config import ReportConfig
 from recalign.evaluation.comparisons import policy_label
 from recalign.evaluation.text_quality import liked_values, malformed_reasons

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
 from recalign.artifacts.roots import open_root
 from recalign.artifacts.shards import tables_in_shards
-from recalign.artifacts.store import Artifact
 from recalign.config import RewardsConfig, Runtime
 from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle

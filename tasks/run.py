@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from prefect.utilities.annotations import quote
 
+from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference, differences
 from recalign.artifacts.roots import open_root
-from recalign.artifacts.store import Artifact
 from recalign.config import AlignmentConfig, Config, Runtime, SftConfig
 from recalign.errors import UserError
 from recalign.training.arguments import require_even_batches

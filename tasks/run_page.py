@@ -9,9 +9,10 @@ from prefect.artifacts import MarkdownArtifact, TableArtifact
 from prefect.context import FlowRunContext
 from prefect.utilities.engine import get_state_for_result
 
+from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.digests import write_atomically
 from recalign.artifacts.manifest import Reference
-from recalign.artifacts.store import Artifact, Store
+from recalign.artifacts.store import Store
 from recalign.report.stage_page import stage_page
 from recalign.report.tables import result_lines
 from recalign.schemas import RESULTS, read_table

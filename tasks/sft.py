@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from recalign.artifacts.store import Artifact
+from recalign.artifacts.artifact import Artifact
 from recalign.config import LoadedModelConfig, SftConfig
 from recalign.schemas import PROMPTS
 from recalign.sft.examples import Asking, Examples, history_examples, next_item_examples

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from recalign.artifacts.store import Artifact
+from recalign.artifacts.artifact import Artifact
 from recalign.config import SmoothingConfig
 from recalign.errors import LeakageError
 from recalign.oracle.inference import scores_of

@@ -1,6 +1,6 @@
 """Stage splits: every user's windows, and the fixed candidate lists."""
 
-from recalign.artifacts.store import Artifact
+from recalign.artifacts.artifact import Artifact
 from recalign.config import SplitsConfig
 from recalign.report.plots import windows_picture
 from recalign.report.stage_page import picture

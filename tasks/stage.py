@@ -12,10 +12,11 @@ from typing import Any
 import prefect
 from filelock import Timeout
 
+from recalign.artifacts.artifact import Artifact, Draft
 from recalign.artifacts.fingerprint import fingerprint
 from recalign.artifacts.manifest import Reference
 from recalign.artifacts.roots import local_root, open_root
-from recalign.artifacts.store import Artifact, Draft, Store
+from recalign.artifacts.store import Store
 from recalign.config import Config, Runtime
 from recalign.progress import Progress
 from tasks.cache import ArtifactCache, find_current

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from recalign.artifacts.store import Artifact
+from recalign.artifacts.artifact import Artifact
 from recalign.schemas import APPEAL, INTERACTIONS, ITEMS, TRUTH, WINDOWS, read_table
 from recalign.sequences import Sequences
 from recalign.splits.guard import Protocol

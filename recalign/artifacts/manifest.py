@@ -1,11 +1,13 @@
 """What an artifact knows about itself."""
 
+import hashlib
+import json
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from recalign.artifacts.fingerprint import canonical
+from recalign.artifacts.fingerprint import canonical, fingerprint
 
 
 class Reference(BaseModel):
@@ -97,3 +99,20 @@ def _flat(value: object, prefix: str = "") -> dict[str, str]:
             flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
         return flat
     return {prefix: value if isinstance(value, str) else canonical(value)}
+
+
+def parse_manifest(text: bytes, stage: str, key: str) -> Manifest | None:
+    """The manifest, or None when it is garbled or not one of this identity."""
+    try:
+        found = Manifest.model_validate_json(text)
+    except ValueError:
+        return None
+    upstream = {name: reference.fingerprint for name, reference in found.inputs.items()}
+    identity = fingerprint(stage, found.version, found.config, upstream, found.files)
+    return found if found.fingerprint == key == identity else None
+
+
+def content_digest(manifest: Manifest) -> str:
+    """sha256 over the outputs' digests."""
+    content = json.dumps({name: file.sha256 for name, file in manifest.outputs.items()})
+    return hashlib.sha256(content.encode()).hexdigest()[:32]

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from recalign.artifacts import claims
+from recalign.artifacts.artifact import Artifact, Draft
 from recalign.artifacts.claims import Claim, ClaimedLock, Lock
 from recalign.artifacts.digests import file_digest, stamp, write_atomically
-from recalign.artifacts.manifest import Manifest
+from recalign.artifacts.manifest import Manifest, parse_manifest
 from recalign.artifacts.remote import MANIFEST, Remote, make_folder
-from recalign.artifacts.store import COLLECTING, STAMPS, Artifact, Draft, Store, parse_manifest
+from recalign.artifacts.store import COLLECTING, STAMPS, Store
 
 log = logging.getLogger(__name__)
 

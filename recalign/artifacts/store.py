@@ -1,24 +1,29 @@
 """The artifact root: find, check, draft, commit and delete artifact folders."""
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from recalign.artifacts.artifact import WORK, Artifact, Draft
 from recalign.artifacts.claims import Lock
 from recalign.artifacts.digests import DigestMemory, file_digest, stamp, write_atomically
 from recalign.artifacts.fingerprint import fingerprint
-from recalign.artifacts.manifest import Manifest, OutputFile, Reference
+from recalign.artifacts.manifest import (
+    Manifest,
+    OutputFile,
+    Reference,
+    content_digest,
+    parse_manifest,
+)
 from recalign.artifacts.provenance import (
     cpu_seconds,
     git_commit,
@@ -31,55 +36,6 @@ MANIFEST = "manifest.json"
 STAMPS = ".stamps.json"  # size, mtime and inode of each file when it was last hashed
 COLLECTION = ("garbage", "collection")  # the lock of whoever deletes artifacts
 COLLECTING = "-".join(COLLECTION)
-WORK = "work"  # checkpoints and shards of a draft; never part of the artifact
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A complete artifact, opened for reading."""
-
-    folder: Path
-    manifest: Manifest
-
-    def path(self, name: str) -> Path:
-        """The path of one of the artifact's files or folders."""
-        return self.folder / name
-
-    @property
-    def reference(self) -> Reference:
-        return self.manifest.reference
-
-
-@dataclass
-class Draft:
-    """A stage's output in the making; a killed run finds it again by fingerprint."""
-
-    folder: Path
-    manifest: Manifest
-    _started: float = field(default_factory=time.monotonic)
-    _started_cpu: float = field(default_factory=cpu_seconds)
-
-    def path(self, name: str) -> Path:
-        """Where the stage writes the output `name`."""
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    @property
-    def work(self) -> Path:
-        """Where the stage keeps checkpoints and shards; survives a kill, gone at commit."""
-        path = self.folder / WORK
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def count(self, rows: int, dropped: dict[str, int] | None = None) -> None:
-        """Tell how many rows the artifact holds and how many were left out, by reason."""
-        self.manifest.rows = rows
-        self.manifest.dropped = {k: int(v) for k, v in (dropped or {}).items() if v}
-
-    def tell(self, figures: dict[str, Any]) -> None:
-        """Add figures to the manifest."""
-        self.manifest.figures |= figures
 
 
 class Store:
@@ -204,7 +160,7 @@ class Store:
         except (FileNotFoundError, json.JSONDecodeError):
             stamps = {}
         wrong, renewed = [], False
-        if manifest.digest != _content_digest(manifest):
+        if manifest.digest != content_digest(manifest):
             wrong.append(f"{MANIFEST} names other files than it was written with")
         for name, output in manifest.outputs.items():
             path = folder / name
@@ -275,7 +231,7 @@ class Store:
             _sync(path)
             manifest.outputs[name] = OutputFile(size=path.stat().st_size, sha256=file_digest(path))
             stamps[name] = stamp(path)
-        manifest.digest = _content_digest(manifest)
+        manifest.digest = content_digest(manifest)
         manifest.seconds = round(time.monotonic() - draft._started, 3)
         manifest.cpu_seconds = round(cpu_seconds() - draft._started_cpu, 3)
         manifest.peak_memory_mb = round(peak_memory_mb(), 1)
@@ -319,23 +275,6 @@ class Store:
         """Folders of artifacts whose manifest is missing or garbled."""
         folders = (path for path in self.root.glob(f"[!.]*/{'[0-9a-f]' * 32}") if path.is_dir())
         return sorted(p for p in folders if self.manifest(p.parent.name, p.name) is None)
-
-
-def parse_manifest(text: bytes, stage: str, key: str) -> Manifest | None:
-    """The manifest, or None when it is garbled or not one of this identity."""
-    try:
-        found = Manifest.model_validate_json(text)
-    except ValueError:
-        return None
-    upstream = {name: reference.fingerprint for name, reference in found.inputs.items()}
-    identity = fingerprint(stage, found.version, found.config, upstream, found.files)
-    return found if found.fingerprint == key == identity else None
-
-
-def _content_digest(manifest: Manifest) -> str:
-    """sha256 over the outputs' digests."""
-    content = json.dumps({name: file.sha256 for name, file in manifest.outputs.items()})
-    return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def _sync(path: Path) -> None:

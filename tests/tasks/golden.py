@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 from safetensors import safe_open
 
+from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.fingerprint import canonical
-from recalign.artifacts.store import Artifact
 from recalign.evaluation.comparisons import POPULARITY
 
 KEYS = {  # columns of tables whose other columns depend on trained weights

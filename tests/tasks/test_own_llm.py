@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from recalign.alignment.reference import reference_log_probs
 from recalign.alignment.rows import encode_pairs
-from recalign.artifacts.store import Artifact, Store
+from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.store import Store
 from recalign.config import AlignmentConfig, PolicyConfig
 from recalign.errors import UserError
 from recalign.schemas import ITEMS, PAIRS, PROMPTS, REASONINGS, read_table, write_table

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.dpo4rec import stages
+from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
-from recalign.artifacts.store import Artifact
 from recalign.config import Config, DPO4RecConfig, Runtime
 from tasks.run import Run
 from tasks.stage import Stage
