@@ -26,7 +26,7 @@ from recalign.rewards.score import score_rewards
 from recalign.sequences import Sequences
 
 N_SAMPLES, N_TARGETS, HISTORY, WIDTH = 10, 8, 36, 384
-GOAL = 37.0
+GOAL, RATE = 50.0, 28_000  # times the loop with cached states; per CPU second without
 
 
 class Problem:
@@ -110,8 +110,10 @@ def main() -> None:
         median = statistics.median(measured)
         rate = chosen.users * N_SAMPLES / median
         print(f"{name:14s} {rate:9,.0f} samples per CPU second  {base / median:6.1f}x")
-    ratio = base / statistics.median(times["ours"])
-    print(f"goal {GOAL:.0f}x: {'reached' if ratio >= GOAL else 'MISSED'}")
+    ratio = base / statistics.median(times["cached states"])
+    rate = chosen.users * N_SAMPLES / statistics.median(times["ours"])
+    reached = "reached" if ratio >= GOAL and rate >= RATE else "MISSED"
+    print(f"goal {GOAL:.0f}x with cached states, {RATE:,} a second without: {reached}")
 
 
 if __name__ == "__main__":

@@ -88,8 +88,8 @@ def top_items(scores: Tensor, seen: Tensor, k: int) -> Tensor:
     return best
 
 
-def row_chunks(n_rows: int, width: int) -> Iterator[slice]:
-    """Slices of rows that together hold at most CHUNK_ELEMENTS elements (at least one row)."""
-    step = max(1, CHUNK_ELEMENTS // max(1, width))
+def row_chunks(n_rows: int, width: int, least: int = 1) -> Iterator[slice]:
+    """Slices of rows that together hold at most CHUNK_ELEMENTS elements (at least `least` rows)."""
+    step = max(least, CHUNK_ELEMENTS // max(1, width))
     for start in range(0, n_rows, step):
         yield slice(start, min(start + step, n_rows))

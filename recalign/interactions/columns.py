@@ -9,6 +9,7 @@ from recalign.interactions.rawtables import RAW_INTERACTIONS, Origin
 MILLISECONDS_FROM = 1e11
 """Smallest number read as milliseconds: as seconds it would be in the year 5138."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+USUAL = r"^[12]\d{3}-\d\d-\d\d(?:[T ]\d\d:\d\d:[0-5]\dZ?)?$"
 NUMBER_OR_ISO = "write seconds or milliseconds since 1970, or ISO 8601 (2014-05-01T12:00:00Z)"
 
 
@@ -93,8 +94,9 @@ def _milliseconds(cells: pl.Series, row: pl.Series, origin: Origin) -> pl.Series
 
 def _iso_milliseconds(text: pl.Series, row: pl.Series, origin: Origin) -> pl.Series:
     """ISO 8601 as milliseconds since 1970; a time without a zone is UTC."""
+    times = _usual_milliseconds(text)
     known: dict[str, int | None] = {}
-    for value in text.unique():
+    for value in text.filter(times.is_null()).unique():
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
@@ -102,11 +104,24 @@ def _iso_milliseconds(text: pl.Series, row: pl.Series, origin: Origin) -> pl.Ser
             continue
         zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         known[value] = (zoned - EPOCH) // timedelta(milliseconds=1)
-    times = text.replace_strict(known, return_dtype=pl.Int64)
+    if known:
+        others = text.replace_strict(known, default=None, return_dtype=pl.Int64)
+        times = times.zip_with(times.is_not_null(), others)
     _refuse_first(
         times.is_null(), text, row, origin, "timestamp", f"is not a time; {NUMBER_OR_ISO}"
     )
     return times
+
+
+def _usual_milliseconds(text: pl.Series) -> pl.Series:
+    """The same of '2014-05-01' and '2014-05-01T12:00:00Z' alone, by whole columns; else null.
+
+    Only what matches USUAL is tried, as polars would also take times that are not ISO 8601.
+    """
+    usual = text.set(~text.str.contains(USUAL), None).str.head(19).str.replace("T", " ")
+    days = usual.str.to_datetime("%Y-%m-%d", strict=False, time_unit="ms")
+    moments = usual.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="ms")
+    return moments.zip_with(moments.is_not_null(), days).dt.epoch("ms")
 
 
 def _blank_is_null(cells: pl.Series) -> pl.Series:

@@ -10,6 +10,8 @@ from recalign.sequences import Sequences
 
 POSITIONS = {"cpu": 1 << 13, "cuda": 1 << 20}  # in one pass; a CPU's cache must hold them
 
+PRODUCT_USERS = 16  # a product for fewer users spends its time on reading a large item matrix
+
 
 @torch.inference_mode()
 def states_of(
@@ -81,7 +83,7 @@ def rank_in_full(
     states = states_of(model, sequences, users, stops, batch)
     matrix, bias = model.item_matrix(), model.item_bias()
     ranks = np.zeros(targets.shape, dtype=np.int64)
-    for rows in row_chunks(len(users), model.n_items + 1):
+    for rows in row_chunks(len(users), model.n_items + 1, least=PRODUCT_USERS):
         seen, _ = sequences.until(users[rows], stops[rows], int(stops[rows].max(initial=1)))
         ranks[rows] = target_ranks(
             torch.addmm(bias, states[rows], matrix.T),

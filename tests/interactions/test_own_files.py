@@ -89,6 +89,24 @@ def test_times_are_read_as_seconds_milliseconds_or_iso_8601(tmp_path, cell, seco
     assert table["timestamp"].to_list() == [seconds]
 
 
+def test_usual_and_unusual_iso_times_are_all_as_python_reads_them(tmp_path):
+    cells = ["2014-05-01", "2014-05-01T12:00:00", "2014-02-28 23:59:59Z", "1931-12-31T00:00:00Z"]
+    cells += ["20140501T120000", "2014-05-01T12:00", "2014-05-01T12:00:00.5", "0999-01-01"]
+    cells += ["2016-02-29T10:00:00+05:30", "2014-05-01T12:00:00"]
+    rows = "".join(f"a,x{n},{cell}\n" for n, cell in enumerate(cells))
+    table = read(tmp_path, f"user_id,item_id,timestamp\n{rows}").interactions
+    moments = [datetime.fromisoformat(cell) for cell in cells]
+    zoned = [moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in moments]
+    assert table.sort("row")["timestamp"].to_list() == [int(z.timestamp() // 1) for z in zoned]
+
+
+@pytest.mark.parametrize("cell", ["2014-5-1", "2014-05-01T23:59:60Z", "2014-02-29", "0000-01-01"])
+def test_times_that_are_nearly_iso_are_refused_by_row(tmp_path, cell):
+    content = f"user_id,item_id,timestamp\na,x,2014-05-01\na,y,{cell}\n"
+    with pytest.raises(BadInputError, match=f"row 3, field timestamp: '{cell}' is not a time"):
+        read(tmp_path, content)
+
+
 @pytest.mark.parametrize(
     "moments",
     [
