@@ -43,13 +43,17 @@ class Problem:
         self.seen, self.targets = items[:, :HISTORY], items[:, HISTORY:]
         item_text = torch.randn(n_items + 1, WIDTH)
         self.oracle = SASRec(OracleConfig(), n_items, item_text).eval()
-        self.texts = rng.normal(size=(n_users * N_SAMPLES, WIDTH)).astype(np.float32)
+        self.texts = rng.standard_normal((n_users * N_SAMPLES, WIDTH), dtype=np.float32)
         self.text_rows = np.arange(n_users * N_SAMPLES).reshape(n_users, N_SAMPLES)
         self.samples = np.tile(np.arange(N_SAMPLES), (n_users, 1))
         with torch.no_grad():
             self.matrix, self.bias = self.oracle.item_matrix(), self.oracle.item_bias()
         self.reader: KnowledgeRecommender = start_model(
-            RecommenderConfig(), self.matrix, self.bias, item_text, torch.from_numpy(self.texts)
+            RecommenderConfig(),
+            self.matrix,
+            self.bias,
+            item_text,
+            torch.from_numpy(self.texts[:2000]),
         )
 
     def states(self) -> Tensor:

@@ -10,12 +10,15 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import httpx
 from filelock import FileLock
 
 from recalign.errors import BadInputError, UserError
 from recalign.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import httpx
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +77,8 @@ def fetch(
 
 def _download(url: str, part: Path, progress: Progress, pause: float) -> None:
     """Fill `part` up to the length the server tells, in at most ATTEMPTS connections."""
+    import httpx  # late: most runs read files that are at hand
+
     timeout = httpx.Timeout(60, connect=20)
     trouble = ""
     with httpx.Client(timeout=timeout, follow_redirects=True) as client:
@@ -95,7 +100,7 @@ def _download(url: str, part: Path, progress: Progress, pause: float) -> None:
     raise UserError(f"{url}: cannot be reached ({trouble}); try again later, {BY_HAND}")
 
 
-def _continue(client: httpx.Client, url: str, part: Path, progress: Progress) -> bool:
+def _continue(client: "httpx.Client", url: str, part: Path, progress: Progress) -> bool:
     """One connection: append what is missing to `part`; True when it is complete."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"}  # else a .gz may arrive unpacked
@@ -132,7 +137,7 @@ def _validator_of(part: Path) -> Path:
     return part.with_name(f"{part.name}.validator")
 
 
-def _note_validator(answer: httpx.Response, validator: Path) -> None:
+def _note_validator(answer: "httpx.Response", validator: Path) -> None:
     tag = answer.headers.get("ETag", "")
     value = tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
     if value:
@@ -146,6 +151,8 @@ def md5_beside(url: str, target: Path) -> str:
 
     Raises UserError when it cannot be had.
     """
+    import httpx
+
     note = target.with_name(f"{target.name}.md5")
     if not (target.exists() and note.exists()):
         try:

@@ -1,5 +1,7 @@
 """Training windows: every position once, nothing at or after the stop."""
 
+import tracemalloc
+
 import numpy as np
 
 from recalign.oracle.batches import n_batches, shuffled_batches, training_windows
@@ -90,3 +92,17 @@ def test_dropout_masks_repeat_by_epoch_and_keep_the_mean() -> None:
     assert not torch.equal(other, masks[0])
     assert set(torch.stack(masks).unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
     assert abs(torch.stack(masks).mean().item() - 1) < 0.02
+
+
+def test_an_epoch_of_batches_grows_by_a_place_per_window_not_by_the_windows() -> None:
+    peaks = []
+    for n_users in (2_000, 32_000):
+        sequences = numbered([50] * n_users)
+        windows = training_windows(sequences, sequences.lengths, max_length=50)
+        tracemalloc.start()
+        for batch in shuffled_batches(sequences, windows, 32, np.random.default_rng(0)):
+            assert batch.histories.shape[1] == 49
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    per_window = (peaks[1] - peaks[0]) / 30_000
+    assert per_window < 16, "padded, a window would take 392 bytes"

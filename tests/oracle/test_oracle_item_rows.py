@@ -19,6 +19,7 @@ from recalign.oracle.inference import padded, rank_in_full
 from recalign.oracle.itemrows import ItemRows
 from recalign.oracle.sasrec import SASRec
 from recalign.oracle.training import Training, popularity_of
+from recalign.ranking import CHUNK_ELEMENTS
 from recalign.sequences import Sequences
 
 BETAS = (0.9, 0.98)
@@ -154,6 +155,19 @@ def test_a_step_makes_no_tensor_as_long_as_the_catalogue(monkeypatch: pytest.Mon
     with heard() as made:
         whole_catalogue(n_items).run_epoch(1, lambda step, loss: None)
     assert made.largest >= n_items * TINY.hidden, "the measure sees a whole gradient"
+
+
+def test_full_ranking_never_holds_users_times_items() -> None:
+    sequences, users = ring(900, 4000), np.arange(900)
+    model = SASRec(TINY, 4000, None)
+    stops = sequences.lengths - 1
+    with heard() as made:
+        ranks = rank_in_full(model, sequences, users, stops, sequences.items[13::14, None])
+    assert made.largest <= CHUNK_ELEMENTS < 900 * 4000
+    few = rank_in_full(
+        model, sequences, users[:5], stops[:5], sequences.items[13 : 5 * 14 : 14, None]
+    )
+    assert np.array_equal(ranks[:5], few)
 
 
 def test_what_validation_users_took_is_found_in_bounded_memory() -> None:
