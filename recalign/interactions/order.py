@@ -81,7 +81,10 @@ def chronological(
     for start, stop in _slices(columns["user"]):
         part = {name: column[start:stop] for name, column in columns.items()}
         rows = _sorted_rows(part["user"], part["item"], part["time"], repeats)
+        whole = n_kept == start and len(rows) == stop - start
         for name, column in columns.items():
+            if whole and name == "user":
+                continue  # ascending already
             # never beyond `start`: only rows that were read are written over
             column[n_kept : n_kept + len(rows)] = part[name].take(rows)
         n_kept += len(rows)
