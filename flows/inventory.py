@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import typer
@@ -139,7 +140,11 @@ def verify_artifacts(root: str) -> None:
 
 
 def collect_garbage(root: str, keep: int, dry_run: bool) -> None:
-    """Delete what neither a series nor the `keep` newest reports stand on; not during a run."""
+    """Delete what no series and none of the `keep` newest reports of a method stands on.
+
+    What is newer than the newest report belongs to a run that may go on: it stays. UserError
+    during a run.
+    """
     store = open_store(root)
     if dry_run:
         _collect(store, keep, dry_run)
@@ -159,26 +164,34 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
     ]
     if manifests and not (reports or pointed):
         raise UserError(f"no report at {root} yet: everything would go; finish a run first")
-    kept = _lineage([m.reference for m in reports[-keep:]] + pointed, manifests)
+    ends = reports + [manifests[r.fingerprint] for r in pointed if r.fingerprint in manifests]
+    last = max((m.created for m in ends), default=datetime.now(UTC))
+    newest = [m for s in REPORTS for m in [one for one in reports if one.stage == s][-keep:]]
+    unfinished = [m for m in manifests.values() if m.created > last]
+    kept = _lineage([m.reference for m in newest + unfinished] + pointed, manifests)
     doomed = [m for m in manifests.values() if m.fingerprint not in kept]
     for manifest in doomed:
         typer.echo(f"delete {manifest.reference.name}")
         if not dry_run:
             with store.lock(manifest.stage, manifest.fingerprint):
                 store.discard(manifest.stage, manifest.fingerprint)
-    leftovers = [path for path in store.root.glob("*/.draft-*") if _is_abandoned(store, path)]
+    leftovers = [path for path in store.root.glob("*/.draft-*") if _is_abandoned(store, path, last)]
     leftovers += [*store.root.glob("*/.trash-*"), *store.root.glob("*/.fetch-*")]
     leftovers += store.without_manifest()
     for path in leftovers:
         typer.echo(f"delete {path.relative_to(store.root)}")
         if not dry_run:
             shutil.rmtree(path)
+    if unfinished:
+        typer.echo(f"kept for a run without a report yet: {len(unfinished)} artifacts")
     typer.echo(f"{len(kept)} artifacts kept, {len(doomed)} and {len(leftovers)} leftovers deleted"
                + (" (not really: --dry-run)" if dry_run else ""))  # fmt: skip
 
 
-def _is_abandoned(store: Store, draft: Path) -> bool:
-    """Whether no running process is filling this draft."""
+def _is_abandoned(store: Store, draft: Path, last: datetime) -> bool:
+    """Whether no process is filling this draft, and a run has ended since one did."""
+    if draft.stat().st_mtime > last.timestamp():
+        return False
     try:
         with store.lock(draft.parent.name, draft.name.removeprefix(".draft-")).acquire(timeout=0):
             return True

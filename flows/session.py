@@ -16,6 +16,7 @@ from recalign.artifacts.manifest import Reference
 from recalign.config import Config
 from recalign.config.presets import Settings, changes, fill_from_preset
 from recalign.errors import UserError
+from tasks.device import wanted_device
 from tasks.report import page_of
 from tasks.run import Run, Step, StoppedAfter, check_stage_names
 from tasks.run_page import show_results
@@ -102,6 +103,8 @@ def conduct(
     plan_only: bool = False,
 ) -> Any:
     """A whole flow run: its plan, its stages, its outcome. Returns the path of the report."""
+    if run.runtime.device == "cuda" and not plan_only:
+        wanted_device(run.runtime)  # told before hours of other stages
     with run.store.in_use():
         steps = prepare(run, stages, walk, settings_in_words(config))
         if plan_only:
@@ -144,6 +147,9 @@ def prepare(
     check_stage_names([run.stop_after], known, "stop_after")
     if run.force or run.stop_after:
         steps = plan(run, walk)
+        reached = {name for step in steps for name in (step.label, step.reference.stage)}
+        if late := sorted(run.force - reached):
+            raise UserError(f"force: {late[0]} comes after stop_after {run.stop_after}")
     if FlowRunContext.get():
         log.info("%s", outlook(steps))
         create_table_artifact(
@@ -158,11 +164,13 @@ def outlook(steps: list[Step]) -> str:
     """How much of a run is there already."""
     reused = sum(step.action == "reuse" for step in steps)
     unknown = sum(step.action == "unknown" for step in steps)
-    text = f"{len(steps)} steps: {reused} reused, {len(steps) - reused - unknown} to do"
+    perhaps = sum(step.action == "depends" for step in steps)
+    text = f"{len(steps)} steps: {reused} reused, {len(steps) - reused - unknown - perhaps} to do"
+    text += f", {perhaps} perhaps" if perhaps else ""
     return f"{text}, {unknown} not known before a download" if unknown else text
 
 
-IS = {"reuse": "reused", "compute": "computed", "depends": "computed", "unknown": "unknown"}
+IS = {"reuse": "reused", "compute": "computed", "depends": "perhaps", "unknown": "unknown"}
 
 
 def plan_row(step: Step) -> dict[str, str]:

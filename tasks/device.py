@@ -53,6 +53,8 @@ def wanted_device(runtime: Runtime) -> str:
     there = torch.cuda.device_count()
     if runtime.device == "auto" and not there:
         return "cpu"
+    if not there:
+        raise UserError("runtime.device = cuda: this machine has no GPU that torch can use")
     if runtime.devices > there:
         raise UserError(f"runtime.devices: {runtime.devices} asked for, this machine has {there}")
     return "cuda"

@@ -2,7 +2,7 @@
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import PairsConfig
-from recalign.pairs.select import SKIPPED, select_pairs
+from recalign.pairs.select import SKIPPED, require_pairs, select_pairs
 from recalign.report.plots import distributions
 from recalign.report.stage_page import picture, table_section
 from recalign.schemas import PAIRS, PROMPTS, REASONINGS, REWARDS, read_table, write_table
@@ -20,6 +20,7 @@ def pairs(job: Job, config: PairsConfig, rewards: Artifact, reasonings: Artifact
         read_table(reasonings.path("prompts.parquet"), PROMPTS),
         config,
     )
+    require_pairs(table, skipped)
     write_table(table, job.draft.path("pairs.parquet"), PAIRS)
     write_table(skipped, job.draft.path("skipped.parquet"), SKIPPED)
     job.draft.count(table.height, dict(skipped["reason"].value_counts().iter_rows()))

@@ -153,26 +153,33 @@ class Run:
                 return Step(label, found.reference, "reuse", "")
             return Step(label, planned, "compute", "an input's content changed")
         if found:
-            reason = f"unless {' and '.join(unknown)} comes out the same"
+            end = "comes" if len(unknown) == 1 else "come"
+            reason = f"unless {' and '.join(unknown)} {end} out the same"
             return Step(label, planned, "depends", reason)
-        if self.store.manifest(stage.name, key):
+        if self.store.folder(stage.name, key).exists():
             return Step(label, planned, "compute", "its files are missing or damaged")
         return Step(label, planned, "compute", self._why_new(stage, config, inputs, digests))
 
     def _why_new(
         self, stage: Stage, config: Config, inputs: dict[str, Reference], digests: dict[str, str]
     ) -> str:
-        """The fields in which the nearest earlier artifact of this stage differs."""
+        """The fields in which the nearest earlier artifact of this stage differs.
+
+        One made from inputs of the same names comes first, of equally near ones the newest.
+        """
         wanted = {
             "version": stage.version,
             "config": config.identity(),
             "inputs": {name: reference.fingerprint for name, reference in inputs.items()},
             "files": digests,
         }
-        earlier = [differences(m, wanted) for m in self.store.manifests(stage.name)]
+        earlier = [
+            (m.inputs.keys() != inputs.keys(), differences(m, wanted))
+            for m in self.store.manifests(stage.name)
+        ]
         if not earlier:
             return "never computed"
-        nearest = min(earlier, key=len)
+        _, nearest = min(reversed(earlier), key=lambda one: (one[0], len(one[1])))
         shown = "; ".join(nearest[:3])
         return shown + (f"; and {len(nearest) - 3} more" if len(nearest) > 3 else "")
 

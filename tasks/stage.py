@@ -18,6 +18,7 @@ from recalign.artifacts.manifest import Reference
 from recalign.artifacts.roots import local_root, open_root
 from recalign.artifacts.store import Store
 from recalign.config import Config, Runtime
+from recalign.errors import UserError
 from recalign.progress import Progress
 from tasks.cache import ArtifactCache, find_current
 from tasks.device import device_of
@@ -192,8 +193,13 @@ def use_threads(threads: int) -> None:
 
 
 def local_files(role: str, name: str) -> dict[str, list[Path]]:
-    """The files of a model named by its folder: their content counts, not the folder's name."""
+    """The files of a model named by its folder: their content counts, not the folder's name.
+
+    None for a hub id. UserError for what can only be a path, and is not there.
+    """
     folder = Path(name).expanduser()
+    if name.startswith(("/", "./", "../", "~")) and not folder.is_dir():
+        raise UserError(f"{role}: there is no folder {name}")
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
     return {role: files} if files else {}
 

@@ -67,12 +67,14 @@ class Manifest(BaseModel):
 def differences(old: Manifest | dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The fields in which two identities differ, as "config.beta: 0.1 -> 0.05".
 
-    `new` has the keys version, config, inputs (name -> fingerprint) and files.
+    `new` has the keys version, config, inputs (name -> fingerprint) and files. What only one of
+    them has comes last.
     """
     before = identity_of(old) if isinstance(old, Manifest) else old
     flat_before, flat_after = _flat(before), _flat(new)
     found = []
-    for key in sorted(flat_before.keys() | flat_after.keys()):
+    both = flat_before.keys() & flat_after.keys()
+    for key in sorted(both) + sorted(flat_before.keys() ^ flat_after.keys()):
         first, second = flat_before.get(key, "-"), flat_after.get(key, "-")
         if first != second:
             short = [

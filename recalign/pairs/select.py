@@ -3,7 +3,7 @@
 import polars as pl
 
 from recalign.config import PairsConfig
-from recalign.errors import BadInputError
+from recalign.errors import BadInputError, UserError
 from recalign.pairs.describe import TIE, describe_pairs
 from recalign.schemas import PAIRS, check_table
 
@@ -37,6 +37,18 @@ def select_pairs(
     skipped = _skipped(samples, extremes, pairs, kept)
     table = check_table(_with_prompts(kept, prompts).sort("user_index"), PAIRS, "pairs")
     return table, skipped, describe_pairs(samples, usable, extremes, table, skipped)
+
+
+def require_pairs(pairs: pl.DataFrame, skipped: pl.DataFrame) -> None:
+    """UserError, with the reasons of the others, for pairs of fewer than two users."""
+    if pairs["user_index"].n_unique() >= 2:  # one trains, one is held out
+        return
+    reasons = skipped["reason"].value_counts().sort("count", descending=True).iter_rows()
+    told = "; ".join(f"{count} users: {reason}" for reason, count in reasons)
+    raise UserError(
+        f"pairs: only {len(pairs)} users gave a pair to align on ({told}): look at the reasonings, "
+        "sample more of them (reasonings.n_samples) or lower pairs.min_margin"
+    )
 
 
 def _joined(rewards: pl.DataFrame, reasonings: pl.DataFrame) -> pl.DataFrame:

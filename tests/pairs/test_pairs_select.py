@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 
 from recalign.config import PairsConfig
-from recalign.errors import BadInputError
-from recalign.pairs.select import BEYOND, SMALL, TIED, TOO_FEW, select_pairs
+from recalign.errors import BadInputError, UserError
+from recalign.pairs.select import BEYOND, SMALL, TIED, TOO_FEW, require_pairs, select_pairs
 from recalign.schemas import PAIRS, PROMPTS, REASONINGS, REWARDS, check_table
 
 # user -> list of (sample, text, reward, malformed)
@@ -177,3 +177,12 @@ def test_a_user_needs_exactly_one_prompt():
         select_pairs(rewards, reasonings, prompts.filter(pl.col("user_index") != 4), PairsConfig())
     with pytest.raises(BadInputError, match="more than one prompt"):
         select_pairs(rewards, reasonings, pl.concat([prompts, prompts]), PairsConfig())
+
+
+def test_pairs_of_fewer_than_two_users_are_refused_with_the_reasons_of_the_others():
+    pairs, skipped, _ = select()
+    require_pairs(pairs, skipped)
+    pairs, skipped, _ = select(samples={user: SAMPLES[user] for user in (0, 2, 3)})
+    told = f"only 1 users .*(1 users: {TIED}|1 users: {TOO_FEW})"
+    with pytest.raises(UserError, match=told):
+        require_pairs(pairs, skipped)

@@ -183,3 +183,37 @@ def test_trouble_with_the_record_fails_the_run_instead_of_turning_the_cache_off(
         pipeline()
     assert pipeline.calls == []
     assert "cache key" not in caplog.text.lower()
+
+
+def test_a_stage_forced_behind_the_last_one_is_refused(pipeline):
+    with pytest.raises(UserError, match="force: pairs comes after stop_after oracle"):
+        pipeline(force=frozenset({"pairs"}), stop_after="oracle")
+    assert pipeline.calls == []
+
+
+def test_the_plan_says_when_a_manifest_is_damaged(pipeline):
+    store = Run(pipeline.runtime).store
+    result = pipeline()
+    (store.folder("pairs", result.fingerprint) / "manifest.json").write_text("{")
+    assert pipeline.plan()["pairs"].reason == "its files are missing or damaged"
+    assert pipeline() == result
+    assert pipeline.calls == ["pairs"]
+
+
+def test_the_plan_compares_with_the_artifact_of_the_same_step(pipeline):
+    splits, oracle, pairs = pipeline.stages
+
+    def rounds(run):
+        cut = run(splits, pipeline.splits)
+        fitted = run(oracle, pipeline.oracle, {"splits": cut})
+        first = run(pairs, PairsConfig(), {"splits": cut}, label="round 1")
+        return run(pairs, PairsConfig(), {"splits": cut, "oracle": fitted, "last": first},
+                   label="round 2")  # fmt: skip
+
+    pipeline.walk = rounds
+    pipeline()
+    before = pipeline.plan()["oracle"].reference.fingerprint
+    pipeline.oracle = OracleConfig(hidden=128)
+    planned = pipeline.plan()
+    after = planned["oracle"].reference.fingerprint
+    assert planned["round 2"].reason == f"inputs.oracle: {before[:10]} -> {after[:10]}"
