@@ -66,7 +66,7 @@ def rosepo(
 
 @flow(
     name="rosepo-grid",
-    flow_run_name=run_name("rosepo", RosePOConfig),
+    flow_run_name=run_name("rosepo", RosePOConfig, "rosepo-grid"),
     validate_parameters=False,
 )
 def rosepo_grid(

@@ -65,8 +65,11 @@ def settle(
     return fill_from_preset(model, given, method, preset)
 
 
-def run_name(method: str, model: type[Config]) -> Callable[[], str]:
-    """How runs of a method's flow are named: data set, rounds, and what was changed by hand."""
+def run_name(method: str, model: type[Config], flow: str = "") -> Callable[[], str]:
+    """How runs of a method's flow are named: data set, rounds, and what was changed by hand.
+
+    `flow` is what they are called where that is not the method's own name.
+    """
 
     def name() -> str:
         given = prefect.runtime.flow_run.parameters
@@ -74,8 +77,8 @@ def run_name(method: str, model: type[Config]) -> Callable[[], str]:
         try:
             config: Any = fill_from_preset(model, own, method, preset)
         except UserError:  # the run itself will tell
-            return f"{method}, settings refused"
-        parts = [f"{method} on {config.interactions.name}"]
+            return f"{flow or method}, settings refused"
+        parts = [f"{flow or method} on {config.interactions.name}"]
         if "rounds" in model.model_fields:
             parts.append(f"{config.rounds.n} round" + "s" * (config.rounds.n != 1))
         told = [text for text in flat(changes(model, own)) if not text.startswith("interactions.")]

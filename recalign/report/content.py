@@ -24,7 +24,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class StageRun:
-    """One artifact: what its manifest says, and how this run came by it."""
+    """One artifact: what its manifest says."""
 
     stage: str
     label: str
@@ -36,8 +36,6 @@ class StageRun:
     seconds: float
     rows: int
     dropped: Mapping[str, int] = field(default_factory=dict)
-    cached: bool | None = None
-    """Reused from an earlier run; None: not known."""
     device: str = ""
     peak_memory_mb: float = 0.0
     git_commit: str = ""

@@ -4,7 +4,7 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from recalign.report.drawing import GREY, INK, MUTED, PETROL, RUST, draw
-from recalign.report.wording import RANKINGS, ranking, signed
+from recalign.report.wording import RANKINGS, ranking, shown, signed
 
 LINE_HEIGHT = 0.47  # inches per row: its label stands above its interval, so that a phone fits
 
@@ -14,8 +14,8 @@ def forest(results: pl.DataFrame, metric: str) -> str | None:
 
     Popularity is left to the table: so far off, it would set the scale for all others.
     """
-    shown = results.filter(pl.col("metric") == metric, pl.col("recommender") != "popularity")
-    rows = shown.drop_nulls("difference").to_dicts()
+    measured = results.filter(pl.col("metric") == metric, pl.col("recommender") != "popularity")
+    rows = measured.drop_nulls("difference").to_dicts()
     if not rows:
         return None
 
@@ -48,7 +48,7 @@ def forest(results: pl.DataFrame, metric: str) -> str | None:
 
 
 def colour_of(low: float, high: float) -> str:
-    """Petrol above zero, rust below, grey where the interval holds or touches zero."""
-    if low > 0:
+    """Petrol above zero, rust below, grey where the printed interval holds or touches zero."""
+    if shown(low) > 0:
         return PETROL
-    return RUST if high < 0 else GREY
+    return RUST if shown(high) < 0 else GREY

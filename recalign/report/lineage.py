@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from recalign.report.content import StageRun
-from recalign.report.drawing import INK, MUTED, PAPER, PETROL, RULE
+from recalign.report.drawing import INK, MUTED, PAPER, RULE
 from recalign.report.wording import duration
 
 BOX, HEIGHT, GAP, DROP, MARGIN = 152.0, 44.0, 14.0, 34.0, 6.0
@@ -172,24 +172,20 @@ def _edge(upper: _Place, lower: _Place, top: float, bottom: float, from_lane: bo
 
 
 def _box(run: StageRun, x: float, y: float) -> str:
-    """What it is, then which and how long; the box of a computed artifact has a coloured edge."""
+    """What it is, then which and how long."""
     left = x - BOX / 2
     title, _, which = run.label.rpartition(", ")
     if not title:
         title, which = run.label, run.fingerprint[:7]
-    state = "reused" if run.cached else duration(run.seconds)
-    strip = "" if run.cached else (
-        f'<rect x="{left:.1f}" y="{y:.1f}" width="3.5" height="{HEIGHT}" rx="1.7" fill="{PETROL}"/>'
-    )  # fmt: skip
     key = html.escape(run.fingerprint)
     return (
         f'<a href="#artifact-{key}"><title>{html.escape(f"{run.stage}/{run.fingerprint}")}</title>'
         f'<rect x="{left:.1f}" y="{y:.1f}" width="{BOX}" height="{HEIGHT}" rx="5" fill="{PAPER}" '
-        f'stroke="{RULE}"/>{strip}'
+        f'stroke="{RULE}"/>'
         f'<text x="{left + 12:.1f}" y="{y + 18:.1f}" font-size="11.5" fill="{INK}">'
         f"{html.escape(_short(title))}</text>"
         f'<text x="{left + 12:.1f}" y="{y + 34:.1f}" font-size="10.5" fill="{MUTED}">'
-        f"{html.escape(_short(which))} · {state}</text></a>"
+        f"{html.escape(_short(which))} · {duration(run.seconds)}</text></a>"
     )
 
 

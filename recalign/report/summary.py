@@ -6,7 +6,7 @@ import polars as pl
 
 from recalign.report.content import ReportContent
 from recalign.report.tables import headline_metrics
-from recalign.report.wording import count, interval, metric, percent, plural, signed
+from recalign.report.wording import count, interval, metric, percent, plural, shown, signed
 
 Cell = dict[str, Any]  # one line of RESULTS
 
@@ -22,10 +22,10 @@ def summary(content: ReportContent) -> list[str]:
 
 
 def verdict(low: float, high: float) -> str:
-    """What a 95 % interval of a difference allows to say."""
-    if low > 0:
+    """What a 95 % interval of a difference allows to say, by its bounds as they are printed."""
+    if shown(low) > 0:
         return "a gain"
-    if high < 0:
+    if shown(high) < 0:
         return "a loss"
     return "no difference shown, as the interval includes zero"
 

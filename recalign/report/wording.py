@@ -33,6 +33,11 @@ def signed(value: float | None) -> str:
     return ("+" if value > 0 else "−") + text
 
 
+def shown(value: float) -> float:
+    """The value that its printed four decimals stand for; what is said beside them follows it."""
+    return float(f"{value:.4f}")
+
+
 def interval(low: float | None, high: float | None, with_sign: bool = False) -> str:
     """[0.0701, 0.0783], or [−0.0004, +0.0060] for a difference."""
     show = signed if with_sign else metric

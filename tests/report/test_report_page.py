@@ -41,9 +41,9 @@ def full_content(text: str = "plain") -> ReportContent:
                           "held_out_loss": [0.69, None, 0.6]})  # fmt: skip
     stages = [
         StageRun("interactions", "interactions", "a" * 32, 1, {}, "today", 1.0, 100,
-                 {text: 3}, True, "cpu", 10.0, "abc", {"torch": "2.13"}),
+                 {text: 3}, "cpu", 10.0, "abc", {"torch": "2.13"}),
         StageRun("report", f"report, {text}", "b" * 32, 2, {"interactions": "a" * 32}, "today",
-                 2.0, 0, {}, False, "cpu", 10.0, "abc", {"torch": text}),
+                 2.0, 0, {}, "cpu", 10.0, "abc", {"torch": text}),
     ]  # fmt: skip
     rewards = np.linspace(0, 1, 50)
     return ReportContent(

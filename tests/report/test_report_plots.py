@@ -4,7 +4,6 @@ import re
 
 import numpy as np
 import polars as pl
-import pytest
 
 from recalign.report import lineage
 from recalign.report.content import Round, StageRun
@@ -12,6 +11,7 @@ from recalign.report.drawing import GREY, PETROL, RUST
 from recalign.report.forest import colour_of, forest
 from recalign.report.lineage import lineage_graph
 from recalign.report.plots import alignment_curves, distributions, windows_picture
+from recalign.report.wording import interval
 from recalign.schemas import RESULTS, WINDOWS
 
 
@@ -19,9 +19,8 @@ def texts_of(svg: str) -> list[str]:
     return [re.sub(r"\s+", " ", text).strip() for text in re.findall(r"<text[^>]*>([^<]*)<", svg)]
 
 
-def run(name: str, *inputs: str, label: str = "", cached: bool = False) -> StageRun:
-    return StageRun("stage", label or name, name, 1, {i: i for i in inputs}, "now", 1.0, 1,
-                    cached=cached)  # fmt: skip
+def run(name: str, *inputs: str, label: str = "") -> StageRun:
+    return StageRun("stage", label or name, name, 1, {i: i for i in inputs}, "now", 1.0, 1)
 
 
 def test_windows_show_their_mean_lengths_over_prompted_users():
@@ -54,6 +53,11 @@ def test_colours_tell_gain_loss_and_neither():
     assert colour_of(0.1, 0.2) == PETROL
     assert colour_of(-0.2, -0.1) == RUST
     assert colour_of(0.0, 0.2) == colour_of(-0.2, 0.0) == colour_of(-1, 1) == GREY
+
+
+def test_a_colour_does_not_contradict_the_bounds_printed_beside_it():
+    assert (interval(-0.01, -4e-5, True), colour_of(-0.01, -4e-5)) == ("[−0.0100, 0.0000]", GREY)
+    assert (interval(-0.01, -6e-5, True), colour_of(-0.01, -6e-5)) == ("[−0.0100, −0.0001]", RUST)
 
 
 def test_alignment_panels_are_those_that_were_measured():
@@ -113,9 +117,6 @@ def test_inputs_that_are_not_on_the_page_are_left_out_of_the_graph():
     assert lineage_graph([]) is None
 
 
-@pytest.mark.parametrize(("cached", "n_edges"), [(True, 0), (False, 1)])
-def test_reused_artifact_has_no_coloured_edge(cached: bool, n_edges: int):
-    svg = lineage_graph([run("a", label="fit, round <1>", cached=cached)]) or ""
-    assert svg.count(f'fill="{PETROL}"') == n_edges
-    assert "round &lt;1&gt;" in svg
-    assert ("reused" in svg) is cached
+def test_a_box_tells_what_it_is_then_which_and_how_long():
+    svg = lineage_graph([run("a", label="fit, round <1>")]) or ""
+    assert texts_of(svg) == ["fit", "round &lt;1&gt; · 1.0 s"]

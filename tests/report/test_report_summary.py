@@ -55,6 +55,11 @@ def test_interval_that_only_touches_zero_claims_nothing():
     assert verdict(-0.2, 0.0) == verdict(-0.1, 0.1)
 
 
+def test_a_bound_that_is_printed_as_zero_is_judged_as_zero():
+    assert "[−0.0104, 0.0000]: no difference shown" in changed(-0.0104, -4e-5)
+    assert "[0.0000, +0.0104]: no difference shown" in changed(4e-5, 0.0104)
+
+
 def test_interval_below_zero_is_a_loss():
     assert "−0.0100 with greedy" in changed(-0.018, -0.002)
     assert "]: a loss)" in changed(-0.018, -0.002)

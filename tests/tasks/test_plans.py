@@ -7,6 +7,7 @@ import prefect.runtime
 import pytest
 
 from flows.dpo4rec import dpo4rec, stages
+from flows.rosepo import rosepo, rosepo_grid
 from flows.session import outlook, plan, plan_row, run_name
 from recalign.config import DPO4RecConfig, Runtime
 from recalign.config.presets import load_settings
@@ -69,6 +70,13 @@ def test_one_run_of_a_stage_is_forced_by_its_label_and_all_of_them_by_its_name(t
 def test_a_run_is_named_by_its_data_rounds_and_changes(monkeypatch, parameters, expected):
     monkeypatch.setattr(prefect.runtime, "flow_run", SimpleNamespace(parameters=parameters))
     assert run_name("dpo4rec", DPO4RecConfig)() == expected
+
+
+def test_the_runs_of_a_grid_are_not_named_like_those_of_one_strategy(monkeypatch):
+    parameters = {"preset": "tiny"}
+    monkeypatch.setattr(prefect.runtime, "flow_run", SimpleNamespace(parameters=parameters))
+    names = [flow.flow_run_name() for flow in (rosepo, rosepo_grid)]
+    assert names == ["rosepo on synthetic", "rosepo-grid on synthetic"]
 
 
 def test_plan_only_ends_completed_with_the_plan_and_computes_nothing(prefect_server, tmp_path):
