@@ -13,6 +13,7 @@ from recalign.evaluation.contrasts import (
 )
 from recalign.report.content import ReportContent
 from recalign.report.forest import forest
+from recalign.report.labels import rosepo_labels
 from recalign.report.markdown import result_table
 from recalign.report.page import write_report
 from recalign.report.rosepo import HELPFUL, rosepo_sections, rosepo_sentences
@@ -20,7 +21,7 @@ from recalign.report.stage_page import picture
 from recalign.report.wording import plain
 from recalign.schemas import PER_USER, RECOMMENDED, RESULTS, read_table, write_table
 from tasks.recommendations import SCORE
-from tasks.report import PAGE, data_set, lineage
+from tasks.report import PAGE, data_set, lineage, stage_runs
 from tasks.stage import Job, stage
 from tasks.tables import read_tables
 
@@ -57,13 +58,15 @@ def comparison(
         _described(made, "smoothing_", "quality.parquet"),
     )  # fmt: skip
     ends = [interactions, splits, oracle, sft, *made.values()]
+    found = lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends])
+    manifests = {name: artifact.manifest for name, artifact in made.items()}
     content = ReportContent(
         title=f"RosePO on {interactions.manifest.config['source']}",
         created=f"{max(one.manifest.created for one in tested):%Y-%m-%d %H:%M} UTC",
         results=results,
         primary=plain(HELPFUL),
         data=data_set(interactions, splits, read_tables(interactions, splits)),
-        stages=lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends]),
+        stages=stage_runs(found, rosepo_labels(config.rows, manifests, found)),
         oracle_curve=pl.read_parquet(oracle.path("curve.parquet")),
         bootstrap_curve=pl.read_parquet(sft.path("curve.parquet")),
         recommended=recommended,

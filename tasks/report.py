@@ -13,6 +13,7 @@ from recalign.evaluation.comparisons import policy_label
 from recalign.evaluation.text_quality import liked_values, malformed_reasons
 from recalign.report.content import DataSet, Example, ReportContent, Round, StageRun
 from recalign.report.examples import draw_examples, liked_in_words
+from recalign.report.labels import dpo4rec_labels
 from recalign.report.page import write_report
 from recalign.schemas import (
     FACETS,
@@ -32,7 +33,6 @@ from tasks.stage import Job, stage
 from tasks.tables import Tables, read_tables
 
 PAGE = "report.html"
-TELLING = ("phase", "strategy", "estimator")  # settings that tell apart a stage's many artifacts
 N_SHOWN = 12  # items of history shown in an example
 
 
@@ -55,13 +55,14 @@ def report(
     facets = evaluation.path("facets.parquet")
     curve = policy.path(CURVE)
     ends = [interactions, splits, oracle, policy, evaluation, base, aligned, *rounds.values()]
-    runs = lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends])
+    found = lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends])
+    by_round = {name: artifact.manifest for name, artifact in rounds.items()}
     content = ReportContent(
         title=f"DPO4Rec on {interactions.manifest.config['source']}",
         created=f"{evaluation.manifest.created:%Y-%m-%d %H:%M} UTC",
         results=results,
         data=data_set(interactions, splits, tables),
-        stages=runs,
+        stages=stage_runs(found, dpo4rec_labels(by_round, found)),
         oracle_curve=pl.read_parquet(oracle.path("curve.parquet")),
         bootstrap_curve=pl.read_parquet(curve) if curve.exists() else None,
         rounds=_rounds(rounds, aligned),
@@ -149,7 +150,7 @@ def _examples(
     )  # fmt: skip
 
 
-def lineage(store: Store, ends: list[Manifest]) -> list[StageRun]:
+def lineage(store: Store, ends: list[Manifest]) -> list[Manifest]:
     """Every artifact that the report stands on, oldest first."""
     found: dict[str, Manifest] = {}
     queue = list(ends)
@@ -159,15 +160,18 @@ def lineage(store: Store, ends: list[Manifest]) -> list[StageRun]:
             found[manifest.fingerprint] = manifest
             above = (store.manifest(r.stage, r.fingerprint) for r in manifest.inputs.values())
             queue += [one for one in above if one]
-    ordered = sorted(found.values(), key=lambda m: (m.created, m.fingerprint))
-    return [_stage_run(manifest) for manifest in ordered]
+    return sorted(found.values(), key=lambda m: (m.created, m.fingerprint))
 
 
-def _stage_run(manifest: Manifest) -> StageRun:
-    told = [manifest.config[name] for name in TELLING if name in manifest.config]
+def stage_runs(manifests: list[Manifest], labels: dict[str, str]) -> list[StageRun]:
+    """The artifacts as the page shows them; `labels` by fingerprint, where a stage ran often."""
+    return [_stage_run(one, labels.get(one.fingerprint, one.stage)) for one in manifests]
+
+
+def _stage_run(manifest: Manifest, label: str) -> StageRun:
     return StageRun(
         stage=manifest.stage,
-        label=f"{manifest.stage} ({', '.join(told)})" if told else manifest.stage,
+        label=label,
         fingerprint=manifest.fingerprint,
         version=manifest.version,
         inputs={name: r.fingerprint for name, r in manifest.inputs.items()},

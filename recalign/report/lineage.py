@@ -8,8 +8,8 @@ from recalign.report.content import StageRun
 from recalign.report.drawing import INK, MUTED, PAPER, RULE
 from recalign.report.wording import duration
 
-BOX, HEIGHT, GAP, DROP, MARGIN = 152.0, 44.0, 14.0, 34.0, 6.0
-LETTERS = 22  # of a line in a box
+BOX, HEIGHT, GAP, DROP, MARGIN = 176.0, 44.0, 14.0, 34.0, 6.0
+LETTERS = 25  # of a line in a box
 LANE = 12.0  # width of an edge that passes a layer
 SWEEPS = 12
 
@@ -174,9 +174,8 @@ def _edge(upper: _Place, lower: _Place, top: float, bottom: float, from_lane: bo
 def _box(run: StageRun, x: float, y: float) -> str:
     """What it is, then which and how long."""
     left = x - BOX / 2
-    title, _, which = run.label.rpartition(", ")
-    if not title:
-        title, which = run.label, run.fingerprint[:7]
+    title, _, which = run.label.partition(", ")
+    which = which or run.fingerprint[:7]
     key = html.escape(run.fingerprint)
     return (
         f'<a href="#artifact-{key}"><title>{html.escape(f"{run.stage}/{run.fingerprint}")}</title>'

@@ -1,6 +1,7 @@
 """RosePO end to end: what it shares with DPO4Rec, what a change recomputes, and how it resumes."""
 
 import json
+import re
 import shutil
 
 import polars as pl
@@ -76,6 +77,15 @@ def test_every_row_is_there_for_the_same_users_and_the_page_is_whole(both):
     page = (folder / "report.html").read_text()
     assert "Does a personal eps beat none?" in page
     assert "<svg" in page
+
+
+def test_the_page_calls_every_artifact_what_the_plan_calls_its_step(recalign, both):
+    (page,) = both.glob("comparison/[!.]*/report.html")
+    shown = re.findall(r'href="#artifact-\w+">([^<]*)</a></td>', page.read_text())
+    assert len(set(shown)) == len(shown)
+    said = recalign("plan", "rosepo", "--preset", "tiny", "--root", str(both)).stdout
+    steps = {line.split("  ")[0].strip() for line in said.splitlines() if " reused" in line}
+    assert set(shown) == steps - {"comparison"}
 
 
 def test_permuted_doubts_are_the_same_numbers_in_another_order(both):
