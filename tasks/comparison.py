@@ -16,7 +16,7 @@ from recalign.report.forest import forest
 from recalign.report.labels import rosepo_labels
 from recalign.report.markdown import result_table
 from recalign.report.page import write_report
-from recalign.report.rosepo import HELPFUL, rosepo_sections, rosepo_sentences
+from recalign.report.rosepo import HELPFUL, rosepo_sections, rosepo_sentences, rosepo_title
 from recalign.report.stage_page import picture
 from recalign.report.wording import plain
 from recalign.schemas import PER_USER, RECOMMENDED, RESULTS, read_table, write_table
@@ -60,18 +60,22 @@ def comparison(
     ends = [interactions, splits, oracle, sft, *made.values()]
     found = lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends])
     manifests = {name: artifact.manifest for name, artifact in made.items()}
+    data = data_set(interactions, splits, read_tables(interactions, splits))
+    n_pairs = {
+        one.config["strategy"]: one.rows for one in manifests.values() if one.stage == "rejections"
+    }
     content = ReportContent(
-        title=f"RosePO on {interactions.manifest.config['source']}",
+        title=rosepo_title(config.rows, interactions.manifest.config["source"]),
         created=f"{max(one.manifest.created for one in tested):%Y-%m-%d %H:%M} UTC",
         results=results,
         primary=plain(HELPFUL),
-        data=data_set(interactions, splits, read_tables(interactions, splits)),
+        data=data,
         stages=stage_runs(found, rosepo_labels(config.rows, manifests, found)),
         oracle_curve=pl.read_parquet(oracle.path("curve.parquet")),
         bootstrap_curve=pl.read_parquet(sft.path("curve.parquet")),
         recommended=recommended,
         sections=sections,
-        sentences=rosepo_sentences(contrasts),
+        sentences=rosepo_sentences(config.rows, data, contrasts, n_pairs),
     )
     write_report(content, job.draft.path(PAGE))
     job.draft.count(results.height)

@@ -5,16 +5,22 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from recalign.config import ComparedRow
-from recalign.report.content import Cell, Figure, Grid, Section
+from recalign.report.content import Cell, DataSet, Figure, Grid, Section
 from recalign.report.forest import colour_of
-from recalign.report.summary import verdict
+from recalign.report.summary import verdict, with_data
 from recalign.report.tradeoff import tradeoff
-from recalign.report.wording import interval, metric, percent, plain, ranking, signed
+from recalign.report.wording import interval, metric, percent, plain, plural, ranking, signed
 
 HELPFUL = "list HR@1"
 HARMFUL = ("popularity lift", "list semantic hallucination")
-SHOWN = (HELPFUL, "popular list HR@1", "NDCG@10")
-"""Metrics of the claims: RosePO's own protocol, its harder lists, and the full catalogue."""
+SHOWN = (HELPFUL, "popular list HR@1", "NDCG@10", "popularity lift")
+"""Metrics of the claims: RosePO's own protocol, its harder lists, the full catalogue, and harm."""
+TERMS = (
+    "Candidate lists hold the item that was taken next among drawn others, and HR@1 is how often "
+    "it comes first; eps is the doubt whether a rejected item is really the worse one; SFT "
+    "continued is the SFT model fine-tuned further on the chosen items alone; popularity lift is "
+    "how much more popular what is recommended is than what was taken (mean log, 0: equally)."
+)
 
 
 def rosepo_sections(
@@ -52,10 +58,31 @@ def rosepo_sections(
     ]
 
 
-def rosepo_sentences(contrasts: pl.DataFrame) -> list[str]:
-    """Each question with its answers in the headline metric."""
+def rosepo_title(compared: Sequence[ComparedRow], source: str) -> str:
+    """Title of the page; it is a grid's where several strategies were aligned with eps."""
+    doubted = {one.strategy for one in compared if one.estimator not in ("", "none")}
+    return f"RosePO{' grid' if len(doubted) > 1 else ''} on {source}"
+
+
+def rosepo_sentences(
+    compared: Sequence[ComparedRow],
+    data: DataSet,
+    contrasts: pl.DataFrame,
+    n_pairs: Mapping[str, int],
+) -> list[str]:
+    """What was run, the terms, and each question with its answers in the headline metric.
+
+    n_pairs: chosen items with something rejected for each, by strategy.
+    """
     told = contrasts.filter(pl.col("metric") == HELPFUL)
-    sentences = []
+    n_aligned = sum(one.kind == "aligned" for one in compared)
+    sets = ", ".join(f"{plural(n, 'pair')} {strategy}" for strategy, n in n_pairs.items())
+    sentences = [
+        f"{with_data(data)} a fine-tuned language model (SFT) was aligned in "
+        f"{plural(n_aligned, 'way')} on pairs of the item taken and items rejected for it "
+        f"({sets}), and {plural(len(compared), 'row')} are compared.",
+        TERMS,
+    ]
     for question in told["question"].unique(maintain_order=True):
         answers = [
             f"{one['row']} {signed(one['difference'])} "
@@ -80,7 +107,7 @@ def _claims(contrasts: pl.DataFrame) -> Section:
             rows.append([name, *(_difference(cells[label, one]) for one in names)])
         header = ["Row", *(" ".join(reversed(_named(one))) for one in names)]
         grids.append(Grid(header, rows, question))
-    note = "Differences paired by user, with 95 % intervals over users."
+    note = "Differences paired by user, with 95 % intervals over users; more lift is more harm."
     return Section("Claim by claim", "Claims", note, grids=grids)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from recalign.report.content import ReportContent
+from recalign.report.content import DataSet, ReportContent
 from recalign.report.tables import headline_metrics
 from recalign.report.wording import count, interval, metric, percent, plural, shown, signed
 
@@ -32,13 +32,7 @@ def verdict(low: float, high: float) -> str:
 
 def _what_was_run(content: ReportContent) -> str:
     aligned = [one for one in content.rounds if one.number > 0]
-    data = content.data
-    where = ""
-    if data is not None:
-        where = (
-            f"With {plural(data.n_interactions, 'interaction')} of {plural(data.n_users, 'user')} "
-            f"and {plural(data.n_items, 'item')} ({data.name}) "
-        )
+    where = f"{with_data(content.data)} " if content.data else ""
     if not aligned:
         return f"{where}no round of alignment was run." if where else ""
     n_pairs = sum(one.n_pairs or 0 for one in aligned)
@@ -46,6 +40,14 @@ def _what_was_run(content: ReportContent) -> str:
     sentence = f"{where}the policy was aligned in {plural(len(aligned), 'round')}{pairs}"
     sentence += _which_round(content) + "."
     return sentence[0].upper() + sentence[1:]
+
+
+def with_data(data: DataSet) -> str:
+    """How a sentence about a run begins: what went in."""
+    return (
+        f"With {plural(data.n_interactions, 'interaction')} of {plural(data.n_users, 'user')} "
+        f"and {plural(data.n_items, 'item')} ({data.name})"
+    )
 
 
 def _which_round(content: ReportContent) -> str:

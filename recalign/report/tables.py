@@ -11,6 +11,10 @@ from recalign.report.content import Cell, StageRun
 from recalign.report.forest import colour_of
 from recalign.report.wording import interval, metric, percent, ranking, signed
 
+OTHERS = ("HR@10", "NDCG@10", "popularity lift", "NDCG", "NDCG@5", "HR@5")
+"""Beside the primary metric in the main tables, as many as the page is wide for."""
+WIDTH = 5  # metrics of a main table
+
 
 @dataclass(frozen=True)
 class ResultRow:
@@ -78,13 +82,13 @@ def headline_metrics(results: pl.DataFrame, primary: str, prefix: str) -> list[s
     `prefix` is a key of `wording.RANKINGS`.
 
     The primary metric if there is one (a short candidate list may not reach its cut-off), then
-    HR@10, full-depth NDCG, NDCG@5 and HR@5 as far as they are there.
+    `OTHERS` as far as they are there and fit.
     """
     names = results["metric"].unique(maintain_order=True).to_list()
     own = [name for name in names if ranking(name)[0] == prefix]
-    wanted = [prefix + name for name in (primary, "HR@10", "NDCG", "NDCG@5", "HR@5")]
+    wanted = [prefix + name for name in (primary, *OTHERS)]
     found = [name for name in dict.fromkeys(wanted) if name in own]
-    return found or own[:5]
+    return (found or own)[:WIDTH]
 
 
 def every_result(results: pl.DataFrame) -> list[tuple[str, ...]]:

@@ -41,7 +41,9 @@ def tradeoff(
             marker = MARKERS.get(one.estimator, "o")
             axes.plot([x["mean"]], [y["mean"]], marker, ms=6, color=colour)
             if not one.strategy:
-                axes.annotate(one.label, (x["mean"], y["mean"]), xytext=(6, 4), fontsize=8,
+                below = one.kind == "continued"  # it often lies on the SFT model it continues
+                axes.annotate(one.label, (x["mean"], y["mean"]), fontsize=8,
+                              xytext=(6, -4 if below else 4), va="top" if below else "bottom",
                               textcoords="offset points")  # fmt: skip
         for strategy, colour in colours.items():
             axes.plot([], [], "s", color=colour, ms=5, label=strategy)

@@ -4,7 +4,9 @@ import polars as pl
 import pytest
 
 from recalign.config import ComparedRow
-from recalign.report.rosepo import HELPFUL, rosepo_sections, rosepo_sentences
+from recalign.report.content import DataSet
+from recalign.report.rosepo import HELPFUL, rosepo_sections, rosepo_sentences, rosepo_title
+from recalign.report.tables import headline_metrics
 from recalign.report.tradeoff import tradeoff
 from recalign.schemas import RESULTS
 
@@ -13,6 +15,7 @@ COMPARED = [
     ComparedRow(label="SFT", kind="sft"),
     ComparedRow(label="hard, eps", kind="aligned", strategy="self_hard", estimator="pairwise"),
 ]
+DATA = DataSet("toys", 20, 30, 500)
 QUESTION = "Does a personal eps beat none?"
 
 
@@ -45,10 +48,33 @@ def contrasts(low, high):
     [(0.01, 0.03, "a gain"), (-0.03, -0.01, "a loss"), (-0.01, 0.03, "no difference shown")],
 )
 def test_an_answer_claims_only_what_its_interval_allows(low, high, verdict):
-    (sentence,) = rosepo_sentences(contrasts(low, high))
+    *_, sentence = rosepo_sentences(COMPARED, DATA, contrasts(low, high), {"self_hard": 400})
     assert sentence.startswith(QUESTION)
     assert verdict in sentence
     assert sum(one in sentence for one in ("a gain", "a loss", "no difference")) == 1
+
+
+def test_the_page_opens_with_what_was_run_and_the_terms_it_uses():
+    opening, terms, *_ = rosepo_sentences(COMPARED, DATA, contrasts(0, 1), {"self_hard": 1400})
+    assert "500 interactions of 20 users and 30 items (toys)" in opening
+    assert "in 1 way on pairs" in opening
+    assert "(1,400 pairs self_hard), and 3 rows are compared" in opening
+    for term in ("Candidate lists", "HR@1", "eps", "SFT continued", "popularity lift"):
+        assert term.lower() in terms.lower()
+
+
+def test_the_main_table_shows_ndcg_and_popularity_lift_beside_the_hit_rate():
+    names = ["HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR", "popularity lift"]
+    results = table(*(cell("SFT", name, 0.1) for name in names))
+    shown = headline_metrics(results, "HR@1", prefix="")
+    assert shown == ["HR@1", "HR@10", "NDCG@10", "popularity lift", "NDCG@5"]
+
+
+def test_a_grid_is_titled_as_one():
+    other = ComparedRow(label="o", kind="aligned", strategy="random", estimator="none")
+    assert rosepo_title([*COMPARED, other], "toys") == "RosePO on toys"
+    doubted = other.model_copy(update={"estimator": "pairwise"})
+    assert rosepo_title([*COMPARED, doubted], "toys") == "RosePO grid on toys"
 
 
 def test_the_sections_hold_claims_trade_off_validation_pairs_and_doubt():
