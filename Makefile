@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/recalign run dpo4rec
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

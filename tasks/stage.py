@@ -199,7 +199,7 @@ def local_files(role: str, name: str) -> dict[str, list[Path]]:
     """
     folder = Path(name).expanduser()
     if name.startswith(("/", "./", "../", "~")) and not folder.is_dir():
-        raise UserError(f"{role}: there is no folder {name}")
+        raise UserError(f"{name}: there is no such folder ({role})")
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
     return {role: files} if files else {}
 
