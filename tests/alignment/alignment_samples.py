@@ -1,4 +1,8 @@
-"""Two tiny architectures and pairs whose chosen texts are learnable."""
+"""Two tiny architectures, pairs whose chosen texts are learnable, and how they are aligned."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -9,8 +13,26 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
 )
 
+from recalign.alignment.train import Alignment
+from recalign.config import AlignmentConfig
+
+CONFIG = AlignmentConfig(
+    epochs=2,
+    batch_size=8,
+    micro_batch_size=4,
+    learning_rate=1e-2,
+    lora_rank=4,
+    lora_alpha=8,
+    held_out=0.25,
+    evaluations=3,
+)
+Run = Callable[..., Alignment]
 WORDS = ["<pad>", "<eos>", "<unk>", *(f"w{i}" for i in range(3, 40))]
 
 
@@ -79,3 +101,26 @@ def make_pairs(n: int, n_rejected: int | None = None) -> pl.DataFrame:
             }
         )
     return pl.DataFrame(rows, schema_overrides={"user_index": pl.Int32})
+
+
+def policy() -> PreTrainedModel:
+    """Near to indifferent, so that few steps teach it something general."""
+    return llama(spread=0.1)
+
+
+def adapter_bytes(place: Path) -> bytes:
+    """The adapter that `run` has written to `place`."""
+    return (place / "folder" / "adapter_model.safetensors").read_bytes()
+
+
+class Fails(TrainerCallback):
+    """Raises in the middle of a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt

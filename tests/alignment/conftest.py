@@ -2,13 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 import torch
-from alignment_samples import WORDS, llama, make_pairs, qwen2
+from alignment_samples import CONFIG, WORDS, Run, llama, make_pairs, qwen2
+from peft import PeftModel
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from recalign.alignment.train import Alignment, align
+from recalign.config import AlignmentConfig
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +62,29 @@ def tiny_llama(tmp_path: Path) -> PreTrainedModel:
 def pairs() -> pl.DataFrame:
     """48 users, one pair each."""
     return make_pairs(48)
+
+
+@pytest.fixture
+def run(tokenizer: PreTrainedTokenizerFast, encode: Any, encode_completion: Any) -> Run:
+    """align with the sample tokenizer: run(model, pairs, folder, config=..., ...)."""
+
+    def call(
+        model: PreTrainedModel | PeftModel,
+        pairs: pl.DataFrame,
+        place: Path,
+        config: AlignmentConfig = CONFIG,
+        **options: Any,
+    ) -> Alignment:
+        return align(
+            model,
+            tokenizer,
+            pairs,
+            config,
+            encode_prompt=encode,
+            encode_completion=encode_completion,
+            work=place / "work",
+            folder=place / "folder",
+            **options,
+        )
+
+    return call

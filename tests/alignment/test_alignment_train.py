@@ -1,12 +1,7 @@
 """align: learns, stops, resumes to the bit, and leaves the model as it was found."""
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,72 +9,17 @@ import huggingface_hub
 import polars as pl
 import pytest
 import torch
-from alignment_samples import llama, make_pairs, qwen2
+from alignment_samples import CONFIG, Fails, Run, adapter_bytes, make_pairs, policy, qwen2
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
 from trl.trainer import base_trainer
 
 from recalign.alignment.reference import ReferenceLogProbs, reference_log_probs
 from recalign.alignment.rows import encode_pairs, held_out
-from recalign.alignment.train import Alignment, align
-from recalign.config import AlignmentConfig
 from recalign.errors import UserError
-from recalign.training.checkpoints import checkpoints, is_complete
-
-CONFIG = AlignmentConfig(
-    epochs=2,
-    batch_size=8,
-    micro_batch_size=4,
-    learning_rate=1e-2,
-    lora_rank=4,
-    lora_alpha=8,
-    held_out=0.25,
-    evaluations=3,
-)
-Run = Callable[..., Alignment]
-
-
-def policy() -> PreTrainedModel:
-    """Near to indifferent, so that few steps teach it something general."""
-    return llama(spread=0.1)
-
-
-@pytest.fixture
-def run(tokenizer: PreTrainedTokenizerFast, encode: Any, encode_completion: Any) -> Run:
-    """align with the sample tokenizer: run(model, pairs, folder, config=..., ...)."""
-
-    def call(
-        model: PreTrainedModel | PeftModel,
-        pairs: pl.DataFrame,
-        place: Path,
-        config: AlignmentConfig = CONFIG,
-        **options: Any,
-    ) -> Alignment:
-        return align(
-            model,
-            tokenizer,
-            pairs,
-            config,
-            encode_prompt=encode,
-            encode_completion=encode_completion,
-            work=place / "work",
-            folder=place / "folder",
-            **options,
-        )
-
-    return call
-
-
-def adapter_bytes(place: Path) -> bytes:
-    return (place / "folder" / "adapter_model.safetensors").read_bytes()
 
 
 def test_training_separates_held_out_pairs_and_saves_what_it_returns(
@@ -130,126 +70,6 @@ def test_the_network_is_never_asked(
     assert asked == []
     settings = json.loads((tmp_path / "folder" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == "someone/some-model"
-
-
-class Fails(TrainerCallback):
-    """Raises in the middle of a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
-
-
-@pytest.fixture(scope="module")
-def undisturbed(
-    tokenizer: PreTrainedTokenizerFast,
-    encode: Any,
-    encode_completion: Any,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[bytes, pl.DataFrame]:
-    """Adapter file and log of a run that nothing stops."""
-    torch.set_num_threads(1)
-    place = tmp_path_factory.mktemp("undisturbed")
-    result = align(
-        policy(),
-        tokenizer,
-        make_pairs(48),
-        CONFIG,
-        encode_prompt=encode,
-        encode_completion=encode_completion,
-        work=place / "work",
-        folder=place / "folder",
-    )
-    return adapter_bytes(place), result.log
-
-
-def test_a_stopped_run_resumes_to_the_same_bits(
-    run: Run, pairs: pl.DataFrame, tmp_path: Path, undisturbed: tuple[bytes, pl.DataFrame]
-) -> None:
-    with pytest.raises(KeyboardInterrupt):  # the checkpoints are at 3, 7 and 10: mid-epoch
-        run(policy(), pairs, tmp_path, callbacks=(Fails(9),))
-    assert [p.name for p in checkpoints(tmp_path / "work")][-1] == "checkpoint-7"
-    result = run(policy(), pairs, tmp_path)
-    assert adapter_bytes(tmp_path) == undisturbed[0]
-    assert result.log.equals(undisturbed[1])
-
-
-def test_a_torn_checkpoint_is_skipped(
-    run: Run, pairs: pl.DataFrame, tmp_path: Path, undisturbed: tuple[bytes, pl.DataFrame]
-) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run(policy(), pairs, tmp_path, callbacks=(Fails(5),))
-    [good] = checkpoints(tmp_path / "work")
-    torn = good.with_name("checkpoint-7")
-    torn.mkdir()
-    for path in good.iterdir():
-        (torn / path.name).write_bytes(path.read_bytes())
-    optimizer = torn / "optimizer.pt"
-    optimizer.write_bytes(optimizer.read_bytes()[:-1])
-    assert is_complete(good)
-    assert not is_complete(torn)
-    run(policy(), pairs, tmp_path)
-    assert adapter_bytes(tmp_path) == undisturbed[0]
-
-
-def test_a_run_killed_after_its_last_step_is_not_trained_further(
-    run: Run, pairs: pl.DataFrame, tmp_path: Path, undisturbed: tuple[bytes, pl.DataFrame]
-) -> None:
-    run(policy(), pairs, tmp_path)
-    (tmp_path / "folder" / "adapter_model.safetensors").unlink()
-    result = run(policy(), pairs, tmp_path, callbacks=(Fails(0),))
-    assert adapter_bytes(tmp_path) == undisturbed[0]
-    assert result.log.equals(undisturbed[1])
-
-
-@pytest.mark.slow
-def test_a_process_killed_while_saving_resumes_to_the_same_bits(
-    run: Run,
-    pairs: pl.DataFrame,
-    tokenizer: PreTrainedTokenizerFast,
-    tmp_path: Path,
-    undisturbed: tuple[bytes, pl.DataFrame],
-) -> None:
-    script = f"""
-import os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-import torch
-torch.set_num_threads(1)
-import alignment_samples as samples
-from pathlib import Path
-from recalign.alignment.train import align
-from recalign.alignment.trainer import SharedPromptDPOTrainer
-from recalign.config import AlignmentConfig
-from transformers import AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained({str(tmp_path / "tokenizer")!r})
-encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
-save = SharedPromptDPOTrainer._save_optimizer_and_scheduler
-def kill(self, output_dir):
-    if self.state.global_step > 3:
-        os.kill(os.getpid(), signal.SIGKILL)  # weights are written, the rest is not
-    save(self, output_dir)
-SharedPromptDPOTrainer._save_optimizer_and_scheduler = kill
-align(samples.llama(spread=0.1), tokenizer, samples.make_pairs(48),
-      AlignmentConfig.model_validate_json({CONFIG.model_dump_json()!r}),
-      encode_prompt=encode, encode_completion=lambda text: [*encode(text), 1],
-      work=Path({str(tmp_path / "work")!r}), folder=Path({str(tmp_path / "folder")!r}))
-"""
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    killed = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
-    names = [path.name for path in checkpoints(tmp_path / "work")]
-    assert names == ["checkpoint-3", "checkpoint-7"]
-    run(policy(), pairs, tmp_path)
-    assert adapter_bytes(tmp_path) == undisturbed[0]
 
 
 def test_training_stops_when_held_out_pairs_get_worse_and_keeps_the_best(
