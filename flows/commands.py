@@ -65,10 +65,11 @@ def show_plan(
 ) -> None:
     """Print which stages a run would compute and why; nothing is computed."""
     config, runtime = _settings(method, preset, settings, root)
-    from flows.session import plan_row
+    from flows.session import outlook, plan_row
 
     steps = plan_steps(method, config, runtime, force, stop_after)
-    print_table(["stage", "artifact", "", "why"], [list(plan_row(s).values()) for s in steps])
+    print_table(["stage", "artifact", "is", "why"], [list(plan_row(s).values()) for s in steps])
+    typer.echo(outlook(steps))
 
 
 def plan_steps(

@@ -20,6 +20,7 @@ from recalign.artifacts.store import Store
 from recalign.config import Config, Runtime
 from recalign.errors import UserError
 from recalign.progress import Progress
+from recalign.report.wording import reasons
 from tasks.cache import ArtifactCache, find_current
 from tasks.device import device_of
 from tasks.progress import stage_progress
@@ -139,16 +140,19 @@ class Stage:
         store = open_root(runtime.root)
         key = self.fingerprint(config, inputs, digests)
         trouble = trouble_explained(self.name, store.root, config)
-        with trouble, self._alone(store, key) as made:
+        with trouble, self._alone(store, key) as made_meanwhile:
             current = find_current(store, self.name, key, inputs)
-            if current is not None and (made or not force):
+            if current is not None and (made_meanwhile or not force):
                 return current.reference
             draft = store.draft(self.name, self.version, config.identity(), inputs, digests)
             taking = device_of(runtime, self.name, runtime.devices)
             with stage_progress(self.name) as progress, taking as device:
                 job = Job(draft, runtime, progress, device)
                 self._fill(job, config, {k: store.open(r) for k, r in inputs.items()}, files)
-            return store.commit(draft).reference
+            made = store.commit(draft)
+            if left_out := reasons(made.manifest.dropped):
+                log.info("%s left out: %s", self.name, left_out)
+            return made.reference
 
     @contextmanager
     def _alone(self, store: Store, key: str) -> Iterator[bool]:

@@ -12,7 +12,7 @@ ALIGNED_ON = {"alignment", "reasonings", "recommender", "rewards", "pairs", "eva
 
 def planned(recalign, root, *options):
     """Labels of the stages that would be reused, and of those that would be computed."""
-    lines = recalign(*PLAN, "--root", str(root), *options).stdout.splitlines()
+    lines = recalign(*PLAN, "--root", str(root), *options).stdout.splitlines()[1:-1]
     reused = [line for line in lines if " reused" in line]
     computed = [line for line in lines if " computed" in line]
     assert reused or computed

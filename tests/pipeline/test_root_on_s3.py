@@ -34,7 +34,7 @@ def test_a_second_machine_reuses_what_the_first_computed(on, s3):
     first = created(s3)
     assert len(first) == 2
     planned = on("b", "plan", *UP_TO_SPLITS).splitlines()
-    assert [" reused" in line for line in planned[1:]] == [True, True]
+    assert [" reused" in line for line in planned[1:-1]] == [True, True]
     on("b", "run", *UP_TO_SPLITS)
     assert created(s3) == first
     assert not s3.glob("bucket/some/root/.locks/*")

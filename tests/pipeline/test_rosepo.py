@@ -34,8 +34,9 @@ def copied(both, tmp_path):
 def planned(recalign, root, method, *options):
     """Labels of the steps that would be computed."""
     said = recalign("plan", method, "--preset", "tiny", "--root", str(root), *options).stdout
-    assert " reused" in said
-    return [line for line in said.splitlines() if " computed" in line]
+    lines = said.splitlines()[1:-1]
+    assert any(" reused" in line for line in lines)
+    return [line for line in lines if " computed" in line]
 
 
 def test_data_and_oracle_are_those_of_dpo4rec(finished, both):
@@ -84,7 +85,8 @@ def test_the_page_calls_every_artifact_what_the_plan_calls_its_step(recalign, bo
     shown = re.findall(r'<a class="plain" href="#artifact-\w+">([^<]*)</a>', page.read_text())
     assert len(set(shown)) == len(shown)
     said = recalign("plan", "rosepo", "--preset", "tiny", "--root", str(both)).stdout
-    steps = {line.split("  ")[0].strip() for line in said.splitlines() if " reused" in line}
+    lines = said.splitlines()[1:-1]
+    steps = {line.split("  ")[0].strip() for line in lines if " reused" in line}
     assert set(shown) == steps - {"comparison"}
 
 

@@ -88,7 +88,8 @@ def make_policy(walk, folder):
 
 
 @pytest.mark.parametrize("chat", [True, False])
-def test_a_local_llm_writes_reasonings_from_proved_prompts(world, save_llm, chat):
+def test_a_local_llm_writes_reasonings_from_proved_prompts(world, save_llm, chat, caplog):
+    caplog.set_level("INFO", "tasks.stage")
     folder = save_llm(chat)
     first = make_policy(world, folder)
     written = world.store.open(
@@ -118,6 +119,7 @@ def test_a_local_llm_writes_reasonings_from_proved_prompts(world, save_llm, chat
     assert dropped == {f"malformed: {reason}": n for reason, n in counted}
     cut = (texts["n_tokens"] == 8) & (texts["malformed"] == "unfinished")
     assert 0 < dropped["malformed: unfinished"] == cut.sum()
+    assert f"{cut.sum()} malformed: unfinished" in caplog.text
     assert "malformed: ungrammatical" not in dropped  # the grammar is the embedded policy's alone
 
 
