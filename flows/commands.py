@@ -35,16 +35,16 @@ class Method:
 
 
 def method_of(name: str) -> Method:
-    """The method by name; its imports take seconds."""
-    from flows import dpo4rec, rosepo
+    """The method by name; its imports, and only its, take seconds."""
+    if name == "dpo4rec":
+        from flows import dpo4rec
 
-    match name:
-        case "rosepo":
-            return Method(rosepo.rosepo, rosepo.STAGES, rosepo.one_strategy)
-        case "rosepo-grid":
-            return Method(rosepo.rosepo_grid, rosepo.STAGES, rosepo.whole_grid)
-        case _:
-            return Method(dpo4rec.dpo4rec, dpo4rec.STAGES, dpo4rec.stages)
+        return Method(dpo4rec.dpo4rec, dpo4rec.STAGES, dpo4rec.stages)
+    from flows import rosepo
+
+    if name == "rosepo":
+        return Method(rosepo.rosepo, rosepo.STAGES, rosepo.one_strategy)
+    return Method(rosepo.rosepo_grid, rosepo.STAGES, rosepo.whole_grid)
 
 
 def run_method(

@@ -1,15 +1,17 @@
 """What the LLM answers when nothing holds it to the catalogue, and which title that is."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from recalign.titles.reading import Reading
+if TYPE_CHECKING:  # transformers: seconds, for those who only match titles
+    from recalign.titles.reading import Reading
 
 
 def greedy_answers(
-    reading: Reading, stop_ids: Sequence[int], max_new_tokens: int
+    reading: "Reading", stop_ids: Sequence[int], max_new_tokens: int
 ) -> list[list[int]]:
     """The most likely token after the other until a stop token, which is kept, per prompt.
 

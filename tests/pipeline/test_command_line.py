@@ -1,5 +1,8 @@
 """The command line: quick help, one-line errors, exit codes."""
 
+import subprocess
+import sys
+
 import pytest
 
 
@@ -8,6 +11,15 @@ def test_help_names_every_command_and_every_command_has_help(recalign):
     for command in ("run", "plan", "presets", "ls", "show", "diff", "report", "verify", "gc"):
         assert f" {command} " in text
         assert "Usage" in recalign(command, "--help").stdout
+
+
+@pytest.mark.parametrize("method", ["dpo4rec", "rosepo", "rosepo-grid"])
+def test_a_plan_does_not_wait_for_transformers_to_be_imported(method):
+    script = (
+        "import sys; from flows.commands import method_of; "
+        f"assert method_of({method!r}).stages; sys.exit('transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(
