@@ -31,6 +31,7 @@ Home = Annotated[
     Path | None, typer.Option(help="Folder of the service's database and logs: ROOT/.prefect.")
 ]
 ROOT = "artifacts"
+INTERRUPTED = 130  # typer turns Ctrl-C into this exit code
 
 
 @app.command()
@@ -191,8 +192,8 @@ def main() -> None:
     except UserError as error:
         typer.echo(f"recalign: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo(
-            "recalign: interrupted; finished stages are kept, run again to continue", err=True
-        )
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            told = "interrupted; what is finished is kept, run again to continue"
+            typer.echo(f"recalign: {told}", err=True)
+        raise

@@ -1,5 +1,6 @@
 """Commands that walk a method's stages: run and plan."""
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,11 +54,27 @@ def run_method(
     """Run a method's flow in this process and print the report's path."""
     config, runtime = _settings(method, preset, settings, root)
     plan_steps(method, config, runtime, force, stop_after)  # mistakes, before a server starts
+    _start_server()
     state: Any = method_of(method).flow(
         config=config, force=force, stop_after=stop_after, runtime=runtime, return_state=True
     )
     page = state.result()  # raises what made the flow fail
     typer.echo(f"report: {page}" if page else state.message)
+
+
+def _start_server() -> None:
+    """Start Prefect's temporary server, if no other is set, deaf to the terminal's Ctrl-C.
+
+    Ctrl-C reaches all processes of the terminal. A server gone with it could not be told that the
+    run was interrupted, and the run would try for minutes.
+    """
+    from prefect.client.orchestration import get_client
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        get_client(sync_client=True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def show_plan(

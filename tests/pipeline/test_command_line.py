@@ -1,7 +1,10 @@
 """The command line: quick help, one-line errors, exit codes."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -51,3 +54,24 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(recalign, tmp_path, argumen
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("recalign: ")
     assert message in line
+
+
+def test_ctrl_c_ends_a_run_soon_and_says_that_it_can_go_on(recalign, tmp_path):
+    """As in a terminal: the signal goes to Prefect's temporary server too."""
+    environment = {k: v for k, v in recalign.environment.items() if k != "PREFECT_API_URL"}
+    endless = ("--set", "oracle.epochs=1000", "--set", "oracle.patience=1000")
+    run = subprocess.Popen(
+        [recalign.program, "run", "dpo4rec", "--preset", "tiny", "--root", str(tmp_path), *endless],
+        env=environment | {"PREFECT_HOME": str(tmp_path / "prefect")},
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("oracle/.draft-*/work/*")):
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.killpg(run.pid, signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "Traceback" not in said
+    assert "recalign: interrupted; what is finished is kept, run again to continue\n" in said
