@@ -38,7 +38,8 @@ from recalign.schemas import (
 from recalign.splits.candidates import history_popularity
 from recalign.splits.phases import phase_of
 from tasks.encoding import open_encoder
-from tasks.stage import Job, stage
+from tasks.job import Job
+from tasks.stage import stage
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:

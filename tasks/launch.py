@@ -7,29 +7,37 @@ import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
 from recalign.artifacts.artifact import Draft
 from recalign.artifacts.manifest import Manifest
 from recalign.config import Config, Runtime
 from recalign.errors import UserError
 from recalign.progress import Progress, silent
-from tasks.stage import Job, Stage, use_threads
+from tasks.job import Job, use_threads
 
 log = logging.getLogger(__name__)
 
 SECONDS_TO_END = 20.0  # for a launch that was told to end
 
 
+class Launched(Protocol):
+    """Of a stage what a launch needs; it is pickled by its name."""
+
+    name: str
+    body: Callable[..., None]
+
+
 @dataclass(frozen=True)
 class Order:
     """What every process of a launch is given: its stage by name, the rest by value."""
 
-    stage: Stage
+    stage: Launched
     draft: Draft
     runtime: Runtime
     config: Config

@@ -13,7 +13,8 @@ from recalign.reasonings.prompts import load_template, template_file
 from recalign.report.plots import bootstrap_curve
 from recalign.report.stage_page import picture
 from recalign.splits.guard import check_fit
-from tasks.stage import Job, local_files, stage
+from tasks.job import Job
+from tasks.stage import local_files, stage
 from tasks.tables import read_tables
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from recalign.report.stage_page import table_section
 from recalign.schemas import PROMPTS, REASONINGS, read_table, write_table
 from recalign.splits.guard import check_prompts
 from recalign.splits.phases import phase_of
+from tasks.job import Job
 from tasks.policy import open_policy
 from tasks.shards import is_mapped, map_shards, opened_last, worker_device, worker_runtime
-from tasks.stage import Job, stage
+from tasks.stage import stage
 from tasks.tables import read_tables
 
 N_SHOWN = 12  # texts on the run page

@@ -39,8 +39,9 @@ from recalign.titles.answers import match_titles
 from recalign.titles.names import distinct_titles, normalised
 from recalign.titles.prompts import TitlePrompts
 from tasks.encoding import open_encoder
+from tasks.job import Job
 from tasks.sft import SETTINGS, open_titles
-from tasks.stage import Job, stage
+from tasks.stage import stage
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:

@@ -28,8 +28,9 @@ from recalign.schemas import (
 )
 from recalign.splits.phases import phase_of
 from tasks.evaluation import SCORE
+from tasks.job import Job
 from tasks.policy import CURVE
-from tasks.stage import Job, stage
+from tasks.stage import stage
 from tasks.tables import Tables, read_tables
 
 PAGE = "report.html"

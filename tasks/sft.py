@@ -16,8 +16,9 @@ from recalign.splits.phases import phase_of
 from recalign.titles.names import distinct_titles
 from recalign.titles.prompts import TitlePrompts, template_file
 from tasks.encoding import open_encoder
+from tasks.job import Job
 from tasks.policy import ADAPTER, MODEL
-from tasks.stage import Job, local_files, stage
+from tasks.stage import local_files, stage
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:

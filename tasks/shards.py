@@ -17,7 +17,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from recalign.config import Runtime
 from recalign.errors import UserError
 from tasks.device import wanted_device
-from tasks.stage import Job, use_threads
+from tasks.job import Job, use_threads
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")

@@ -14,8 +14,9 @@ from recalign.smoothing.preferences import asked_items, preference_table, qualit
 from recalign.splits.rejected import check_judged
 from recalign.titles.names import distinct_titles
 from tasks.fold_oracles import FOLDS, STOPS, fold_name
+from tasks.job import Job
 from tasks.rejections import TABLE
-from tasks.stage import Job, stage
+from tasks.stage import stage
 from tasks.tables import Tables, read_tables, true_smoothing
 
 PREFERRED = "preferences.parquet"

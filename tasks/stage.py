@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,51 +11,23 @@ from typing import Any
 import prefect
 from filelock import Timeout
 
-from recalign.artifacts.artifact import Artifact, Draft
+from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.fingerprint import fingerprint
 from recalign.artifacts.manifest import Reference
-from recalign.artifacts.roots import local_root, open_root
+from recalign.artifacts.roots import open_root
 from recalign.artifacts.store import Store
 from recalign.config import Config, Runtime
 from recalign.errors import UserError
-from recalign.progress import Progress
 from recalign.report.wording import reasons
 from tasks.cache import ArtifactCache, find_current
 from tasks.device import device_of
+from tasks.job import Job, use_threads
+from tasks.launch import Order, run_on_devices
 from tasks.progress import stage_progress
 from tasks.run_page import Sections
 from tasks.trouble import trouble_explained
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a stage's function is given beside its config and inputs."""
-
-    draft: Draft
-    runtime: Runtime
-    progress: Progress
-    take_device: Callable[[], str]
-
-    @property
-    def device(self) -> str:
-        """The device to compute on, this stage's alone from now on; written into the manifest."""
-        import torch
-
-        device = self.take_device()
-        self.draft.manifest.device = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-        return device
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes the outputs; the others of a launch only compute."""
-        return os.environ.get("RANK", "0") == "0"
-
-    @property
-    def cache(self) -> Path:
-        """A folder for what may be deleted at any time: encoded sentences, downloads."""
-        return local_root(self.runtime.root) / ".cache"
 
 
 @dataclass(frozen=True)
@@ -178,22 +149,12 @@ class Stage:
     ) -> None:
         extra: dict[str, Any] = {"files": files} if files else {}
         if self.trains and job.runtime.devices > 1:
-            from tasks.launch import Order, run_on_devices  # it knows stages, so it comes later
-
             runtime = job.runtime.model_copy(update={"device": job.device})
             order = Order(self, job.draft, runtime, config, artifacts | extra)
             job.draft.manifest = run_on_devices(order, job.progress)
             return
         use_threads(job.runtime.threads)
         self.body(job, config, **artifacts, **extra)
-
-
-def use_threads(threads: int) -> None:
-    """Let torch use this many threads; 0: as many as it finds cores."""
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
 
 
 def local_files(role: str, name: str) -> dict[str, list[Path]]:

@@ -4,7 +4,8 @@ import os
 
 from recalign.config import SplitsConfig
 from recalign.errors import UserError
-from tasks.stage import Job, stage
+from tasks.job import Job
+from tasks.stage import stage
 
 
 @stage(version=1, trains=True)
