@@ -3,6 +3,8 @@
 Left out: dropout on attention weights (its gain is within noise, and it forbids the fused kernel).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,6 +13,7 @@ from recalign.config.oracle import OracleConfig
 from recalign.oracle.dropout import DropoutMasks
 from recalign.seeding import derive_seed
 
+SIMD = 16  # MKL takes twice as long for one product of 150 columns as for three of 50
 NEVER = -1e4  # bias of the padding item: finite, so that no arithmetic on scores turns it into NaN
 
 
@@ -29,10 +32,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, masks: DropoutMasks | None) -> Tensor:
         """x [B, L, d] -> [B, L, d]; right padding needs no mask, as no real query looks at it."""
-        q, k, v = self._split(self.query_key_value(self.attention_norm(x))).unbind(2)
-        mixed = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True
-        )
+        q, k, v = (self._by_head(part) for part in self._project(self.attention_norm(x)))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = _add(x, self.attention_out(mixed.transpose(1, 2).flatten(2)), masks)
         return self._network(x, masks)
 
@@ -45,7 +46,7 @@ class Block(nn.Module):
         q = F.linear(normed.gather(1, ends), weight[:hidden], bias[:hidden])
         k, v = F.linear(normed, weight[hidden:], bias[hidden:]).chunk(2, 2)
         inside = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
-        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        q, k, v = (self._by_head(part) for part in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=inside[:, None, None, :])
         ended = x.gather(1, ends) + self.attention_out(mixed.transpose(1, 2).flatten(2))
         return self._network(ended, None)[:, 0]
@@ -54,9 +55,17 @@ class Block(nn.Module):
         inner = F.relu(self.network_in(self.network_norm(x)))
         return _add(x, self.network_out(inner), masks)
 
-    def _split(self, joint: Tensor) -> Tensor:
-        """[B, L, 3 d] -> [B, L, 3, heads, d / heads]."""
-        return joint.unflatten(2, (3, self.heads, -1))
+    def _project(self, x: Tensor) -> Sequence[Tensor]:
+        """Queries, keys and values, each [B, L, d]."""
+        joint = self.query_key_value
+        if joint.out_features % SIMD == 0:
+            return joint(x).unflatten(2, (3, -1)).unbind(2)
+        weights, biases = joint.weight.chunk(3), joint.bias.chunk(3)
+        return [F.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        """[B, L, d] -> [B, heads, L, d / heads]."""
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 def _add(x: Tensor, branch: Tensor, masks: DropoutMasks | None) -> Tensor:
