@@ -51,7 +51,8 @@ def listening(base: type, watch: Stopwatch) -> Any:
 
     class Listening(base):  # type: ignore[misc]
         def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-            watch.begun = time.process_time()
+            if watch.batches == 0:
+                watch.begun = time.process_time()
 
         def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, i: int) -> None:
             watch.batch_starts()
