@@ -1,5 +1,7 @@
 """Presets and overrides become typed settings, and mistakes in them become one clear line."""
 
+from pathlib import Path
+
 import pytest
 
 from recalign.config import DPO4RecConfig
@@ -11,6 +13,8 @@ from recalign.config.presets import (
     preset_names,
 )
 from recalign.errors import UserError
+
+BENCHMARKED = Path(__file__).parent.parent.parent / "benchmarks" / "oracle_settings"
 
 
 def dpo4rec(preset="", *overrides):
@@ -28,6 +32,11 @@ def test_there_are_presets():
 def test_every_preset_is_valid_and_says_something_of_itself(name):
     assert isinstance(dpo4rec(name), DPO4RecConfig)
     assert (PRESETS / "dpo4rec" / f"{name}.toml").read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKED.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_settings_behind_the_published_accuracy_are_valid(path):
+    assert dpo4rec(str(path)).oracle.epochs >= 30
 
 
 def test_an_override_beats_the_preset_and_the_preset_beats_the_default():
