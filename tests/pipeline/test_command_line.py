@@ -64,6 +64,8 @@ def test_ctrl_c_ends_a_run_soon_and_says_that_it_can_go_on(recalign, tmp_path):
         [recalign.program, "run", "dpo4rec", "--preset", "tiny", "--root", str(tmp_path), *endless],
         env=environment | {"PREFECT_HOME": str(tmp_path / "prefect")},
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell's background job, which the tests may be, passes on that it ignores the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     deadline = time.monotonic() + 300
     while not list(tmp_path.glob("oracle/.draft-*/work/*")):
