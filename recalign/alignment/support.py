@@ -65,5 +65,7 @@ def _refused(forward: Callable[[], Tensor], name: str) -> Tensor:
     """What `forward` returns; UserError when the model refuses its arguments."""
     try:
         return forward()
+    except torch.OutOfMemoryError:  # a RuntimeError too, but of the machine
+        raise
     except (TypeError, ValueError, IndexError, RuntimeError, NotImplementedError) as error:
         raise UserError(f"{name} cannot take a 4-D mask with position ids: {error}") from error

@@ -26,17 +26,15 @@ from recalign.config.policy import (
     SamplingConfig,
 )
 from recalign.config.recommender import PairsConfig, RecommenderConfig, RewardsConfig
+from recalign.config.rejections import MixConfig, RejectionsConfig, RejectionsStage
 from recalign.config.rosepo import (
     ComparedRow,
     ComparisonConfig,
     FoldsConfig,
     GridConfig,
-    MixConfig,
     RecommendationsConfig,
     RecommendationsPhase,
     ReferenceConfig,
-    RejectionsConfig,
-    RejectionsStage,
     RosePOAlignmentConfig,
     RosePOConfig,
     SmoothingConfig,

@@ -1,6 +1,7 @@
 """Rows that share their prompt give the log-probabilities of separate sequences."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -129,4 +130,16 @@ def test_an_attention_that_takes_no_free_mask_is_refused(
     model = llama()
     model.set_attn_implementation("flex_attention")
     with pytest.raises(UserError, match="attn_implementation='sdpa'"):
+        check_packed_rows(model, make_rows(2, 1, encode, encode_completion), 0)
+
+
+def test_a_full_memory_is_not_taken_for_a_refusal(
+    encode: Encode, encode_completion: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = llama()
+    monkeypatch.setattr(model, "forward", full)
+    with pytest.raises(torch.OutOfMemoryError):
         check_packed_rows(model, make_rows(2, 1, encode, encode_completion), 0)

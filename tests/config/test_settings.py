@@ -34,9 +34,9 @@ def test_every_preset_is_valid_and_says_something_of_itself(name):
     assert (PRESETS / "dpo4rec" / f"{name}.toml").read_text().startswith("# ")
 
 
-@pytest.mark.parametrize("path", sorted(BENCHMARKED.glob("*.toml")), ids=lambda path: path.stem)
-def test_the_settings_behind_the_published_accuracy_are_valid(path):
-    assert dpo4rec(str(path)).oracle.epochs >= 30
+@pytest.mark.parametrize("name", ["ml-1m", "amazon-beauty", "ml-100k"])
+def test_the_settings_behind_the_published_accuracy_are_valid(name):
+    assert dpo4rec(str(BENCHMARKED / f"{name}.toml")).oracle.epochs >= 30
 
 
 def test_an_override_beats_the_preset_and_the_preset_beats_the_default():

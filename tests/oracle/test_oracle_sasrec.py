@@ -13,11 +13,13 @@ CONFIG = OracleConfig(hidden=16, blocks=2, heads=2, max_length=12)
 N_ITEMS = 30
 
 
-def random_model(seed: int = 0, text: bool = False) -> SASRec:
+def random_model(seed: int = 0, text: bool = False, hidden: int = 16) -> SASRec:
     """A model whose weights are far from their small initial values."""
     torch.manual_seed(seed)
     item_text = torch.randn(N_ITEMS + 1, 5) * 3 + 7 if text else None
-    model = SASRec(CONFIG, N_ITEMS, item_text).requires_grad_(False)
+    model = SASRec(CONFIG.model_copy(update={"hidden": hidden}), N_ITEMS, item_text).requires_grad_(
+        False
+    )
     for weight in model.parameters():
         weight += 0.3 * torch.randn_like(weight)
     model.items[0] = 0
@@ -31,8 +33,9 @@ def random_sequences() -> Sequences:
     return Sequences(offsets, draws.integers(1, N_ITEMS + 1, offsets[-1]), N_ITEMS)
 
 
-def test_the_last_query_alone_gives_the_state_of_the_whole_pass() -> None:
-    model = random_model()
+@pytest.mark.parametrize("hidden", [16, 10])  # one product for query, key and value, or three
+def test_the_last_query_alone_gives_the_state_of_the_whole_pass(hidden: int) -> None:
+    model = random_model(hidden=hidden)
     histories = torch.randint(1, N_ITEMS + 1, (9, 12))
     lengths = torch.tensor([1, 2, 3, 5, 7, 8, 11, 12, 12])
     histories[torch.arange(12) >= lengths[:, None]] = 0

@@ -7,8 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recalign.config import RejectionsConfig, TitlePromptConfig
-from recalign.config.rosepo import RejectionsStage
+from recalign.config import RejectionsConfig, RejectionsStage, TitlePromptConfig
 from recalign.rejections.describe import describe_rejections
 from recalign.rejections.draws import largest, successive, unit_vectors
 from recalign.rejections.reject import NOT_ABOVE, TOO_FEW, Sources, reject

@@ -1,0 +1,89 @@
+"""Which items RosePO rejects in favour of the one that was taken."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from recalign.config.base import Config
+from recalign.config.sft import TitlePromptConfig
+
+
+class MixConfig(Config):
+    """Shares of the strategies among rejected items (strategy = mix); they need not add up to 1."""
+
+    self_hard: float = Field(1.0, ge=0, le=100)
+    """Weight of what the SFT model wrongly ranks above the truth."""
+    self_softmax: float = Field(0.0, ge=0, le=100)
+    """Weight of items drawn by the SFT model's own probabilities."""
+    semantic: float = Field(1.0, ge=0, le=100)
+    """Weight of text-embedding neighbours."""
+    popularity: float = Field(1.0, ge=0, le=100)
+    """Weight of items drawn by popularity."""
+    random: float = Field(0.0, ge=0, le=100)
+    """Weight of items drawn uniformly."""
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> "MixConfig":
+        if not any(dict(self).values()):
+            raise ValueError("at least one weight must be above 0")
+        return self
+
+
+class RejectionsConfig(Config):
+    """Which items are rejected in favour of the one that was taken."""
+
+    strategy: Literal["self_hard", "self_softmax", "semantic", "popularity", "random", "mix"] = (
+        "self_hard"
+    )
+    """Where rejected items come from; random is the ablation."""
+    mix: MixConfig = MixConfig()
+    """Weights of the strategies (strategy = mix)."""
+    n_rejected: int = Field(1, ge=1, le=64)
+    """Rejected items per chosen one (K)."""
+    n_pairs: int = Field(6_000, ge=10, le=100_000_000)
+    """Most chosen items; users and positions are drawn, the same for every strategy."""
+    temperature: float = Field(1.0, gt=0, le=100)
+    """Flattens the SFT model's probabilities (self_softmax)."""
+    popularity_alpha: float = Field(1.0, ge=0, le=2)
+    """Exponent of train popularity (popularity)."""
+    semantic_to: Literal["target", "history"] = "target"
+    """Neighbours of the item taken, or of the mean of the history shown (semantic)."""
+    neighbours: int = Field(20, ge=1, le=10_000)
+    """Nearest items to draw among (semantic)."""
+    pool: int = Field(20, ge=0, le=10_000_000)
+    """Items drawn per pair for the SFT model to score (self_*); 0: the whole catalogue."""
+    encoder: str = "minilm"
+    """Sentence encoder of the item texts (semantic, and the report on all strategies)."""
+    seed: int = Field(0, ge=0)
+    """Seed of everything drawn, one stream per (user, position)."""
+
+    @model_validator(mode="after")
+    def _pool_holds_the_rejected(self) -> "RejectionsConfig":
+        if self.needs_sft and 0 < self.pool <= self.n_rejected:
+            raise ValueError("pool must be 0 (the whole catalogue) or above n_rejected")
+        return self
+
+    def identity(self) -> dict[str, object]:
+        """The weights count for the mix alone."""
+        values = super().identity()
+        if self.strategy != "mix":
+            del values["mix"]
+        return values
+
+    @property
+    def needs_sft(self) -> bool:
+        """Whether the SFT model has to score items."""
+        mix = self.mix
+        mixed = self.strategy == "mix" and bool(mix.self_hard or mix.self_softmax)
+        return mixed or self.strategy.startswith("self_")
+
+    def asked_as(self, prompt: TitlePromptConfig) -> "RejectionsStage":
+        """The settings of the stage: also how the LLM will be asked about these pairs."""
+        return RejectionsStage(**dict(self), prompt=prompt)
+
+
+class RejectionsStage(RejectionsConfig):
+    """Rejected items, with the prompts of their pairs."""
+
+    prompt: TitlePromptConfig
+    """How the LLM is asked."""
