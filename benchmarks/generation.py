@@ -26,8 +26,8 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from recalign.config import SamplingConfig
-from recalign.reasonings.generate import generate
-from recalign.reasonings.shared_prefix import SharedPrefix, hooked
+from recalign.llm.generate import generate
+from recalign.llm.shared_prefix import SharedPrefix, hooked
 
 N_SAMPLES = 10
 THEIR_BATCHES = (8, 32)

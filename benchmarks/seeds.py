@@ -12,9 +12,9 @@ from pathlib import Path
 
 import polars as pl
 
+from recalign.embedded.reasoners import REASONERS
 from recalign.evaluation.comparisons import dpo4rec_rows
-from recalign.evaluation.table import pooled_table
-from recalign.policy.templates import REASONERS
+from recalign.evaluation.result_table import pooled_table
 
 SEEDED = ("interactions.synthetic", "splits", "oracle", "policy.bootstrap", "reasonings",
           "recommender", "alignment", "evaluation")  # fmt: skip

@@ -10,6 +10,8 @@ from recalign.artifacts.manifest import Reference
 from recalign.config import DPO4RecConfig, RoundsConfig, Runtime
 from recalign.config.presets import preset_names
 from tasks.alignment import alignment
+from tasks.engine.run import Run
+from tasks.engine.stage import local_files
 from tasks.evaluation import evaluation, validation_score
 from tasks.interactions import interactions, raw_files
 from tasks.oracle import oracle
@@ -19,9 +21,7 @@ from tasks.reasonings import prompt_files, reasonings
 from tasks.recommender import recommender
 from tasks.report import report
 from tasks.rewards import rewards
-from tasks.run import Run
 from tasks.splits import splits
-from tasks.stage import local_files
 
 STAGES = [
     interactions, splits, oracle, policy, reasonings, recommender, rewards, pairs, alignment,

@@ -11,17 +11,17 @@ from recalign.config import ComparedRow, RosePOConfig, Runtime
 from recalign.config.presets import preset_names
 from tasks.alignment import alignment
 from tasks.comparison import comparison
+from tasks.engine.run import Run
+from tasks.engine.stage import local_files
 from tasks.fold_oracles import fold_oracles
 from tasks.interactions import interactions, raw_files
 from tasks.oracle import oracle
 from tasks.recommendations import recommendations
 from tasks.reference import reference
 from tasks.rejections import rejection_files, rejections
-from tasks.run import Run
 from tasks.sft import sft, sft_files
 from tasks.smoothing import smoothing
 from tasks.splits import splits
-from tasks.stage import local_files
 
 STAGES = [
     interactions, splits, oracle, sft, rejections, fold_oracles, smoothing, reference, alignment,

@@ -11,7 +11,6 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 
 from flows.dpo4rec import STAGES, Method, Preset, begin, round_name, why_ended
-from flows.history import history, standing
 from flows.session import finish, plan, prepare, settings_in_words, settle
 from recalign.artifacts.series import (
     Generation,
@@ -24,8 +23,9 @@ from recalign.artifacts.series import (
     write_series,
 )
 from recalign.config import DPO4RecConfig, RoundsConfig, Runtime
+from recalign.report.series_history import history, standing
+from tasks.engine.run import Run
 from tasks.interactions import raw_files
-from tasks.run import Run
 
 
 @flow(

@@ -11,16 +11,16 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed
 from pydantic import WithJsonSchema
 
-from flows import processes
+from flows.service import processes
 from recalign.artifacts.manifest import Reference
 from recalign.config import Config
 from recalign.config.presets import Settings, changes, fill_from_preset
 from recalign.errors import UserError
-from tasks.device import wanted_device
+from tasks.engine.device import wanted_device
+from tasks.engine.run import Run, Step, StoppedAfter, check_stage_names
+from tasks.engine.run_page import show_results
+from tasks.engine.stage import Stage
 from tasks.report import page_of
-from tasks.run import Run, Step, StoppedAfter, check_stage_names
-from tasks.run_page import show_results
-from tasks.stage import Stage
 
 log = logging.getLogger(__name__)
 

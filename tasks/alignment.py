@@ -13,14 +13,14 @@ from recalign.report.content import Round
 from recalign.report.plots import alignment_curves
 from recalign.report.stage_page import picture
 from recalign.schemas import PAIRS, PREFERENCES, read_table
-from tasks.job import Job
+from tasks.engine.job import Job
+from tasks.engine.stage import stage
 from tasks.policy import ADAPTER, MODEL, open_policy
 from tasks.reference import REFERENCE
 from tasks.sft import open_titles
-from tasks.stage import stage
 
 if TYPE_CHECKING:
-    from recalign.policy.load import Policy
+    from recalign.llm.load import Policy
     from recalign.titles.policy import TitlePolicy
 
 

@@ -20,10 +20,10 @@ from recalign.report.rosepo import HELPFUL, rosepo_sections, rosepo_sentences, r
 from recalign.report.stage_page import picture
 from recalign.report.wording import plain
 from recalign.schemas import PER_USER, RECOMMENDED, RESULTS, read_table, write_table
-from tasks.job import Job
+from tasks.engine.job import Job
+from tasks.engine.stage import stage
 from tasks.recommendations import SCORE
 from tasks.report import PAGE, data_set, lineage, stage_runs
-from tasks.stage import stage
 from tasks.tables import read_tables
 
 

@@ -8,16 +8,16 @@ import torch
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
 from recalign.config import EvaluationPhase
+from recalign.embedded.grammar import parse_reasoning
+from recalign.embedded.reasoners import REASONERS, Reasoner, template_reasonings
 from recalign.evaluation.assemble import Backbone, encoded_lines, encoded_texts, scores_of
 from recalign.evaluation.comparisons import dpo4rec_rows, policy_label
-from recalign.evaluation.lists import candidate_lists
+from recalign.evaluation.list_metrics import candidate_lists
+from recalign.evaluation.result_table import recommended_table, summary_table
 from recalign.evaluation.rows import Cases, Texts, evaluate_rows
-from recalign.evaluation.table import recommended_table, summary_table
 from recalign.evaluation.text_quality import facet_quality, liked_values, text_quality
 from recalign.oracle.inference import padded, states_of
 from recalign.oracle.storage import load_oracle
-from recalign.policy.grammar import parse_reasoning
-from recalign.policy.templates import REASONERS, Reasoner, template_reasonings
 from recalign.recommender.encoder import SentenceEncoder
 from recalign.recommender.storage import load_recommender
 from recalign.report.forest import forest
@@ -38,12 +38,12 @@ from recalign.schemas import (
 from recalign.splits.candidates import history_popularity
 from recalign.splits.phases import phase_of
 from tasks.encoding import open_encoder
-from tasks.job import Job
-from tasks.stage import stage
+from tasks.engine.job import Job
+from tasks.engine.stage import stage
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:
-    from tasks.run import Run
+    from tasks.engine.run import Run
 
 DECODINGS = {"greedy": True, "sampled": False}
 SCORE = "validation_score"

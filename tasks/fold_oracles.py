@@ -14,8 +14,8 @@ from recalign.smoothing.folds import folds_of, stops_of
 from recalign.splits.guard import check_fit
 from recalign.splits.phases import phase_of
 from tasks.encoding import open_encoder
-from tasks.job import Job
-from tasks.stage import stage
+from tasks.engine.job import Job
+from tasks.engine.stage import stage
 from tasks.tables import Tables, read_tables
 
 FOLDS = "folds.parquet"  # user_index, fold

@@ -10,9 +10,9 @@ from recalign.interactions.sources import read_source, source_files
 from recalign.schemas import APPEAL, INTERACTIONS, ITEMS, TRUTH, USERS, write_table
 from recalign.world.synthesise import synthesise
 from recalign.world.tables import with_indices
-from tasks.job import Job
-from tasks.progress import stage_progress
-from tasks.stage import stage
+from tasks.engine.job import Job
+from tasks.engine.progress import stage_progress
+from tasks.engine.stage import stage
 
 
 def raw_files(

@@ -14,8 +14,8 @@ from recalign.report.stage_page import picture
 from recalign.splits.guard import check_fit
 from recalign.splits.phases import oracle_validation
 from tasks.encoding import open_encoder
-from tasks.job import Job
-from tasks.stage import stage
+from tasks.engine.job import Job
+from tasks.engine.stage import stage
 from tasks.tables import read_tables
 
 

@@ -6,8 +6,8 @@ from recalign.pairs.select import SKIPPED, require_pairs, select_pairs
 from recalign.report.plots import distributions
 from recalign.report.stage_page import picture, table_section
 from recalign.schemas import PAIRS, PROMPTS, REASONINGS, REWARDS, read_table, write_table
-from tasks.job import Job
-from tasks.stage import stage
+from tasks.engine.job import Job
+from tasks.engine.stage import stage
 
 N_SHOWN = 5  # pairs on the run page
 

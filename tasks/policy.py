@@ -8,17 +8,17 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import PolicyConfig
-from recalign.policy.demonstrations import build_demonstrations, choose_prefixes
+from recalign.embedded.demonstrations import build_demonstrations, choose_prefixes
 from recalign.reasonings.prompts import load_template, template_file
 from recalign.report.plots import bootstrap_curve
 from recalign.report.stage_page import picture
 from recalign.splits.guard import check_fit
-from tasks.job import Job
-from tasks.stage import local_files, stage
+from tasks.engine.job import Job
+from tasks.engine.stage import local_files, stage
 from tasks.tables import read_tables
 
 if TYPE_CHECKING:
-    from recalign.policy.load import Policy
+    from recalign.llm.load import Policy
 
 SETTINGS = "policy.json"  # the PolicyConfig later stages load this policy with
 MODEL = "model"  # folder of all weights, for a policy trained here
@@ -43,7 +43,7 @@ def policy(
     files: dict[str, list[Path]] | None = None,
 ) -> None:
     """Train the embedded LLM on template demonstrations, or check that the named LLM loads."""
-    from recalign.policy.load import load_policy, resolve_revision  # seconds: a plan needs it not
+    from recalign.llm.load import load_policy, resolve_revision  # seconds: a plan needs it not
 
     if config.kind == "bootstrap":
         _bootstrap(job, config, interactions, splits)
@@ -54,7 +54,7 @@ def policy(
 
 
 def _bootstrap(job: Job, config: PolicyConfig, interactions: Artifact, splits: Artifact) -> None:
-    from recalign.policy.bootstrap import train_bootstrap
+    from recalign.embedded.bootstrap import train_bootstrap
 
     settings = config.bootstrap
     tables = read_tables(interactions, splits)
@@ -79,7 +79,7 @@ def open_policy(
     policy: Artifact, aligned: Artifact | None, device: str, *, trainable: bool = False
 ) -> "Policy":
     """Policy 0, or what an alignment made of it: an adapter on it, or all its weights anew."""
-    from recalign.policy.load import load_policy
+    from recalign.llm.load import load_policy
 
     config = PolicyConfig.model_validate_json(policy.path(SETTINGS).read_text())
     weights = policy.path(MODEL) if config.kind == "bootstrap" else config.model

@@ -10,17 +10,17 @@ from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
 from recalign.artifacts.roots import open_root
 from recalign.config import PhaseConfig, Runtime, SamplingConfig
-from recalign.policy.grammar import parse_reasoning
+from recalign.embedded.grammar import parse_reasoning
 from recalign.reasonings.prompts import load_template, render_prompts, template_file
 from recalign.reasonings.texts import text_report
 from recalign.report.stage_page import table_section
 from recalign.schemas import PROMPTS, REASONINGS, read_table, write_table
 from recalign.splits.guard import check_prompts
 from recalign.splits.phases import phase_of
-from tasks.job import Job
+from tasks.engine.job import Job
+from tasks.engine.shards import is_mapped, map_shards, opened_last, worker_device, worker_runtime
+from tasks.engine.stage import stage
 from tasks.policy import open_policy
-from tasks.shards import is_mapped, map_shards, opened_last, worker_device, worker_runtime
-from tasks.stage import stage
 from tasks.tables import read_tables
 
 N_SHOWN = 12  # texts on the run page

@@ -11,25 +11,25 @@ import torch
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import RecommendationsPhase, SftConfig
-from recalign.oracle.inference import states_of
-from recalign.oracle.storage import load_oracle
-from recalign.recommendations.cases import Cases, cases_of
-from recalign.recommendations.judge import FULL, Given, Judged, by_item, by_states, judge
-from recalign.recommendations.lists import LISTS, fixed_lists, shown_order
-from recalign.recommendations.measures import (
+from recalign.evaluation.fixed_lists import LISTS, fixed_lists, shown_order
+from recalign.evaluation.measures import (
     answer_measures,
     bias_measures,
     hallucination_measures,
     ranking_measures,
     validation_label,
 )
-from recalign.recommendations.tables import (
+from recalign.evaluation.next_items import Cases, cases_of
+from recalign.evaluation.outcomes import FULL, Given, Judged, by_item, by_states, judge
+from recalign.evaluation.per_user import (
     means_over_users,
     nearest_items,
     per_user_table,
     recommendations_table,
     spread,
 )
+from recalign.oracle.inference import states_of
+from recalign.oracle.storage import load_oracle
 from recalign.schemas import CANDIDATES, PER_USER, RECOMMENDATIONS, read_table, write_table
 from recalign.sequences import Sequences
 from recalign.splits.candidates import history_popularity
@@ -39,9 +39,9 @@ from recalign.titles.answers import match_titles
 from recalign.titles.names import distinct_titles, normalised
 from recalign.titles.prompts import TitlePrompts
 from tasks.encoding import open_encoder
-from tasks.job import Job
+from tasks.engine.job import Job
+from tasks.engine.stage import stage
 from tasks.sft import SETTINGS, open_titles
-from tasks.stage import stage
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from recalign.schemas import REASONINGS, read_table
 from recalign.splits.guard import check_fit
 from recalign.splits.phases import phase_of
 from tasks.encoding import open_encoder
-from tasks.job import Job
-from tasks.stage import stage
+from tasks.engine.job import Job
+from tasks.engine.stage import stage
 from tasks.tables import read_tables
 
 

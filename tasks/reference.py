@@ -9,10 +9,10 @@ from recalign.config import ReferenceConfig
 from recalign.schemas import REJECTIONS, read_table
 from recalign.smoothing.preferences import preference_table
 from recalign.titles.names import distinct_titles
-from tasks.job import Job
+from tasks.engine.job import Job
+from tasks.engine.stage import stage
 from tasks.rejections import TABLE
 from tasks.sft import open_titles
-from tasks.stage import stage
 from tasks.tables import read_tables
 
 REFERENCE = "reference.npz"

@@ -20,9 +20,9 @@ from recalign.splits.rejected import check_rejections
 from recalign.titles.names import distinct_titles
 from recalign.titles.prompts import TitlePrompts, template_file
 from tasks.encoding import open_encoder
-from tasks.job import Job
+from tasks.engine.job import Job
+from tasks.engine.stage import local_files, stage
 from tasks.sft import open_titles
-from tasks.stage import local_files, stage
 from tasks.tables import Tables, read_tables, true_smoothing
 
 if TYPE_CHECKING:

@@ -27,10 +27,10 @@ from recalign.schemas import (
     read_table,
 )
 from recalign.splits.phases import phase_of
+from tasks.engine.job import Job
+from tasks.engine.stage import stage
 from tasks.evaluation import SCORE
-from tasks.job import Job
 from tasks.policy import CURVE
-from tasks.stage import stage
 from tasks.tables import Tables, read_tables
 
 PAGE = "report.html"

@@ -16,9 +16,9 @@ from recalign.splits.phases import phase_of
 from recalign.titles.names import distinct_titles
 from recalign.titles.prompts import TitlePrompts, template_file
 from tasks.encoding import open_encoder
-from tasks.job import Job
+from tasks.engine.job import Job
+from tasks.engine.stage import local_files, stage
 from tasks.policy import ADAPTER, MODEL
-from tasks.stage import local_files, stage
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ def _first_policy(
     job: Job, config: SftConfig, tables: Tables, titles: list[str]
 ) -> tuple[SftConfig, "TitlePolicy"]:
     """The LLM before any training, and the settings with the commit that its name stands for."""
-    from recalign.policy.load import load_policy, resolve_revision
-    from recalign.sft.first_model import first_model
+    from recalign.embedded.first_title_model import first_model
+    from recalign.embedded.title_tokenizer import title_tokenizer
+    from recalign.llm.load import load_policy, resolve_revision
     from recalign.titles.policy import title_policy
-    from recalign.titles.title_tokenizer import title_tokenizer
 
     if config.kind == "huggingface":
         config = config.model_copy(update={"revision": resolve_revision(config)})
@@ -139,7 +139,7 @@ def open_titles(
 
     `trainable` keeps an adapter apart from the weights under it, so that it can be trained on.
     """
-    from recalign.policy.load import load_policy
+    from recalign.llm.load import load_policy
     from recalign.titles.policy import title_policy
 
     config = SftConfig.model_validate_json(sft.path(SETTINGS).read_text())

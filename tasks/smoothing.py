@@ -13,10 +13,10 @@ from recalign.smoothing.estimators import Judged, smooth
 from recalign.smoothing.preferences import asked_items, preference_table, quality_table
 from recalign.splits.rejected import check_judged
 from recalign.titles.names import distinct_titles
+from tasks.engine.job import Job
+from tasks.engine.stage import stage
 from tasks.fold_oracles import FOLDS, STOPS, fold_name
-from tasks.job import Job
 from tasks.rejections import TABLE
-from tasks.stage import stage
 from tasks.tables import Tables, read_tables, true_smoothing
 
 PREFERRED = "preferences.parquet"

@@ -8,8 +8,8 @@ from recalign.schemas import CANDIDATES, INTERACTIONS, WINDOWS, read_table, writ
 from recalign.sequences import Sequences
 from recalign.splits.candidates import count_short, draw_candidates
 from recalign.splits.windows import split_windows
-from tasks.job import Job
-from tasks.stage import stage
+from tasks.engine.job import Job
+from tasks.engine.stage import stage
 
 
 @stage(version=1)

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = ("recalign", "tasks", "flows")
 SHARED = {  # what every package of the library may import
-    "artifacts", "config", "errors", "metrics", "progress", "ranking", "schemas", "seeding",
+    "artifacts", "config", "errors", "llm", "metrics", "progress", "ranking", "schemas", "seeding",
     "sequences", "templates", "training",
 }  # fmt: skip
 MODULES = sorted(

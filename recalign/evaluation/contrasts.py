@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 
 from recalign.config import ComparedRow
+from recalign.evaluation.result_table import pooled_table
 from recalign.evaluation.rows import Row
-from recalign.evaluation.table import pooled_table
 from recalign.schemas import RECOMMENDED
 
 TUNED, CONTINUED = "sft", "continued"

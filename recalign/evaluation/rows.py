@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recalign.evaluation.lists import CandidateLists, list_metrics
+from recalign.evaluation.list_metrics import CandidateLists, list_metrics
 from recalign.metrics import metric_table
 from recalign.ranking import target_ranks, top_items
 from recalign.seeding import stream

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from recalign.artifacts.shards import tables_in_shards
 from recalign.config import SamplingConfig
+from recalign.llm.generate import generate
 from recalign.progress import Progress, silent
-from recalign.reasonings.generate import generate
 from recalign.reasonings.texts import check_text
 from recalign.schemas import REASONINGS
 

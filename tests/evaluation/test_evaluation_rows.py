@@ -6,7 +6,7 @@ import torch
 
 from recalign.evaluation import rows as rows_module
 from recalign.evaluation.comparisons import NO_REASONING, dpo4rec_rows
-from recalign.evaluation.lists import CandidateLists, candidate_lists, list_metrics
+from recalign.evaluation.list_metrics import CandidateLists, candidate_lists, list_metrics
 from recalign.evaluation.rows import (
     Cases,
     Row,

@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 
 from recalign.evaluation.intervals import mean_interval, paired_bootstrap
+from recalign.evaluation.result_table import pooled_table, recommended_table, summary_table
 from recalign.evaluation.rows import Evaluated, Row
-from recalign.evaluation.table import pooled_table, recommended_table, summary_table
 
 ROWS = [Row("a", "none", "none", "sasrec"), Row("b", "base", "greedy", "frozen", base="a")]
 

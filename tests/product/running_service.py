@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from flows import processes
+from flows.service import processes
 from recalign.config import DPO4RecConfig
 from recalign.config.presets import load_settings
 

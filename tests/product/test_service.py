@@ -7,8 +7,8 @@ import time
 import pytest
 from running_service import RunningService, free_port
 
-from flows.automations import AUTOMATIONS
-from flows.service import Service, remembered, without_password
+from flows.service.automations import AUTOMATIONS
+from flows.service.service import Service, remembered, without_password
 
 pytestmark = pytest.mark.slow
 LONG = 900  # epochs; such a run lasts until it is killed

@@ -9,11 +9,11 @@ import torch
 
 from recalign.config import SamplingConfig
 from recalign.errors import UserError
-from recalign.reasonings.generate import generate
-from recalign.reasonings.probe import shared_prefix_refusal
-from recalign.reasonings.repeated_cache import RepeatedCache
-from recalign.reasonings.sampling import sample_tokens, stream_keys, uniforms
-from recalign.reasonings.shared_prefix import SharedPrefix, hooked
+from recalign.llm.generate import generate
+from recalign.llm.probe import shared_prefix_refusal
+from recalign.llm.repeated_cache import RepeatedCache
+from recalign.llm.sampling import sample_tokens, stream_keys, uniforms
+from recalign.llm.shared_prefix import SharedPrefix, hooked
 
 STOP = 2
 LENGTHS = [7, 19, 4, 5, 30, 7]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from recalign.reasonings.sampling import sample_tokens, splitmix64, stream_keys, uniforms
+from recalign.llm.sampling import sample_tokens, splitmix64, stream_keys, uniforms
 
 ANY = torch.zeros(1, dtype=torch.int64)
 

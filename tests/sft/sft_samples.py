@@ -5,12 +5,12 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from recalign.config import SftConfig, TitleModelConfig, TitlePromptConfig
+from recalign.embedded.first_title_model import first_model
+from recalign.embedded.title_tokenizer import title_tokenizer
 from recalign.sequences import Sequences
 from recalign.sft.examples import Asking, Examples, history_examples, next_item_examples
-from recalign.sft.first_model import first_model
 from recalign.titles.policy import Lines
 from recalign.titles.prompts import TitlePrompts
-from recalign.titles.title_tokenizer import title_tokenizer
 
 N_ITEMS, N_USERS, LENGTH, STOP = 12, 60, 11, 9
 TITLES = ["", *(f"Title {i}" for i in range(1, N_ITEMS + 1))]

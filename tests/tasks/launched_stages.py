@@ -4,8 +4,8 @@ import os
 
 from recalign.config import SplitsConfig
 from recalign.errors import UserError
-from tasks.job import Job
-from tasks.stage import stage
+from tasks.engine.job import Job
+from tasks.engine.stage import stage
 
 
 @stage(version=1, trains=True)

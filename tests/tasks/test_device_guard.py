@@ -11,13 +11,13 @@ import threading
 import pytest
 
 from recalign.config import Config, Runtime
-from tasks.device import device_lock, device_of
-from tasks.stage import Stage
+from tasks.engine.device import device_lock, device_of
+from tasks.engine.stage import Stage
 
 HOLDER = """
 import logging, sys, time
 from recalign.config import Runtime
-from tasks.device import device_of
+from tasks.engine.device import device_of
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 with device_of(Runtime(device="cpu", exclusive="always"), "oracle") as device:
     print("asking", flush=True)

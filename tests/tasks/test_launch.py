@@ -104,7 +104,7 @@ def test_a_killed_launch_leaves_no_process_and_continues(finished, inputs, by_tw
         assert time.monotonic() < deadline
         time.sleep(0.02)
     children = psutil.Process(parent.pid).children(recursive=True)
-    assert len([one for one in children if "tasks.launch" in one.cmdline()]) >= 3
+    assert len([one for one in children if "tasks.engine.launch" in one.cmdline()]) >= 3
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait(30)
     _, alive = psutil.wait_procs(children, timeout=60)

@@ -6,8 +6,8 @@ from tiny_run import CONFIG
 from flows.dpo4rec import stages
 from flows.session import plan
 from recalign.config import Runtime
-from tasks.run import Run
-from tasks.stage import local_files
+from tasks.engine.run import Run
+from tasks.engine.stage import local_files
 
 
 def fingerprints(config, root):

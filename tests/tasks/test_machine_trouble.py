@@ -11,7 +11,7 @@ import torch
 
 from recalign.config import DPO4RecConfig
 from recalign.errors import UserError
-from tasks.trouble import batch_settings, trouble_explained
+from tasks.engine.trouble import batch_settings, trouble_explained
 
 WRITERS = {
     "text": "Path('out').write_text('x' * 10**6)",
@@ -35,7 +35,7 @@ def test_a_file_that_cannot_be_written_is_told_whoever_writes_it(library, tmp_pa
     code = f"""
 from pathlib import Path
 from recalign.errors import UserError
-from tasks.trouble import trouble_explained
+from tasks.engine.trouble import trouble_explained
 try:
     with trouble_explained("oracle", Path(".")):
         {WRITERS[library]}

@@ -89,7 +89,7 @@ def make_policy(walk, folder):
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_local_llm_writes_reasonings_from_proved_prompts(world, save_llm, chat, caplog):
-    caplog.set_level("INFO", "tasks.stage")
+    caplog.set_level("INFO", "tasks.engine.stage")
     folder = save_llm(chat)
     first = make_policy(world, folder)
     written = world.store.open(

@@ -11,7 +11,7 @@ from flows.rosepo import rosepo, rosepo_grid
 from flows.session import outlook, plan, plan_row, run_name
 from recalign.config import DPO4RecConfig, Runtime
 from recalign.config.presets import load_settings
-from tasks.run import FORCED, UNKNOWN, Run
+from tasks.engine.run import FORCED, UNKNOWN, Run
 
 
 def planned(root, preset):

@@ -12,8 +12,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import tasks.recommendations
 from recalign.config import RecommendationsConfig, SftConfig
+from recalign.embedded.title_tokenizer import title_tokenizer
 from recalign.errors import LeakageError
-from recalign.recommendations.measures import LABELS
+from recalign.evaluation.measures import LABELS
 from recalign.schemas import (
     CANDIDATES,
     INTERACTIONS,
@@ -24,13 +25,12 @@ from recalign.schemas import (
     read_table,
 )
 from recalign.titles.names import distinct_titles
-from recalign.titles.title_tokenizer import title_tokenizer
+from tasks.engine.stage import stage
 from tasks.interactions import interactions
 from tasks.oracle import oracle
 from tasks.recommendations import recommendations
 from tasks.sft import SETTINGS, open_titles
 from tasks.splits import splits
-from tasks.stage import stage
 
 JUDGED = RecommendationsConfig(list_length=8, top=5, neighbours=5)
 SHOWN = 6

@@ -11,13 +11,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from recalign.alignment.reference import ReferenceLogProbs
 from recalign.alignment.rows import encode_pairs
 from recalign.config import RosePOAlignmentConfig, SftConfig, TitlePromptConfig
+from recalign.embedded.title_tokenizer import title_tokenizer
 from recalign.rejections.reject import NOT_ABOVE
 from recalign.titles.names import distinct_titles
-from recalign.titles.title_tokenizer import title_tokenizer
+from tasks.engine.stage import Stage
 from tasks.policy import MODEL
 from tasks.reference import REFERENCE, reference
 from tasks.sft import SETTINGS, open_titles
-from tasks.stage import Stage
 
 QUESTION = TitlePromptConfig(format="candidates", n_candidates=6)
 

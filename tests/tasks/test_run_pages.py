@@ -8,12 +8,12 @@ import prefect.artifacts
 import pytest
 from prefect import flow
 
-import tasks.progress
-import tasks.run_page
+import tasks.engine.progress
+import tasks.engine.run_page
 from recalign.config import PairsConfig, Runtime
-from tasks.run import Run
-from tasks.run_page import key_of
-from tasks.stage import Stage
+from tasks.engine.run import Run
+from tasks.engine.run_page import key_of
+from tasks.engine.stage import Stage
 
 
 def slow(job, config):
@@ -43,14 +43,14 @@ def artifacts(api, run):
 
 
 def test_progress_moves_while_a_stage_computes_and_ends_full(prefect_server, tmp_path, monkeypatch):
-    monkeypatch.setattr(tasks.progress, "UI_SECONDS", 0.01)
+    monkeypatch.setattr(tasks.engine.progress, "UI_SECONDS", 0.01)
     seen = []
 
     def watched(artifact, **shown):
         seen.append(shown)
         prefect.artifacts.update_progress_artifact(artifact, **shown)
 
-    monkeypatch.setattr(tasks.progress, "update_progress_artifact", watched)
+    monkeypatch.setattr(tasks.engine.progress, "update_progress_artifact", watched)
     _, run = run_flow(tmp_path, Stage("pairs", 1, slow))
     bar = artifacts(prefect_server, run)["progress-pairs"]
     assert bar["data"] == 100
@@ -67,9 +67,9 @@ def test_a_server_that_takes_no_artifacts_costs_neither_stage_nor_run(
     def refused(*arguments, **named):
         raise httpx.ConnectError("nobody there")
 
-    monkeypatch.setattr(tasks.progress, "UI_SECONDS", 0.0)
-    monkeypatch.setattr(tasks.progress, "create_progress_artifact", refused)
-    monkeypatch.setattr(tasks.run_page, "MarkdownArtifact", refused)
+    monkeypatch.setattr(tasks.engine.progress, "UI_SECONDS", 0.0)
+    monkeypatch.setattr(tasks.engine.progress, "create_progress_artifact", refused)
+    monkeypatch.setattr(tasks.engine.run_page, "MarkdownArtifact", refused)
     with caplog.at_level(logging.WARNING, logger="tasks"):
         made, _ = run_flow(tmp_path, Stage("pairs", 1, slow))
     assert made.digest

@@ -10,8 +10,8 @@ from flows.dpo4rec import stages
 from recalign.config import Runtime
 from recalign.errors import UserError
 from recalign.schemas import REWARDS, read_table
-from tasks.run import Run, StoppedAfter
-from tasks.shards import take_slot
+from tasks.engine.run import Run, StoppedAfter
+from tasks.engine.shards import take_slot
 
 WRITTEN, SCORED = "reasonings for reward, base", "rewards, round 1"
 

@@ -8,8 +8,8 @@ from prefect import flow
 from flows.session import plan, prepare
 from recalign.config import OracleConfig, PairsConfig, Runtime, SplitsConfig
 from recalign.errors import UserError
-from tasks.run import Run, StoppedAfter
-from tasks.stage import Stage
+from tasks.engine.run import Run, StoppedAfter
+from tasks.engine.stage import Stage
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

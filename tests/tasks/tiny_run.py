@@ -8,8 +8,8 @@ from flows.dpo4rec import stages
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
 from recalign.config import Config, DPO4RecConfig, Runtime
-from tasks.run import Run
-from tasks.stage import Stage
+from tasks.engine.run import Run
+from tasks.engine.stage import Stage
 
 CONFIG = DPO4RecConfig.model_validate(
     {

@@ -8,10 +8,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from recalign.config import LoadedModelConfig, TitlePromptConfig
-from recalign.policy.load import Policy, load_policy
+from recalign.embedded.title_tokenizer import title_tokenizer
+from recalign.llm.load import Policy, load_policy
 from recalign.titles.policy import title_policy
 from recalign.titles.prompts import TitlePrompts
-from recalign.titles.title_tokenizer import title_tokenizer
 
 TITLES = ["", "Heat (1995)", "Alien  3", "Aliens", "é 東京; <x>"]
 

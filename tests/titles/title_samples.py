@@ -7,8 +7,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from recalign.embedded.title_tokenizer import title_tokenizer
 from recalign.titles.policy import TitlePolicy, title_policy
-from recalign.titles.title_tokenizer import title_tokenizer
 
 TITLES = [
     "", "Alien", "Aliens", "Alien Resurrection", "Heat", "The Heat", "The Third Man", "The Thing",

@@ -1,0 +1,199 @@
+"""The command line: run, plan, up, down, status, ls, show, diff, report, series, verify, gc."""
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.service.environment import QUIET
+from recalign.errors import UserError
+
+app = typer.Typer(
+    help="LLM recommenders aligned by preference optimisation, as a pipeline of cached stages.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+Method = Annotated[str, typer.Argument(help="The method: dpo4rec, rosepo or rosepo-grid.")]
+Root = Annotated[
+    str, typer.Option(help="Folder or URL (s3://...) of all artifacts.", envvar="RECALIGN_ROOT")
+]
+Preset = Annotated[str, typer.Option(help="A packaged preset's name or a TOML file.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="stage.field=value; may be repeated.")
+]
+Force = Annotated[list[str] | None, typer.Option(help="Stage to compute anew; repeatable.")]
+StopAfter = Annotated[str, typer.Option(help="Last stage to run.")]
+Home = Annotated[
+    Path | None, typer.Option(help="Folder of the service's database and logs: ROOT/.prefect.")
+]
+ROOT = "artifacts"
+INTERRUPTED = 130  # typer turns Ctrl-C into this exit code
+
+
+@app.command()
+def run(
+    method: Method,
+    preset: Preset = "",
+    settings: Settings = None,
+    root: Root = ROOT,
+    force: Force = None,
+    stop_after: StopAfter = "",
+) -> None:
+    """Run a method; whatever an earlier run computed is reused."""
+    from flows.cli.runs import run_method
+
+    run_method(method, preset, settings or [], root, force or [], stop_after)
+
+
+@app.command()
+def plan(
+    method: Method,
+    preset: Preset = "",
+    settings: Settings = None,
+    root: Root = ROOT,
+    force: Force = None,
+    stop_after: StopAfter = "",
+) -> None:
+    """Tell which stages a run would compute or reuse, and why."""
+    from flows.cli.runs import show_plan
+
+    show_plan(method, preset, settings or [], root, force or [], stop_after)
+
+
+@app.command()
+def presets(method: Method) -> None:
+    """List the packaged presets of a method."""
+    from flows.cli.runs import list_presets
+
+    list_presets(method)
+
+
+@app.command("ls")
+def list_artifacts(
+    stage: Annotated[str, typer.Argument(help="Only this stage.")] = "", root: Root = ROOT
+) -> None:
+    """List the artifacts, oldest first."""
+    from flows.cli.inventory import list_artifacts
+
+    list_artifacts(root, stage)
+
+
+@app.command()
+def show(
+    artifact: Annotated[str, typer.Argument(help="stage/fingerprint, or its first digits.")],
+    root: Root = ROOT,
+) -> None:
+    """Show an artifact's manifest."""
+    from flows.cli.inventory import show_artifact
+
+    show_artifact(root, artifact)
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument()],
+    second: Annotated[str, typer.Argument()],
+    root: Root = ROOT,
+) -> None:
+    """Tell in which settings, inputs and results two artifacts differ."""
+    from flows.cli.inventory import diff_artifacts
+
+    diff_artifacts(root, first, second)
+
+
+@app.command()
+def report(
+    artifact: Annotated[str, typer.Argument(help="A report artifact; default: the newest.")] = "",
+    root: Root = ROOT,
+) -> None:
+    """Print the path of a report."""
+    from flows.cli.inventory import report_path
+
+    report_path(root, artifact)
+
+
+@app.command()
+def series(
+    name: Annotated[str, typer.Argument(help="Only this series, round by round.")] = "",
+    root: Root = ROOT,
+) -> None:
+    """Show how the series of scheduled rounds stand."""
+    from flows.cli.inventory import show_series
+
+    show_series(root, name)
+
+
+@app.command()
+def verify(root: Root = ROOT) -> None:
+    """Hash every file of every artifact again; exit code 3 when one is damaged."""
+    from flows.cli.inventory import verify_artifacts
+
+    verify_artifacts(root)
+
+
+@app.command()
+def gc(
+    keep: Annotated[int, typer.Option(min=1, help="Newest reports whose lineage is kept.")] = 3,
+    dry_run: Annotated[bool, typer.Option(help="Only tell what would be deleted.")] = False,
+    root: Root = ROOT,
+) -> None:
+    """Delete what neither a series nor the newest reports stand on, and killed runs' leftovers."""
+    from flows.cli.inventory import collect_garbage
+
+    collect_garbage(root, keep, dry_run)
+
+
+@app.command()
+def up(
+    root: Root = ROOT,
+    home: Home = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of Prefect's server and UI: 4200.")
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(help="sqlite or postgresql://user@host/name.", envvar="RECALIGN_DATABASE"),
+    ] = None,
+) -> None:
+    """Start Prefect's server and UI, a worker, and the deployments of prefect.yaml."""
+    from flows.service import service
+
+    service.up(root, home, port, database)
+
+
+@app.command()
+def down(root: Root = ROOT, home: Home = None) -> None:
+    """Stop what `up` started, and the runs it is at."""
+    from flows.service import service
+
+    service.down(root, home)
+
+
+@app.command()
+def status(root: Root = ROOT, home: Home = None) -> None:
+    """Tell what of `up` runs where; exit code 1 when the server or the worker does not."""
+    from flows.service import service
+
+    service.status(root, home)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2, never a traceback."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    # peft asks transformers in a way that will change: nothing a user of ours can act on.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"recalign: {error}", err=True)
+        sys.exit(2)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            told = "interrupted; what is finished is kept, run again to continue"
+            typer.echo(f"recalign: {told}", err=True)
+        raise

@@ -1,0 +1,1 @@
+"""Prefect's server, a worker and the deployments: up, down, status."""

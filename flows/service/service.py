@@ -1,0 +1,272 @@
+"""The service on one machine: Prefect's server, a worker and the deployments, up and down."""
+
+import json
+import os
+import socket
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import psutil
+import typer
+from filelock import AcquireReturnProxy, FileLock, Timeout
+
+from flows.cli.inventory import print_table
+from flows.service import processes
+from flows.service.environment import QUIET, SERVICE
+from flows.service.processes import Member
+from recalign.errors import UserError
+
+CHECKOUT = Path(__file__).parents[2]
+PORT = 4200
+POOL = "recalign"
+RECORD = "service.json"
+START_SECONDS = 240  # a first start writes the database's tables
+STOP_SECONDS = 20.0  # before a process that was asked to end is killed
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a service was started with; kept beside its logs for the next `up`."""
+
+    home: str
+    root: str
+    port: int = PORT
+    database: str = ""
+    """An SQLAlchemy URL, or empty for an SQLite file in `home`."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def api(self) -> str:
+        return f"{self.url}/api"
+
+    def path(self, name: str) -> Path:
+        """A file of this service."""
+        return Path(self.home) / name
+
+    def environment(self) -> dict[str, str]:
+        """What its processes see; what the shell has set otherwise wins, but for what is ours."""
+        ours = {
+            "PREFECT_HOME": self.home,
+            "PREFECT_API_URL": self.api,
+            "PREFECT_SERVER_UI_API_URL": self.api,
+            "RECALIGN_ROOT": self.root,
+            "PWD": str(CHECKOUT),  # prefect.yaml's pull step
+            "PYTHONPATH": os.pathsep.join(
+                [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
+            ),
+        }
+        if self.database:
+            ours["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.database
+        return QUIET | SERVICE | os.environ | ours
+
+
+def home_of(root: str, home: Path | None) -> Path:
+    """The folder of the service's database, logs and record."""
+    if home is None and "://" in root:
+        raise UserError(
+            f"--home: name a local folder for the service whose artifacts lie at {root}"
+        )
+    return (home or Path(root) / ".prefect").absolute()
+
+
+def up(root: str, home: Path | None, port: int | None, database: str | None) -> None:
+    """Start what does not run yet; a second call is refused."""
+    place = home_of(root, home)
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise UserError(f"cannot create {place}: {error.strerror}") from error
+    if not (CHECKOUT / "prefect.yaml").is_file():
+        raise UserError(
+            f"no prefect.yaml in {CHECKOUT}: install the checkout with `pip install -e .`"
+        )
+    with _alone(place):
+        service = _wanted(place, root, port, database)
+        running = _parts(place)
+        if running and service != remembered(place):
+            raise UserError(f"{_pids(running)} runs with other settings; `recalign down` first")
+        if {"server", "worker"} <= running.keys():
+            raise UserError(
+                f"already up: {service.url}, {_pids(running)}; `recalign down` stops it"
+            )
+        _write_record(service)
+        try:
+            _bring_up(service, running)
+        except BaseException:
+            if not running:
+                _take_down(service)
+            raise
+        show(service)
+
+
+def down(root: str, home: Path | None) -> None:
+    """Stop the worker, its runs and the server, in this order."""
+    place = home_of(root, home)
+    if not place.is_dir():
+        raise UserError(f"no service was ever started at {place}")
+    with _alone(place):
+        service = remembered(place) or Service(str(place), root)
+        for line in _take_down(service) or ["nothing runs here"]:
+            typer.echo(line)
+
+
+def status(root: str, home: Path | None) -> None:
+    """Tell what runs where; exit code 1 when the server or the worker does not."""
+    place = home_of(root, home)
+    service = remembered(place)
+    if service is None:
+        raise UserError(f"no service was ever started at {place}; `recalign up` starts one")
+    show(service)
+    if not {"server", "worker"} <= _parts(place).keys():
+        raise typer.Exit(1)
+
+
+def show(service: Service) -> None:
+    """A line per part and per flow run at work."""
+    place = Path(service.home)
+    running = _parts(place)
+    rows = [["server", service.url, _pid(running.get("server")), str(service.path("server.log"))],
+            ["worker", f"pool {POOL}", _pid(running.get("worker")),
+             str(service.path("worker.log"))]]  # fmt: skip
+    rows += [["run", m.flow_run, _pid(m), ""] for m in processes.members(place)
+             if m.flow_run and m.leads]  # fmt: skip
+    rows += [["artifacts", service.root, "", ""],
+             ["database", without_password(service.database) or "SQLite", "", ""]]  # fmt: skip
+    print_table(["", "where", "process", "log"], rows)
+    if "server" in running:
+        typer.echo(f"runs of the command line appear there after: "
+                   f"export PREFECT_API_URL={service.api}")  # fmt: skip
+
+
+def remembered(home: Path) -> Service | None:
+    """What the last `up` here was started with."""
+    try:
+        return Service(**json.loads((home / RECORD).read_text()))
+    except (FileNotFoundError, TypeError, ValueError):
+        return None
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    start, at, rest = url.rpartition("@")
+    user, colon, _ = start.partition("://")[2].partition(":")
+    return f"{start.partition('://')[0]}://{user}{':***' if colon else ''}@{rest}" if at else url
+
+
+def _wanted(place: Path, root: str, port: int | None, database: str | None) -> Service:
+    """The options, or else what the last `up` here had."""
+    last = remembered(place) or Service(str(place), root)
+    if "://" not in root:
+        root = str(Path(root).absolute())
+    wanted = replace(last, root=root, port=port or last.port)
+    return wanted if database is None else replace(wanted, database=_checked(database))
+
+
+def _checked(database: str) -> str:
+    """The URL with the driver that Prefect needs; '' for SQLite."""
+    if database == "sqlite":
+        return ""
+    scheme, separator, rest = database.partition("://")
+    if scheme in ("postgres", "postgresql", "postgresql+asyncpg") and separator and rest:
+        return f"postgresql+asyncpg://{rest}"
+    raise UserError(
+        f"--database {without_password(database)}: must be sqlite or postgresql://user@host/name"
+    )
+
+
+def _write_record(service: Service) -> None:
+    path = service.path(RECORD)
+    path.touch(mode=0o600)  # the database's URL may hold a password
+    path.write_text(json.dumps(asdict(service), indent=1))
+
+
+def _alone(place: Path) -> AcquireReturnProxy:
+    """A lock against a second `up` or `down` here, dropped by the kernel with its process."""
+    try:
+        return FileLock(place / ".lock").acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another `recalign up` or `down` is at work at {place}") from None
+
+
+def _parts(place: Path) -> dict[str, Member]:
+    """The server and the worker, as far as they run."""
+    return {m.part: m for m in processes.members(place) if m.leads and not m.flow_run}
+
+
+def _pid(member: Member | None) -> str:
+    return str(member.process.pid) if member else "not running"
+
+
+def _pids(parts: dict[str, Member]) -> str:
+    return ", ".join(f"{name} {member.process.pid}" for name, member in sorted(parts.items()))
+
+
+def _bring_up(service: Service, running: dict[str, Member]) -> None:
+    from flows.service import prefect_api
+
+    if "server" not in running:
+        _start_server(service)
+        environment, log = service.environment(), service.path("deploy.log")
+        prefect_api.prepare(service.api, environment, CHECKOUT, log)
+    if "worker" not in running:
+        worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL,
+                  "--type", "process", "--name", f"recalign on {socket.gethostname()}"]  # fmt: skip
+        processes.start(Path(service.home), "worker", worker, service.environment(),
+                        service.path("worker.log"), CHECKOUT)  # fmt: skip
+
+
+def _start_server(service: Service) -> None:
+    from flows.service import prefect_api
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", service.port))
+        except OSError as error:
+            raise UserError(f"--port {service.port}: {error.strerror}; name a free one") from error
+    log = service.path("server.log")
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1",
+               "--port", str(service.port)]  # fmt: skip
+    server = processes.start(Path(service.home), "server", command, service.environment(), log,
+                             CHECKOUT)  # fmt: skip
+    deadline = time.monotonic() + START_SECONDS
+    while not prefect_api.is_healthy(service.api):
+        if not server.is_running() or server.status() == psutil.STATUS_ZOMBIE:
+            raise UserError(f"the server ended: {_last_line(log)} (all of it: {log})")
+        if time.monotonic() > deadline:
+            raise UserError(f"the server did not answer within {START_SECONDS} s; see {log}")
+        time.sleep(0.3)
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    told = [line for line in lines if "Error" in line]
+    return (told or lines or ["it said nothing"])[-1].strip()
+
+
+def _take_down(service: Service) -> list[str]:
+    """Stop everything; the worker goes first, so that nothing new starts, the server last."""
+    from flows.service import prefect_api
+
+    place, told = Path(service.home), []
+    runs = [m for m in processes.members(place) if m.flow_run]
+    workers = [m for m in processes.members(place) if m.part == "worker" and not m.flow_run]
+    processes.kill(m.process for m in workers)
+    told += [f"worker {m.process.pid} stopped" for m in workers if m.leads]
+    # Only the run itself is asked: it reports its end, then its helpers go with it.
+    runs += [m for m in processes.members(place) if m.flow_run]
+    processes.stop({m.process for m in runs if m.leads}, STOP_SECONDS)
+    processes.kill(m.process for m in processes.members(place) if m.part == "worker")
+    for run in sorted({m.flow_run for m in runs}):
+        prefect_api.crash(service.api, run, "stopped by `recalign down`; Retry continues it")
+        told.append(f"run {run} stopped; Retry continues it")
+    servers = [m for m in processes.members(place) if m.part == "server"]
+    processes.stop([m.process for m in servers], STOP_SECONDS)
+    told += [f"server {m.process.pid} stopped" for m in servers if m.leads]
+    processes.kill(m.process for m in processes.members(place))
+    return told

@@ -1,0 +1,163 @@
+"""Five template reasoners of different quality: preferences as text, straight from the history."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import polars as pl
+
+from recalign.embedded.grammar import facet_order, value_word, write_reasoning
+from recalign.errors import UserError
+from recalign.seeding import stream
+
+Reasoner = Literal["lift", "counts", "last", "popular", "random"]
+REASONERS: tuple[Reasoner, ...] = get_args(Reasoner)
+HALF_LIFE = 9.0  # items after which the weight of an older item has halved (lift)
+SHORT_HISTORY = 4  # in shorter histories a value seen once is worth a sentence
+CHUNK = 1 << 22  # draws in memory at once (popular, random)
+
+
+@dataclass(frozen=True)
+class Facets:
+    """The items' attribute values as codes 0..V-1, sorted by facet in the order of sentences."""
+
+    names: list[str]
+    facet: np.ndarray  # [V] facet of each code
+    words: list[str]  # [V] the value as one word
+    item_codes: np.ndarray  # [n_items + 1, A]; V where an item has fewer than A values
+    share: np.ndarray  # [V] share of items that have the value
+
+
+def facets_of(items: pl.DataFrame) -> Facets:
+    """Read the facets of the ITEMS table; UserError when no item has any attribute."""
+    values = (
+        items.select("item_index", "attributes")
+        .explode("attributes")
+        .drop_nulls()
+        .unnest("attributes")
+        .with_columns(word=pl.col("value").map_elements(value_word, return_dtype=pl.String))
+        .unique(["item_index", "name", "word"], maintain_order=True)
+    )
+    names = facet_order(values["name"].unique().to_list())
+    if not names:
+        raise UserError(
+            "the template reasoners need items with attributes (genre, category, ...), "
+            "but no item has any; use policy.kind = huggingface"
+        )
+    order = pl.DataFrame({"name": names, "facet": range(len(names))})
+    values = values.join(order, on="name", maintain_order="left")
+    codes = values.select("facet", "word").unique().sort("facet", "word").with_row_index("code")
+    values = values.join(codes, on=["facet", "word"], maintain_order="left")
+    values = values.with_columns(slot=pl.int_range(pl.len()).over("item_index"))
+    rows, columns = values["item_index"].to_numpy(), values["slot"].to_numpy()
+    table = np.full((int(items["item_index"].max()) + 1, int(columns.max()) + 1), len(codes))  # type: ignore[arg-type]
+    table[rows, columns] = values["code"].to_numpy()
+    share = np.bincount(values["code"].to_numpy(), minlength=len(codes)) / len(items)
+    return Facets(names, codes["facet"].to_numpy(), codes["word"].to_list(), table, share)
+
+
+def template_reasonings(
+    name: Reasoner, items: pl.DataFrame, histories: list[np.ndarray], seed: int
+) -> list[str]:
+    """What the reasoner `name` writes about each history (item indices, oldest first).
+
+    lift: values over-represented against the catalogue, recent items counting more; counts: the
+    most frequent values; last: the values of the last items; popular: values drawn by their
+    frequency over all `histories`; random: values drawn evenly. Lift and counts leave out what
+    was seen only once (the first facet excepted). `seed` matters to popular and random alone;
+    a history without any attribute gives ''. Raises UserError as `facets_of`.
+    """
+    return reasonings_from(name, facets_of(items), histories, seed)
+
+
+def reasonings_from(
+    name: Reasoner, facets: Facets, histories: list[np.ndarray], seed: int
+) -> list[str]:
+    """`template_reasonings` with the facets already read."""
+    rows, codes, ages, totals = _occurrences(facets, histories)
+    n_values = len(facets.words)
+    match name:
+        case "popular" | "random":
+            counts = np.bincount(codes, minlength=n_values) if name == "popular" else None
+            rng = stream(seed, "templates", name)
+            drawn = _drawn(facets, len(histories), rng, counts)
+            told = np.isin(drawn[0], rows)  # of a history without attributes nothing is said
+            scored = drawn[0][told], drawn[1][told], drawn[2][told]
+        case "counts" | "last" | "lift":
+            keys, inverse = np.unique(rows * n_values + codes, return_inverse=True)
+            seen = np.bincount(inverse)
+            recent = np.full(len(keys), np.inf)
+            np.minimum.at(recent, inverse, ages)  # age of the value's latest occurrence
+            row, code = keys // n_values, keys % n_values
+            if name == "last":
+                score = -recent
+            elif name == "counts":
+                score = seen - recent / (1 + recent)  # the more recent wins a tie
+            else:
+                weight = np.bincount(inverse, weights=0.5 ** (ages / HALF_LIFE))
+                expected = facets.share[code] * totals[row]
+                score = (weight - expected) / np.sqrt(expected + 1)
+            lengths = np.array([len(history) for history in histories])
+            strong = (seen > 1) | (lengths[row] < SHORT_HISTORY) | (facets.facet[code] == 0)
+            keep = strong | (name == "last")
+            scored = row[keep], code[keep], score[keep]
+    return _texts(facets, len(histories), *scored)
+
+
+def _occurrences(
+    facets: Facets, histories: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Every attribute value in every history: rows [E], codes [E], ages [E] (0: the last item).
+
+    Also the sum of each history's recency weights, float64 [H].
+    """
+    lengths = np.array([len(history) for history in histories], dtype=np.int64)
+    items = np.concatenate([np.zeros(0, dtype=np.int64), *histories]).astype(np.int64)
+    rows = np.repeat(np.arange(len(histories)), lengths)
+    ages = np.cumsum(lengths)[rows] - 1 - np.arange(len(items))
+    totals = np.bincount(rows, weights=0.5 ** (ages / HALF_LIFE), minlength=len(histories))
+    codes = facets.item_codes[items]
+    event, column = np.nonzero(codes < len(facets.words))
+    return rows[event], codes[event, column], ages[event], totals
+
+
+def _drawn(
+    facets: Facets, n: int, rng: np.random.Generator, counts: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of `n` texts one value of every facet, by the Gumbel maximum.
+
+    counts: [V] weights of the values, None: even. Returns rows, codes, scores.
+    """
+    logits = np.zeros(len(facets.words)) if counts is None else np.log(counts + 1e-9)
+    drawn = []
+    step = max(1, CHUNK // len(logits))
+    for start in range(0, n, step):
+        size = min(step, n - start)
+        keys = logits + rng.gumbel(size=(size, len(logits)))
+        for facet in range(len(facets.names)):
+            codes = np.flatnonzero(facets.facet == facet)
+            top = codes[keys[:, codes].argmax(1)]
+            rows = np.arange(size)
+            drawn.append((rows + start, top, keys[rows, top]))
+    rows, codes, scores = (np.concatenate(part) for part in zip(*drawn, strict=True))
+    return rows, codes, scores
+
+
+def _texts(
+    facets: Facets, n: int, rows: np.ndarray, codes: np.ndarray, scores: np.ndarray
+) -> list[str]:
+    """A sentence of the best-scored value of each row and facet; ties go to the lower code.
+
+    One value a sentence: a small LM takes long to learn not to name the same one twice.
+    """
+    facet = facets.facet[codes]
+    order = np.lexsort((codes, -scores, facet, rows))
+    rows, codes, facet = rows[order], codes[order], facet[order]
+    group = rows * len(facets.names) + facet
+    keep = np.diff(group, prepend=-1) != 0
+    values: list[dict[str, list[str]]] = [{} for _ in range(n)]
+    for row, of, code in zip(
+        rows[keep].tolist(), facet[keep].tolist(), codes[keep].tolist(), strict=True
+    ):
+        values[row].setdefault(facets.names[of], []).append(facets.words[code])
+    return [write_reasoning(found) for found in values]

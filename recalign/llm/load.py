@@ -1,0 +1,187 @@
+"""Open a causal LM (hub id or local folder, quantised or not, with or without a LoRA adapter)."""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from recalign.config import LoadedModelConfig
+from recalign.errors import UserError
+from recalign.llm.hub_errors import explained
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model in evaluation mode and its tokenizer, which is sure to have a padding token."""
+
+    model: PreTrainedModel  # or peft's PeftModel around one, where the adapter stays apart
+    tokenizer: PreTrainedTokenizerBase
+    chat_template: Literal["auto", "never"]
+    eos_ids: list[int]  # every token that ends a text; there may be several
+    pad_id: int
+
+    @property
+    def chats(self) -> bool:
+        """Whether prompts are wrapped in the tokenizer's chat template."""
+        return self.chat_template == "auto" and bool(self.tokenizer.chat_template)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids up to where the reasoning starts.
+
+        As one user turn of the chat template, which opens the model's turn (with "thinking"
+        switched off where the template knows it), else as plain text with whatever the tokenizer
+        puts in front of a text (a BOS or nothing); an EOS it may append is taken off.
+        """
+        if self.chats:
+            encoded: Any = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                enable_thinking=False,
+            )
+            return list(encoded["input_ids"])
+        ids = list(self.tokenizer(text)["input_ids"])
+        while len(ids) > 1 and ids[-1] in self.eos_ids:
+            ids.pop()
+        return ids
+
+    def encode_completion(self, text: str) -> list[int]:
+        """Token ids of a text as the policy would have written it, its end included.
+
+        After a plain prompt a text starts with a space; inside a chat turn it does not.
+        """
+        written = text if self.chats else f" {text}"
+        ids = list(self.tokenizer(written, add_special_tokens=False)["input_ids"])
+        end = self.tokenizer.eos_token_id
+        return [*ids, self.eos_ids[0] if end is None else int(end)]
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of generated tokens, without special tokens and outer blanks."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def load_policy(
+    folder_or_id: str | Path,
+    config: LoadedModelConfig,
+    adapter: Path | None = None,
+    device: str = "cpu",
+    *,
+    trainable: bool = False,
+) -> Policy:
+    """Load model and tokenizer; `config.revision` counts for hub ids only.
+
+    In float32 the adapter is merged into the weights; at lower precision, where merging would
+    round its small changes away, and where it is to be `trainable`, it stays apart (a PeftModel).
+    Raises UserError, with what to do, for a gated, missing or unreachable model, a folder without
+    a complete causal LM, a tokenizer that cannot end a text, and quantisation without
+    bitsandbytes or a GPU.
+    """
+    source = os.path.expanduser(folder_or_id)  # a Path would drop the "./" of a mistyped folder
+    _refuse_bad_folder(source)
+    quantisation = _quantisation(config, device)
+    revision = None if Path(source).is_dir() else config.revision
+    dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    disable_progress_bar()  # of reading the files, which is over in no time; downloads show theirs
+    with explained(source, revision):
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=revision or "main",
+            dtype=dtype,
+            quantization_config=quantisation,
+            device_map={"": device} if quantisation else None,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    model, report = loaded
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise UserError(
+            f"{source}: {len(missing)} weights are missing ({missing[0]}, ...), so parts of the "
+            "model would be random; is it a complete causal LM?"
+        )
+    if adapter is not None:
+        merge = quantisation is None and dtype == torch.float32 and not trainable
+        model = _with_adapter(model, adapter, merge, trainable)
+    if quantisation is None:
+        model = model.to(device)
+    eos_ids = _eos_ids(model, tokenizer, source)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(eos_ids[0])
+    pad_id = tokenizer.pad_token_id
+    return Policy(model.eval(), tokenizer, config.chat_template, eos_ids, int(pad_id))
+
+
+def _refuse_bad_folder(source: str) -> None:
+    folder = Path(source)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{source}: no model here (config.json is missing)")
+    elif folder.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise UserError(f"{source}: no such folder; give a model folder or a hub id (name/model)")
+
+
+def _quantisation(config: LoadedModelConfig, device: str) -> BitsAndBytesConfig | None:
+    if config.quantisation == "none":
+        return None
+    wanted = f"quantisation = {config.quantisation}"
+    if not (torch.cuda.is_available() and device.startswith("cuda")):
+        raise UserError(f"{wanted} needs a GPU; set it to none to run on {device}")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(f"{wanted} needs bitsandbytes: pip install 'recalign[quant]'")
+    if config.quantisation == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _with_adapter(
+    model: PreTrainedModel, adapter: Path, merge: bool, trainable: bool
+) -> PreTrainedModel:
+    if not (adapter / "adapter_config.json").is_file():
+        raise UserError(f"{adapter}: no adapter here (adapter_config.json is missing)")
+    from peft import PeftModel  # late: most policies have no adapter
+
+    try:
+        adapted = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+    except (OSError, ValueError, RuntimeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise UserError(f"{adapter}: the adapter does not fit the model: {first_line}") from None
+    loaded: Any = adapted.merge_and_unload() if merge else adapted
+    return loaded
+
+
+def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str) -> list[int]:
+    """The model's ends of text (one or a list in generation_config), then the tokenizer's."""
+    listed = model.generation_config.eos_token_id if model.generation_config else None
+    found = listed if isinstance(listed, list) else [listed]
+    ids = [int(i) for i in dict.fromkeys([*found, tokenizer.eos_token_id]) if i is not None]
+    if not ids:
+        raise UserError(f"{source}: neither model nor tokenizer names an end-of-text token")
+    return ids
+
+
+def resolve_revision(config: LoadedModelConfig) -> str:
+    """The commit that `config.revision` names on the hub now; as given for a local folder."""
+    if Path(config.model).expanduser().is_dir():
+        return config.revision
+    with explained(config.model, config.revision):
+        settings = AutoConfig.from_pretrained(config.model, revision=config.revision)
+    return getattr(settings, "_commit_hash", None) or config.revision

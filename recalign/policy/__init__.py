@@ -1,1 +1,0 @@
-"""Policy 0: template reasoners, a small Llama trained on them, and loading of any causal LM."""

@@ -1,1 +1,0 @@
-"""Next items recommended case by case: ranks, answers, popularity bias, hallucination."""

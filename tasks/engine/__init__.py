@@ -1,0 +1,1 @@
+"""What makes a function a cached, resumable stage, and walks a flow through its stages."""

@@ -1,0 +1,201 @@
+"""One walk through a flow's stages: computing them, or only telling what would be computed."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect.utilities.annotations import quote
+
+from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.manifest import Reference, differences
+from recalign.artifacts.roots import open_root
+from recalign.config import AlignmentConfig, Config, Runtime, SftConfig
+from recalign.errors import UserError
+from recalign.training.arguments import require_even_batches
+from tasks.engine.cache import forget_record, is_current
+from tasks.engine.run_page import show_stage
+from tasks.engine.stage import Call, Stage
+from tasks.engine.trouble import trouble_explained
+
+FORCED = "forced"
+UNKNOWN = "unknown"  # fingerprint of what stands on files that are not here yet
+
+
+class StoppedAfter(Exception):
+    """Raised inside a flow once the stage that the user named is done."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happens to one stage of a run, and why."""
+
+    label: str
+    reference: Reference
+    action: Literal["reuse", "compute", "depends", "unknown"]
+    reason: str
+
+
+@dataclass
+class Run:
+    """Calls stages in order; flows are written against this one object.
+
+    `force` names stages that are computed anew, `stop_after` the last one wanted, `plan_only`
+    walks without computing: references are known by fingerprint before their content exists.
+    """
+
+    runtime: Runtime
+    force: frozenset[str] = frozenset()
+    stop_after: str = ""
+    plan_only: bool = False
+    steps: list[Step] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store = open_root(self.runtime.root)
+        self._renewed: set[str] = set()  # a flow may call a stage twice with the same inputs
+        self._above: dict[Reference, set[Reference]] = {}  # all that each artifact stands on
+
+    def __call__(
+        self,
+        stage: Stage,
+        config: Config,
+        inputs: dict[str, Reference] | None = None,
+        *,
+        label: str = "",
+        files: dict[str, list[Path]] | None = None,
+    ) -> Reference:
+        """The artifact of `stage` for this config, these inputs and raw files, reused or computed.
+
+        `label` tells apart the runs of a stage that a flow calls several times.
+        """
+        inputs = inputs or {}
+        files = files or {}
+        with trouble_explained(stage.name, self.store.root):
+            if isinstance(config, AlignmentConfig | SftConfig):  # told by the plan already
+                require_even_batches(config, self.runtime.devices, stage.name)
+            digests = self._digests(files)
+            step = self._step(stage, config, inputs, digests, label or stage.name)
+            if step.action != "reuse" and not self.plan_only:
+                forget_record(self.store, stage.name, step.reference.fingerprint)
+        self.steps.append(step)
+        reference = step.reference
+        if not self.plan_only:
+            forced = step.reason == FORCED
+            task = stage.task.with_options(
+                task_run_name=step.label,
+                result_storage=self.store.root.resolve(),
+                refresh_cache=forced,
+            )
+            linked = self._linked(inputs)
+            reference = task(Call(config, linked, files, digests, self.runtime, forced))
+            self._above[reference] = self._standing_on(inputs)
+            show_stage(step.label, self.store, reference, stage.sections)
+        if self.stop_after in (stage.name, step.label):
+            raise StoppedAfter(step.label)
+        return reference
+
+    def _standing_on(self, inputs: dict[str, Reference]) -> set[Reference]:
+        """These artifacts and all that they stand on."""
+        direct = set(inputs.values())
+        return direct.union(*(self._above.get(reference, set()) for reference in direct))
+
+    def _linked(self, inputs: dict[str, Reference]) -> dict[str, Any]:
+        """The inputs, quoted where a longer way implies them.
+
+        Prefect draws an edge from the task run that returned a reference to each that is given it
+        unquoted: the ten edges of a late stage would hide what it comes from. The task gets them
+        without the quotes.
+        """
+        implied: set[Reference] = set()
+        implied = implied.union(*(self._above.get(r, set()) for r in inputs.values()))
+        return {name: quote(r) if r in implied else r for name, r in inputs.items()}
+
+    def _digests(self, files: dict[str, list[Path]]) -> dict[str, str]:
+        """The files' digests by role and name; files of one name are told apart by their place.
+
+        A file that is yet to be downloaded has none: in a plan its digest is unknown.
+        """
+        digests: dict[str, str] = {}
+        for role, paths in files.items():
+            for place, path in enumerate(paths):
+                name = f"{role}/{path.name}"
+                name = f"{name} ({place})" if name in digests else name
+                missing = self.plan_only and not path.exists()
+                digests[name] = UNKNOWN if missing else self.store.digests.digest(path)
+        return digests
+
+    def open(self, reference: Reference) -> Artifact | None:
+        """The artifact behind a reference, or None while it is only planned."""
+        if self.plan_only:
+            return self.store.find(reference.stage, reference.fingerprint)
+        return self.store.open(reference)
+
+    def _step(
+        self,
+        stage: Stage,
+        config: Config,
+        inputs: dict[str, Reference],
+        digests: dict[str, str],
+        label: str,
+    ) -> Step:
+        key = stage.fingerprint(config, inputs, digests)
+        planned = Reference(stage=stage.name, fingerprint=key)
+        forced = stage.name in self.force or label in self.force
+        if forced and (self.plan_only or key not in self._renewed):
+            self._renewed.add(key)
+            return Step(label, planned, "compute", FORCED)
+        if why := _why_unknown(inputs, digests):
+            planned = Reference(stage=stage.name, fingerprint=UNKNOWN)
+            return Step(label, planned, "unknown", why)
+        found = self.store.known(stage.name, key)
+        unknown = [name for name, reference in inputs.items() if not reference.digest]
+        if found and not unknown:
+            if is_current(found, inputs):
+                return Step(label, found.reference, "reuse", "")
+            return Step(label, planned, "compute", "an input's content changed")
+        if found:
+            end = "comes" if len(unknown) == 1 else "come"
+            reason = f"unless {' and '.join(unknown)} {end} out the same"
+            return Step(label, planned, "depends", reason)
+        if self.store.folder(stage.name, key).exists():
+            return Step(label, planned, "compute", "its files are missing or damaged")
+        return Step(label, planned, "compute", self._why_new(stage, config, inputs, digests))
+
+    def _why_new(
+        self, stage: Stage, config: Config, inputs: dict[str, Reference], digests: dict[str, str]
+    ) -> str:
+        """The fields in which the nearest earlier artifact of this stage differs.
+
+        One made from inputs of the same names comes first, of equally near ones the newest.
+        """
+        wanted = {
+            "version": stage.version,
+            "config": config.identity(),
+            "inputs": {name: reference.fingerprint for name, reference in inputs.items()},
+            "files": digests,
+        }
+        earlier = [
+            (m.inputs.keys() != inputs.keys(), differences(m, wanted))
+            for m in self.store.manifests(stage.name)
+        ]
+        if not earlier:
+            return "never computed"
+        _, nearest = min(reversed(earlier), key=lambda one: (one[0], len(one[1])))
+        shown = "; ".join(nearest[:3])
+        return shown + (f"; and {len(nearest) - 3} more" if len(nearest) > 3 else "")
+
+
+def _why_unknown(inputs: dict[str, Reference], digests: dict[str, str]) -> str:
+    """What has to be there before anyone can tell whether a stage is computed; empty: nothing."""
+    missing = [role.rpartition("/")[2] for role, digest in digests.items() if digest == UNKNOWN]
+    if missing:
+        return f"{' and '.join(missing)} would be downloaded first"
+    unclear = [name for name, reference in inputs.items() if reference.fingerprint == UNKNOWN]
+    return f"known once {unclear[0]} is" if unclear else ""
+
+
+def check_stage_names(names: list[str], known: list[str], option: str) -> None:
+    """UserError for a stage name that the flow does not have."""
+    for name in names:
+        if name and name not in known:
+            shown = [repr(one) if "," in one else one for one in known]
+            raise UserError(f"{option}: no stage {name!r}; there are {', '.join(shown)}")

@@ -1,0 +1,174 @@
+"""A stage: one noun, one version, one function, wrapped as a cached Prefect task."""
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import prefect
+from filelock import Timeout
+
+from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.fingerprint import fingerprint
+from recalign.artifacts.manifest import Reference
+from recalign.artifacts.roots import open_root
+from recalign.artifacts.store import Store
+from recalign.config import Config, Runtime
+from recalign.errors import UserError
+from recalign.report.wording import reasons
+from tasks.engine.cache import ArtifactCache, find_current
+from tasks.engine.device import device_of
+from tasks.engine.job import Job, use_threads
+from tasks.engine.launch import Order, run_on_devices
+from tasks.engine.progress import stage_progress
+from tasks.engine.run_page import Sections
+from tasks.engine.trouble import trouble_explained
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Call:
+    """All that one task run is given, as its only parameter.
+
+    Prefect's graph draws each edge once per parameter of the task above it, and its UI draws none
+    beyond 500.
+    """
+
+    config: Config
+    inputs: dict[str, Reference]
+    files: dict[str, list[Path]]
+    digests: dict[str, str]
+    runtime: Runtime
+    force: bool
+
+
+class Stage:
+    """A function `body(job, config, **artifacts)` that fills a draft, made a cached task.
+
+    `version` is raised by hand when the stage's output means something new. Files that the body
+    reads beside artifacts arrive as `files`: their digests belong to the fingerprint. A stage that
+    `trains` runs its body once per device of `runtime.devices`, in processes of their own.
+    """
+
+    def __init__(self, name: str, version: int, body: Callable[..., None], *, trains: bool = False):
+        self.name = name
+        self.version = version
+        self.body = body
+        self.trains = trains
+        self.__module__ = body.__module__
+        self.doc = inspect.getdoc(body) or ""
+        self.sections: Sections = lambda made: []
+        self.task = prefect.Task(
+            fn=self.answer,
+            name=name,
+            description=self.doc,
+            version=str(version),
+            cache_policy=ArtifactCache(),
+            persist_result=True,
+            result_serializer="json",
+            cache_result_in_memory=False,
+        )
+
+    def __reduce__(self) -> str:
+        """Pickled by name, as functions are: other processes import the stage."""
+        return self.name
+
+    def shows(self, sections: Sections) -> Sections:
+        """Decorator: what the run page shows of this stage's artifacts beside counts and settings.
+
+        `sections` draws Markdown texts from the artifact's own files alone.
+        """
+        self.sections = sections
+        return sections
+
+    def fingerprint(
+        self, config: Config, inputs: dict[str, Reference], digests: dict[str, str]
+    ) -> str:
+        """The fingerprint of this stage's output for these settings and inputs."""
+        upstream = {name: reference.fingerprint for name, reference in inputs.items()}
+        return fingerprint(self.name, self.version, config.identity(), upstream, digests)
+
+    def answer(self, call: Call) -> Reference:
+        """The body of the Prefect task."""
+        return self.compute(
+            call.config, call.inputs, call.files, call.digests, call.runtime, call.force
+        )
+
+    def compute(
+        self,
+        config: Config,
+        inputs: dict[str, Reference],
+        files: dict[str, list[Path]],
+        digests: dict[str, str],
+        runtime: Runtime,
+        force: bool,
+    ) -> Reference:
+        """Compute the artifact, once among all processes that want it; resume a killed draft."""
+        store = open_root(runtime.root)
+        key = self.fingerprint(config, inputs, digests)
+        trouble = trouble_explained(self.name, store.root, config)
+        with trouble, self._alone(store, key) as made_meanwhile:
+            current = find_current(store, self.name, key, inputs)
+            if current is not None and (made_meanwhile or not force):
+                return current.reference
+            draft = store.draft(self.name, self.version, config.identity(), inputs, digests)
+            taking = device_of(runtime, self.name, runtime.devices)
+            with stage_progress(self.name) as progress, taking as device:
+                job = Job(draft, runtime, progress, device)
+                self._fill(job, config, {k: store.open(r) for k, r in inputs.items()}, files)
+            made = store.commit(draft)
+            if left_out := reasons(made.manifest.dropped):
+                log.info("%s left out: %s", self.name, left_out)
+            return made.reference
+
+    @contextmanager
+    def _alone(self, store: Store, key: str) -> Iterator[bool]:
+        """Hold the artifact's lock; yields whether another run made it anew meanwhile."""
+        lock = store.lock(self.name, key)
+        before = store.manifest(self.name, key)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("%s is being computed by another run: waiting for it", self.name)
+            lock.acquire()
+        try:
+            yield store.manifest(self.name, key) != before
+        finally:
+            lock.release()
+
+    def _fill(
+        self,
+        job: Job,
+        config: Config,
+        artifacts: dict[str, Artifact],
+        files: dict[str, list[Path]],
+    ) -> None:
+        extra: dict[str, Any] = {"files": files} if files else {}
+        if self.trains and job.runtime.devices > 1:
+            runtime = job.runtime.model_copy(update={"device": job.device})
+            order = Order(self, job.draft, runtime, config, artifacts | extra)
+            job.draft.manifest = run_on_devices(order, job.progress)
+            return
+        use_threads(job.runtime.threads)
+        self.body(job, config, **artifacts, **extra)
+
+
+def local_files(role: str, name: str) -> dict[str, list[Path]]:
+    """The files of a model named by its folder: their content counts, not the folder's name.
+
+    None for a hub id. UserError for what can only be a path, and is not there.
+    """
+    folder = Path(name).expanduser()
+    if name.startswith(("/", "./", "../", "~")) and not folder.is_dir():
+        raise UserError(f"{name}: there is no such folder ({role})")
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    return {role: files} if files else {}
+
+
+def stage(version: int, *, trains: bool = False) -> Callable[[Callable[..., None]], Stage]:
+    """Make the decorated function a stage that bears its name."""
+    return lambda body: Stage(body.__name__, version, body, trains=trains)

@@ -1,0 +1,238 @@
+"""Opening a causal LM from a folder or hub id, and what is said when that cannot work."""
+
+import json
+import shutil
+from pathlib import Path
+
+import httpx
+import huggingface_hub.constants
+import pytest
+import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from recalign.config import PolicyConfig
+from recalign.errors import UserError
+from recalign.llm.hub_errors import explained
+from recalign.llm.load import load_policy, resolve_revision
+
+WORDS = ["<s>", "</s>", "<turn>", "<end>", "user", "model", "what", "now", "?", "War", "."]
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}<turn> user {{ m['content'] }} <end> {% endfor %}"
+    "{% if add_generation_prompt %}<turn> model{% endif %}"
+)
+CONFIG = PolicyConfig(kind="huggingface", model="here")
+
+
+def save_model(
+    folder: Path, chat: bool = False, pad: bool = False, bos_itself: bool = False
+) -> Path:
+    """A tiny random Llama with two end-of-text tokens, as downloaded models look."""
+    vocabulary = {word: i for i, word in enumerate(WORDS)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if bos_itself:
+        backend.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+        )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>",
+        pad_token="." if pad else None, extra_special_tokens=["<turn>", "<end>"],
+    )  # fmt: skip
+    if chat:
+        tokenizer.chat_template = CHAT
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(WORDS), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+            num_attention_heads=2, max_position_embeddings=64, bos_token_id=0, eos_token_id=[3, 1],
+        )
+    )  # fmt: skip
+    model.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=[3, 1])
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def words(ids: list[int]) -> str:
+    return " ".join(WORDS[i] for i in ids)
+
+
+def test_a_chat_template_wraps_the_prompt_unless_told_never(tmp_path: Path) -> None:
+    folder = save_model(tmp_path, chat=True)
+    policy = load_policy(folder, CONFIG)
+    assert (
+        words(policy.encode_prompt("what now ?")) == "<s> <turn> user what now ? <end> <turn> model"
+    )
+    assert words(policy.encode_completion("War .")) == "War . </s>"
+    plain = load_policy(folder, CONFIG.model_copy(update={"chat_template": "never"}))
+    assert words(plain.encode_prompt("what now ?")) == "what now ?"
+
+
+def test_without_a_template_the_prompt_is_plain_text_as_the_tokenizer_begins_it(
+    tmp_path: Path,
+) -> None:
+    policy = load_policy(save_model(tmp_path / "bare"), CONFIG)
+    assert words(policy.encode_prompt("what now ?")) == "what now ?"
+    policy = load_policy(save_model(tmp_path / "bos", bos_itself=True), CONFIG)
+    assert words(policy.encode_prompt("what now ?")) == "<s> what now ?"  # its </s> is taken off
+
+
+def test_all_ends_of_text_are_known_and_a_missing_pad_token_is_replaced(tmp_path: Path) -> None:
+    policy = load_policy(save_model(tmp_path / "no_pad"), CONFIG)
+    assert policy.eos_ids == [3, 1]
+    assert policy.pad_id == 3
+    assert policy.tokenizer.pad_token_id == 3
+    assert load_policy(save_model(tmp_path / "pad", pad=True), CONFIG).pad_id == WORDS.index(".")
+
+
+def test_decoding_leaves_out_special_tokens(tmp_path: Path) -> None:
+    policy = load_policy(save_model(tmp_path), CONFIG)
+    assert policy.decode([WORDS.index("War"), WORDS.index("?"), 3, 1]) == "War ?"
+
+
+def test_weights_have_the_configured_type_and_the_model_is_in_evaluation_mode(
+    tmp_path: Path,
+) -> None:
+    folder = save_model(tmp_path)
+    assert not load_policy(folder, CONFIG).model.training
+    half = load_policy(folder, CONFIG.model_copy(update={"dtype": "bfloat16"})).model
+    assert {weight.dtype for weight in half.parameters()} == {torch.bfloat16}
+
+
+def adapter_on(folder: Path, out: Path) -> torch.Tensor:
+    """Save a LoRA adapter with non-zero weights; the adapted model's logits."""
+    torch.manual_seed(1)
+    model = get_peft_model(
+        LlamaForCausalLM.from_pretrained(folder),
+        LoraConfig(r=2, target_modules=["v_proj"], init_lora_weights=False),
+    ).eval()
+    model.save_pretrained(out)
+    with torch.no_grad():
+        return model(torch.tensor([[4, 5, 6, 7]])).logits
+
+
+def test_an_adapter_is_merged_in_float32_and_stays_apart_otherwise(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model")
+    expected = adapter_on(folder, tmp_path / "adapter")
+    ids = torch.tensor([[4, 5, 6, 7]])
+    with torch.no_grad():
+        bare = load_policy(folder, CONFIG).model(ids).logits
+        policy = load_policy(folder, CONFIG, tmp_path / "adapter")
+        torch.testing.assert_close(policy.model(ids).logits, expected)
+    assert (bare - expected).abs().max() > 0.01
+    assert isinstance(policy.model, LlamaForCausalLM)
+    trainable = load_policy(folder, CONFIG, tmp_path / "adapter", trainable=True).model
+    assert {name.split(".")[-3] for name, w in trainable.named_parameters() if w.requires_grad} == {
+        "lora_A", "lora_B"
+    }  # fmt: skip
+    half = CONFIG.model_copy(update={"dtype": "bfloat16"})
+    apart = load_policy(folder, half, tmp_path / "adapter").model
+    assert any("lora" in name for name, _ in apart.named_parameters())
+
+
+def test_a_wrong_adapter_folder_is_named(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model")
+    with pytest.raises(UserError, match=r"nowhere: no adapter here"):
+        load_policy(folder, CONFIG, tmp_path / "nowhere")
+    adapter_on(folder, tmp_path / "adapter")
+    settings = tmp_path / "adapter" / "adapter_config.json"
+    settings.write_text(settings.read_text().replace("v_proj", "no_such_layer"))
+    with pytest.raises(UserError, match="the adapter does not fit the model"):
+        load_policy(folder, CONFIG, tmp_path / "adapter")
+
+
+def test_folders_without_a_complete_model_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        load_policy(tmp_path / "nowhere", CONFIG)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"config\.json is missing"):
+        load_policy(tmp_path / "empty", CONFIG)
+
+    cut = save_model(tmp_path / "cut") / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-100])
+    with pytest.raises(UserError, match="the weights cannot be read"):
+        load_policy(cut.parent, CONFIG)
+
+    grown = save_model(tmp_path / "grown")
+    settings = json.loads((grown / "config.json").read_text())
+    (grown / "config.json").write_text(json.dumps(settings | {"num_hidden_layers": 2}))
+    with pytest.raises(UserError, match="9 weights are missing"):
+        load_policy(grown, CONFIG)
+
+    unknown = save_model(tmp_path / "unknown")
+    (unknown / "config.json").write_text('{"model_type": "no_such_type"}')
+    with pytest.raises(UserError, match="no causal LM could be loaded"):
+        load_policy(unknown, CONFIG)
+
+
+def test_a_tokenizer_that_cannot_end_a_text_is_refused(tmp_path: Path) -> None:
+    folder = save_model(tmp_path)
+    (folder / "generation_config.json").unlink()
+    for name, key in (("config.json", "eos_token_id"), ("tokenizer_config.json", "eos_token")):
+        settings = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(settings | {key: None}))
+    with pytest.raises(UserError, match="end-of-text"):
+        load_policy(folder, CONFIG)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing without a GPU")
+def test_quantisation_without_a_gpu_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    save_model(tmp_path)
+    for kind in ("int8", "nf4"):
+        with pytest.raises(UserError, match=f"quantisation = {kind} needs a GPU"):
+            load_policy(tmp_path, CONFIG.model_copy(update={"quantisation": kind}))
+
+
+def test_a_hub_model_that_cannot_be_reached_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    config = CONFIG.model_copy(update={"model": "no-such-owner/no-such-model"})
+    for call in (lambda: load_policy(config.model, config), lambda: resolve_revision(config)):
+        with pytest.raises(UserError, match="the hub cannot be reached") as caught:
+            call()
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words_said"),
+    [
+        (GatedRepoError, "gated; accept its licence .* `hf auth login`"),
+        (RepositoryNotFoundError, "no such model, or it is private"),
+        (RevisionNotFoundError, "no revision 'v9'"),
+    ],
+)
+def test_what_the_hub_refuses_is_explained(kind: type[Exception], words_said: str) -> None:
+    response = httpx.Response(403, request=httpx.Request("GET", "https://example.org"))
+
+    def load() -> None:
+        try:
+            raise kind("no", response=response)
+        except kind as error:  # transformers wraps the hub's error so
+            raise OSError("You are trying to access a gated repo.\nLong text") from error
+
+    with pytest.raises(UserError, match=words_said), explained("owner/model", "v9"):
+        load()
+
+
+def test_an_absent_file_in_the_cache_counts_as_out_of_reach() -> None:
+    with pytest.raises(UserError, match="cannot be reached"), explained("owner/model", "main"):
+        raise LocalEntryNotFoundError("no")
+
+
+def test_a_local_folder_needs_no_revision(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model")
+    config = CONFIG.model_copy(update={"model": str(folder), "revision": "v9"})
+    assert resolve_revision(config) == "v9"
+    assert load_policy(folder, config).eos_ids == [3, 1]
+    shutil.rmtree(folder)
