@@ -7,13 +7,13 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from alignment_samples import CONFIG, WORDS, Run, llama, make_pairs, qwen2
 from peft import PeftModel
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from recalign.alignment.train import Alignment, align
 from recalign.config import AlignmentConfig
+from tests.alignment.alignment_samples import CONFIG, WORDS, Run, llama, make_pairs, qwen2
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import trl
-from alignment_samples import make_pairs
 from datasets import Dataset
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Trainer
 from transformers.modeling_utils import slice_logits_to_keep
@@ -19,6 +18,7 @@ from recalign.alignment.packing import PackedCollator
 from recalign.alignment.reference import reference_log_probs
 from recalign.alignment.rows import encode_pairs
 from recalign.alignment.trainer import SharedPromptDPOTrainer
+from tests.alignment.alignment_samples import make_pairs
 
 Encode = Callable[[str], list[int]]
 

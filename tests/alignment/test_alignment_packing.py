@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from alignment_samples import WORDS, llama, make_pairs
 from transformers import (
     MambaConfig,
     MambaForCausalLM,
@@ -18,6 +17,7 @@ from recalign.alignment.packing import PackedCollator, completion_log_probs
 from recalign.alignment.rows import Rows, encode_pairs
 from recalign.alignment.support import check_packed_rows
 from recalign.errors import UserError
+from tests.alignment.alignment_samples import WORDS, llama, make_pairs
 
 Encode = Callable[[str], list[int]]
 

@@ -10,13 +10,13 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from alignment_samples import CONFIG, Fails, Run, adapter_bytes, make_pairs, policy
 from transformers import (
     PreTrainedTokenizerFast,
 )
 
 from recalign.alignment.train import align
 from recalign.training.checkpoints import checkpoints, is_complete
+from tests.alignment.alignment_samples import CONFIG, Fails, Run, adapter_bytes, make_pairs, policy
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +91,10 @@ def test_a_process_killed_while_saving_resumes_to_the_same_bits(
 ) -> None:
     script = f"""
 import os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 import torch
 torch.set_num_threads(1)
-import alignment_samples as samples
+from tests.alignment import alignment_samples as samples
 from pathlib import Path
 from recalign.alignment.train import align
 from recalign.alignment.trainer import SharedPromptDPOTrainer

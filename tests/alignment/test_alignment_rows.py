@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 import pytest
-from alignment_samples import make_pairs
 
 from recalign.alignment.rows import encode_pairs, held_out
 from recalign.errors import BadInputError, UserError
 from recalign.training.order import LengthGroupedOrder
+from tests.alignment.alignment_samples import make_pairs
 
 Encode = Callable[[str], list[int]]
 

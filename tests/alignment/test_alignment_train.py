@@ -9,7 +9,6 @@ import huggingface_hub
 import polars as pl
 import pytest
 import torch
-from alignment_samples import CONFIG, Fails, Run, adapter_bytes, make_pairs, policy, qwen2
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import (
@@ -20,6 +19,15 @@ from trl.trainer import base_trainer
 from recalign.alignment.reference import ReferenceLogProbs, reference_log_probs
 from recalign.alignment.rows import encode_pairs, held_out
 from recalign.errors import UserError
+from tests.alignment.alignment_samples import (
+    CONFIG,
+    Fails,
+    Run,
+    adapter_bytes,
+    make_pairs,
+    policy,
+    qwen2,
+)
 
 
 def test_training_separates_held_out_pairs_and_saves_what_it_returns(

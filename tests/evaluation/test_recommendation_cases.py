@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import recommended_world as world
 
 from recalign.evaluation.fixed_lists import fixed_lists, shown_order
 from recalign.evaluation.next_items import cases_of
+from tests.evaluation import recommended_world as world
 
 
 def test_cases_are_the_windows_items_in_order_with_what_came_before():

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import recommended_world as world
 
 from recalign.evaluation import outcomes as judge_module
 from recalign.evaluation.fixed_lists import LISTS, fixed_lists
@@ -21,6 +20,7 @@ from recalign.evaluation.per_user import (
     recommendations_table,
     spread,
 )
+from tests.evaluation import recommended_world as world
 
 CASES = world.all_cases()  # users 0 0 1 1 2, targets 3 4 5 1 6
 POPULARITY = np.array([0, 9, 8, 4, 2, 1, 1, 0])

@@ -3,7 +3,8 @@
 import shutil
 
 import pytest
-from roots import manifests
+
+from tests.pipeline.roots import manifests
 
 RUN = ("run", "dpo4rec", "--preset", "tiny")
 PLAN = ("plan", "dpo4rec", "--preset", "tiny")

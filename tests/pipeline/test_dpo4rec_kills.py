@@ -4,7 +4,8 @@ import json
 import shutil
 
 import pytest
-from roots import digest_of, kill_at_work
+
+from tests.pipeline.roots import digest_of, kill_at_work
 
 RUN = ("run", "dpo4rec", "--preset", "tiny")
 LABELS = {

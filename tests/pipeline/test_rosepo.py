@@ -6,7 +6,8 @@ import shutil
 
 import polars as pl
 import pytest
-from roots import digest_of, kill_at_work, manifests
+
+from tests.pipeline.roots import digest_of, kill_at_work, manifests
 
 RUN = ("run", "rosepo", "--preset", "tiny")
 ROSEPO = {"sft", "rejections", "smoothing", "reference", "alignment", "recommendations",

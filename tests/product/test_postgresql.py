@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from running_service import RunningService, free_port
+
+from tests.product.running_service import RunningService, free_port
 
 pytestmark = pytest.mark.slow
 

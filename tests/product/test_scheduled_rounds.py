@@ -10,7 +10,6 @@ from uuid import UUID
 import psutil
 import pytest
 from filelock import FileLock, Timeout
-from growing_source import config_for, grow, write_source
 from prefect import get_client
 from prefect.flow_engine import run_flow
 from prefect.states import AwaitingRetry
@@ -20,6 +19,7 @@ from flows.rounds import dpo4rec_rounds
 from recalign.artifacts.series import read_series
 from recalign.artifacts.store import Store
 from recalign.config import RoundsConfig, Runtime
+from tests.product.growing_source import config_for, grow, write_source
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -5,10 +5,10 @@ import sqlite3
 import time
 
 import pytest
-from running_service import RunningService, free_port
 
 from flows.service.automations import AUTOMATIONS
 from flows.service.service import Service, remembered, without_password
+from tests.product.running_service import RunningService, free_port
 
 pytestmark = pytest.mark.slow
 LONG = 900  # epochs; such a run lasts until it is killed

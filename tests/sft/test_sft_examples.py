@@ -4,11 +4,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from sft_samples import N_ITEMS, asking
 
 from recalign.sequences import Sequences
 from recalign.sft.examples import Examples, history_examples, next_item_examples
 from recalign.sft.questions import draw_candidates, drawn_positions, positions_from
+from tests.sft.sft_samples import N_ITEMS, asking
 
 START = 3  # an item's token is its index + 3; the prompt starts with token 1
 

@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
-from sft_samples import CONFIG, TITLES, asking, circle, examples, model, tokenizer
 from transformers import AutoModelForCausalLM
 
 from recalign.config import SftConfig
@@ -20,6 +19,7 @@ from recalign.errors import UserError
 from recalign.sft.examples import Examples, next_item_examples
 from recalign.sft.train import Tuned, train_sft
 from recalign.training.checkpoints import checkpoints
+from tests.sft.sft_samples import CONFIG, TITLES, asking, circle, examples, model, tokenizer
 
 
 class Stopped(Exception):
@@ -91,9 +91,9 @@ def test_a_process_killed_while_saving_resumes_to_the_same_bits(
 ) -> None:
     script = f"""
 import os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
-import sft_samples as samples
+from tests.sft import sft_samples as samples
 from recalign.sft.train import train_sft
 from recalign.sft.trainer import TitleSFTTrainer
 save = TitleSFTTrainer._save_optimizer_and_scheduler

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sft_samples import CONFIG, examples, model, tokenizer
 from trl import SFTTrainer
 
 from recalign.sft.examples import Examples
 from recalign.sft.train import _arguments, _dataset
 from recalign.sft.trainer import TitleSFTTrainer
+from tests.sft.sft_samples import CONFIG, examples, model, tokenizer
 
 
 def trainer(place: Path) -> TitleSFTTrainer:

@@ -3,7 +3,8 @@
 import shutil
 
 import pytest
-from tiny_run import run_all
+
+from tests.tasks.tiny_run import run_all
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """RosePO's stages up to smoothed pairs, on the world of the smallest run."""
 
-from tiny_run import CONFIG, direct
-
 from recalign.config import RejectionsConfig, SmoothingConfig, TitlePromptConfig
 from recalign.schemas import PREFERENCES, REJECTIONS, read_table
 from tasks.fold_oracles import fold_oracles
@@ -11,6 +9,7 @@ from tasks.rejections import rejection_files, rejections
 from tasks.smoothing import smoothing
 from tasks.splits import splits
 from tasks.tables import read_tables
+from tests.tasks.tiny_run import CONFIG, direct
 
 PLAIN = TitlePromptConfig()
 

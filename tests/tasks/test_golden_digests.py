@@ -19,8 +19,9 @@ import os
 from pathlib import Path
 
 import pytest
-from golden import moved, summary
-from tiny_run import run_all
+
+from tests.tasks.golden import moved, summary
+from tests.tasks.tiny_run import run_all
 
 GOLDEN = Path(__file__).with_name("golden.json")
 TOLERANCE = 0.05

@@ -10,9 +10,7 @@ import time
 import psutil
 import pytest
 import torch
-from launched_stages import mistaken
 from safetensors.torch import load_file
-from tiny_run import CONFIG
 
 from recalign.alignment.rows import held_out
 from recalign.artifacts.store import Store
@@ -20,6 +18,8 @@ from recalign.config import AlignmentConfig, Runtime, SplitsConfig
 from recalign.errors import UserError
 from recalign.schemas import PAIRS, read_table, write_table
 from tasks.alignment import alignment
+from tests.tasks.launched_stages import mistaken
+from tests.tasks.tiny_run import CONFIG
 
 pytestmark = pytest.mark.slow
 SETTINGS = AlignmentConfig(

@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import polars as pl
 import pytest
-from tiny_run import CONFIG, direct
 
 import tasks.reasonings
 from flows.dpo4rec import stages
 from recalign.errors import LeakageError
 from recalign.sequences import Sequences
+from tests.tasks.tiny_run import CONFIG, direct
 
 ROW = 7  # row of the prompts, and here also the user: every user of this world is prompted
 

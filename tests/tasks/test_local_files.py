@@ -1,13 +1,13 @@
 """A model named by its folder is known by its content, wherever the folder lies."""
 
 import pytest
-from tiny_run import CONFIG
 
 from flows.dpo4rec import stages
 from flows.session import plan
 from recalign.config import Runtime
 from tasks.engine.run import Run
 from tasks.engine.stage import local_files
+from tests.tasks.tiny_run import CONFIG
 
 
 def fingerprints(config, root):

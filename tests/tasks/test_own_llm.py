@@ -5,7 +5,6 @@ import polars as pl
 import pytest
 import torch
 from peft import PeftModel
-from tiny_run import CONFIG, direct
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -21,6 +20,7 @@ from tasks.interactions import interactions
 from tasks.policy import open_policy, policy, policy_files
 from tasks.reasonings import prompt_files, reasonings
 from tasks.splits import splits
+from tests.tasks.tiny_run import CONFIG, direct
 
 CHAT = (
     "{{ bos_token }}{% for m in messages %}<turn> {{ m['role'] }} {{ m['content'] }} <end> "

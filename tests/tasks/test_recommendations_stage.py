@@ -6,7 +6,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tiny_run import CONFIG, direct
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -31,6 +30,7 @@ from tasks.oracle import oracle
 from tasks.recommendations import recommendations
 from tasks.sft import SETTINGS, open_titles
 from tasks.splits import splits
+from tests.tasks.tiny_run import CONFIG, direct
 
 JUDGED = RecommendationsConfig(list_length=8, top=5, neighbours=5)
 SHOWN = 6

@@ -4,7 +4,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from pair_steps import PLAIN, rejected, smoothed, started, tables, world
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -18,6 +17,7 @@ from tasks.engine.stage import Stage
 from tasks.policy import MODEL
 from tasks.reference import REFERENCE, reference
 from tasks.sft import SETTINGS, open_titles
+from tests.tasks.pair_steps import PLAIN, rejected, smoothed, started, tables, world
 
 QUESTION = TitlePromptConfig(format="candidates", n_candidates=6)
 

@@ -2,14 +2,14 @@
 
 import polars as pl
 import pytest
-from llama3_folder import save_llama3
-from tiny_run import CONFIG, direct
 
 from flows.rosepo import stages, variants
 from recalign.config import RosePOConfig
 from recalign.config.presets import load_settings
 from recalign.errors import UserError
 from tasks.interactions import interactions
+from tests.tasks.llama3_folder import save_llama3
+from tests.tasks.tiny_run import CONFIG, direct
 
 SHRUNK = [  # data, counts and the LLM's folder; how it is asked, trained and judged is the preset's
     "sft.n_examples=24", "sft.n_valid=10", "sft.epochs=1", "sft.evaluations=1", "sft.batch_size=8",

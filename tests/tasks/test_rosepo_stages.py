@@ -5,8 +5,6 @@ import re
 import numpy as np
 import polars as pl
 import pytest
-from pair_steps import folded, rejected, smoothed, started, tables, world
-from tiny_run import CONFIG
 
 import tasks.fold_oracles
 import tasks.rejections
@@ -18,6 +16,8 @@ from recalign.oracle.inference import scores_of
 from recalign.oracle.storage import load_oracle
 from tasks.oracle import oracle
 from tasks.splits import splits
+from tests.tasks.pair_steps import folded, rejected, smoothed, started, tables, world
+from tests.tasks.tiny_run import CONFIG
 
 
 @pytest.fixture

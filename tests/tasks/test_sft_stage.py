@@ -6,9 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from llama3_folder import save_llama3
 from peft import PeftModel
-from tiny_run import CONFIG, direct
 
 import tasks.sft
 from recalign.config import SftConfig, TitleModelConfig
@@ -20,6 +18,8 @@ from recalign.titles.prompts import TitlePrompts
 from tasks.interactions import interactions
 from tasks.sft import open_titles, sft, sft_files
 from tasks.splits import splits
+from tests.tasks.llama3_folder import save_llama3
+from tests.tasks.tiny_run import CONFIG, direct
 
 EMBEDDED = SftConfig(
     bootstrap=TitleModelConfig(hidden=16, layers=1, heads=2), history_items=6, epochs=2,

@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 from prefect import flow
-from tiny_run import CONFIG
 
 from flows.dpo4rec import stages
 from recalign.config import Runtime
@@ -12,6 +11,7 @@ from recalign.errors import UserError
 from recalign.schemas import REWARDS, read_table
 from tasks.engine.run import Run, StoppedAfter
 from tasks.engine.shards import take_slot
+from tests.tasks.tiny_run import CONFIG
 
 WRITTEN, SCORED = "reasonings for reward, base", "rewards, round 1"
 

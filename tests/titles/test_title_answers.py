@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-import title_samples as samples
 import torch
 
 from recalign.titles.answers import match_titles
 from recalign.titles.likelihood import TitleScorer
 from recalign.titles.names import normalised
+from tests.titles import title_samples as samples
 
 
 def test_free_answers_are_what_generate_writes_up_to_the_stop():

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import title_samples as samples
 
 from recalign.errors import UserError
 from recalign.titles.likelihood import TitleScorer
 from recalign.titles.trie import catalogue_of, trie_of
+from tests.titles import title_samples as samples
 
 NOTHING = np.array([], dtype=np.int64)
 N_ITEMS = len(samples.TITLES) - 1

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import title_samples as samples
 import torch
 from peft import LoraConfig, get_peft_model
 
 from recalign.errors import UserError
 from recalign.titles import likelihood
 from recalign.titles.likelihood import TitleScorer
+from tests.titles import title_samples as samples
 
 CANDIDATES = np.array(
     [[1, 2, 3, 14], [9, 6, 4, 0], [5, 0, 0, 0], [10, 11, 12, 13], [7, 1, 2, 8], [14, 3, 2, 1]]
