@@ -76,9 +76,11 @@ def test_a_nan_score_raises_but_not_in_the_padding_column() -> None:
     target_ranks(scores, torch.ones(3, 1, dtype=torch.int64), torch.zeros(3, 1, dtype=torch.int64))
     scores[1, 4] = torch.nan
     with pytest.raises(ValueError, match="NaN"):
-        target_ranks(scores, torch.ones(3, 1, dtype=int), torch.zeros(3, 1, dtype=int))
+        target_ranks(
+            scores, torch.ones(3, 1, dtype=torch.int64), torch.zeros(3, 1, dtype=torch.int64)
+        )
     with pytest.raises(ValueError, match="NaN"):
-        top_items(scores, torch.zeros(3, 1, dtype=int), 2)
+        top_items(scores, torch.zeros(3, 1, dtype=torch.int64), 2)
 
 
 def test_rows_that_do_not_fit_raise() -> None:

@@ -20,7 +20,7 @@ def maker(order, asked, fail_at=None):
 
 
 def test_a_failure_costs_only_what_was_not_yet_given(tmp_path):
-    asked = []
+    asked: list[list[int]] = []
     keys = ["a", "b", "c", "d"]
     with pytest.raises(RuntimeError):
         tables_in_shards(keys, maker(reversed, asked, fail_at=1), tmp_path, SCHEMA)

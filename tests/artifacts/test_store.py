@@ -213,6 +213,7 @@ def test_a_killed_run_keeps_garbage_collection_away_no_longer(tmp_path):
         "with Store(sys.argv[1]).in_use():\n    print('in', flush=True); time.sleep(300)"
     )
     run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    assert run.stdout
     assert run.stdout.readline() == b"in\n"
     with Store(tmp_path).alone() as free:
         assert not free

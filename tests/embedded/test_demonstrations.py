@@ -1,5 +1,7 @@
 """Demonstrations: prefixes inside the history window, prompt and text from the same items."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 import pytest
@@ -46,7 +48,7 @@ def test_prompt_and_texts_see_the_last_items_before_the_cutoff_and_nothing_else(
     sequences = Sequences(np.array([0, 5, 8]), np.array([1, 2, 3, 4, 5, 6, 6, 1]), 6)
     shown: list[list[int]] = []
 
-    def render(indices: list[int]) -> str:
+    def render(indices: Sequence[int]) -> str:
         shown.append(list(indices))
         return " ".join(map(str, indices))
 
@@ -57,7 +59,7 @@ def test_prompt_and_texts_see_the_last_items_before_the_cutoff_and_nothing_else(
     for user, cutoff, name, prompt, text in zip(
         found.users, found.cutoffs, found.reasoners, found.prompts, found.reasonings, strict=True
     ):
-        window = sequences.slice(user, cutoff - 3, cutoff)
+        window = sequences.slice(int(user), int(cutoff) - 3, int(cutoff))
         assert prompt == " ".join(map(str, window))
         if name in ("lift", "counts", "last"):
             assert text == template_reasonings(name, items, [window], 5)[0]

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from recalign.embedded.grammar import parse_reasoning, value_word, write_reasoning
-from recalign.embedded.reasoners import REASONERS, facets_of, template_reasonings
+from recalign.embedded.reasoners import REASONERS, Reasoner, facets_of, template_reasonings
 from recalign.errors import UserError
 
 
@@ -34,8 +34,14 @@ FILMS = items_of(
 )  # fmt: skip
 
 
+def read(text: str) -> dict[str, list[str]]:
+    values = parse_reasoning(text)
+    assert values is not None
+    return values
+
+
 def write(
-    name: str, *histories: list[int], items: pl.DataFrame = FILMS, seed: int = 0
+    name: Reasoner, *histories: list[int], items: pl.DataFrame = FILMS, seed: int = 0
 ) -> list[str]:
     return template_reasonings(name, items, [np.array(h, dtype=int) for h in histories], seed)
 
@@ -116,10 +122,10 @@ def test_lift_prefers_what_the_catalogue_has_little_of_and_what_is_recent() -> N
 def test_popular_follows_all_histories_and_random_follows_none() -> None:
     histories = [[2]] * 2900 + [[3]] * 100
     popular = write("popular", *histories)
-    eras = [parse_reasoning(text)["era"][0] for text in popular]
+    eras = [read(text)["era"][0] for text in popular]
     assert abs(eras.count("1970s") / 3000 - 29 / 30) < 4 * np.sqrt(29 / 30**2 / 3000)
     assert "2000s" not in eras  # nobody has it
-    random = [parse_reasoning(text)["era"][0] for text in write("random", *histories)]
+    random = [read(text)["era"][0] for text in write("random", *histories)]
     for era in ("1970s", "1990s", "2000s"):
         assert abs(random.count(era) / 3000 - 1 / 3) < 4 * np.sqrt(2 / 9 / 3000)
     assert write("random", *histories) == write("random", *histories)
@@ -127,12 +133,11 @@ def test_popular_follows_all_histories_and_random_follows_none() -> None:
 
 
 @pytest.mark.parametrize("name", REASONERS)
-def test_every_reasoner_follows_the_grammar(name: str) -> None:
+def test_every_reasoner_follows_the_grammar(name: Reasoner) -> None:
     rng = np.random.default_rng(0)
     histories = [rng.integers(1, 5, size=rng.integers(1, 12)) for _ in range(200)]
     texts = template_reasonings(name, FILMS, histories, 0)
-    values = [parse_reasoning(text) for text in texts]
-    assert None not in values
+    values = [read(text) for text in texts]
     assert {facet for value in values for facet in value} == {"genre", "era", "mood", "creator"}
     assert all(
         list(v) == [f for f in ("genre", "era", "mood", "creator") if f in v] for v in values

@@ -1,5 +1,6 @@
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -27,7 +28,7 @@ def settings(folder: Path, year: str) -> InteractionsConfig:
     return InteractionsConfig(source="amazon", raw_folder=str(folder), amazon=amazon, k_core=0)
 
 
-def write(folder: Path, year: str, reviews: list[object], meta: str | list[object]) -> None:
+def write(folder: Path, year: str, reviews: Sequence[object], meta: str | Sequence[object]) -> None:
     text = meta if isinstance(meta, str) else "\n".join(json.dumps(line) for line in meta)
     lines = "\n".join(json.dumps(line) for line in reviews)
     for name, content in zip(NAMES[year], (lines, text), strict=True):

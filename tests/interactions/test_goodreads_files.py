@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def read(
     if genre == "all":
         names = ["goodreads_interactions_dedup.json.gz", "goodreads_books.json.gz"]
     names += ["goodreads_book_authors.json.gz", "goodreads_book_genres_initial.json.gz"]
-    for name, lines in zip(names, (shelvings, BOOKS, AUTHORS, GENRES), strict=True):
+    files: tuple[Sequence[object], ...] = (shelvings, BOOKS, AUTHORS, GENRES)
+    for name, lines in zip(names, files, strict=True):
         text = "\n".join(json.dumps(line) for line in lines)
         (folder / name).write_bytes(gzip.compress(text.encode()))
     source = GoodreadsSource.model_validate({"genre": genre})

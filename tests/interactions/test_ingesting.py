@@ -21,7 +21,7 @@ Row = tuple[str, str, int, float | None]
 
 def raw(rows: list[Row], titles: dict[str, str | None] | None = None) -> RawTables:
     ids = {item: item.upper() for _, item, _, _ in rows} if titles is None else titles
-    items = [(item, title, []) for item, title in ids.items()]
+    items: list[tuple[str, str, list]] = [(item, title, []) for item, title in ids.items()]
     return RawTables(
         pl.DataFrame(rows, schema=RAW_INTERACTIONS, orient="row"),
         pl.DataFrame(items, schema=RAW_ITEMS, orient="row"),
@@ -141,7 +141,12 @@ def test_the_order_is_by_user_then_time_then_row_across_slices(
             expected.append(row)
         met.add(pair)
     expected = expected if repeats != "last" else expected[::-1]
-    given = {"user": users, "item": items.astype(np.int32), "time": times, "row": np.arange(3000)}
+    given: dict[str, np.ndarray] = {
+        "user": users,
+        "item": items.astype(np.int32),
+        "time": times,
+        "row": np.arange(3000),
+    }
     made = order.chronological({name: column.copy() for name, column in given.items()}, repeats)
     assert made["row"].tolist() == expected
     for name, column in given.items():
@@ -151,7 +156,10 @@ def test_the_order_is_by_user_then_time_then_row_across_slices(
 def test_sorting_a_long_table_takes_no_second_one():
     n = 400_000
     users = np.repeat(np.arange(n // 100, dtype=np.int32), 100)
-    table = {"user": users, "item": np.tile(np.arange(100, dtype=np.int32), n // 100)}
+    table: dict[str, np.ndarray] = {
+        "user": users,
+        "item": np.tile(np.arange(100, dtype=np.int32), n // 100),
+    }
     table |= {"time": np.arange(n)[::-1].copy(), "rating": np.zeros(n, dtype=np.float32)}
     size = sum(column.nbytes for column in table.values())
     tracemalloc.start()

@@ -2,6 +2,7 @@ import gzip
 import json
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -14,9 +15,7 @@ from recalign.interactions.sources import read_source, source_files
 ROWS = "user_id,item_id,timestamp,rating\nann,x,10,5\nbob,y,20,3.5\nann,y,30,\n"
 
 
-def read(
-    folder: Path, interactions: str | bytes, name: str = "i.csv", **columns: object
-) -> RawTables:
+def read(folder: Path, interactions: str | bytes, name: str = "i.csv", **columns: Any) -> RawTables:
     path = folder / name
     path.write_bytes(interactions if isinstance(interactions, bytes) else interactions.encode())
     source = FilesSource.model_validate({"interactions": str(path), **columns})
@@ -24,7 +23,7 @@ def read(
     return read_source(config, source_files(config, folder / "cache"))
 
 
-def read_items(folder: Path, items: str | bytes, name: str, **columns: object) -> pl.DataFrame:
+def read_items(folder: Path, items: str | bytes, name: str, **columns: Any) -> pl.DataFrame:
     path = folder / name
     path.write_bytes(items if isinstance(items, bytes) else items.encode())
     return read(folder, ROWS, items=str(path), **columns).items

@@ -41,14 +41,14 @@ def fit(
     """Fit on all but the last three items of each user, validate on the first two of those."""
     stops = sequences.lengths - 3
     users = np.arange(sequences.n_users)
-    targets = [sequences.slice(u, 11, 13) for u in users]
+    targets = [sequences.slice(u, 11, 13) for u in users.tolist()]
     return fit_oracle(config, sequences, stops, users, targets, item_text, work, progress)
 
 
 def reached(model: SASRec, sequences: Sequences) -> float:
     """Mean NDCG@10 of the last item."""
     users = np.arange(sequences.n_users)
-    last = padded([sequences.slice(u, 13, 14) for u in users])
+    last = padded([sequences.slice(u, 13, 14) for u in users.tolist()])
     ranks = rank_in_full(model, sequences, users, sequences.lengths - 1, last)
     return float(ndcg(ranks, np.ones(len(users), dtype=int), 10).mean())
 
@@ -160,7 +160,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(tmp_path: Path) -> Non
     best = curve.index(max(curve))
     assert len(curve) == best + 1 + 2 < 40
     users = np.arange(300)
-    targets = padded([sequences.slice(u, 11, 13) for u in users])
+    targets = padded([sequences.slice(u, 11, 13) for u in users.tolist()])
     ranks = rank_in_full(fitted.model, sequences, users, sequences.lengths - 3, targets)
     assert float(ndcg(ranks, (ranks > 0).sum(1), 10).mean()) == pytest.approx(max(curve))
 

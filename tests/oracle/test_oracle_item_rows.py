@@ -56,7 +56,7 @@ def test_the_average_of_rows_not_taken_catches_up_and_their_weights_stand_still(
     decay: float,
 ) -> None:
     model, average = models(4)
-    average.items += 1.0  # as if the weights had come a long way
+    average.items.add_(1.0)  # as if the weights had come a long way
     start, mean = model.items.detach().clone(), average.items.clone()
     rows = ItemRows(model, average, BETAS, weight_decay=0.0)
     for step, item in enumerate([2, 3, 3, 2, 2], start=1):

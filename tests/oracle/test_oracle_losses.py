@@ -28,8 +28,8 @@ def gradients(loss: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:
 def test_the_fused_gradient_passes_gradcheck() -> None:
     states, matrix, bias, targets = problem(6, 9, torch.float64)
 
-    def loss(*inputs: Tensor) -> Tensor:
-        return fused_cross_entropy(*inputs, targets, torch.float64)
+    def loss(states: Tensor, items: Tensor, bias: Tensor) -> Tensor:
+        return fused_cross_entropy(states, items, bias, targets, torch.float64)
 
     assert torch.autograd.gradcheck(loss, (states, matrix, bias))
 

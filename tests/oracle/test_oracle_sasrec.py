@@ -21,7 +21,7 @@ def random_model(seed: int = 0, text: bool = False, hidden: int = 16) -> SASRec:
         False
     )
     for weight in model.parameters():
-        weight += 0.3 * torch.randn_like(weight)
+        weight.add_(0.3 * torch.randn_like(weight))
     model.items[0] = 0
     return model
 
@@ -102,12 +102,14 @@ def test_ranks_in_full_leave_out_the_whole_history_not_only_what_is_read() -> No
     model, sequences = random_model(), random_sequences()
     users = np.flatnonzero(sequences.lengths > 2)
     stops = sequences.lengths[users] - 2
-    targets = padded([sequences.slice(u, s, s + 2) for u, s in zip(users, stops, strict=True)])
+    targets = padded(
+        [sequences.slice(u, s, s + 2) for u, s in zip(users.tolist(), stops.tolist(), strict=True)]
+    )
     ranks = rank_in_full(model, sequences, users, stops, targets)
     states = states_of(model, sequences, users, stops)
     scores = (states @ model.item_matrix().T + model.item_bias()).numpy()
     for row, user in enumerate(users):
-        seen = set(sequences.slice(user, 0, stops[row]).tolist())
+        seen = set(sequences.slice(int(user), 0, int(stops[row])).tolist())
         for place, target in enumerate(targets[row]):
             if target in targets[row][:place]:
                 assert ranks[row, place] == 0

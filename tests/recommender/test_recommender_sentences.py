@@ -114,11 +114,12 @@ def test_a_folder_deleted_at_any_time_costs_only_the_encoding(tmp_path, monkeypa
 
 def test_a_folder_deleted_while_a_part_is_written_is_made_again(tmp_path, monkeypatch):
     folder, replace = tmp_path / "cache", os.replace
-    gone = []
+    gone: list[bool] = []
 
     def lose_the_folder_once(draft, target):
         if not gone:
-            gone.append(shutil.rmtree(folder))
+            shutil.rmtree(folder)
+            gone.append(True)
         replace(draft, target)
 
     monkeypatch.setattr(os, "replace", lose_the_folder_once)

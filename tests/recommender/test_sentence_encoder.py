@@ -87,7 +87,7 @@ def test_cached_sentences_need_no_model(tmp_path):
 def test_progress_counts_distinct_sentences(encoder):
     calls = []
     SentenceEncoder("minilm").encode(
-        ["One. Two.", "Two. Three."], lambda done, total, note: calls.append((done, total))
+        ["One. Two.", "Two. Three."], lambda done, total, note="": calls.append((done, total))
     )
     assert calls == [(3, 3)]
 

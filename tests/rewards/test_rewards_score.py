@@ -158,6 +158,6 @@ def test_progress_ends_with_all_users(inputs, monkeypatch):
     calls = []
     score_rewards(
         Reader(), **inputs, config=RewardsConfig(), n_items=N_ITEMS,
-        progress=lambda done, total, note: calls.append((done, total)),
+        progress=lambda done, total, note="": calls.append((done, total)),
     )  # fmt: skip
     assert calls == [(done, N_USERS) for done in range(1, N_USERS + 1)]

@@ -17,7 +17,7 @@ def interactions() -> pl.DataFrame:
 
 def rejections(row: int = 0, **changes: object) -> pl.DataFrame:
     """A pair of each user at position 5, of which one is changed."""
-    rows = [
+    rows: list[dict[str, object]] = [
         {
             "user_index": user, "position": 5, "first_position": 3, "prompt": "?", "seed": 1,
             "history": [10 * user + 4, 10 * user + 5], "chosen": 10 * user + 6,

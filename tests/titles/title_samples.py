@@ -1,6 +1,7 @@
 """A tiny Llama whose titles are byte pairs, and one whose titles are one token each."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -57,7 +58,9 @@ def llama(n_tokens: int, attention: str = "sdpa") -> PreTrainedModel:
     return model
 
 
-def pieces_policy(format: str = "history", attention: str = "sdpa") -> TitlePolicy:
+def pieces_policy(
+    format: Literal["history", "candidates"] = "history", attention: str = "sdpa"
+) -> TitlePolicy:
     """Titles of several tokens each, line breaks included."""
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
