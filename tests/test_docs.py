@@ -1,5 +1,6 @@
 """The pages for people: what they link to, name and tell to type is there."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_settings_and_presets_exist(page):
         if words[0] not in ("run", "plan") or len(words) == 1:
             continue
         method = words[1].removesuffix("-grid")
-        options = list(zip(words[2:], words[3:], strict=False))
+        options = list(itertools.pairwise(words))
         given = [value for option, value in options if option == "--set"]
         run = [value.removeprefix("runtime.") for value in given if value.startswith("runtime.")]
         load_settings(Runtime, method, "", run)
