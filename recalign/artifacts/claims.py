@@ -23,7 +23,7 @@ POLL = 2.0  # seconds between two looks of whoever waits
 
 
 class Lock(Protocol):
-    """What is asked of a lock: of a file's, or of a claim's."""
+    """What a lock offers, whether it is a file's or a claim."""
 
     def acquire(self, timeout: float = ...) -> AbstractContextManager[object]:
         """Hold it; -1 waits for ever, else Timeout after so many seconds."""

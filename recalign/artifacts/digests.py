@@ -44,7 +44,7 @@ class DigestMemory:
         try:
             self._known: dict[str, tuple[Stamp, str]] = json.loads(path.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
-            self._known = {}  # a memory that is lost costs one more hashing, nothing else
+            self._known = {}  # if the memory is lost, files are hashed once more, nothing worse
 
     def digest(self, path: Path) -> str:
         """sha256 of `path`."""
@@ -53,6 +53,6 @@ class DigestMemory:
         if known is None or known[0] != now:
             known = (now, file_digest(path))
             self._known[key] = known
-            with contextlib.suppress(OSError):  # a full or read-only disk forgets, no more
+            with contextlib.suppress(OSError):  # a full disk: nothing is remembered
                 write_atomically(self._path, json.dumps(self._known))
         return known[1]

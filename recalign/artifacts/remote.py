@@ -70,10 +70,10 @@ class Remote:
                 self.files.get_file(f"{self.place(stage, key)}/{name}", str(target))
 
     def publish(self, folder: Path, manifest: Manifest) -> None:
-        """Copy an artifact there; cut off in the middle, it is not there.
+        """Copy an artifact there; one that was cut off in the middle does not count.
 
-        An earlier one of the same fingerprint is taken back first: no manifest ever speaks of files
-        that are not yet its own.
+        An earlier one of the same fingerprint is deleted first, so that no manifest ever describes
+        the files of another artifact.
         """
         place = self.place(manifest.stage, manifest.fingerprint)
         try:
@@ -113,7 +113,7 @@ class Remote:
 
     @contextmanager
     def asked(self) -> Iterator[None]:
-        """Whatever a file system of somebody else's raises is told as one line.
+        """Turn whatever the file system raises into one line.
 
         Only what is missing, there already, held or not installed is left to the caller.
         """

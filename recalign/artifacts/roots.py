@@ -58,7 +58,7 @@ class RemoteStore(Store):
 
     @property
     def patience(self) -> float:
-        """A claim is known to be alive, or dead, once it has had the time for signs of life."""
+        """Long enough for a living holder to renew its claim."""
         return claims.PATIENCE + claims.BEAT
 
     def read_note(self, name: str) -> bytes | None:

@@ -76,8 +76,8 @@ def series_lock(store: Store, name: str) -> Lock:
 def read_series(store: Store, name: str) -> Series:
     """The series of this name, without generations if there is none yet.
 
-    UserError for a name that is none, and for a pointer file that cannot be read: to begin anew
-    silently would lose its history.
+    UserError for a name that is not allowed, and for a pointer file that cannot be read: beginning
+    anew in silence would lose its history.
     """
     note = _note(name)
     text = store.read_note(note)

@@ -22,7 +22,7 @@ def tables_in_shards(
     """The tables of all shards; `keys` say what decides each.
 
     Shard n becomes work/shard-NNNNN.parquet; one that is there, whole, and of its key is read
-    instead. So a killed run loses what was in the making, wherever that was.
+    instead. So a killed run loses only the shards that were being made.
     """
     work.mkdir(parents=True, exist_ok=True)
     paths = [work / f"shard-{number:05d}.parquet" for number in range(len(keys))]

@@ -69,7 +69,7 @@ class Store:
 
     @property
     def patience(self) -> float:
-        """Seconds after which a lock that is not to be had is held by a process that lives."""
+        """Seconds of waiting for a lock after which its holder is known to be alive."""
         return 0.0
 
     def read_note(self, name: str) -> bytes | None:
@@ -242,7 +242,7 @@ class Store:
         trash.mkdir()
         if work.exists():
             work.rename(trash / WORK)
-        if final.exists():  # who reads it meanwhile misses it for two renames, not for a deletion
+        if final.exists():  # a reader misses it for two renames only, not while files are deleted
             final.rename(trash / "replaced")
         draft.folder.rename(final)
         _sync(final.parent)

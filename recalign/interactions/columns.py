@@ -114,7 +114,7 @@ def _iso_milliseconds(text: pl.Series, row: pl.Series, origin: Origin) -> pl.Ser
 
 
 def _usual_milliseconds(text: pl.Series) -> pl.Series:
-    """The same of '2014-05-01' and '2014-05-01T12:00:00Z' alone, by whole columns; else null.
+    """The same by whole columns, for '2014-05-01' and '2014-05-01T12:00:00Z'; others are null.
 
     Only what matches USUAL is tried, as polars would also take times that are not ISO 8601.
     """

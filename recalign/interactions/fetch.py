@@ -54,7 +54,7 @@ def fetch(
     its SHA-256 must be one of `sha256`. Between attempts it waits `pause`, then twice as long, and
     so on (seconds). Raises BadInputError for a truncated or wrong file, UnknownChecksum for a
     sound one of another SHA-256 (it stays, and is not downloaded again), UserError when the server
-    cannot be reached or the folder not be written.
+    cannot be reached or the folder cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def _note_validator(answer: "httpx.Response", validator: Path) -> None:
 def md5_beside(url: str, target: Path) -> str:
     """The MD5 that the publisher keeps in `<url>.md5`, noted beside `target` while that exists.
 
-    Raises UserError when it cannot be had.
+    Raises UserError when it cannot be fetched.
     """
     import httpx
 

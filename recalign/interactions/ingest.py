@@ -141,7 +141,7 @@ def _numbered_users(codes: np.ndarray, ids: Ids) -> tuple[pl.DataFrame, np.ndarr
     table = pl.DataFrame({"user_index": index, "user_id": ids.of(codes[starts])})
     codes[0] = 0
     np.cumsum(changes, dtype=np.int32, out=codes[1:])
-    # made by polars, as the cast of times is: numpy asks for huge pages, which are slow to come by
+    # made by polars, as the cast of times is: numpy asks for huge pages, which are slow to get
     positions = pl.int_range(len(codes), dtype=pl.Int32, eager=True).to_numpy(writable=True)
     for part in parts(len(codes)):
         positions[part] -= starts[codes[part]]

@@ -18,12 +18,12 @@ ARTISTS = "artists.dat"
 
 
 def read_lastfm(files: list[Path], progress: Progress) -> RawTables:
-    """Taggings as interactions, the user's plays of the artist as rating (none: not among them).
+    """Taggings as interactions, the user's plays of the artist as rating (null: not listed).
 
     From one zip, or TAGGINGS, PLAYS and ARTISTS. Only taggings have a time, most of them that of a
     month: ties keep the file's order. PLAYS lists at most 50 artists a user, without times: what
-    was played and never tagged is counted, not kept. Tags are no attributes: the very taggings to
-    be predicted would be read off them. Raises BadInputError for damaged files and lines.
+    was played and never tagged is counted, not kept. Tags are no attributes: they would give
+    away the very taggings to be predicted. Raises BadInputError for damaged files and lines.
     """
     paths = files * 3 if len(files) == 1 else files
     names = (TAGGINGS, PLAYS, ARTISTS)

@@ -33,8 +33,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, states: Tensor, matrix: Tensor, bias: Tensor, targets: Tensor, dtype: torch.dtype
     ) -> Tensor:
         n = len(states)
-        # The bias rides as one more column, so its gradient comes out of the same product; the
-        # softmax does not feel a shift, and a centred bias loses least when rounded.
+        # The bias is one more column, so its gradient comes out of the same product; the
+        # softmax ignores a shift, and a centred bias loses least when rounded.
         inputs = torch.cat([states, torch.ones_like(states[:, :1])], 1)
         weights = torch.cat([matrix, (bias - bias.mean())[:, None]], 1).to(dtype)
         vectors = matrix.to(dtype)

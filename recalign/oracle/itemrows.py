@@ -1,4 +1,4 @@
-"""Adam and weight average on the item rows that a step touches: its cost knows no catalogue.
+"""Adam and weight average on a step's own item rows: its cost does not grow with the catalogue.
 
 A step with sampled negatives has gradients for a few thousand items. Zero gradients of a million
 others, their moments and their average would cost ten times the step itself.
@@ -14,7 +14,7 @@ from recalign.oracle.sasrec import SASRec
 
 EPS = 1e-8
 SETTLED = 1 << 16  # items settled at once, to need no second matrix
-LEAST_DECAY = 1e-30  # its logarithm is finite; nothing of the past is left all the same
+LEAST_DECAY = 1e-30  # its logarithm is finite, and yet nothing of the past is left
 
 
 @dataclass(frozen=True)

@@ -50,5 +50,5 @@ def load_oracle(folder: Path, device: str = "cpu") -> tuple[SASRec, dict[str, An
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadInputError(f"{folder} holds no readable oracle: {error}") from error
     if text is not None:
-        model.text = text.clone()  # as saved: standardising it once more would move its last bits
+        model.text = text.clone()  # as saved: standardising it once more would change its last bits
     return model.to(device).requires_grad_(False), facts

@@ -65,7 +65,7 @@ class Training:
         )
 
     def run_epoch(self, epoch: int, told: Callable[[int, float], None]) -> float:
-        """One pass over all windows; mean loss per target. `told(step, loss)` hears each step."""
+        """One pass over all windows; mean loss per target. Each step calls `told(step, loss)`."""
         seed = self._config.seed
         rate = self._config.dropout
         masks = DropoutMasks(rate, seed, epoch, self._device) if rate else None

@@ -72,8 +72,8 @@ class SentenceEncoder:
         """Vectors float32 [n_items + 1, e] of items 1..n_items; row 0 (padding) is zero.
 
         The sum over the item's title and each of its attributes, as a reasoning is the sum of its
-        sentences: beside a whole item in one vector, the title drowns the attributes (real against
-        shuffled reasonings differ half as much again this way).
+        sentences: in one vector for the whole item, the title drowns the attributes (apart, the
+        difference between real and shuffled reasonings is half as large again).
         """
         return self._sums([[], *(split_item(text) for text in texts)], progress)
 

@@ -29,7 +29,7 @@ the embedded run's 9,000 examples within one epoch."""
 PATIENCE = 3
 MIN_USERS = 10
 MAX_HELD_OUT = 1000
-"""More held-out users would cost time and tell nothing more."""
+"""More held-out users would cost time and show nothing more."""
 CURVE = {
     "epoch": pl.Int32,  # 0: before any step
     "loss": pl.Float64,  # nats
@@ -59,7 +59,7 @@ class Best:
     weights: dict[str, Tensor] = field(default_factory=dict)
 
     def offer(self, value: float, model: KnowledgeRecommender) -> bool:
-        """Keep the model's weights if they are better; whether they are."""
+        """Keep the model's weights if they are better; returns whether they are."""
         if value > self.value:
             self.value = value
             self.weights = {name: part.clone() for name, part in model.named_parameters()}

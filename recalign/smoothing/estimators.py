@@ -81,7 +81,7 @@ def softmax_share(
 
 
 def permuted(eps: np.ndarray, seed: int) -> np.ndarray:
-    """The rows of eps [n, K] dealt out anew: as large as before, but of another pair."""
+    """The rows of eps [n, K] in random order: the same values, but of other pairs."""
     return eps[stream(seed, "smoothing", "permuted").permutation(len(eps))]
 
 

@@ -6,7 +6,7 @@ from recalign.seeding import derive_seed
 
 
 def folds_of(n_users: int, n_folds: int, seed: int) -> np.ndarray:
-    """The fold of every user, int64 [n_users]: a draw of its own, whoever else there is."""
+    """The fold of every user, int64 [n_users]: drawn for each user independently."""
     return np.array(
         [derive_seed(seed, "fold", user) % n_folds for user in range(n_users)], np.int64
     )
@@ -17,7 +17,7 @@ def stops_of(
 ) -> np.ndarray:
     """Where the oracle of `fold` stops reading each user, int64 [n_users].
 
-    All of what precedes validation for users of other folds; the history window alone for its
-    own, whose pairs it will score.
+    Everything before validation for users of other folds; only the history window for users of
+    its own fold, whose pairs it will score.
     """
     return np.where(folds == fold, fit_starts, valid_starts).astype(np.int64)

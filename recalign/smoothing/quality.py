@@ -13,7 +13,7 @@ def expected_auc(estimate: np.ndarray, truth: np.ndarray) -> float:
     """P(estimate of a false negative > estimate of a true one), ties half; NaN without both.
 
     sum_ij p_i (1 - p_j) [e_i > e_j] / sum_ij p_i (1 - p_j) over all pairs i, j of entries,
-    estimate and truth [m]; an entry is also set against itself, a tie in m^2.
+    estimate and truth [m]; an entry is also compared with itself, m ties among m^2.
     """
     order = np.argsort(estimate, kind="stable")
     values, positive, negative = estimate[order], truth[order], 1 - truth[order]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # transformers: seconds, for those who only match titles
 def greedy_answers(
     reading: "Reading", stop_ids: Sequence[int], max_new_tokens: int
 ) -> list[list[int]]:
-    """The most likely token after the other until a stop token, which is kept, per prompt.
+    """Per prompt, the most likely token again and again until a stop token, which is kept.
 
     A stop token may be part of the text: a whole title, or its last letters and the line break.
     """

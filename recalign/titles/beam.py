@@ -15,7 +15,7 @@ def beam_search(
     forbidden: items that each prompt must not be answered with (0 is none). Where fewer titles
     are left, items are 0 and log-probabilities -inf. A prefix is followed only while an allowed
     title lies behind it; finished titles compete with prefixes, which can only get less likely. So
-    nothing is cut off, and the result exact, when `width` is at least the number of titles.
+    when `width` is at least the number of titles nothing is cut off and the result is exact.
     """
     n_rows = len(reading.lengths)
     below = _allowed_below(catalogue, forbidden)

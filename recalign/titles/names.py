@@ -18,7 +18,7 @@ def distinct_titles(items: pl.DataFrame) -> list[str]:
 
     `items` is the ITEMS table. No title has a line break or is empty (an item without one goes by
     its id), and no two are equal when normalised: equal ones all get their item id behind them,
-    "Emma [105]", and, should even that not part them, their item_index.
+    "Emma [105]", and, if even that does not tell them apart, their item_index.
     """
     table = items.sort("item_index")
     ids = [_one_line(name) for name in table["item_id"]]

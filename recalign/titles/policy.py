@@ -67,7 +67,7 @@ class Lines:
         return self.known[line]
 
     def ends(self) -> list[int]:
-        """The tokens that end a line: all that hold a line break; where it has none, every one."""
+        """The tokens that end a line: all that hold a line break, or all tokens if none does."""
         every = range(len(self.tokenizer))
         if not self.tokenizer("\n", add_special_tokens=False)["input_ids"]:
             return list(every)

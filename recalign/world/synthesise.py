@@ -158,7 +158,7 @@ def _draw_liked(rng: np.random.Generator, n: int, catalogue: _Catalogue) -> np.n
     columns: list[np.ndarray] = []
     for facet in N_LIKED:
         scores = rng.gumbel(size=(n, catalogue.count[facet]))
-        if facet == "creator":  # users rather follow creators at home in one of their genres
+        if facet == "creator":  # users prefer creators who are at home in one of their genres
             at_home = (catalogue.homes[None, :, None] == columns[0][:, None, :]).any(2)
             scores += HOME_BOOST * at_home
         top = np.argsort(-scores, axis=1)[:, : _n_liked(facet, catalogue)]

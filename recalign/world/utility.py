@@ -1,4 +1,4 @@
-"""What users of the synthetic world truly think of items, and what noise leaves of it.
+"""What users of the synthetic world truly think of items, and how noise blurs it.
 
 An item's utility to a user is its `appeal` (the popularity term, equal for all users) plus the
 weight of every attribute value that the user holds dear at that time. The user takes the item
