@@ -54,7 +54,8 @@ def print_test(model: torch.nn.Module, sequences: Sequences) -> None:
     users, last = np.arange(sequences.n_users), sequences.lengths - 1
     targets = sequences.items[sequences.offsets[1:] - 1][:, None]
     ranks = rank_in_full(model, sequences, users, last, targets)
-    values = metric_table(ranks, np.ones(len(users), dtype=np.int64), CUTOFFS)
+    table = metric_table(ranks, np.ones(len(users), dtype=np.int64), CUTOFFS)
+    values = {metric.name: column for metric, column in table.items()}
     for name in SHOWN:
         mean, low, high = mean_interval(values[name], 2000, 0)
         print(f"  {name:8} {mean:.4f} [{low:.4f}, {high:.4f}]")

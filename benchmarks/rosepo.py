@@ -18,17 +18,20 @@ from pathlib import Path
 import polars as pl
 
 from recalign.config import ComparedRow
-from recalign.evaluation.contrasts import compared_table, contrast_table
+from recalign.evaluation.next_items.claims import contrast_table, rosepo_rows
+from recalign.evaluation.result_table import resample
+from recalign.metric_columns import CATALOGUE, NDCG_AT_10, Metric
 from recalign.report.tradeoff import tradeoff
 
 SEEDED = ("interactions.synthetic", "splits", "oracle", "sft", "rejections", "smoothing",
           "alignment", "recommendations")  # fmt: skip
+LIFT = Metric(CATALOGUE, "popularity lift")
 METRICS = (
-    "list HR@1",
-    "popular list HR@1",
-    "NDCG@10",
-    "popularity lift",
-    "list semantic hallucination",
+    Metric("uniform", "HR", 1),
+    Metric("popularity", "HR", 1),
+    NDCG_AT_10,
+    LIFT,
+    Metric("uniform", "semantic hallucination"),
 )
 
 
@@ -44,12 +47,13 @@ def compared(root: Path, preset: str, settings: list[str], seed: int) -> Path:
 
 def averaged(runs: list[pl.DataFrame]) -> list[pl.DataFrame]:
     """One run: every user's values averaged over seeds."""
-    return [pl.concat(runs).group_by("row", "user_index", maintain_order=True).mean()]
+    keys = ("row", "user_index", *Metric._fields)
+    return [pl.concat(runs).group_by(keys, maintain_order=True).mean()]
 
 
-def print_table(table: pl.DataFrame, metric: str) -> None:
+def print_table(table: pl.DataFrame, metric: Metric) -> None:
     """One metric: mean, and the difference to the base row with its paired interval."""
-    for line in table.filter(metric=metric).iter_rows(named=True):
+    for line in metric.lines(table).iter_rows(named=True):
         text = f"  {line['row']:32s} {line['mean']:.4f}"
         if line["base"] is not None:
             low, high = line["difference_low"], line["difference_high"]
@@ -78,16 +82,17 @@ def main() -> None:
         return
     if options.preset not in ("embedded", "tiny"):
         runs = averaged(runs)
-    results = compared_table(rows, runs, 2000, 0)
-    contrasts = contrast_table(rows, runs, 2000, 0)
-    if options.picture and (drawn := tradeoff(rows, results, METRICS[0], "popularity lift")):
+    means = resample(runs, 2000, 0)
+    results = means.results(rosepo_rows(rows))
+    contrasts = contrast_table(rows, means)
+    if options.picture and (drawn := tradeoff(results, METRICS[0], LIFT)):
         options.picture.write_text(drawn.replace("<svg ", '<svg style="background:#fff" ', 1))
     for metric in METRICS:
-        print(f"\n{metric} on test, {options.seeds} seeds pooled")
+        print(f"\n{metric.label} on test, {options.seeds} seeds pooled")
         print_table(results, metric)
     for (question,), answers in contrasts.group_by("question", maintain_order=True):
         for metric in METRICS[:3]:
-            print(f"\n{question} {metric}")
+            print(f"\n{question} {metric.label}")
             print_table(answers, metric)
 
 

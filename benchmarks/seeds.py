@@ -13,12 +13,13 @@ from pathlib import Path
 import polars as pl
 
 from recalign.embedded.reasoners import REASONERS
-from recalign.evaluation.comparisons import dpo4rec_rows
-from recalign.evaluation.result_table import pooled_table
+from recalign.evaluation.result_table import resample
+from recalign.evaluation.texts.rows import dpo4rec_rows
+from recalign.metric_columns import CATALOGUE, NDCG_AT_10, Metric
 
 SEEDED = ("interactions.synthetic", "splits", "oracle", "policy.bootstrap", "reasonings",
           "recommender", "alignment", "evaluation")  # fmt: skip
-METRICS = ("NDCG@10", "NDCG", "list NDCG@10")
+METRICS = (NDCG_AT_10, Metric(CATALOGUE, "NDCG"), Metric("uniform", "NDCG", 10))
 
 
 def report_inputs(
@@ -67,10 +68,10 @@ def main() -> None:
             manifest = artifact(options.root, inputs[name]) / "manifest.json"
             score = json.loads(manifest.read_text())["figures"]["validation_score"]
             print(f"seed {seed}, {name.replace('_', ' of round ')}: NDCG {score:.4f}")
-    pooled = pooled_table(dpo4rec_rows(list(REASONERS)), runs, 2000, 0)
+    pooled = resample(runs, 2000, 0).results(dpo4rec_rows(list(REASONERS)))
     for metric in METRICS:
-        print(f"\n{metric} on test, {options.seeds} seeds pooled")
-        print_table(pooled.filter(metric=metric))
+        print(f"\n{metric.label} on test, {options.seeds} seeds pooled")
+        print_table(metric.lines(pooled))
     print(pl.concat(texts).group_by("texts", maintain_order=True).mean())
 
 

@@ -9,6 +9,8 @@ are NaN for an empty list. Arrays and CPU tensors are both welcome.
 import numpy as np
 from torch import Tensor
 
+from recalign.metric_columns import CATALOGUE, Metric
+
 Numbers = np.ndarray | Tensor
 
 
@@ -66,15 +68,20 @@ def list_ranks(recommended: Numbers, targets: Numbers) -> np.ndarray:
     return ranks
 
 
-def metric_table(ranks: Numbers, n_targets: Numbers, cutoffs: list[int]) -> dict[str, np.ndarray]:
-    """All metrics at all cut-offs: {"NDCG@10": float64 [B], "HR@10": ..., "NDCG": full depth}."""
-    table: dict[str, np.ndarray] = {}
+def metric_table(
+    ranks: Numbers, n_targets: Numbers, cutoffs: list[int], lists: str = CATALOGUE
+) -> dict[Metric, np.ndarray]:
+    """NDCG, HR, MAP and MRR at all cut-offs, and NDCG at full depth: float64 [B] each.
+
+    lists: what was ranked, see `metric_columns.STARTS`.
+    """
+    table: dict[Metric, np.ndarray] = {}
     for k in cutoffs:
-        table[f"NDCG@{k}"] = ndcg(ranks, n_targets, k)
-        table[f"HR@{k}"] = hit_rate(ranks, n_targets, k)
-        table[f"MAP@{k}"] = mean_average_precision(ranks, n_targets, k)
-        table[f"MRR@{k}"] = mrr(ranks, n_targets, k)
-    table["NDCG"] = ndcg(ranks, n_targets, None)
+        table[Metric(lists, "NDCG", k)] = ndcg(ranks, n_targets, k)
+        table[Metric(lists, "HR", k)] = hit_rate(ranks, n_targets, k)
+        table[Metric(lists, "MAP", k)] = mean_average_precision(ranks, n_targets, k)
+        table[Metric(lists, "MRR", k)] = mrr(ranks, n_targets, k)
+    table[Metric(lists, "NDCG")] = ndcg(ranks, n_targets, None)
     return table
 
 

@@ -105,11 +105,17 @@ PREFERENCES: Schema = {  # RosePO: what alignment is trained on
     "rejected": pl.List(pl.String),  # K titles
     "smoothing": pl.List(pl.Float64),  # eps of each: P(the rejected is really preferred)
 }
-PER_USER = {  # RosePO: one row of the comparison, one metric of one user
-    "user_index": pl.Int32,
-    "metric": pl.String,  # see recalign/recommendations/measures.py
-    "value": pl.Float64,  # mean over the user's cases; null: defined for none of them
+METRIC: Schema = {  # see recalign/metric_columns.py
+    "lists": pl.Categorical,  # what was ranked: catalogue, or lists drawn uniform or by popularity
+    "measure": pl.Categorical,  # NDCG, HR, ...
+    "k": pl.Int32,  # cut-off; null: the measure has none
 }
+PER_USER: Schema = {  # one metric of one user
+    "user_index": pl.Int32,
+    **METRIC,
+    "value": pl.Float64,  # mean over samples or next items; null: defined for none of them
+}
+ROWS_PER_USER: Schema = {"row": pl.Categorical, **PER_USER}  # row: its label in RESULTS
 RECOMMENDATIONS: Schema = {  # RosePO: one case each
     "user_index": pl.Int32,
     "position": pl.Int32,  # of the target
@@ -117,12 +123,14 @@ RECOMMENDATIONS: Schema = {  # RosePO: one case each
     "recommended": pl.List(pl.Int32),  # from the whole catalogue, best first; empty: not ranked
     "answer": pl.String,  # free answer of an LLM; null: none asked
 }
-RESULTS = {
-    "row": pl.String,  # label of the row: a baseline, or a policy, its decoding and recommender
-    "policy": pl.String,
-    "decoding": pl.String,
-    "recommender": pl.String,
-    "metric": pl.String,  # "NDCG@10" over the catalogue, "list NDCG@10" over candidate lists
+RESULTS: Schema = {
+    "row": pl.String,  # label of the row, for people
+    "policy": pl.String,  # none, shuffled, a template's name, base, aligned, sft or continued
+    "decoding": pl.String,  # none, greedy or sampled
+    "recommender": pl.String,  # popularity, sasrec, frozen, refitted, or llm: the policy itself
+    "strategy": pl.String,  # where rejected items come from; null: not aligned on titles
+    "estimator": pl.String,  # smoothing of the pairs; null: not aligned on titles
+    **METRIC,
     "mean": pl.Float64,
     "low": pl.Float64,  # 95 % interval of the mean
     "high": pl.Float64,

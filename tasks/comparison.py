@@ -5,12 +5,10 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.roots import open_root
 from recalign.config import ComparisonConfig
-from recalign.evaluation.contrasts import (
-    compared_table,
-    contrast_table,
-    recommended_rows,
-    wide_table,
-)
+from recalign.evaluation.next_items.claims import contrast_table, rosepo_rows
+from recalign.evaluation.per_user import rows_per_user
+from recalign.evaluation.recommended import recommended_table
+from recalign.evaluation.result_table import resample
 from recalign.report.content import ReportContent
 from recalign.report.forest import forest
 from recalign.report.labels import rosepo_labels
@@ -18,8 +16,7 @@ from recalign.report.markdown import result_table
 from recalign.report.page import write_report
 from recalign.report.rosepo import HELPFUL, rosepo_sections, rosepo_sentences, rosepo_title
 from recalign.report.stage_page import picture
-from recalign.report.wording import plain
-from recalign.schemas import PER_USER, RECOMMENDED, RESULTS, read_table, write_table
+from recalign.schemas import PER_USER, RECOMMENDED, RESULTS, ROWS_PER_USER, read_table, write_table
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.recommendations import SCORE
@@ -27,7 +24,7 @@ from tasks.report import PAGE, data_set, lineage, stage_runs
 from tasks.tables import read_tables
 
 
-@stage(version=1)
+@stage(version=2)
 def comparison(
     job: Job,
     config: ComparisonConfig,
@@ -39,17 +36,22 @@ def comparison(
 ) -> None:
     """Every row against the SFT model, every claim against its control, and the page."""
     tested = [made[f"row_{number}"] for number in range(len(config.rows))]
-    tables = [read_table(one.path("per_user.parquet"), PER_USER) for one in tested]
-    labels = [row.label for row in config.rows]
-    per_user = pl.concat(map(wide_table, labels, tables), how="diagonal")
-    results = compared_table(config.rows, [per_user], config.n_resamples, config.seed)
-    contrasts = contrast_table(config.rows, [per_user], config.n_resamples, config.seed)
-    recommended = recommended_rows(labels, [one.manifest.figures for one in tested])
+    judged = {row.label: one for row, one in zip(config.rows, tested, strict=True)}
+    per_user = rows_per_user(
+        {n: read_table(one.path("per_user.parquet"), PER_USER) for n, one in judged.items()}
+    )
+    means = resample([per_user], config.n_resamples, config.seed)
+    results = means.results(rosepo_rows(config.rows))
+    contrasts = contrast_table(config.rows, means)
+    figures = {label: one.manifest.figures for label, one in judged.items()}
+    recommended = recommended_table(
+        {label: told["recommended"] for label, told in figures.items() if "recommended" in told}
+    )
     validation = {
         row.label: float(made[f"valid_{number}"].manifest.figures[SCORE])
         for number, row in enumerate(config.rows)
     }
-    per_user.write_parquet(job.draft.path("per_user.parquet"), compression="zstd")
+    write_table(per_user, job.draft.path("per_user.parquet"), ROWS_PER_USER)
     write_table(results, job.draft.path("results.parquet"), RESULTS)
     contrasts.write_parquet(job.draft.path("contrasts.parquet"), compression="zstd")
     write_table(recommended, job.draft.path("recommended.parquet"), RECOMMENDED)
@@ -69,7 +71,7 @@ def comparison(
         title=rosepo_title(config.rows, interactions.manifest.config["source"]),
         created=f"{max(one.manifest.created for one in tested):%Y-%m-%d %H:%M} UTC",
         results=results,
-        primary=plain(HELPFUL),
+        primary=HELPFUL,
         data=data,
         stages=stage_runs(found, rosepo_labels(config.rows, manifests, found)),
         oracle_curve=pl.read_parquet(oracle.path("curve.parquet")),

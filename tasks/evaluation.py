@@ -10,12 +10,16 @@ from recalign.artifacts.manifest import Reference
 from recalign.config import EvaluationPhase
 from recalign.embedded.grammar import parse_reasoning
 from recalign.embedded.reasoners import REASONERS, Reasoner, template_reasonings
-from recalign.evaluation.assemble import Backbone, encoded_lines, encoded_texts, scores_of
-from recalign.evaluation.comparisons import dpo4rec_rows, policy_label
-from recalign.evaluation.list_metrics import candidate_lists
-from recalign.evaluation.result_table import recommended_table, summary_table
-from recalign.evaluation.rows import Cases, Texts, evaluate_rows
-from recalign.evaluation.text_quality import facet_quality, liked_values, text_quality
+from recalign.evaluation.candidate_lists import candidate_lists
+from recalign.evaluation.per_user import per_user_table, rows_per_user
+from recalign.evaluation.recommended import described, recommended_table
+from recalign.evaluation.result_table import resample
+from recalign.evaluation.texts.encoded import EncodedTexts, encoded_lines, encoded_texts
+from recalign.evaluation.texts.evaluate import UserTargets, evaluate_rows
+from recalign.evaluation.texts.quality import facet_quality, liked_values, text_quality
+from recalign.evaluation.texts.rows import dpo4rec_rows
+from recalign.evaluation.texts.scores import Backbone, scores_of
+from recalign.metric_columns import CATALOGUE, NDCG_AT_10, Metric
 from recalign.oracle.inference import padded, states_of
 from recalign.oracle.storage import load_oracle
 from recalign.recommender.encoder import SentenceEncoder
@@ -30,6 +34,7 @@ from recalign.schemas import (
     REASONINGS,
     RECOMMENDED,
     RESULTS,
+    ROWS_PER_USER,
     TEXTS,
     TRUTH,
     read_table,
@@ -47,7 +52,6 @@ if TYPE_CHECKING:
 
 DECODINGS = {"greedy": True, "sampled": False}
 SCORE = "validation_score"
-PRIMARY = "NDCG@10"  # what the run page compares rows by
 
 
 def validation_score(run: "Run", validation: Reference) -> float | None:
@@ -59,7 +63,7 @@ def validation_score(run: "Run", validation: Reference) -> float | None:
     return artifact.manifest.figures[SCORE] if artifact else None
 
 
-@stage(version=1)
+@stage(version=2)
 def evaluation(
     job: Job,
     config: EvaluationPhase,
@@ -102,16 +106,24 @@ def evaluation(
         ),
         popularity, texts, readers, config.seed,
     )  # fmt: skip
-    evaluated = evaluate_rows(scores, _cases(splits, tables, config), config.cutoffs)
-    per_user = pl.concat([row.per_user for row in evaluated.values()])
-    results = summary_table(rows, per_user, config.n_resamples, config.seed)
-    per_user.write_parquet(job.draft.path("per_user.parquet"), compression="zstd")
+    evaluated = evaluate_rows(scores, _targets(splits, tables, config), config.cutoffs)
+    per_user = rows_per_user(
+        {label: per_user_table(phase.users, one.values) for label, one in evaluated.items()}
+    )
+    results = resample([per_user], config.n_resamples, config.seed).results(rows)
+    write_table(per_user, job.draft.path("per_user.parquet"), ROWS_PER_USER)
     write_table(results, job.draft.path("results.parquet"), RESULTS)
-    recommended = recommended_table(evaluated, popularity.numpy())
+    recommended = recommended_table(
+        {n: described(one.recommended, popularity.numpy()) for n, one in evaluated.items()}
+    )
     write_table(recommended, job.draft.path("recommended.parquet"), RECOMMENDED)
     _write_text_quality(job, interactions, tables, config, written)
-    score = results.filter(row=policy_label("aligned", "sampled", "frozen"), metric="NDCG")
-    job.draft.count(per_user.height)
+    score = (
+        Metric(CATALOGUE, "NDCG")
+        .lines(results)
+        .filter(policy="aligned", decoding="sampled", recommender="frozen")
+    )
+    job.draft.count(len(rows) * len(phase.users))
     job.draft.tell({SCORE: score["mean"].item(), "users": len(phase.users)})
 
 
@@ -121,7 +133,7 @@ def _template_texts(
     config: EvaluationPhase,
     base: Artifact,
     encoder: SentenceEncoder,
-) -> dict[tuple[str, str], Texts]:
+) -> dict[tuple[str, str], EncodedTexts]:
     """What template reasoners write about the very history the policy was shown."""
     phase = phase_of(tables.windows, config.phase)
     n_shown = base.manifest.config["history_items"]
@@ -138,7 +150,7 @@ def _template_texts(
     }
 
 
-def _cases(splits: Artifact, tables: Tables, config: EvaluationPhase) -> Cases:
+def _targets(splits: Artifact, tables: Tables, config: EvaluationPhase) -> UserTargets:
     """Users, targets, what they had seen, and their fixed candidate lists."""
     phase = phase_of(tables.windows, config.phase)
     drawn = read_table(splits.path("candidates.parquet"), CANDIDATES)
@@ -149,7 +161,7 @@ def _cases(splits: Artifact, tables: Tables, config: EvaluationPhase) -> Cases:
     lists = candidate_lists(
         targets, torch.from_numpy(negatives), config.list_targets, config.list_length
     )
-    return Cases(phase.users, targets, torch.from_numpy(seen), lists)
+    return UserTargets(phase.users, targets, torch.from_numpy(seen), lists, config.lists)
 
 
 def _write_text_quality(
@@ -179,6 +191,6 @@ def _write_text_quality(
 def results_shown(made: Artifact) -> list[str]:
     """The differences as a forest plot, and the result table."""
     results = read_table(made.path("results.parquet"), RESULTS)
-    name = headline_metrics(results, PRIMARY, prefix="")[0]
+    name = headline_metrics(results, NDCG_AT_10, CATALOGUE)[0]
     plot = forest(results, name)
     return [*([picture(plot)] if plot else []), result_table(results, [name])]

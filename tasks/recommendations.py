@@ -11,23 +11,23 @@ import torch
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import RecommendationsPhase, SftConfig
-from recalign.evaluation.fixed_lists import LISTS, fixed_lists, shown_order
-from recalign.evaluation.measures import (
+from recalign.evaluation.next_items.cases import Cases, cases_of
+from recalign.evaluation.next_items.fixed_lists import DRAWN, fixed_lists, shown_order
+from recalign.evaluation.next_items.measures import (
+    AVERAGE_POPULARITY,
+    LONG_TAIL_SHARE,
     answer_measures,
     bias_measures,
     hallucination_measures,
-    ranking_measures,
-    validation_label,
-)
-from recalign.evaluation.next_items import Cases, cases_of
-from recalign.evaluation.outcomes import FULL, Given, Judged, by_item, by_states, judge
-from recalign.evaluation.per_user import (
-    means_over_users,
     nearest_items,
-    per_user_table,
-    recommendations_table,
-    spread,
+    ranking_measures,
+    validation_metric,
 )
+from recalign.evaluation.next_items.outcomes import Outcomes, Response, by_item, by_states, judge
+from recalign.evaluation.next_items.recommendations import recommendations_table
+from recalign.evaluation.per_user import means_over_users, per_user_table, user_means
+from recalign.evaluation.recommended import spread
+from recalign.metric_columns import CATALOGUE, Metric
 from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle
 from recalign.schemas import CANDIDATES, PER_USER, RECOMMENDATIONS, read_table, write_table
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 SCORE = "validation_score"
 
 
-@stage(version=1)
+@stage(version=2)
 def recommendations(
     job: Job,
     config: RecommendationsPhase,
@@ -67,10 +67,10 @@ def recommendations(
     phase = phase_of(tables.windows, config.phase)
     cases = cases_of(tables.sequences, phase.users, phase.starts, phase.ends, config.n_cases)
     drawn = read_table(splits.path("candidates.parquet"), CANDIDATES)
-    lists = {kind: fixed_lists(cases, drawn, kind, config.list_length) for kind in LISTS}
+    lists = {kind: fixed_lists(cases, drawn, kind, config.list_length) for kind in DRAWN}
     popularity = history_popularity(tables.sequences, tables.windows)
     llm, rows = None, len(cases)
-    given: Callable[[slice], Given]
+    given: Callable[[slice], Response]
     if sft is not None:
         llm = _llm(job, config, tables, cases, lists, splits, sft, alignment)
         given = partial(_ask, llm, config, cases, tables.sequences, lists)
@@ -82,34 +82,44 @@ def recommendations(
         given = by_states(states, model.item_matrix(), model.item_bias())
     else:
         given = by_item(torch.from_numpy(popularity).float())
-    judged = judge(
+    outcomes = judge(
         given, cases, tables.sequences, lists, config.top, rows=rows, progress=job.progress
     )
     encoder = open_encoder(job, config.encoder)
     vectors = encoder.encode_items(tables.items["text"].to_list(), job.progress)
     neighbours = nearest_items(vectors, cases.targets, config.neighbours)
-    measures = ranking_measures(judged, config.list_length)
-    measures |= bias_measures(judged, cases, popularity)
-    measures |= hallucination_measures(judged, cases, neighbours, popularity)
+    measures = ranking_measures(outcomes, config.list_length)
+    measures |= bias_measures(outcomes, cases, popularity)
+    measures |= hallucination_measures(outcomes, cases, neighbours, popularity)
     if llm:
-        measures |= _answered(llm, judged, cases, tables.sequences, lists)
-    per_user = per_user_table(cases, measures)
+        measures |= _answered(llm, outcomes, cases, tables.sequences, lists)
+    per_user = per_user_table(*user_means(cases.users, measures))
     write_table(per_user, job.draft.path("per_user.parquet"), PER_USER)
-    shown = recommendations_table(cases, judged)
+    shown = recommendations_table(cases, outcomes)
     write_table(shown, job.draft.path("recommendations.parquet"), RECOMMENDATIONS)
     means = means_over_users(per_user)
-    figures = {SCORE: means[validation_label(means)], "means": means, "users": len(phase.users)}
     job.draft.count(len(cases))
     job.draft.tell(
-        figures
-        | spread(judged, tables.items.height)
-        | ({"prompts_proved": llm.proved} if llm else {})
+        {
+            SCORE: means[validation_metric(means)],
+            "means": {metric.label: mean for metric, mean in means.items()},
+            "users": len(phase.users),
+        }
     )
+    if outcomes.recommended is not None:
+        popular = {
+            "average_popularity": means[AVERAGE_POPULARITY],
+            "long_tail_share": means[LONG_TAIL_SHARE],
+        }
+        held = spread(outcomes.recommended, tables.items.height) | popular
+        job.draft.tell({"recommended": held})
+    if llm:
+        job.draft.tell({"prompts_proved": llm.proved})
 
 
 @dataclass(frozen=True)
 class _Llm:
-    """An LLM, what it is asked per case (kind of list shown, or "" -> prompts), and its titles."""
+    """An LLM, what it is asked per case (list shown, or "catalogue" -> prompts), and its titles."""
 
     policy: "TitlePolicy"
     scorer: "TitleScorer"
@@ -135,10 +145,10 @@ def _llm(
     titles = distinct_titles(tables.items)
     policy = open_titles(sft, alignment, job.device)
     title_ids = [[], *(policy.encode_completion(title) for title in titles[1:])]
-    shown: dict[str, list[list[int]]] = {FULL: [[]] * len(cases)}
+    shown: dict[str, list[list[int]]] = {CATALOGUE: [[]] * len(cases)}
     if settings.format == "candidates":
         seed = splits.manifest.config["seed"]
-        shown = {kind: shown_order(cases, lists[kind], kind, seed) for kind in LISTS}
+        shown = {kind: shown_order(cases, lists[kind], kind, seed) for kind in DRAWN}
     written = TitlePrompts(settings.prompt, titles)
     bounds = (f"{config.phase}_start", NEXT[config.phase])
     prompts: dict[str, list[list[int]]] = {}
@@ -165,23 +175,23 @@ def _ask(
     sequences: Sequences,
     lists: dict[str, np.ndarray],
     where: slice,
-) -> Given:
+) -> Response:
     """Every question about some cases; each prompt is read once.
 
     A prompt that shows a list asks for a choice from it: with such prompts the catalogue is not
     ranked, which would only measure how well the LLM keeps to the list.
     """
     readings = {kind: llm.scorer.read(ids[where]) for kind, ids in llm.prompts.items()}
-    answers = {LISTS.get(kind, kind): _texts(llm, reading) for kind, reading in readings.items()}
-    if FULL not in readings:
+    answers = {kind: _texts(llm, reading) for kind, reading in readings.items()}
+    if CATALOGUE not in readings:
         scored = {kind: one.candidates(lists[kind][where]) for kind, one in readings.items()}
-        return Given(lists=scored, answers=answers)
-    reading = readings[FULL]
+        return Response(lists=scored, answers=answers)
+    reading = readings[CATALOGUE]
     if not config.beam:
-        return Given(scores=reading.catalogue(), answers=answers)
+        return Response(scores=reading.catalogue(), answers=answers)
     best, _ = reading.beam(config.beam, list(cases.seen(sequences, where)))
-    scored = {kind: reading.candidates(lists[kind][where]) for kind in LISTS}
-    return Given(best=best, lists=scored, answers=answers)
+    scored = {kind: reading.candidates(lists[kind][where]) for kind in DRAWN}
+    return Response(best=best, lists=scored, answers=answers)
 
 
 def _texts(llm: _Llm, reading: "TitleReading") -> list[str]:
@@ -189,13 +199,12 @@ def _texts(llm: _Llm, reading: "TitleReading") -> list[str]:
 
 
 def _answered(
-    llm: _Llm, judged: Judged, cases: Cases, sequences: Sequences, lists: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+    llm: _Llm, outcomes: Outcomes, cases: Cases, sequences: Sequences, lists: dict[str, np.ndarray]
+) -> dict[Metric, np.ndarray]:
     """Measures of the free answers, by exact normalised title."""
-    table: dict[str, np.ndarray] = {}
+    table: dict[Metric, np.ndarray] = {}
     for kind in llm.prompts:
-        start = LISTS.get(kind, kind)
-        texts = [normalised(text) for text in judged.answers[start]]
+        texts = [normalised(text) for text in outcomes.answers[kind]]
         items = match_titles(texts, llm.titles, normalised)
-        table |= answer_measures(start, items, texts, cases, sequences, lists.get(kind))
+        table |= answer_measures(kind, items, texts, cases, sequences, lists.get(kind))
     return table

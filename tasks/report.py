@@ -9,8 +9,9 @@ from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.roots import open_root
 from recalign.artifacts.store import Store
 from recalign.config import ReportConfig
-from recalign.evaluation.comparisons import policy_label
-from recalign.evaluation.text_quality import liked_values, malformed_reasons
+from recalign.evaluation.texts.quality import liked_values, malformed_reasons
+from recalign.evaluation.texts.rows import policy_label
+from recalign.metric_columns import CATALOGUE, Metric
 from recalign.report.content import DataSet, Example, ReportContent, Round, StageRun
 from recalign.report.examples import draw_examples, liked_in_words
 from recalign.report.labels import dpo4rec_labels
@@ -22,6 +23,7 @@ from recalign.schemas import (
     RECOMMENDED,
     RESULTS,
     REWARDS,
+    ROWS_PER_USER,
     TEXTS,
     TRUTH,
     read_table,
@@ -133,9 +135,8 @@ def _examples(
     phase = phase_of(tables.windows, "test")
     users, starts = phase.users.tolist(), phase.starts.tolist()
     rows = {policy_label(name, "greedy", "frozen"): name for name in ("base", "aligned")}
-    per_user = pl.read_parquet(evaluation.path("per_user.parquet"))
-    per_user = per_user.filter(pl.col("row").is_in(list(rows)))
-    scored = per_user.select("row", "user_index", "NDCG").iter_rows()
+    per_user = read_table(evaluation.path("per_user.parquet"), ROWS_PER_USER)
+    scored = Metric(CATALOGUE, "NDCG").lines(per_user).select("row", "user_index", "value")
     truth = interactions.path("truth.parquet")
     cutoffs = tables.windows.select("user_index", cutoff="test_start")
     return draw_examples(
@@ -146,7 +147,7 @@ def _examples(
         {u: tables.sequences.slice(u, s, e)
          for u, s, e in zip(users, starts, phase.ends.tolist(), strict=True)},
         dict(tables.items.select("item_index", "title").iter_rows()),
-        {(rows[row], user): value for row, user, value in scored},
+        {(rows[row], user): value for row, user, value in scored.iter_rows() if row in rows},
         liked_in_words(liked_values(read_table(truth, TRUTH), cutoffs)) if truth.exists() else None,
     )  # fmt: skip
 

@@ -3,9 +3,11 @@
 from math import log2
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
+from recalign.metric_columns import Metric, metrics_in
 from recalign.metrics import (
     average_popularity,
     coverage,
@@ -20,6 +22,7 @@ from recalign.metrics import (
     ndcg,
     novelty,
 )
+from recalign.schemas import METRIC
 
 RANKS = np.array([[3, 1, 0], [12, 4, 0], [0, 0, 0]])
 N_TARGETS = np.array([2, 3, 0])  # one target of the second user has no rank; the third has none
@@ -62,9 +65,26 @@ def test_hit_rate_of_one_target_is_recall() -> None:
 def test_the_table_labels_every_cut_off_and_takes_tensors() -> None:
     table = metric_table(torch.tensor(RANKS), torch.tensor(N_TARGETS), [5, 10])
     labels = [f"{name}@{k}" for k in (5, 10) for name in ("NDCG", "HR", "MAP", "MRR")]
-    assert list(table) == [*labels, "NDCG"]
+    assert [metric.label for metric in table] == [*labels, "NDCG"]
+    table = {metric.name: values for metric, values in table.items()}
     np.testing.assert_array_equal(table["MAP@5"], mean_average_precision(RANKS, N_TARGETS, 5))
     np.testing.assert_array_equal(table["NDCG"], ndcg(RANKS, N_TARGETS, None))
+
+
+def test_what_was_ranked_stands_before_the_measure_in_a_metrics_label() -> None:
+    labels = [Metric(lists, "NDCG", 5).label for lists in ("catalogue", "uniform", "popularity")]
+    assert labels == ["NDCG@5", "list NDCG@5", "popular list NDCG@5"]
+
+
+def test_the_lines_of_a_metric_without_a_cut_off_are_not_those_of_one_with() -> None:
+    table = pl.DataFrame(
+        [("uniform", "NDCG", None), ("uniform", "NDCG", 5), ("catalogue", "NDCG", 5)],
+        schema=METRIC, orient="row",
+    )  # fmt: skip
+    assert metrics_in(table) == [Metric(*row) for row in table.rows()]
+    for metric in metrics_in(table):
+        assert Metric(*metric.lines(table).row(0)) == metric
+        assert len(metric.lines(table)) == 1
 
 
 def test_impossible_ranks_raise() -> None:

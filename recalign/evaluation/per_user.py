@@ -1,84 +1,79 @@
-"""What a row of the comparison leaves behind: values per user, and its recommended lists."""
+"""Values per user and metric, as tables and as columns of numbers."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
-import torch
 
-from recalign.evaluation.next_items import Cases
-from recalign.evaluation.outcomes import Judged
-from recalign.metrics import coverage, gini
-from recalign.ranking import row_chunks, top_items
-from recalign.schemas import PER_USER, RECOMMENDATIONS
+from recalign.metric_columns import Metric
+from recalign.schemas import PER_USER
 
 
-def per_user_table(cases: Cases, measures: Mapping[str, np.ndarray]) -> pl.DataFrame:
-    """PER_USER: each measure's mean over a user's cases, null where it is defined for none.
+def user_means(
+    owners: np.ndarray, values: Mapping[Metric, np.ndarray]
+) -> tuple[np.ndarray, dict[Metric, np.ndarray]]:
+    """The users in order, int64 [U], and the mean of their own defined values, float64 [U].
 
-    Users in order, measures in order of `measures` for each.
+    owners [N] and each metric's values [N], NaN where undefined; a user without any is NaN.
     """
-    users, place = np.unique(cases.users, return_inverse=True)
-    columns = []
-    for values in measures.values():
-        given = ~np.isnan(values)
-        total = np.bincount(place, np.where(given, values, 0.0), minlength=len(users))
+    users, place = np.unique(owners, return_inverse=True)
+    means = {}
+    for metric, column in values.items():
+        given = ~np.isnan(column)
+        total = np.bincount(place, np.where(given, column, 0.0), minlength=len(users))
         n = np.bincount(place, given, minlength=len(users))
-        columns.append(total / np.where(n > 0, n, np.nan))
+        means[metric] = total / np.where(n > 0, n, np.nan)
+    return users, means
+
+
+def per_user_table(users: np.ndarray, values: Mapping[Metric, np.ndarray]) -> pl.DataFrame:
+    """PER_USER of `users` [U] and each metric's values [U], null where they are NaN.
+
+    Users in their order, metrics in order of `values` for each.
+    """
+    n_users = len(users)
+    columns = dict(zip(Metric._fields, zip(*values, strict=True), strict=True))
+    repeated = {name: list(column) * n_users for name, column in columns.items()}
     table = pl.DataFrame(
         {
-            "user_index": np.repeat(users, len(columns)),
-            "metric": list(measures) * len(users),
-            "value": np.stack(columns, 1).ravel(),
+            "user_index": np.repeat(users, len(values)),
+            **repeated,
+            "value": np.stack(list(values.values()), 1).ravel(),
         },
-        schema_overrides=PER_USER,
+        schema_overrides=dict(PER_USER),
     )
     return table.with_columns(pl.col("value").fill_nan(None))
 
 
-def means_over_users(per_user: pl.DataFrame) -> dict[str, float | None]:
-    """Mean of each metric over the users it is defined for; None: for no user."""
-    means = per_user.group_by("metric", maintain_order=True).agg(pl.col("value").mean())
-    return dict(means.iter_rows())
-
-
-def spread(judged: Judged, n_items: int) -> dict[str, float]:
-    """Coverage and Gini coefficient of all recommended lists together; {} where none were made."""
-    if judged.recommended is None:
-        return {}
-    return {
-        "coverage": coverage(judged.recommended, n_items),
-        "gini": gini(judged.recommended, n_items),
-    }
-
-
-def recommendations_table(cases: Cases, judged: Judged) -> pl.DataFrame:
-    """RECOMMENDATIONS: one row per case; of answers to several prompts, that to the first."""
-    lists = judged.recommended
-    answers = next(iter(judged.answers.values()), None)
-    heads = [[]] * len(cases) if lists is None else [row[row > 0].tolist() for row in lists]
-    return pl.DataFrame(
-        {
-            "user_index": cases.users,
-            "position": cases.positions,
-            "target": cases.targets,
-            "recommended": heads,
-            "answer": answers or [None] * len(cases),
-        },
-        schema_overrides=RECOMMENDATIONS,
+def rows_per_user(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """ROWS_PER_USER of the PER_USER table of each row, by label."""
+    return pl.concat(
+        table.select(pl.lit(label, pl.Categorical).alias("row"), pl.all())
+        for label, table in tables.items()
     )
 
 
-def nearest_items(vectors: np.ndarray, targets: np.ndarray, n: int) -> np.ndarray:
-    """The `n` items whose text vectors have the highest cosine with each target's: int64 [N, n].
+def means_over_users(per_user: pl.DataFrame) -> dict[Metric, float | None]:
+    """Mean of each metric over the users it is defined for; None: for no user."""
+    means = per_user.group_by(Metric._fields, maintain_order=True).agg(pl.col("value").mean())
+    return {Metric(*metric): mean for *metric, mean in means.iter_rows()}
 
-    vectors [I+1, e]; the target itself and padding (row 0) are left out.
+
+def user_columns(per_user: pl.DataFrame) -> dict[tuple[str, Metric], np.ndarray]:
+    """The values of ROWS_PER_USER by row and metric, float64 [U], in order of user_index.
+
+    Metrics that no user of a row has are left out. ValueError: a row has other users than the
+    first one.
     """
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = torch.from_numpy(vectors / np.maximum(lengths, 1e-12))
-    items, rows = np.unique(targets, return_inverse=True)
-    own = torch.from_numpy(items)
-    near = [
-        top_items(unit[own[s]] @ unit.T, own[s, None], n) for s in row_chunks(len(own), len(unit))
-    ]
-    return torch.cat(near).numpy()[rows]
+    ordered = per_user.sort("user_index", maintain_order=True)
+    parts = ordered.partition_by("row", *Metric._fields, as_dict=True, maintain_order=True)
+    first, users = None, None
+    columns = {}
+    for (row, *metric), part in parts.items():
+        if users is None:
+            first, users = row, part["user_index"]
+        if not part["user_index"].equals(users):
+            raise ValueError(f"row {row!r} was measured on other users than {first!r}")
+        if part["value"].null_count() < len(part):
+            columns[str(row), Metric(*metric)] = part["value"].to_numpy()
+    return columns

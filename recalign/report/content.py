@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from recalign.metric_columns import NDCG_AT_10, Metric
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -127,7 +129,7 @@ class ReportContent:
     """Time of the run, as it should be printed."""
     results: pl.DataFrame | None = None
     """RESULTS of the test."""
-    primary: str = "NDCG@10"
+    primary: Metric = NDCG_AT_10
     """Metric of the summary and of the forest plot, named before the results are seen; where it
     was not measured, full-depth NDCG."""
     data: DataSet | None = None

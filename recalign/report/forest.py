@@ -3,18 +3,19 @@
 import polars as pl
 from matplotlib.axes import Axes
 
+from recalign.metric_columns import Metric
 from recalign.report.drawing import GREY, INK, MUTED, PETROL, RUST, draw
-from recalign.report.wording import RANKINGS, ranking, shown, signed
+from recalign.report.wording import RANKED, shown, signed
 
 LINE_HEIGHT = 0.47  # inches per row: its label stands above its interval, so that a phone fits
 
 
-def forest(results: pl.DataFrame, metric: str) -> str | None:
+def forest(results: pl.DataFrame, metric: Metric) -> str | None:
     """Forest plot of one metric of the RESULTS table; None when no row has a difference.
 
     Popularity is left to the table: so far off, it would set the scale for all others.
     """
-    measured = results.filter(pl.col("metric") == metric, pl.col("recommender") != "popularity")
+    measured = metric.lines(results).filter(pl.col("recommender") != "popularity")
     rows = measured.drop_nulls("difference").to_dicts()
     if not rows:
         return None
@@ -39,12 +40,13 @@ def forest(results: pl.DataFrame, metric: str) -> str | None:
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.tick_params(length=0)
-        prefix, name = ranking(metric)
-        axes.set_title(f"Difference in {name}, {RANKINGS[prefix].lower()}", color=INK)
+        axes.set_title(f"Difference in {metric.name}, {RANKED[metric.lists].lower()}", color=INK)
         axes.locator_params(axis="x", nbins=5)
 
     height = 0.8 + LINE_HEIGHT * len(rows)
-    return draw(paint, f"Differences in {metric} with 95 % intervals", width=4.5, height=height)
+    return draw(
+        paint, f"Differences in {metric.label} with 95 % intervals", width=4.5, height=height
+    )
 
 
 def colour_of(low: float, high: float) -> str:

@@ -5,26 +5,27 @@ from typing import Any
 
 import polars as pl
 
+from recalign.metric_columns import Metric, cells, metrics_in
 from recalign.report.wording import count, interval, metric, percent, signed
 
 
-def result_table(results: pl.DataFrame, metrics: Sequence[str]) -> str:
+def result_table(results: pl.DataFrame, metrics: Sequence[Metric]) -> str:
     """One line per row of RESULTS; of each metric the mean, its difference to the base row and
     the 95 % interval of that difference. ValueError: a metric that the table does not have.
     """
-    missing = set(metrics) - set(results["metric"])
+    missing = [one.label for one in metrics if one not in metrics_in(results)]
     if missing:
-        raise ValueError(f"the results have no {', '.join(sorted(missing))}")
+        raise ValueError(f"the results have no {', '.join(missing)}")
     header = ["row", "compared with"]
     for name in metrics:
-        header += [name, "difference", "95 % interval"]
+        header += [name.label, "difference", "95 % interval"]
     lines = [header, ["---", "---", *["---:"] * (3 * len(metrics))]]
-    cells = {(cell["row"], cell["metric"]): cell for cell in results.iter_rows(named=True)}
+    lined = cells(results)
     for row in results["row"].unique(maintain_order=True):
-        base = cells[row, metrics[0]]["base"]
+        base = lined[row, metrics[0]]["base"]
         line = [escape(row), escape(base or "")]
         for name in metrics:
-            line += _numbers(cells[row, name])
+            line += _numbers(lined[row, name])
         lines.append(line)
     n_users = count(results["n_users"].item(0))
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -37,7 +37,6 @@ def render(content: ReportContent) -> str:
     )
     environment.filters |= {
         "metric": wording.metric, "percent": wording.percent, "count": wording.count,
-        "plain": wording.plain,
         "duration": wording.duration, "reasons": wording.reasons,
     }  # fmt: skip
     template = environment.get_template("template.html")
@@ -70,8 +69,8 @@ def _results(content: ReportContent) -> dict[str, Any] | None:
     if content.results is None or content.results.is_empty():
         return None
     kinds = []
-    for prefix, title in wording.RANKINGS.items():
-        metrics = tables.headline_metrics(content.results, content.primary, prefix)
+    for lists, title in wording.RANKED.items():
+        metrics = tables.headline_metrics(content.results, content.primary, lists)
         if metrics:
             table = tables.result_table(content.results, metrics[0], metrics[1:])
             plot = forest(content.results, table.primary)

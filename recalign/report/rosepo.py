@@ -5,15 +5,17 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from recalign.config import ComparedRow
+from recalign.metric_columns import CATALOGUE, NDCG_AT_10, STARTS, Metric, cells, metrics_in
 from recalign.report.content import Cell, DataSet, Figure, Grid, Section
 from recalign.report.forest import colour_of
 from recalign.report.summary import verdict, with_data
 from recalign.report.tradeoff import tradeoff
-from recalign.report.wording import interval, metric, percent, plain, plural, ranking, signed
+from recalign.report.wording import interval, metric, percent, plural, signed
 
-HELPFUL = "list HR@1"
-HARMFUL = ("popularity lift", "list semantic hallucination")
-SHOWN = (HELPFUL, "popular list HR@1", "NDCG@10", "popularity lift")
+HELPFUL = Metric("uniform", "HR", 1)
+LIFT = Metric(CATALOGUE, "popularity lift")
+HARMFUL = (LIFT, Metric("uniform", "semantic hallucination"))
+SHOWN = (HELPFUL, Metric("popularity", "HR", 1), NDCG_AT_10, LIFT)
 """Metrics of the claims: RosePO's own protocol, its harder lists, the full catalogue, and harm."""
 TERMS = (
     "Candidate lists hold the item that was taken next among drawn others, and HR@1 is how often "
@@ -36,8 +38,8 @@ def rosepo_sections(
     results: RESULTS; contrasts: RESULTS with `question`; validation: score by row label;
     rejections and smoothing: one line per set of pairs, printed as they are.
     """
-    plots = [(name, tradeoff(compared, results, HELPFUL, name)) for name in HARMFUL]
-    figures = [Figure(svg, f"{plain(HELPFUL)} against {name}.") for name, svg in plots if svg]
+    plots = [(one, tradeoff(results, HELPFUL, one)) for one in HARMFUL]
+    figures = [Figure(svg, f"{HELPFUL.name} against {one.label}.") for one, svg in plots if svg]
     return [
         _claims(contrasts),
         Section(
@@ -74,7 +76,7 @@ def rosepo_sentences(
 
     n_pairs: chosen items with something rejected for each, by strategy.
     """
-    told = contrasts.filter(pl.col("metric") == HELPFUL)
+    told = HELPFUL.lines(contrasts)
     n_aligned = sum(one.kind == "aligned" for one in compared)
     sets = ", ".join(f"{plural(n, 'pair')} {strategy}" for strategy, n in n_pairs.items())
     sentences = [
@@ -95,25 +97,25 @@ def rosepo_sentences(
 
 
 def _claims(contrasts: pl.DataFrame) -> Section:
-    names = [name for name in SHOWN if name in set(contrasts["metric"])]
+    names = [one for one in SHOWN if one in metrics_in(contrasts)]
     grids = []
     for question in contrasts["question"].unique(maintain_order=True):
         asked = contrasts.filter(pl.col("question") == question)
-        cells = {(one["row"], one["metric"]): one for one in asked.iter_rows(named=True)}
+        lined = cells(asked)
         rows = []
         for label in asked["row"].unique(maintain_order=True):
-            base = cells[label, names[0]]["base"]
+            base = lined[label, names[0]]["base"]
             name = Cell(f"{label}", f"against {base}")
-            rows.append([name, *(_difference(cells[label, one]) for one in names)])
-        header = ["Row", *(" ".join(reversed(_named(one))) for one in names)]
+            rows.append([name, *(_difference(lined[label, one]) for one in names)])
+        header = ["Row", *(_header(one) for one in names)]
         grids.append(Grid(header, rows, question))
     note = "Differences paired by user, with 95 % intervals over users; more lift is more harm."
     return Section("Claim by claim", "Claims", note, grids=grids)
 
 
-def _named(label: str) -> tuple[str, str]:
-    prefix, name = ranking(label)
-    return (f"({prefix.strip()})" if prefix else ""), name
+def _header(one: Metric) -> str:
+    ranked = STARTS[one.lists].strip()
+    return f"{one.name} ({ranked})" if ranked else one.name
 
 
 def _difference(cell: Mapping[str, float]) -> Cell:
@@ -125,16 +127,16 @@ def _difference(cell: Mapping[str, float]) -> Cell:
 def _biases(results: pl.DataFrame) -> Grid:
     """Every measure that is not a ranking metric, by row."""
     names = [
-        name
-        for name in results["metric"].unique(maintain_order=True)
-        if not ranking(name)[0] and "@" not in name and name != "MRR"
+        one
+        for one in metrics_in(results)
+        if one.lists == CATALOGUE and one.k is None and one.measure != "MRR"
     ]
-    cells = {(one["row"], one["metric"]): one for one in results.iter_rows(named=True)}
+    lined = cells(results)
     rows = [
-        [Cell(label), *(_mean(cells.get((label, name))) for name in names)]
+        [Cell(label), *(_mean(lined.get((label, name))) for name in names)]
         for label in results["row"].unique(maintain_order=True)
     ]
-    return Grid(["Row", *names], rows)
+    return Grid(["Row", *(one.name for one in names)], rows)
 
 
 def _mean(cell: Mapping[str, float] | None) -> Cell:

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import polars as pl
-
+from recalign.metric_columns import CATALOGUE, Metric
 from recalign.report.content import DataSet, ReportContent
 from recalign.report.tables import headline_metrics
 from recalign.report.wording import count, interval, metric, percent, plural, shown, signed
@@ -15,8 +14,8 @@ def summary(content: ReportContent) -> list[str]:
     """What was run, what alignment changed, what reasonings are worth; fewer if not measured."""
     sentences = [_what_was_run(content)]
     if content.results is not None and not content.results.is_empty():
-        name = headline_metrics(content.results, content.primary, prefix="")[0]
-        cells = content.results.filter(pl.col("metric") == name).to_dicts()
+        name = headline_metrics(content.results, content.primary, CATALOGUE)[0]
+        cells = name.lines(content.results).to_dicts()
         sentences += [_what_alignment_changed(cells, name), _what_reasonings_add(cells)]
     return [sentence for sentence in sentences if sentence]
 
@@ -66,7 +65,7 @@ def _which_round(content: ReportContent) -> str:
     )
 
 
-def _what_alignment_changed(cells: list[Cell], name: str) -> str:
+def _what_alignment_changed(cells: list[Cell], metric_shown: Metric) -> str:
     """Aligned against base with the frozen recommender, greedy and sampled."""
     parts = []
     for decoding in ("greedy", "sampled"):
@@ -83,7 +82,11 @@ def _what_alignment_changed(cells: list[Cell], name: str) -> str:
     if not parts:
         return ""
     users = count(cells[0]["n_users"])
-    return f"On {users} test users alignment changed {name} by " + " and ".join(parts) + "."
+    return (
+        f"On {users} test users alignment changed {metric_shown.name} by "
+        + " and ".join(parts)
+        + "."
+    )
 
 
 def _what_reasonings_add(cells: list[Cell]) -> str:

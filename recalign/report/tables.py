@@ -7,17 +7,20 @@ from typing import Any
 
 import polars as pl
 
+from recalign.metric_columns import CATALOGUE, NDCG_AT_10, Metric, cells, metrics_in
 from recalign.report.content import Cell, StageRun
 from recalign.report.forest import colour_of
-from recalign.report.wording import interval, metric, percent, ranking, signed
+from recalign.report.wording import interval, metric, percent, signed
 
-OTHERS = ("HR@10", "NDCG@10", "popularity lift", "NDCG", "NDCG@5", "HR@5")
+OTHERS = (
+    ("HR", 10), ("NDCG", 10), ("popularity lift", None), ("NDCG", None), ("NDCG", 5), ("HR", 5),
+)  # fmt: skip
 """Beside the primary metric in the main tables, as many as the page is wide for."""
 WIDTH = 5  # metrics of a main table
 
 
 @dataclass(frozen=True)
-class ResultRow:
+class TableRow:
     """The primary metric, its difference to that of the row `base`, and the other metrics."""
 
     label: str
@@ -32,29 +35,29 @@ class ResultRow:
 class ResultTable:
     """Rows of one kind of ranking, full catalogue or candidate lists."""
 
-    primary: str
-    others: Sequence[str]
-    rows: Sequence[ResultRow]
+    primary: Metric
+    others: Sequence[Metric]
+    rows: Sequence[TableRow]
 
 
-def result_table(results: pl.DataFrame, primary: str, others: Sequence[str]) -> ResultTable:
+def result_table(results: pl.DataFrame, primary: Metric, others: Sequence[Metric]) -> ResultTable:
     """RESULTS in `primary`, with its difference to the base rows, and the `others` beside it.
 
     Rows without the primary metric (an LLM that ranks only the candidates it is shown has none
     over the catalogue) are left out.
     """
-    cells = {(cell["row"], cell["metric"]): cell for cell in results.iter_rows(named=True)}
+    lined = cells(results)
     rows = []
-    for label in results.filter(metric=primary)["row"].unique(maintain_order=True):
-        of = cells[label, primary]
+    for label in primary.lines(results)["row"]:
+        of = lined[label, primary]
         rows.append(
-            ResultRow(
+            TableRow(
                 label=label,
                 is_aligned=of["policy"] == "aligned",
                 base=of["base"] or "",
                 primary=_mean(of),
                 difference=_difference(of),
-                others=[_mean(cells.get((label, name))) for name in others],
+                others=[_mean(lined.get((label, name))) for name in others],
             )
         )
     return ResultTable(primary, others, rows)
@@ -76,18 +79,15 @@ def _difference(cell: Mapping[str, Any]) -> Cell:
     return Cell(text, interval(low, high, with_sign=True), colour_of(low, high))
 
 
-def headline_metrics(results: pl.DataFrame, primary: str, prefix: str) -> list[str]:
-    """The metrics of the main table, the one to compare by first; [] where none is measured.
-
-    `prefix` is a key of `wording.RANKINGS`.
+def headline_metrics(results: pl.DataFrame, primary: Metric, lists: str) -> list[Metric]:
+    """The metrics of the main table of one ranking, the one to compare by first; [] without any.
 
     The primary metric if there is one (a short candidate list may not reach its cut-off), then
     `OTHERS` as far as they are there and fit.
     """
-    names = results["metric"].unique(maintain_order=True).to_list()
-    own = [name for name in names if ranking(name)[0] == prefix]
-    wanted = [prefix + name for name in (primary, *OTHERS)]
-    found = [name for name in dict.fromkeys(wanted) if name in own]
+    own = [one for one in metrics_in(results) if one.lists == lists]
+    wanted = [primary._replace(lists=lists), *(Metric(lists, *other) for other in OTHERS)]
+    found = [one for one in dict.fromkeys(wanted) if one in own]
     return (found or own)[:WIDTH]
 
 
@@ -95,21 +95,21 @@ def every_result(results: pl.DataFrame) -> list[tuple[str, ...]]:
     """All lines of RESULTS as text: row, metric, mean, interval, base, difference, interval."""
     return [
         (
-            cell["row"], cell["metric"], metric(cell["mean"]), interval(cell["low"], cell["high"]),
+            row, name.label, metric(cell["mean"]), interval(cell["low"], cell["high"]),
             cell["base"] or "", signed(cell["difference"]) if cell["base"] else "",
             interval(cell["difference_low"], cell["difference_high"], with_sign=True),
         )
-        for cell in results.iter_rows(named=True)
+        for (row, name), cell in cells(results).items()
     ]  # fmt: skip
 
 
-def result_lines(results: pl.DataFrame, primary: str = "NDCG@10") -> list[dict[str, str]]:
-    """One line per row of RESULTS in the primary metric over the catalogue, as plain text."""
-    name = headline_metrics(results, primary, prefix="")[0]
+def result_lines(results: pl.DataFrame) -> list[dict[str, str]]:
+    """One line of plain text per row of RESULTS, in NDCG@10 or another metric of the catalogue."""
+    shown = headline_metrics(results, NDCG_AT_10, CATALOGUE)[0]
     return [
         {
             "row": cell["row"],
-            name: metric(cell["mean"]),
+            shown.name: metric(cell["mean"]),
             "95 % interval": interval(cell["low"], cell["high"]),
             "difference": signed(cell["difference"]) if cell["base"] else "",
             "its 95 % interval": interval(
@@ -117,7 +117,7 @@ def result_lines(results: pl.DataFrame, primary: str = "NDCG@10") -> list[dict[s
             ),
             "against": cell["base"] or "",
         }
-        for cell in results.filter(pl.col("metric") == name).iter_rows(named=True)
+        for cell in shown.lines(results).iter_rows(named=True)
     ]
 
 

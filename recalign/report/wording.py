@@ -1,21 +1,10 @@
 """Numbers as the page and the Markdown tables print them."""
 
-RANKINGS = {  # how the label of a metric starts, and what was ranked
-    "": "Full catalogue",
-    "list ": "Candidate lists",
-    "popular list ": "Candidate lists drawn by popularity",
+RANKED = {  # what was ranked, as headings say it
+    "catalogue": "Full catalogue",
+    "uniform": "Candidate lists",
+    "popularity": "Candidate lists drawn by popularity",
 }
-
-
-def ranking(label: str) -> tuple[str, str]:
-    """The key of RANKINGS that a metric's label starts with, and the rest: its plain name."""
-    prefix = max((key for key in RANKINGS if label.startswith(key)), key=len)
-    return prefix, label.removeprefix(prefix)
-
-
-def plain(label: str) -> str:
-    """A metric's name without what was ranked."""
-    return ranking(label)[1]
 
 
 def metric(value: float | None) -> str:

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from recalign.errors import BadInputError
+from recalign.metric_columns import NDCG_AT_10, Metric
 from recalign.report.content import DataSet, Example, ReportContent, Round, StageRun
 from recalign.report.page import render, write_report
 from recalign.schemas import FACETS, RECOMMENDED, RESULTS, TEXTS, WINDOWS
@@ -22,13 +23,14 @@ NASTY = '<script>alert("x")</script> & $a_b$ {{ 7*7 }}'
 
 def results(low: float = 0.001, high: float = 0.005) -> pl.DataFrame:
     rows = []
-    for metric in ("NDCG@10", "HR@10", "list NDCG@5"):
+    measured = (NDCG_AT_10, Metric("catalogue", "HR", 10), Metric("uniform", "NDCG", 5))
+    for metric in ((None, None, *one) for one in measured):  # after strategy and estimator
         rows += [
-            ("SASRec, no reasoning", "none", "none", "sasrec", metric, 0.065, 0.06, 0.07)
+            ("SASRec, no reasoning", "none", "none", "sasrec", *metric, 0.065, 0.06, 0.07)
             + (None,) * 5 + (900,),
-            ("Base policy, greedy", "base", "greedy", "frozen", metric, 0.074, 0.07, 0.078,
+            ("Base policy, greedy", "base", "greedy", "frozen", *metric, 0.074, 0.07, 0.078,
              "SASRec, no reasoning", 0.009, 0.006, 0.012, 0.138, 900),
-            ("Aligned policy, greedy", "aligned", "greedy", "frozen", metric, 0.077, 0.073, 0.081,
+            ("Aligned policy, greedy", "aligned", "greedy", "frozen", *metric, 0.077, 0.073, 0.081,
              "Base policy, greedy", 0.003, low, high, 0.04, 900),
         ]  # fmt: skip
     return pl.DataFrame(rows, schema=RESULTS, orient="row")

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import polars as pl
 
+from recalign.metric_columns import NDCG_AT_10, Metric
 from recalign.report import lineage
 from recalign.report.content import Round, StageRun
 from recalign.report.drawing import GREY, PETROL, RUST
@@ -13,6 +14,9 @@ from recalign.report.lineage import lineage_graph
 from recalign.report.plots import alignment_curves, distributions, windows_picture
 from recalign.report.wording import interval
 from recalign.schemas import RESULTS, WINDOWS
+
+REST = (None, None)  # strategy and estimator
+HR_AT_10 = Metric("catalogue", "HR", 10)
 
 
 def texts_of(svg: str) -> list[str]:
@@ -35,18 +39,19 @@ def test_windows_show_their_mean_lengths_over_prompted_users():
 
 def test_forest_has_a_line_per_compared_row_but_none_for_popularity():
     rows = [
-        ("Popularity", "none", "none", "popularity", "NDCG@10", 0.0, 0.0, 0.0, "b",
+        ("Popularity", "none", "none", "popularity", *REST, *NDCG_AT_10, 0.0, 0.0, 0.0, "b",
          -0.9, -1.0, -0.8, -0.9, 9),
-        ("b", "none", "none", "sasrec", "NDCG@10", 0.1, 0.1, 0.1, *(None,) * 5, 9),
-        ("c $x$", "base", "greedy", "frozen", "NDCG@10", 0.1, 0.1, 0.1, "b",
+        ("b", "none", "none", "sasrec", *REST, *NDCG_AT_10, 0.1, 0.1, 0.1, *(None,) * 5, 9),
+        ("c $x$", "base", "greedy", "frozen", *REST, *NDCG_AT_10, 0.1, 0.1, 0.1, "b",
          0.01, -0.01, 0.03, 0.1, 9),
-        ("d", "base", "greedy", "frozen", "HR@10", 0.1, 0.1, 0.1, "b", 0.01, -0.01, 0.03, 0.1, 9),
+        ("d", "base", "greedy", "frozen", *REST, *HR_AT_10, 0.1, 0.1, 0.1, "b",
+         0.01, -0.01, 0.03, 0.1, 9),
     ]  # fmt: skip
     results = pl.DataFrame(rows, schema=RESULTS, orient="row")
-    shown = texts_of(forest(results, "NDCG@10") or "")
+    shown = texts_of(forest(results, NDCG_AT_10) or "")
     assert {"c $x$", "+0.0100"} <= set(shown)
     assert not {"Popularity", "b", "d"} & set(shown)
-    assert forest(results, "MRR@10") is None
+    assert forest(results, Metric("catalogue", "MRR", 10)) is None
 
 
 def test_colours_tell_gain_loss_and_neither():

@@ -4,8 +4,17 @@ import polars as pl
 import pytest
 
 from recalign.config import ComparedRow
+from recalign.evaluation.next_items.claims import rosepo_rows
+from recalign.metric_columns import CATALOGUE, Metric
 from recalign.report.content import DataSet
-from recalign.report.rosepo import HELPFUL, rosepo_sections, rosepo_sentences, rosepo_title
+from recalign.report.rosepo import (
+    HARMFUL,
+    HELPFUL,
+    LIFT,
+    rosepo_sections,
+    rosepo_sentences,
+    rosepo_title,
+)
 from recalign.report.tables import headline_metrics
 from recalign.report.tradeoff import tradeoff
 from recalign.schemas import RESULTS
@@ -22,7 +31,8 @@ QUESTION = "Does a personal eps beat none?"
 def cell(row, metric, mean, difference=None, low=None, high=None, base=None):
     relative = None if difference is None else difference / mean
     paired = (base, difference, low, high, relative)
-    return (row, "aligned", "none", "aligned", metric, mean, mean - 0.01, mean + 0.01, *paired, 90)
+    (known,) = [one for one in rosepo_rows(COMPARED) if one.label == row]
+    return (*known.columns, *metric, mean, mean - 0.01, mean + 0.01, *paired, 90)
 
 
 def table(*cells):
@@ -33,7 +43,7 @@ RESULT = table(
     *(
         cell(row.label, metric, 0.1 * (number + 1))
         for number, row in enumerate(COMPARED)
-        for metric in (HELPFUL, "popularity lift", "list semantic hallucination")
+        for metric in (HELPFUL, *HARMFUL)
     )
 )
 
@@ -64,10 +74,12 @@ def test_the_page_opens_with_what_was_run_and_the_terms_it_uses():
 
 
 def test_the_main_table_shows_ndcg_and_popularity_lift_beside_the_hit_rate():
-    names = ["HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR", "popularity lift"]
-    results = table(*(cell("SFT", name, 0.1) for name in names))
-    shown = headline_metrics(results, "HR@1", prefix="")
-    assert shown == ["HR@1", "HR@10", "NDCG@10", "popularity lift", "NDCG@5"]
+    names = [("HR", 1), ("HR", 5), ("HR", 10), ("NDCG", 5), ("NDCG", 10), ("MRR", None)]
+    full = [*(Metric(CATALOGUE, *name) for name in names), LIFT]
+    shown = headline_metrics(table(*(cell("SFT", one, 0.1) for one in full)), full[0], CATALOGUE)
+    assert [one.label for one in shown] == [
+        "HR@1", "HR@10", "NDCG@10", "popularity lift", "NDCG@5"
+    ]  # fmt: skip
 
 
 def test_a_grid_is_titled_as_one():
@@ -97,11 +109,11 @@ def test_the_sections_hold_claims_trade_off_validation_pairs_and_doubt():
 
 
 def test_the_trade_off_leaves_popularity_out_and_names_the_baselines():
-    svg = tradeoff(COMPARED, RESULT, HELPFUL, "popularity lift")
+    svg = tradeoff(RESULT, HELPFUL, LIFT)
     assert ">SFT<" in svg
     assert ">Popularity<" not in svg
     assert "self_hard" in svg
 
 
 def test_no_trade_off_is_drawn_of_what_was_not_measured():
-    assert tradeoff(COMPARED, RESULT, HELPFUL, "novelty") is None
+    assert tradeoff(RESULT, HELPFUL, Metric(CATALOGUE, "novelty")) is None

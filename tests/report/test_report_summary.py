@@ -5,6 +5,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
+from recalign.metric_columns import NDCG_AT_10, Metric
 from recalign.report.content import DataSet, ReportContent, Round
 from recalign.report.markdown import escape, result_table
 from recalign.report.summary import summary, verdict
@@ -12,10 +13,10 @@ from recalign.report.wording import count, duration, interval, percent, plural, 
 from recalign.schemas import RESULTS
 
 
-def line(row, policy, decoding, recommender, mean, base=None, shift=(None,) * 3, metric="NDCG@10"):
+def line(row, policy, decoding, recommender, mean, base=None, shift=(None,) * 3, metric=NDCG_AT_10):
     relative = shift[0] / 0.1 if base else None
-    return (row, policy, decoding, recommender, metric, mean, mean - 0.01, mean + 0.01, base,
-            *shift, relative, 500)  # fmt: skip
+    return (row, policy, decoding, recommender, None, None, *metric, mean, mean - 0.01, mean + 0.01,
+            base, *shift, relative, 500)  # fmt: skip
 
 
 def table(low: float, high: float) -> pl.DataFrame:
@@ -101,14 +102,17 @@ def test_without_an_aligned_row_there_is_no_sentence_about_alignment():
 
 
 def test_summary_speaks_of_the_primary_metric_or_of_full_depth_ndcg():
-    measured = [table(0.002, 0.018).with_columns(metric=pl.lit(m)) for m in ("MRR@1", "NDCG")]
+    first = table(0.002, 0.018)
+    measured = [first.with_columns(measure=pl.lit(m, pl.Categorical), k=pl.lit(k, pl.Int32))
+                for m, k in (("MRR", 1), ("NDCG", None))]  # fmt: skip
     content = ReportContent("t", "c", results=pl.concat(measured))
-    assert "changed MRR@1" in summary(replace(content, primary="MRR@1"))[0]
-    assert "changed NDCG by" in summary(replace(content, primary="NDCG@10"))[0]
+    primary = Metric("catalogue", "MRR", 1)
+    assert "changed MRR@1" in summary(replace(content, primary=primary))[0]
+    assert "changed NDCG by" in summary(replace(content, primary=NDCG_AT_10))[0]
 
 
 def test_markdown_table_has_one_line_per_row_with_difference_and_interval():
-    lines = result_table(table(-0.001, 0.021), ["NDCG@10"]).splitlines()
+    lines = result_table(table(-0.001, 0.021), [NDCG_AT_10]).splitlines()
     assert lines[0] == "| row | compared with | NDCG@10 | difference | 95 % interval |"
     assert lines[2] == "| SASRec |  | 0.1000 |  |  |"
     assert lines[7] == "| Aligned | Base | 0.1200 | +0.0100 (+10.0 %) | [−0.0010, +0.0210] |"
@@ -117,7 +121,7 @@ def test_markdown_table_has_one_line_per_row_with_difference_and_interval():
 
 def test_markdown_of_a_metric_that_was_not_measured_is_refused():
     with pytest.raises(ValueError, match="no MRR@3"):
-        result_table(table(0, 1), ["MRR@3"])
+        result_table(table(0, 1), [Metric("catalogue", "MRR", 3)])
 
 
 def test_markdown_cells_cannot_break_the_table():

@@ -7,11 +7,14 @@ import numpy as np
 import polars as pl
 
 from recalign.artifacts.manifest import Manifest, Reference
+from recalign.metric_columns import NDCG_AT_10, Metric
 from recalign.report.plots import distributions
 from recalign.report.stage_page import picture, stage_page, table_section
 from recalign.report.tables import result_lines
 from recalign.schemas import RESULTS
 
+REST = (None, None)  # strategy and estimator
+HR_AT_10 = Metric("catalogue", "HR", 10)
 MANIFEST = Manifest(
     stage="pairs", version=1, fingerprint="0123456789abcdef", config={"min_margin": 0.25},
     inputs={"rewards": Reference(stage="rewards", fingerprint="f" * 32)}, rows=1234,
@@ -53,10 +56,10 @@ def test_a_table_bears_markup_and_line_breaks_in_its_texts():
 
 def test_the_plain_result_table_has_the_interval_of_each_row_and_of_its_difference():
     rows = [
-        ("SASRec", "none", "none", "sasrec", "NDCG@10", 0.1, 0.09, 0.11, *(None,) * 5, 9),
-        ("Base", "base", "greedy", "frozen", "NDCG@10", 0.12, 0.1, 0.14, "SASRec",
+        ("SASRec", "none", "none", "sasrec", *REST, *NDCG_AT_10, 0.1, 0.09, 0.11, *(None,) * 5, 9),
+        ("Base", "base", "greedy", "frozen", *REST, *NDCG_AT_10, 0.12, 0.1, 0.14, "SASRec",
          0.02, 0.01, 0.03, 0.2, 9),
-        ("Base", "base", "greedy", "frozen", "HR@10", 0.5, 0.4, 0.6, "SASRec",
+        ("Base", "base", "greedy", "frozen", *REST, *HR_AT_10, 0.5, 0.4, 0.6, "SASRec",
          0.02, 0.01, 0.03, 0.2, 9),
     ]  # fmt: skip
     first, second = result_lines(pl.DataFrame(rows, schema=RESULTS, orient="row"))

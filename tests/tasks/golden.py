@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.fingerprint import canonical
-from recalign.evaluation.comparisons import POPULARITY
+from recalign.evaluation.texts.rows import POPULARITY
 
 KEYS = {  # columns of tables whose other columns depend on trained weights
     "curve.parquet": ["epoch"],
@@ -18,10 +18,20 @@ KEYS = {  # columns of tables whose other columns depend on trained weights
     "log.parquet": [],
     "model/curve.parquet": [],
     "pairs.parquet": [],
-    "per_user.parquet": ["row", "user_index"],
+    "per_user.parquet": ["row", "user_index", "lists", "measure", "k"],
     "reasonings.parquet": ["user_index", "sample"],
     "recommended.parquet": ["row"],
-    "results.parquet": ["row", "policy", "decoding", "recommender", "metric", "base", "n_users"],
+    "results.parquet": [
+        "row",
+        "policy",
+        "decoding",
+        "recommender",
+        "lists",
+        "measure",
+        "k",
+        "base",
+        "n_users",
+    ],
     "rewards.parquet": ["user_index", "sample"],
     "skipped.parquet": [],
     "texts.parquet": ["texts", "n_users", "n_texts"],
@@ -91,6 +101,6 @@ def _table(table: pl.DataFrame, name: str) -> object:
     if "row" in KEYS[name]:
         popularity = rounded.filter(row=POPULARITY)
         if "difference" in table.columns:  # to the oracle's row, which is trained
-            popularity = popularity.select("metric", "mean", "low", "high")
+            popularity = popularity.select("lists", "measure", "k", "mean", "low", "high")
         return [schema, kept, popularity.to_dicts()]
     return [schema, kept]

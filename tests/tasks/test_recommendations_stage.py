@@ -1,7 +1,5 @@
 """The recommendations stage on a tiny world: untrained LLMs, SASRec, popularity, recomputed."""
 
-import re
-
 import numpy as np
 import polars as pl
 import pytest
@@ -13,7 +11,8 @@ import tasks.recommendations
 from recalign.config import RecommendationsConfig, SftConfig
 from recalign.embedded.title_tokenizer import title_tokenizer
 from recalign.errors import LeakageError
-from recalign.evaluation.measures import LABELS
+from recalign.evaluation.next_items.measures import MEASURES
+from recalign.metric_columns import Metric
 from recalign.schemas import (
     CANDIDATES,
     INTERACTIONS,
@@ -98,11 +97,11 @@ def judge(walk, config=JUDGED, phase="test", **judged):
 
 
 def values(artifact) -> dict[str, dict[int, float]]:
-    """Metric -> user -> value."""
+    """Label of a metric -> user -> value."""
     table = read_table(artifact.path("per_user.parquet"), PER_USER)
     found: dict[str, dict[int, float]] = {}
-    for user, metric, value in table.iter_rows():
-        found.setdefault(metric, {})[user] = value
+    for user, *metric, value in table.iter_rows():
+        found.setdefault(Metric(*metric).label, {})[user] = value
     return found
 
 
@@ -180,9 +179,10 @@ def test_baselines_are_ranked_and_asked_nothing(walk):
         assert names <= found.keys()
         assert not {"valid", "answer HR@1", "already seen", "repeated"} & found.keys()
         assert pl.read_parquet(row.path("recommendations.parquet"))["answer"].is_null().all()
-        assert 0 < row.manifest.figures["coverage"] <= 1
+        assert 0 < row.manifest.figures["recommended"]["coverage"] <= 1
     # Popularity recommends the same head to everyone who has not seen it; SASRec does not.
-    assert popularity.manifest.figures["gini"] > sasrec.manifest.figures["gini"]
+    spread = [one.manifest.figures["recommended"]["gini"] for one in (popularity, sasrec)]
+    assert spread[0] > spread[1]
     assert np.mean(list(values(popularity)["popularity lift"].values())) > 0
 
 
@@ -200,11 +200,8 @@ def test_a_beam_over_the_whole_catalogue_judges_as_the_likelihood_does(walk):
 @pytest.mark.parametrize("label", ["sft", "asked with candidates"])
 def test_every_measure_is_explained(walk, label):
     row = judge(walk, JUDGED.model_copy(update={"n_cases": 1}), sft=label)
-    found = set()
-    for name in values(row):
-        bare = re.sub("^(popular )?list ", "", name)
-        found.add(re.sub(r"^(HR|NDCG)@\d+$", r"\1@k", bare))
-    assert found <= set(LABELS)
+    found = set(read_table(row.path("per_user.parquet"), PER_USER)["measure"])
+    assert found <= set(MEASURES)
     assert "popular error" in found
 
 

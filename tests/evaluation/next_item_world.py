@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from recalign.evaluation.next_items import Cases, cases_of
-from recalign.evaluation.outcomes import Given
+from recalign.evaluation.next_items.cases import Cases, cases_of
+from recalign.evaluation.next_items.outcomes import Response
 from recalign.schemas import CANDIDATES, INTERACTIONS
 from recalign.sequences import Sequences
 
@@ -46,4 +46,4 @@ def by_table(scores: list[list[float]]):
     """A recommender that scores items 1..7 as this table says, one row per case."""
     table = torch.tensor(scores)
     padded = torch.nn.functional.pad(table, (1, 0), value=99.0)
-    return lambda where: Given(scores=padded[where])
+    return lambda where: Response(scores=padded[where])

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from recalign.evaluation.fixed_lists import fixed_lists, shown_order
-from recalign.evaluation.next_items import cases_of
-from tests.evaluation import recommended_world as world
+from recalign.evaluation.next_items.cases import cases_of
+from recalign.evaluation.next_items.fixed_lists import fixed_lists, shown_order
+from tests.evaluation import next_item_world as world
 
 
 def test_cases_are_the_windows_items_in_order_with_what_came_before():

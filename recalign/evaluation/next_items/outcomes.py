@@ -7,24 +7,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recalign.evaluation.fixed_lists import LISTS
-from recalign.evaluation.next_items import Cases
+from recalign.evaluation.candidate_lists import CandidateLists, ranks_in_lists
+from recalign.evaluation.next_items.cases import Cases
+from recalign.metric_columns import CATALOGUE
 from recalign.progress import Progress, silent
 from recalign.ranking import target_ranks, top_items
 from recalign.sequences import Sequences
 
-FULL = ""
-"""What the labels of metrics over the whole catalogue start with."""
 CHUNK_SCORES = 1 << 22  # of the catalogue, held at a time
 
 
 @dataclass(frozen=True)
-class Given:
+class Response:
     """What a recommender makes of n cases; what it does not do is left out.
 
     scores [n, I+1] of the catalogue; or best int64 [n, W], the items it found, best first, 0
-    padded; lists: kind -> scores [n, C] of the candidate lists (where there are no `scores`);
-    answers: label's start -> texts.
+    padded; lists: scores [n, C] of the candidate lists by how they are drawn (where there are no
+    `scores`); answers: texts by what the prompt showed.
     """
 
     scores: Tensor | None = None
@@ -34,8 +33,8 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """All N cases, by what metric labels start with ("" is the whole catalogue).
+class Outcomes:
+    """All N cases, by what was ranked (a key of `metric_columns.STARTS`).
 
     ranks int64 [N]: of the target, from 1, ties against it; 0: not among the items found.
     firsts int64 [N]: the item in the first place (where the target ties for it, another).
@@ -52,7 +51,7 @@ Ranked = tuple[np.ndarray, np.ndarray]
 
 
 def judge(
-    given: Callable[[slice], Given],
+    given: Callable[[slice], Response],
     cases: Cases,
     sequences: Sequences,
     lists: Mapping[str, np.ndarray],
@@ -60,10 +59,10 @@ def judge(
     *,
     rows: int = 1 << 30,
     progress: Progress = silent,
-) -> Judged:
+) -> Outcomes:
     """Ask for at most `rows` cases at a time; items taken before a case are never ranked in full.
 
-    `lists`: kind -> int64 [N, C], see `fixed_lists`.
+    lists: int64 [N, C] by how they are drawn, see `fixed_lists`.
     """
     parts: dict[str, list[Ranked]] = {}
     heads: list[np.ndarray] = []
@@ -77,22 +76,22 @@ def judge(
             own_ranks, head = full
             heads.append(head[:, :top])
             firsts = _first(own_ranks, head, cases.targets[where])
-            parts.setdefault(FULL, []).append((own_ranks, firsts))
+            parts.setdefault(CATALOGUE, []).append((own_ranks, firsts))
         for kind, items in lists.items():
             scores = one.lists.get(kind)
             if scores is None and one.scores is not None:
                 own = torch.from_numpy(items[where]).to(one.scores.device)
                 scores = one.scores.gather(1, own).cpu().numpy()
             if scores is not None:
-                parts.setdefault(LISTS[kind], []).append(_in_list(scores, items[where]))
-        for label, texts in one.answers.items():
-            answers.setdefault(label, []).extend(texts)
+                parts.setdefault(kind, []).append(_in_list(scores, items[where]))
+        for kind, texts in one.answers.items():
+            answers.setdefault(kind, []).extend(texts)
         progress(where.stop, len(cases), "cases")
     joined = {
         name: [np.concatenate(arrays) for arrays in zip(*own, strict=True)]
         for name, own in parts.items()
     }
-    return Judged(
+    return Outcomes(
         {name: own[0] for name, own in joined.items()},
         {name: own[1] for name, own in joined.items()},
         np.concatenate(heads) if heads else None,
@@ -100,17 +99,17 @@ def judge(
     )
 
 
-def by_item(item_scores: Tensor) -> Callable[[slice], Given]:
+def by_item(item_scores: Tensor) -> Callable[[slice], Response]:
     """The same scores [I+1] for every case, such as popularity."""
-    return lambda where: Given(scores=item_scores.expand(where.stop - where.start, -1))
+    return lambda where: Response(scores=item_scores.expand(where.stop - where.start, -1))
 
 
-def by_states(states: Tensor, matrix: Tensor, bias: Tensor) -> Callable[[slice], Given]:
+def by_states(states: Tensor, matrix: Tensor, bias: Tensor) -> Callable[[slice], Response]:
     """A sequential recommender: states [N, d] of the cases, item matrix [I+1, d], bias [I+1]."""
-    return lambda where: Given(scores=torch.addmm(bias, states[where], matrix.T))
+    return lambda where: Response(scores=torch.addmm(bias, states[where], matrix.T))
 
 
-def _in_full(one: Given, targets: np.ndarray, seen: np.ndarray, top: int) -> Ranked | None:
+def _in_full(one: Response, targets: np.ndarray, seen: np.ndarray, top: int) -> Ranked | None:
     """Ranks [n] of the targets, and the head of the ranking, at least two items long."""
     if one.scores is not None:
         device = one.scores.device
@@ -133,9 +132,8 @@ def _first(ranks: np.ndarray, head: np.ndarray, targets: np.ndarray) -> np.ndarr
 
 def _in_list(scores: np.ndarray, items: np.ndarray) -> Ranked:
     """Ranks of the targets (column 0) among their lists [n, C], and the items in front."""
-    if np.isnan(scores).any():
-        raise ValueError("a candidate's score is NaN: the model diverged")
+    lists = CandidateLists(torch.from_numpy(items), torch.ones(len(items), dtype=torch.int64))
+    ranks = ranks_in_lists(torch.from_numpy(scores), lists)[:, 0].numpy()
     others = np.where(items[:, 1:] > 0, scores[:, 1:], -np.inf)
-    ranks = 1 + ((others >= scores[:, :1]) & (items[:, 1:] > 0)).sum(1)
     best = np.take_along_axis(items[:, 1:], others.argmax(1)[:, None], 1)[:, 0]
     return ranks, np.where(ranks == 1, items[:, 0], best)

@@ -1,12 +1,10 @@
-"""Metrics over short fixed candidate lists: a few held-out items among drawn negatives (KAR)."""
+"""Short candidate lists: a few held-out items among drawn negatives (KAR), and ranks in them."""
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from recalign.metrics import metric_table
 from recalign.ranking import target_ranks
 
 
@@ -43,19 +41,14 @@ def candidate_lists(
     return CandidateLists(joined.gather(1, order)[:, :list_length], (kept > 0).sum(1))
 
 
-def list_metrics(
-    scores: Tensor, lists: CandidateLists, cutoffs: list[int]
-) -> dict[str, np.ndarray]:
-    """Metrics named "list NDCG@10" over `lists` [B, C], from full scores [B, I+1].
+def ranks_in_lists(scores: Tensor, lists: CandidateLists) -> Tensor:
+    """Ranks of the targets among their lists, int64 [B, T], 0 padded; scores [B, C] of the items.
 
-    Cut-offs as long as the list are left out: every list would be a hit. Ties count against the
-    targets, as in the full catalogue.
+    Ties count against the targets, as in the full catalogue.
     """
     length, most = lists.items.shape[1], int(lists.n_targets.max())
-    own = torch.nn.functional.pad(scores.gather(1, lists.items), (1, 0))
     places = torch.arange(1, length + 1, device=scores.device)
     is_target = places[:most] <= lists.n_targets[:, None]
     is_padding = lists.items == 0
-    ranks = target_ranks(own, places[:most] * is_target, places * is_padding).cpu()
-    table = metric_table(ranks, lists.n_targets.cpu(), [k for k in cutoffs if k < length])
-    return {f"list {name}": values for name, values in table.items()}
+    own = torch.nn.functional.pad(scores, (1, 0))
+    return target_ranks(own, places[:most] * is_target, places * is_padding)

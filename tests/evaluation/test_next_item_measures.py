@@ -3,24 +3,16 @@
 import numpy as np
 import pytest
 
-from recalign.evaluation import outcomes as judge_module
-from recalign.evaluation.fixed_lists import LISTS, fixed_lists
-from recalign.evaluation.measures import (
-    answer_measures,
-    bias_measures,
-    hallucination_measures,
-    ranking_measures,
-    validation_label,
-)
-from recalign.evaluation.outcomes import Given, by_item, by_states, judge
-from recalign.evaluation.per_user import (
-    means_over_users,
-    nearest_items,
-    per_user_table,
-    recommendations_table,
-    spread,
-)
-from tests.evaluation import recommended_world as world
+from recalign.evaluation.next_items import measures
+from recalign.evaluation.next_items import outcomes as judge_module
+from recalign.evaluation.next_items.fixed_lists import DRAWN, fixed_lists
+from recalign.evaluation.next_items.measures import nearest_items, validation_metric
+from recalign.evaluation.next_items.outcomes import Response, by_item, by_states, judge
+from recalign.evaluation.next_items.recommendations import recommendations_table
+from recalign.evaluation.per_user import means_over_users, per_user_table, user_means
+from recalign.evaluation.recommended import spread
+from recalign.metric_columns import CATALOGUE, Metric
+from tests.evaluation import next_item_world as world
 
 CASES = world.all_cases()  # users 0 0 1 1 2, targets 3 4 5 1 6
 POPULARITY = np.array([0, 9, 8, 4, 2, 1, 1, 0])
@@ -34,23 +26,43 @@ BEST_FIRST = [  # one row per case: how items 1..7 score
 
 
 def judged(given, top: int = 2, length: int = 4, **options):
-    lists = {k: fixed_lists(CASES, world.candidates(), k, length) for k in LISTS}
+    lists = {k: fixed_lists(CASES, world.candidates(), k, length) for k in DRAWN}
     return judge(given, CASES, world.sequences(), lists, top, **options)
+
+
+def by_label(table):
+    return {metric.label: values for metric, values in table.items()}
+
+
+def ranking_measures(*arguments):
+    return by_label(measures.ranking_measures(*arguments))
+
+
+def bias_measures(*arguments):
+    return by_label(measures.bias_measures(*arguments))
+
+
+def hallucination_measures(*arguments):
+    return by_label(measures.hallucination_measures(*arguments))
+
+
+def answer_measures(*arguments):
+    return by_label(measures.answer_measures(*arguments))
 
 
 def test_ranks_leave_out_what_was_seen_and_count_ties_against_the_target():
     one = judged(world.by_table(BEST_FIRST))
-    assert one.ranks[""].tolist() == [1, 4, 2, 1, 1]
-    assert one.firsts[""].tolist() == [3, 5, 4, 1, 6]
+    assert one.ranks["catalogue"].tolist() == [1, 4, 2, 1, 1]
+    assert one.firsts["catalogue"].tolist() == [3, 5, 4, 1, 6]
     assert one.recommended[[0, 1, 3, 4]].tolist() == [[3, 4], [5, 6], [1, 3], [6, 5]]
     assert set(one.recommended[2]) == {4, 5}
     # Lists 3 5 6 7 | 4 5 6 7 | 5 3 4 6 | 1 7 3 4 | 6 1
-    assert one.ranks["list "].tolist() == [1, 4, 2, 1, 1]
-    assert one.firsts["list "].tolist() == [3, 5, 4, 1, 6]
+    assert one.ranks["uniform"].tolist() == [1, 4, 2, 1, 1]
+    assert one.firsts["uniform"].tolist() == [3, 5, 4, 1, 6]
 
 
 def test_rankings_become_metrics():
-    table = ranking_measures(judged(world.by_table(BEST_FIRST)), list_length=4)
+    table = ranking_measures(judged(world.by_table(BEST_FIRST)), 4)
     assert table["HR@1"].tolist() == [1, 0, 0, 1, 1]
     assert table["NDCG@5"] == pytest.approx([1, 1 / np.log2(5), 1 / np.log2(3), 1, 1])
     assert table["MRR"].tolist() == [1, 0.25, 0.5, 1, 1]
@@ -92,26 +104,28 @@ def test_chunks_of_cases_change_nothing(rows, monkeypatch):
 
 def test_a_beam_that_misses_the_target_is_a_miss_and_lists_are_scored_apart():
     best = np.array([[3, 5], [6, 5], [4, 5], [3, 1], [6, 0]])
-    lists = {kind: fixed_lists(CASES, world.candidates(), kind, 4) for kind in LISTS}
+    lists = {kind: fixed_lists(CASES, world.candidates(), kind, 4) for kind in DRAWN}
 
-    def given(where: slice) -> Given:
-        return Given(best=best[where], lists={k: -items[where] + 0.0 for k, items in lists.items()})
+    def given(where: slice) -> Response:
+        return Response(
+            best=best[where], lists={k: -items[where] + 0.0 for k, items in lists.items()}
+        )
 
     one = judged(given)
-    assert one.ranks[""].tolist() == [1, 0, 2, 2, 1]
-    assert one.firsts[""].tolist() == [3, 6, 4, 3, 6]
+    assert one.ranks["catalogue"].tolist() == [1, 0, 2, 2, 1]
+    assert one.firsts["catalogue"].tolist() == [3, 6, 4, 3, 6]
     table = ranking_measures(one, 4)
     assert table["HR@10"].tolist() == [1, 0, 1, 1, 1]
     assert table["MRR"].tolist() == [1, 0, 0.5, 0.5, 1]
     # Low item numbers score best: 3 of 3567, 4 of 4567, 5 of 5346, 1 of 1734, 6 of 61.
-    assert one.ranks["list "].tolist() == [1, 1, 3, 1, 2]
-    assert one.firsts["list "].tolist() == [3, 4, 3, 1, 1]
+    assert one.ranks["uniform"].tolist() == [1, 1, 3, 1, 2]
+    assert one.firsts["uniform"].tolist() == [3, 4, 3, 1, 1]
 
 
 def test_a_nan_score_is_an_error_in_lists_as_in_the_catalogue():
     lists = {"uniform": np.full((5, 4), np.nan)}
     with pytest.raises(ValueError, match="the model diverged"):
-        judged(lambda where: Given(lists={k: s[where] for k, s in lists.items()}))
+        judged(lambda where: Response(lists={k: s[where] for k, s in lists.items()}))
 
 
 def test_states_and_items_are_scored_as_such():
@@ -145,7 +159,7 @@ def test_hallucination_is_counted_among_wrong_first_places_and_among_all():
         [1.0, 9, 2, 3, 8, 2, 99],  # 2 for 6: 7 was seen
     ]
     one = judged(world.by_table(scores))
-    assert one.firsts[""].tolist() == [4, 5, 1, 4, 2]
+    assert one.firsts["catalogue"].tolist() == [4, 5, 1, 4, 2]
     neighbours = np.array([[4, 7], [6, 7], [2, 3], [4, 2], [5, 7]])
     table = hallucination_measures(one, CASES, neighbours, POPULARITY)
     assert table["semantic hallucination"].tolist() == [1, 0, 0, 1, 0]
@@ -154,35 +168,37 @@ def test_hallucination_is_counted_among_wrong_first_places_and_among_all():
     table = hallucination_measures(right, CASES, neighbours, POPULARITY)
     assert np.isnan(table["semantic hallucination"]).tolist() == [True, False, False, True, True]
     assert table["semantic error"].tolist() == [0, 0, 0, 0, 0]
+    assert table["wrong"].tolist() == [0, 1, 1, 0, 0]
 
 
 def test_answers_are_counted_over_all_cases():
     items = np.array([3, 3, 0, 5, 6])
     texts = ["c", "c", "who knows", "e", "f"]
     lists = fixed_lists(CASES, world.candidates(), "uniform", 4)
-    table = answer_measures("list ", items, texts, CASES, world.sequences(), lists)
+    table = answer_measures("uniform", items, texts, CASES, world.sequences(), lists)
     assert table["list answer HR@1"].tolist() == [1, 0, 0, 0, 1]
     assert table["list valid"].tolist() == [1, 1, 0, 1, 1]
     assert table["list already seen"].tolist() == [0, 1, 0, 1, 1]
     assert table["list repeated"].tolist() == [0, 1, 0, 0, 0]
     assert table["list in candidates"].tolist() == [1, 0, 0, 0, 1]  # an invalid one is in no list
-    assert "in candidates" not in answer_measures("", items, texts, CASES, world.sequences())
+    assert "in candidates" not in answer_measures(CATALOGUE, items, texts, CASES, world.sequences())
 
 
 def test_the_same_answer_to_another_user_is_no_repetition():
-    table = answer_measures("", np.full(5, 1), ["a"] * 5, CASES, world.sequences())
+    table = answer_measures(CATALOGUE, np.full(5, 1), ["a"] * 5, CASES, world.sequences())
     assert table["repeated"].tolist() == [0, 1, 0, 1, 0]
 
 
 def test_users_are_averaged_over_their_own_defined_cases():
-    measures = {"x": np.array([1.0, 0, 1, np.nan, 0]), "y": np.array([np.nan] * 2 + [1.0, 3, 5])}
-    table = per_user_table(CASES, measures)
+    x, y = Metric("uniform", "HR", 1), Metric(CATALOGUE, "MRR")
+    values = {x: np.array([1.0, 0, 1, np.nan, 0]), y: np.array([np.nan] * 2 + [1.0, 3, 5])}
+    table = per_user_table(*user_means(CASES.users, values))
     assert table["user_index"].to_list() == [0, 0, 1, 1, 2, 2]
-    assert table["metric"].to_list() == ["x", "y"] * 3
+    assert table.select("lists", "measure", "k").rows() == [x, y] * 3
     assert table["value"].to_list() == [0.5, None, 1.0, 2.0, 0.0, 5.0]
-    assert means_over_users(table) == {"x": 0.5, "y": 3.5}
-    nobody = per_user_table(CASES, {"z": np.full(5, np.nan)})
-    assert means_over_users(nobody) == {"z": None}
+    assert means_over_users(table) == {x: 0.5, y: 3.5}
+    nobody = per_user_table(*user_means(CASES.users, {x: np.full(5, np.nan)}))
+    assert means_over_users(nobody) == {x: None}
 
 
 def test_cases_leave_their_lists_and_answers():
@@ -191,22 +207,25 @@ def test_cases_leave_their_lists_and_answers():
     assert table["recommended"].to_list()[1] == [5, 6]
     assert table["answer"].to_list() == [None] * 5
     # Items 1 3 4 5 6 of 7 are recommended, 1, 2, 2, 3 and 2 times.
-    assert spread(one, 7)["coverage"] == pytest.approx(5 / 7)
-    assert spread(one, 7)["gini"] == pytest.approx(
+    assert spread(one.recommended, 7)["coverage"] == pytest.approx(5 / 7)
+    assert spread(one.recommended, 7)["gini"] == pytest.approx(
         sum((2 * i - 8) * x for i, x in enumerate([0, 0, 1, 2, 2, 2, 3], 1)) / (7 * 10)
     )
     answered = judged(
-        lambda where: Given(answers={"list ": [f"a{i}" for i in range(5)][where], "x": ["b"] * 5})
+        lambda where: Response(
+            answers={"uniform": [f"a{i}" for i in range(5)][where], "popularity": ["b"] * 5}
+        )
     )
-    assert spread(answered, 7) == {}
+    assert answered.recommended is None
     table = recommendations_table(CASES, answered)
     assert table["answer"].to_list() == ["a0", "a1", "a2", "a3", "a4"]
     assert table["recommended"].to_list() == [[]] * 5
 
 
 def test_settings_are_chosen_by_the_catalogue_where_it_is_ranked():
-    assert validation_label({"NDCG@10": 1.0, "list NDCG@10": 1.0}) == "NDCG@10"
-    assert validation_label({"list NDCG@10": 1.0}) == "list NDCG@10"
+    full, listed = (Metric(lists, "NDCG", 10) for lists in (CATALOGUE, "uniform"))
+    assert validation_metric([listed, full]) == full
+    assert validation_metric([listed]) == listed
 
 
 def test_nearest_items_are_by_cosine_without_the_item_itself_or_padding():

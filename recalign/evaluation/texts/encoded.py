@@ -1,6 +1,6 @@
-"""From reasonings and recommenders to the scores of every row of the table."""
+"""Texts as vectors, in the order of the users who are evaluated."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,33 +8,24 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recalign.evaluation.rows import (
-    Reader,
-    Row,
-    Scores,
-    Texts,
-    same_for_all,
-    shuffled_across_users,
-    with_reasonings,
-    without_reasoning,
-)
-
 EncodeUnique = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
 """Vectors [T, e] of the distinct texts, and each text's row in them [n]."""
 
 
 @dataclass(frozen=True)
-class Backbone:
-    """The oracle as tensors: states [U, d], item matrix [I+1, d], item bias [I+1]."""
+class EncodedTexts:
+    """Users' texts: vectors [n, e] of distinct texts, and index [U, S] into them.
 
-    states: Tensor
-    item_matrix: Tensor
-    item_bias: Tensor
+    An index of -1 stands for a text that cannot be read: that sample is scored without one.
+    """
+
+    vectors: Tensor
+    index: Tensor
 
 
 def encoded_texts(
     reasonings: pl.DataFrame, users: np.ndarray, greedy: bool, encode: EncodeUnique
-) -> Texts:
+) -> EncodedTexts:
     """The greedy reasoning, or all sampled ones, of `users` [U]; malformed ones become -1.
 
     ValueError: a user lacks reasonings, or users have different numbers of samples.
@@ -50,7 +41,7 @@ def encoded_texts(
     return _texts(table["reasoning"], table["malformed"].is_null(), n_samples, order, encode)
 
 
-def encoded_lines(texts: list[str], encode: EncodeUnique) -> Texts:
+def encoded_lines(texts: list[str], encode: EncodeUnique) -> EncodedTexts:
     """One text per user, in the order of the users; an empty one becomes -1."""
     series = pl.Series(texts, dtype=pl.String)
     return _texts(series, series != "", 1, np.arange(len(texts)), encode)
@@ -58,39 +49,9 @@ def encoded_lines(texts: list[str], encode: EncodeUnique) -> Texts:
 
 def _texts(
     texts: pl.Series, usable: pl.Series, n_samples: int, order: np.ndarray, encode: EncodeUnique
-) -> Texts:
+) -> EncodedTexts:
     vectors, rows = encode(texts.to_list())
     index = np.where(usable.to_numpy(), rows, -1).reshape(-1, n_samples)
     by_user = np.empty_like(index)
     by_user[order] = index
-    return Texts(torch.from_numpy(vectors), torch.from_numpy(by_user))
-
-
-def scores_of(
-    rows: list[Row],
-    backbone: Backbone,
-    popularity: Tensor,
-    texts: Mapping[tuple[str, str], Texts],
-    readers: Mapping[str, Reader],
-    seed: int,
-) -> dict[Row, Scores]:
-    """How each row scores the catalogue.
-
-    popularity [I+1]; texts by (policy, decoding), templates under (name, "none"); readers by
-    Row.recommender.
-    """
-    alone = without_reasoning(backbone.states, backbone.item_matrix, backbone.item_bias)
-
-    def scores(row: Row) -> Scores:
-        if row.recommender == "popularity":
-            return same_for_all(popularity)
-        if row.recommender == "sasrec":
-            return alone
-        if row.policy == "shuffled":
-            own = texts["base", row.decoding]
-            read = Texts(own.vectors, shuffled_across_users(own.index, seed))
-        else:
-            read = texts[row.policy, row.decoding]
-        return with_reasonings(backbone.states, read, readers[row.recommender], alone)
-
-    return {row: scores(row) for row in rows}
+    return EncodedTexts(torch.from_numpy(vectors), torch.from_numpy(by_user))

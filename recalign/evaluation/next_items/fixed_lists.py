@@ -3,11 +3,11 @@
 import numpy as np
 import polars as pl
 
-from recalign.evaluation.next_items import Cases
+from recalign.evaluation.next_items.cases import Cases
 from recalign.seeding import stream
 
-LISTS = {"uniform": "list ", "popularity": "popular list "}
-"""Kinds of drawn items, and what the labels of metrics over their lists start with."""
+DRAWN = ("uniform", "popularity")
+"""How the items of the lists are drawn, see `metric_columns.STARTS`."""
 
 
 def fixed_lists(cases: Cases, candidates: pl.DataFrame, kind: str, list_length: int) -> np.ndarray:

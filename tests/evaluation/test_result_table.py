@@ -5,25 +5,37 @@ import polars as pl
 import pytest
 
 from recalign.evaluation.intervals import mean_interval, paired_bootstrap
-from recalign.evaluation.result_table import pooled_table, recommended_table, summary_table
-from recalign.evaluation.rows import Evaluated, Row
+from recalign.evaluation.per_user import per_user_table, rows_per_user
+from recalign.evaluation.recommended import described, recommended_table
+from recalign.evaluation.result_table import resample
+from recalign.evaluation.rows import ResultRow
+from recalign.metric_columns import NDCG_AT_10, Metric
 
-ROWS = [Row("a", "none", "none", "sasrec"), Row("b", "base", "greedy", "frozen", base="a")]
+ROWS = [
+    ResultRow("a", "none", "none", "sasrec"),
+    ResultRow("b", "base", "greedy", "frozen", base="a"),
+]
 
 
 def per_user(seed: int, n_users: int, shift: float = 0.1) -> pl.DataFrame:
     values = np.random.default_rng(seed).normal(size=n_users)
-    table = {"user_index": range(n_users), "NDCG@10": values, "list HR@1": values**2}
-    a = pl.DataFrame({"row": "a", **table})
-    return pl.concat([a, a.with_columns(pl.lit("b").alias("row"), pl.col("NDCG@10") + shift)])
+    hits = {Metric("uniform", "HR", 1): values**2}
+    tables = {
+        row: per_user_table(np.arange(n_users), {NDCG_AT_10: values + plus} | hits)
+        for row, plus in (("a", 0.0), ("b", shift))
+    }
+    return rows_per_user(tables)
+
+
+def summary_table(rows, per_user, n_resamples, seed):
+    return resample([per_user], n_resamples, seed).results(rows)
 
 
 def test_table_gives_the_same_numbers_as_the_single_intervals():
     users = per_user(0, 60)
     table = summary_table(ROWS, users, 500, seed=4)
-    a, b = (users.filter(pl.col("row") == row)["NDCG@10"].to_numpy() for row in "ab")
-    cell = table.row(by_predicate=(pl.col("row") == "b") & (pl.col("metric") == "NDCG@10"),
-                     named=True)  # fmt: skip
+    a, b = (NDCG_AT_10.lines(users).filter(row=row)["value"].to_numpy() for row in "ab")
+    (cell,) = NDCG_AT_10.lines(table).filter(row="b").to_dicts()
     assert (cell["mean"], cell["low"], cell["high"]) == pytest.approx(mean_interval(b, 500, 4))
     assert (cell["difference"], cell["difference_low"], cell["difference_high"]) == pytest.approx(
         paired_bootstrap(b, a, 500, 4), abs=1e-12
@@ -41,8 +53,8 @@ def test_row_without_a_base_has_no_difference():
 
 def test_order_of_users_in_the_input_does_not_matter():
     users = per_user(0, 30)
-    shuffled = users.sample(fraction=1.0, shuffle=True, seed=1)
-    assert summary_table(ROWS, users, 100, 0).equals(summary_table(ROWS, shuffled, 100, 0))
+    turned = users.sort("user_index", descending=True, maintain_order=True)
+    assert summary_table(ROWS, users, 100, 0).equals(summary_table(ROWS, turned, 100, 0))
 
 
 def test_row_measured_on_other_users_is_refused():
@@ -53,22 +65,20 @@ def test_row_measured_on_other_users_is_refused():
 
 def test_pooled_table_is_the_mean_of_the_runs():
     runs = [per_user(seed, 40 + seed, shift) for seed, shift in enumerate((0.0, 0.3))]
-    table = pooled_table(ROWS, runs, 200, seed=0).filter(
-        (pl.col("row") == "b") & (pl.col("metric") == "NDCG@10")
-    )
+    table = NDCG_AT_10.lines(resample(runs, 200, seed=0).results(ROWS)).filter(row="b")
     # Each run's difference is constant over users, so nothing is left to the resampling.
     assert table.select("difference", "difference_low", "difference_high").row(0) == pytest.approx(
         (0.15, 0.15, 0.15)
     )
     assert table["n_users"].item() == 81
-    means = [run.filter(pl.col("row") == "b")["NDCG@10"].mean() for run in runs]
+    means = [NDCG_AT_10.lines(run).filter(row="b")["value"].mean() for run in runs]
     assert table["mean"].item() == pytest.approx(np.mean(means))
 
 
 def test_recommended_heads_are_described_per_row():
     # Five items with 9, 4, 3, 2, 1 interactions; the head (a fifth) is item 1.
-    heads = Evaluated(pl.DataFrame(), np.array([[1, 2], [1, 3]]))
-    line = recommended_table({"a": heads}, np.array([0, 9, 4, 3, 2, 1])).row(0, named=True)
+    columns = described(np.array([[1, 2], [1, 3]]), np.array([0, 9, 4, 3, 2, 1]))
+    line = recommended_table({"a": columns}).row(0, named=True)
     assert line["row"] == "a"
     assert line["coverage"] == 3 / 5
     assert line["average_popularity"] == (6.5 + 6) / 2

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from recalign.evaluation.text_quality import (
+from recalign.evaluation.texts.quality import (
     facet_quality,
     liked_values,
     malformed_reasons,

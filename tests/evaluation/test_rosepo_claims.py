@@ -1,18 +1,15 @@
 """RosePO's claims are compared with their own controls, on the same users."""
 
+from dataclasses import replace
+
 import numpy as np
-import polars as pl
 import pytest
 
 from recalign.config import ComparedRow
-from recalign.evaluation.contrasts import (
-    compared_table,
-    contrast_table,
-    questions,
-    recommended_rows,
-    rosepo_rows,
-    wide_table,
-)
+from recalign.evaluation.next_items.claims import contrast_table, questions, rosepo_rows
+from recalign.evaluation.per_user import per_user_table, rows_per_user
+from recalign.evaluation.result_table import resample
+from recalign.metric_columns import CATALOGUE, Metric
 
 
 def aligned(strategy, estimator):
@@ -33,24 +30,39 @@ COMPARED = [
 ]
 
 
-def long(values):
-    """PER_USER of {metric: values by user}."""
-    return pl.DataFrame(
-        [(u, m, v) for m, column in values.items() for u, v in enumerate(column)],
-        schema={"user_index": pl.Int32, "metric": pl.String, "value": pl.Float64}, orient="row",
-    )  # fmt: skip
+HIT = Metric(CATALOGUE, "HR", 1)
+HALLUCINATION = Metric(CATALOGUE, "semantic hallucination")
+WRONG, VALID = Metric(CATALOGUE, "wrong"), Metric(CATALOGUE, "valid")
 
 
 def per_user(n=40):
     """Row number r of COMPARED hits user u where u % 8 < r; only the LLMs have validities."""
-    tables = []
+    tables = {}
     for number, row in enumerate(COMPARED):
         hit = (np.arange(n) % 8 < number).astype(float)
-        values = {"HR@1": hit, "semantic error": (1 - hit) * (np.arange(n) % 2)}
-        values |= {"semantic hallucination": [None] * n}
-        values |= {} if row.kind == "sasrec" else {"valid": np.ones(n)}
-        tables.append(wide_table(row.label, long(values)))
-    return pl.concat(tables, how="diagonal")
+        error = (1 - hit) * (np.arange(n) % 2)
+        values = {HIT: hit, WRONG: 1 - hit, Metric(CATALOGUE, "semantic error"): error}
+        values |= {HALLUCINATION: np.where(hit == 1, np.nan, error)}
+        values |= {} if row.kind == "sasrec" else {VALID: np.ones(n)}
+        tables[row.label] = per_user_table(np.arange(n), values)
+    return rows_per_user(tables)
+
+
+@pytest.fixture(scope="module")
+def means():
+    return resample([per_user()], 200, 0)
+
+
+@pytest.fixture(scope="module")
+def table(means):
+    return means.results(rosepo_rows(COMPARED))
+
+
+def test_a_row_says_who_recommends_and_how_its_pairs_came_about():
+    told = {row.label: (row.policy, row.recommender, row.strategy) for row in rosepo_rows(COMPARED)}
+    assert told["SASRec"] == ("none", "sasrec", None)
+    assert told["more SFT"] == ("continued", "llm", None)
+    assert told["self_hard none"] == ("aligned", "llm", "self_hard")
 
 
 def test_every_row_but_the_sft_model_is_compared_with_it():
@@ -83,9 +95,9 @@ def test_a_question_without_its_control_is_not_asked():
     }
 
 
-def test_differences_are_those_of_the_rows_named():
-    told = contrast_table(COMPARED, [per_user()], 200, 0)
-    one = told.filter(question="Does a personal eps beat none?", metric="HR@1").row(0, named=True)
+def test_differences_are_those_of_the_rows_named(means):
+    told = HIT.lines(contrast_table(COMPARED, means))
+    (one,) = told.filter(question="Does a personal eps beat none?").to_dicts()
     # rows 5 and 4 hit 5 and 4 users of every 8
     assert one["mean"] == pytest.approx(5 / 8)
     assert one["difference"] == pytest.approx(1 / 8)
@@ -93,25 +105,23 @@ def test_differences_are_those_of_the_rows_named():
     assert 0 < one["difference_low"] <= 1 / 8 <= one["difference_high"]
 
 
-def test_a_metric_is_told_only_of_the_rows_that_have_it():
-    table = compared_table(COMPARED, [per_user()], 200, 0)
-    assert set(table.filter(metric="valid")["row"]) == {r.label for r in COMPARED} - {"SASRec"}
-    assert set(table.filter(metric="HR@1")["row"]) == {row.label for row in COMPARED}
+def test_a_metric_is_told_only_of_the_rows_that_have_it(table):
+    assert set(VALID.lines(table)["row"]) == {r.label for r in COMPARED} - {"SASRec"}
+    assert set(HIT.lines(table)["row"]) == {row.label for row in COMPARED}
 
 
-def test_a_share_of_wrong_answers_is_a_ratio_of_means():
-    table = compared_table(COMPARED, [per_user()], 200, 0)
-    shares = dict(table.filter(metric="semantic hallucination").select("row", "mean").iter_rows())
+def test_a_row_is_not_compared_in_a_metric_that_its_base_lacks(means):
+    row = rosepo_rows(COMPARED)[1]
+    against = means.results([replace(row, base="SASRec")])
+    assert HIT.lines(against)["base"].item() == "SASRec"
+    assert VALID.lines(against).select("base", "difference").row(0) == (None, None)
+
+
+def test_a_share_of_wrong_answers_is_a_ratio_of_means(table):
+    shares = dict(HALLUCINATION.lines(table).select("row", "mean").iter_rows())
     # SASRec never hits: half of its wrong answers stand at odd users. Row 1 misses users 1 .. 7 of
     # every 8, of which 1, 3, 5 and 7 are odd.
     assert shares["SASRec"] == pytest.approx(1 / 2)
     assert shares["SFT"] == pytest.approx(4 / 7)
-    wrong = dict(table.filter(metric="wrong").select("row", "mean").iter_rows())
+    wrong = dict(WRONG.lines(table).select("row", "mean").iter_rows())
     assert wrong["SFT"] == pytest.approx(7 / 8)
-
-
-def test_only_rows_with_lists_say_what_they_recommend():
-    told = {"coverage": 0.5, "gini": 0.7}
-    told |= {"means": {"average popularity": 12.0, "long-tail share": 0.1}}
-    table = recommended_rows(["LLM without lists", "SASRec"], [{"means": {}}, told])
-    assert table.rows() == [("SASRec", 0.5, 0.7, 12.0, 0.1)]

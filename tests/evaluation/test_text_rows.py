@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from recalign.evaluation import rows as rows_module
-from recalign.evaluation.comparisons import NO_REASONING, dpo4rec_rows
-from recalign.evaluation.list_metrics import CandidateLists, candidate_lists, list_metrics
-from recalign.evaluation.rows import (
-    Cases,
-    Row,
-    Texts,
-    evaluate_row,
-    evaluate_rows,
+from recalign.evaluation.candidate_lists import CandidateLists, candidate_lists
+from recalign.evaluation.rows import ResultRow
+from recalign.evaluation.texts import evaluate
+from recalign.evaluation.texts.encoded import EncodedTexts
+from recalign.evaluation.texts.evaluate import UserTargets, evaluate_row, evaluate_rows
+from recalign.evaluation.texts.rows import NO_REASONING, dpo4rec_rows
+from recalign.evaluation.texts.scores import (
     same_for_all,
     shuffled_across_users,
     with_reasonings,
@@ -22,32 +20,43 @@ from recalign.evaluation.rows import (
 SECOND = 1 / np.log2(3)  # gain of a hit at rank 2
 
 
-def cases(targets: list[list[int]], seen: list[list[int]], **more) -> Cases:
+def values(scores, targets, cutoffs):
+    """What a row is worth to each user, by the label of the metric."""
+    return by_label(evaluate_row(scores, targets, cutoffs).values)
+
+
+def list_metrics(*arguments):
+    return by_label(evaluate.list_metrics(*arguments, "uniform"))
+
+
+def by_label(table):
+    return {metric.label: column for metric, column in table.items()}
+
+
+def cases(targets: list[list[int]], seen: list[list[int]], **more) -> UserTargets:
     users = np.arange(10, 10 + len(targets))
-    return Cases(users, torch.tensor(targets), torch.tensor(seen), **more)
+    return UserTargets(users, torch.tensor(targets), torch.tensor(seen), **more)
 
 
 def test_seen_items_do_not_stand_before_the_target():
     popularity = same_for_all(torch.tensor([9.0, 5, 4, 3, 2, 1]))
-    table = evaluate_row("p", popularity, cases([[3], [3]], [[1, 2], [1, 0]]), [1, 2]).per_user
-    assert table["NDCG@2"].to_list() == [1.0, pytest.approx(SECOND)]
-    assert table["HR@1"].to_list() == [1.0, 0.0]
-    assert table["user_index"].to_list() == [10, 11]
-    assert table["row"].unique().to_list() == ["p"]
+    table = values(popularity, cases([[3], [3]], [[1, 2], [1, 0]]), [1, 2])
+    assert table["NDCG@2"].tolist() == [1.0, pytest.approx(SECOND)]
+    assert table["HR@1"].tolist() == [1.0, 0.0]
 
 
 def test_recommended_items_are_the_best_unseen_ones():
     popularity = same_for_all(torch.tensor([9.0, 5, 4, 3, 2, 1]))
-    evaluated = evaluate_row("p", popularity, cases([[3], [3]], [[1, 2], [1, 0]]), [1], top_k=2)
+    evaluated = evaluate_row(popularity, cases([[3], [3]], [[1, 2], [1, 0]]), [1], top_k=2)
     assert evaluated.recommended.tolist() == [[3, 4], [2, 3]]
 
 
 def test_several_samples_are_averaged_per_user():
     # Sample 0 puts the target first, sample 1 second: the user's NDCG is the mean.
     given = torch.tensor([[[0.0, 3, 2, 1], [0, 2, 3, 1]]])
-    table = evaluate_row("s", lambda where: given[where], cases([[1]], [[0]]), [1]).per_user
-    assert table["NDCG@1"].to_list() == [0.5]
-    assert table["NDCG"].to_list() == [pytest.approx((1 + SECOND) / 2)]
+    table = values(lambda where: given[where], cases([[1]], [[0]]), [1])
+    assert table["NDCG@1"].tolist() == [0.5]
+    assert table["NDCG"].tolist() == [pytest.approx((1 + SECOND) / 2)]
 
 
 def test_users_are_averaged_over_their_own_samples_not_over_other_users():
@@ -55,25 +64,26 @@ def test_users_are_averaged_over_their_own_samples_not_over_other_users():
     given = torch.zeros(3, 3, 3)
     given[..., 1] = 1.0
     given[..., 2] = torch.where(ranks == 1, 0.0, 2.0)
-    table = evaluate_row("s", lambda where: given[where], cases([[1]] * 3, [[0]] * 3), [1]).per_user
-    assert table["HR@1"].to_list() == [1.0, pytest.approx(1 / 3), 0.0]
+    table = values(lambda where: given[where], cases([[1]] * 3, [[0]] * 3), [1])
+    assert table["HR@1"].tolist() == [1.0, pytest.approx(1 / 3), 0.0]
 
 
 def test_chunks_of_users_do_not_change_the_table(monkeypatch: pytest.MonkeyPatch):
     generator = torch.Generator().manual_seed(0)
     given = torch.rand(13, 3, 21, generator=generator)
     many = cases([[1, 2]] * 13, [[3]] * 13)
-    whole = evaluate_row("x", lambda where: given[where], many, [1, 5])
-    monkeypatch.setattr(rows_module, "CHUNK_SCORES", 2 * 3 * 21)
+    whole = evaluate_row(lambda where: given[where], many, [1, 5])
+    monkeypatch.setattr(evaluate, "CHUNK_SCORES", 2 * 3 * 21)
     asked: list[int] = []
 
     def scores(where: slice) -> torch.Tensor:
         asked.append(where.stop - where.start)
         return given[where]
 
-    parts = evaluate_row("x", scores, many, [1, 5])
+    parts = evaluate_row(scores, many, [1, 5])
     assert max(asked) == 2
-    assert parts.per_user.equals(whole.per_user)
+    assert parts.values.keys() == whole.values.keys()
+    assert all((parts.values[name] == whole.values[name]).all() for name in whole.values)
     assert (parts.recommended == whole.recommended).all()
 
 
@@ -85,7 +95,7 @@ def test_scores_without_reasoning_are_states_times_items_plus_bias():
 
 def test_each_sample_is_read_with_its_own_text_and_an_unreadable_one_falls_back():
     states = torch.tensor([[1.0], [2.0]])
-    texts = Texts(torch.tensor([[10.0], [20.0]]), torch.tensor([[0, 1], [1, -1]]))
+    texts = EncodedTexts(torch.tensor([[10.0], [20.0]]), torch.tensor([[0, 1], [1, -1]]))
 
     def read(state: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
         return (state[:, None] + vectors).expand(-1, -1, 3)
@@ -112,7 +122,7 @@ def test_users_without_a_target_are_refused():
 
 
 def test_two_rows_of_one_label_are_refused():
-    row, other = Row("a", "x", "none", "frozen"), Row("a", "y", "none", "frozen")
+    row, other = (ResultRow("a", name, "none", "frozen") for name in "xy")
     scores = same_for_all(torch.zeros(3))
     with pytest.raises(ValueError, match="same label"):
         evaluate_rows({row: scores, other: scores}, cases([[1]], [[0]]), [1])
@@ -159,9 +169,9 @@ def test_ties_count_against_the_target_in_lists_too():
 def test_list_columns_stand_beside_the_catalogue_columns():
     lists = CandidateLists(torch.tensor([[3, 4]]), torch.tensor([1]))
     popularity = same_for_all(torch.tensor([9.0, 5, 4, 3, 2, 1]))
-    table = evaluate_row("p", popularity, cases([[3]], [[0]], lists=lists), [1]).per_user
-    assert table["HR@1"].to_list() == [0.0]
-    assert table["list HR@1"].to_list() == [1.0]
+    table = values(popularity, cases([[3]], [[0]], lists=lists), [1])
+    assert table["HR@1"].tolist() == [0.0]
+    assert table["list HR@1"].tolist() == [1.0]
 
 
 def test_every_policy_row_is_compared_under_its_own_decoding_and_recommender():

@@ -1,11 +1,11 @@
-"""The rows of DPO4Rec's result table: each comparison that the method's claim has to survive."""
+"""DPO4Rec's rows: each comparison that the method's claim has to survive."""
 
-from recalign.evaluation.rows import Row
+from recalign.evaluation.rows import ResultRow
 
 POPULARITY, NO_REASONING = "Popularity", "SASRec, no reasoning"
 
 
-def dpo4rec_rows(templates: list[str], refitted: bool = True) -> list[Row]:
+def dpo4rec_rows(templates: list[str], refitted: bool = True) -> list[ResultRow]:
     """Rows from the weakest baseline to the aligned policy, in the order of the table.
 
     Popularity, templates and the base policy are compared with SASRec alone (what does a
@@ -15,10 +15,13 @@ def dpo4rec_rows(templates: list[str], refitted: bool = True) -> list[Row]:
     the aligned policy's.
     """
     rows = [
-        Row(POPULARITY, "none", "none", "popularity", NO_REASONING),
-        Row(NO_REASONING, "none", "none", "sasrec"),
-        *(Row(f"Template {name}", name, "none", "frozen", NO_REASONING) for name in templates),
-        Row(
+        ResultRow(POPULARITY, "none", "none", "popularity", NO_REASONING),
+        ResultRow(NO_REASONING, "none", "none", "sasrec"),
+        *(
+            ResultRow(f"Template {name}", name, "none", "frozen", NO_REASONING)
+            for name in templates
+        ),
+        ResultRow(
             "Base reasonings shuffled across users",
             "shuffled", "sampled", "frozen", policy_label("base", "sampled", "frozen"),
         ),
@@ -29,7 +32,7 @@ def dpo4rec_rows(templates: list[str], refitted: bool = True) -> list[Row]:
                 label = policy_label(policy, decoding, recommender)
                 base = policy_label("base", decoding, recommender)
                 row_base = NO_REASONING if policy == "base" else base
-                rows.append(Row(label, policy, decoding, recommender, row_base))
+                rows.append(ResultRow(label, policy, decoding, recommender, row_base))
     return rows
 
 

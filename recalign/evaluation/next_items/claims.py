@@ -1,0 +1,77 @@
+"""RosePO's comparisons: every aligned policy against the SFT model, and each claim by itself."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from recalign.config import ComparedRow
+from recalign.evaluation.result_table import Resampled
+from recalign.evaluation.rows import ResultRow
+
+TUNED, CONTINUED = "sft", "continued"
+
+
+def rosepo_rows(compared: Sequence[ComparedRow]) -> list[ResultRow]:
+    """Rows of the result table; all but the SFT model are compared with it."""
+    tuned = _label_of(compared, TUNED)
+    return [
+        ResultRow(
+            one.label,
+            policy="none" if one.kind in ("popularity", "sasrec") else one.kind,
+            decoding="none",
+            recommender=one.kind if one.kind in ("popularity", "sasrec") else "llm",
+            base=None if one.kind == TUNED else tuned,
+            strategy=one.strategy or None,
+            estimator=one.estimator or None,
+        )
+        for one in compared
+    ]
+
+
+def questions(compared: Sequence[ComparedRow]) -> dict[str, list[tuple[str, str]]]:
+    """What the method has to show: a question, and the (row, base row) pairs that answer it."""
+    labels = {(one.strategy, one.estimator): one.label for one in compared if one.strategy}
+    continued = _label_of(compared, CONTINUED)
+    personal = [(s, e) for s, e in labels if e in ("pairwise", "softmax")]
+    random = labels.get(("random", "none"))
+    asked = {
+        "Does a personal eps beat none?": [
+            (labels[s, e], labels[s, "none"]) for s, e in personal if (s, "none") in labels
+        ],
+        "Does it beat the same eps permuted over pairs?": [
+            (labels[s, e], labels[s, "permuted"]) for s, e in personal if (s, "permuted") in labels
+        ],
+        "What would the true eps give?": [
+            (label, labels[s, "none"])
+            for (s, e), label in labels.items()
+            if e == "truth" and (s, "none") in labels
+        ],
+        "Do rejected items beat more fine-tuning on the chosen alone?": [
+            (label, continued) for (_, e), label in labels.items() if e in ("none", "pairwise")
+        ]
+        if continued
+        else [],
+        "Do chosen rejections beat random ones?": [
+            (label, random)
+            for (s, e), label in labels.items()
+            if random and s != "random" and e in ("none", "pairwise")
+        ],
+    }
+    return {question: pairs for question, pairs in asked.items() if pairs}
+
+
+def contrast_table(compared: Sequence[ComparedRow], means: Resampled) -> pl.DataFrame:
+    """RESULTS of the answers, with the column `question` in front."""
+    rows = {row.label: row for row in rosepo_rows(compared)}
+    answers = [
+        means.results([replace(rows[label], base=base) for label, base in pairs]).select(
+            pl.lit(question).alias("question"), pl.all()
+        )
+        for question, pairs in questions(compared).items()
+    ]
+    return pl.concat(answers)
+
+
+def _label_of(compared: Sequence[ComparedRow], kind: str) -> str | None:
+    return next((one.label for one in compared if one.kind == kind), None)

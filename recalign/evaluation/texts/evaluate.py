@@ -1,0 +1,116 @@
+"""Metrics per user of whatever gives scores to the catalogue, such as a reader of texts."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recalign.evaluation.candidate_lists import CandidateLists, ranks_in_lists
+from recalign.evaluation.rows import ResultRow
+from recalign.evaluation.texts.scores import Scores
+from recalign.metric_columns import Metric
+from recalign.metrics import metric_table
+from recalign.ranking import target_ranks, top_items
+
+CHUNK_SCORES = 1 << 23  # scores held at a time: 32 MB in float32
+
+
+@dataclass(frozen=True)
+class UserTargets:
+    """The users of an evaluation, in one order for all rows, and what is ranked for them.
+
+    users [U] user_index; targets [U, T] and seen [U, L] item indices, 0 padded, on any device;
+    drawn: how the candidate lists are drawn, see `metric_columns.STARTS`.
+    """
+
+    users: np.ndarray
+    targets: Tensor
+    seen: Tensor
+    lists: CandidateLists | None = None
+    drawn: str = "uniform"
+
+    def __post_init__(self) -> None:
+        if not len(self.users) == len(self.targets) == len(self.seen):
+            raise ValueError("users, targets and seen differ in length")
+        if without := int((self.targets <= 0).all(1).sum()):
+            raise ValueError(f"{without} users have no target: leave them out, and count them")
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What `evaluate_row` measures, for the users in their order.
+
+    values: float64 [U] of each metric. recommended int64 [U, k] is the head of every user's list
+    (of the first sample where there are several), for coverage, Gini and popularity.
+    """
+
+    values: Mapping[Metric, np.ndarray]
+    recommended: np.ndarray
+
+
+def evaluate_rows(
+    rows: dict[ResultRow, Scores], cases: UserTargets, cutoffs: list[int], top_k: int = 10
+) -> dict[str, Evaluated]:
+    """`evaluate_row` for every row, by label."""
+    labels = [row.label for row in rows]
+    if len(set(labels)) < len(labels):
+        raise ValueError("two rows have the same label")
+    return {row.label: evaluate_row(scores, cases, cutoffs, top_k) for row, scores in rows.items()}
+
+
+@torch.no_grad()
+def evaluate_row(
+    scores: Scores, cases: UserTargets, cutoffs: list[int], top_k: int = 10
+) -> Evaluated:
+    """Full-catalogue metrics with seen items filtered, and metrics over the candidate lists.
+
+    `scores` is asked for chunks of users of a size that bounds memory. A user with several
+    samples gets the mean of each metric over them: what one reasoning is worth on average.
+    """
+    tables: list[dict[Metric, np.ndarray]] = []
+    heads: list[np.ndarray] = []
+    for where, given in _chunks(scores, len(cases)):
+        n_users, n_samples, width = given.shape
+        flat = given.reshape(n_users * n_samples, width)
+        seen, targets = (table[where].to(given.device) for table in (cases.seen, cases.targets))
+        ranks = target_ranks(
+            flat,
+            targets.repeat_interleave(n_samples, 0),
+            seen.repeat_interleave(n_samples, 0),
+        )
+        table = metric_table(ranks.cpu(), (ranks > 0).sum(1).cpu(), cutoffs)
+        if cases.lists is not None:
+            lists = cases.lists.of(where, n_samples, given.device)
+            table |= list_metrics(flat, lists, cutoffs, cases.drawn)
+        tables.append(
+            {name: values.reshape(n_users, n_samples).mean(1) for name, values in table.items()}
+        )
+        heads.append(top_items(given[:, 0], seen, top_k).cpu().numpy())
+    values = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    return Evaluated(values, np.concatenate(heads))
+
+
+def list_metrics(
+    scores: Tensor, lists: CandidateLists, cutoffs: list[int], drawn: str
+) -> dict[Metric, np.ndarray]:
+    """Metrics over `lists` [B, C], from full scores [B, I+1].
+
+    Cut-offs as long as the list are left out: every list would be a hit.
+    """
+    ranks = ranks_in_lists(scores.gather(1, lists.items), lists).cpu()
+    reached = [k for k in cutoffs if k < lists.items.shape[1]]
+    return metric_table(ranks, lists.n_targets.cpu(), reached, drawn)
+
+
+def _chunks(scores: Scores, n_users: int) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of users and their scores, sized after the first user's."""
+    width = scores(slice(0, 1)).numel()
+    step = max(1, CHUNK_SCORES // width)
+    for start in range(0, n_users, step):
+        where = slice(start, min(start + step, n_users))
+        yield where, scores(where)

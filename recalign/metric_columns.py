@@ -1,0 +1,53 @@
+"""A metric as columns of a table (what was ranked, the measure, its cut-off), and its label."""
+
+from typing import Any, NamedTuple
+
+import polars as pl
+
+CATALOGUE = "catalogue"
+STARTS = {CATALOGUE: "", "uniform": "list ", "popularity": "popular list "}
+"""What can be ranked, the whole catalogue or candidate lists by how they are drawn, and how the
+label of a metric says so."""
+
+
+class Metric(NamedTuple):
+    """One metric, by the columns that hold it in PER_USER and RESULTS."""
+
+    lists: str
+    """A key of STARTS."""
+    measure: str
+    """NDCG, HR, popularity lift, ..."""
+    k: int | None = None
+    """Cut-off; None: the measure has none."""
+
+    @property
+    def name(self) -> str:
+        """The measure with its cut-off, whatever was ranked: NDCG@10."""
+        return self.measure if self.k is None else f"{self.measure}@{self.k}"
+
+    @property
+    def label(self) -> str:
+        """The name after what was ranked: list NDCG@10."""
+        return STARTS[self.lists] + self.name
+
+    def lines(self, table: pl.DataFrame) -> pl.DataFrame:
+        """The rows of a table that hold this metric."""
+        return table.filter(pl.col("k").eq_missing(self.k), lists=self.lists, measure=self.measure)
+
+
+NDCG_AT_10 = Metric(CATALOGUE, "NDCG", 10)
+"""What rows are compared by first, unless told otherwise."""
+
+
+def metrics_in(table: pl.DataFrame) -> list[Metric]:
+    """The metrics that a table holds, in their order."""
+    named = table.select(Metric._fields).unique(maintain_order=True)
+    return [Metric(*values) for values in named.iter_rows()]
+
+
+def cells(results: pl.DataFrame) -> dict[tuple[str, Metric], dict[str, Any]]:
+    """The lines of RESULTS by row and metric."""
+    return {
+        (line["row"], Metric(line["lists"], line["measure"], line["k"])): line
+        for line in results.iter_rows(named=True)
+    }
