@@ -1,4 +1,4 @@
-"""Sampling of `recalign.reasonings` against transformers' own generate on a processor, interleaved.
+"""Sampling of `recalign.llm` against transformers' own generate on a processor, interleaved.
 
     python benchmarks/generation.py [--parts speed check embedded] [--threads 1] [--repeats 3]
                                     [--prompts 32] [--new-tokens 28] [--embedded-prompts 2000]
@@ -28,18 +28,13 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from recalign.config import SamplingConfig
 from recalign.llm.generate import generate
 from recalign.llm.shared_prefix import SharedPrefix, hooked
+from recalign.writer import Asked
 
 N_SAMPLES = 10
 THEIR_BATCHES = (8, 32)
 OUR_ROWS = 2048
 GOAL_RATIO = 3.5
 GOAL_TEXTS = 1500
-
-
-class NoStop:
-    """A tokenizer without a stop token, so that every text has the same length."""
-
-    eos_token_id = None
 
 
 def random_llama(
@@ -65,10 +60,11 @@ def random_prompts(n: int, shortest: int, longest: int, vocabulary: int) -> list
 
 def ours(model: LlamaForCausalLM, prompts: list[list[int]], n_samples: int, new: int) -> Tensor:
     """Sampled tokens, int64 [P * n_samples, new]."""
-    config = SamplingConfig(max_new_tokens=new, temperature=1.0, top_k=0, top_p=1.0)
-    users = np.arange(len(prompts))
-    found = generate(model, NoStop(), prompts, users, config, n_samples, False, OUR_ROWS)  # type: ignore[arg-type]
-    return torch.tensor([one.token_ids for one in found])
+    sampling = SamplingConfig(max_new_tokens=new, temperature=1.0, top_k=0, top_p=1.0)
+    asked = Asked(sampling, n_samples, greedy=False)
+    # No token ends a text, so that all have the same length.
+    found = generate(model, prompts, range(len(prompts)), asked, stops=[], rows=OUR_ROWS)
+    return torch.tensor([one.token_ids for batch in found for one in batch])
 
 
 def theirs(

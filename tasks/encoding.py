@@ -8,7 +8,7 @@ import numpy as np
 from recalign.config import Runtime
 from recalign.recommender.encoder import SentenceEncoder
 from tasks.engine.job import Job
-from tasks.engine.shards import is_mapped, map_shards, opened_last, worker_device, worker_runtime
+from tasks.engine.spread import is_mapped, map_shards, opened_last, worker_device, worker_runtime
 
 
 @dataclass(frozen=True)

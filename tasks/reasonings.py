@@ -1,6 +1,6 @@
 """Stage reasonings: what the policy writes about each user, for one phase."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,16 @@ from recalign.artifacts.manifest import Reference
 from recalign.artifacts.roots import open_root
 from recalign.config import PhaseConfig, Runtime, SamplingConfig
 from recalign.embedded.grammar import parse_reasoning
+from recalign.reasonings.generation import Parse, generate_reasonings, write_shard, write_shards
 from recalign.reasonings.prompts import load_template, render_prompts, template_file
 from recalign.reasonings.texts import text_report
 from recalign.report.stage_page import table_section
 from recalign.schemas import PROMPTS, REASONINGS, read_table, write_table
 from recalign.splits.guard import check_prompts
 from recalign.splits.phases import phase_of
+from recalign.writer import Asked, Writer
 from tasks.engine.job import Job
-from tasks.engine.shards import is_mapped, map_shards, opened_last, worker_device, worker_runtime
+from tasks.engine.spread import is_mapped, map_shards, opened_last, worker_device, worker_runtime
 from tasks.engine.stage import stage
 from tasks.policy import open_policy
 from tasks.tables import read_tables
@@ -49,9 +51,13 @@ def reasonings(
         template, tables.items, tables.sequences, phase.users, phase.starts, config.history_items
     )
     proved = check_prompts(
-        prompts, tables.interactions, tables.windows, config.phase, template.bind(tables.items),
+        prompts,
+        tables.interactions,
+        tables.windows,
+        config.phase,
+        template.bind(tables.items),
         protocol=tables.protocol,
-    )  # fmt: skip
+    )
     table = _written(job, config, prompts, policy, alignment)
     write_table(prompts, job.draft.path("prompts.parquet"), PROMPTS)
     write_table(table, job.draft.path("reasonings.parquet"), REASONINGS)
@@ -67,28 +73,30 @@ def _written(
     policy: Artifact,
     alignment: Artifact | None,
 ) -> pl.DataFrame:
-    """The reasonings of all prompts, written here or, in shards, by workers."""
-    from recalign.reasonings.shards import collect_shards, generate_in_shards  # seconds to import
+    """The reasonings of all prompts, written here or, shard by shard, by workers."""
+    asked, n_users = _asked(config), prompts.height
 
-    work, shard_users, stream = job.draft.work, job.runtime.shard_users, _stream(config)
-    if is_mapped(job.runtime):
+    def here(shards: list[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
+        writer = _open_writer(policy, alignment, job.device, job.runtime)
+        return write_shards(writer, shards, asked, _grammar_of(policy), n_users, job.progress)
+
+    def by_workers(shards: list[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
         runtime = worker_runtime(job.runtime)
         aligned = alignment.reference if alignment else None
+        given = [PromptShard(runtime, config, policy.reference, aligned, one) for one in shards]
+        return map_shards(job, write_reasonings, given)
 
-        def spread(missing: list[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
-            shards = [PromptShard(runtime, config, policy.reference, aligned, p) for p in missing]
-            return map_shards(job, write_reasonings, shards)
+    write = by_workers if is_mapped(job.runtime) else here
+    return generate_reasonings(write, prompts, asked, job.draft.work, job.runtime.shard_users)
 
-        return collect_shards(
-            spread, prompts, config, config.n_samples, True, work, shard_users, stream
-        )
-    writer = open_policy(policy, alignment, job.device)
-    return generate_in_shards(
-        writer.model, writer.tokenizer, writer.encode_prompt, prompts, config,
-        n_samples=config.n_samples, greedy=True, work=work,
-        shard_users=shard_users, rows=job.runtime.generation_rows,
-        device=job.device, progress=job.progress, parse=_grammar_of(policy), stream=stream,
-    )  # fmt: skip
+
+def _open_writer(
+    policy: Artifact, alignment: Artifact | None, device: str, runtime: Runtime
+) -> Writer:
+    """What writes with this policy, or with what an alignment made of it: the only place to ask."""
+    from recalign.llm.local_writer import LocalWriter  # transformers: seconds
+
+    return LocalWriter(open_policy(policy, alignment, device), runtime.generation_rows)
 
 
 @dataclass(frozen=True)
@@ -103,28 +111,23 @@ class PromptShard:
 
 
 def write_reasonings(shard: PromptShard) -> pl.DataFrame:
-    """The reasonings of a shard's prompts."""
-    from recalign.reasonings.shards import write_shard
-
-    store, config = open_root(shard.runtime.root), shard.config
-    device = worker_device(shard.runtime)
+    """The reasonings of a shard's prompts, written by a worker."""
+    store, device = open_root(shard.runtime.root), worker_device(shard.runtime)
     policy = store.open(shard.policy)
     aligned = store.open(shard.alignment) if shard.alignment else None
-    opened = (shard.policy, shard.alignment, device)
-    writer = opened_last(opened, lambda: open_policy(policy, aligned, device))
-    return write_shard(
-        writer.model, writer.tokenizer, writer.encode_prompt, shard.prompts, config,
-        config.n_samples, True, shard.runtime.generation_rows, device,
-        parse=_grammar_of(policy), stream=_stream(config),
-    )  # fmt: skip
+    writer = opened_last(
+        (shard.policy, shard.alignment, device),
+        lambda: _open_writer(policy, aligned, device, shard.runtime),
+    )
+    return write_shard(writer, shard.prompts, _asked(shard.config), _grammar_of(policy))
 
 
-def _stream(config: PhaseConfig) -> str:
-    """The name of the phase's random streams."""
-    return f"reasonings {config.phase}"
+def _asked(config: PhaseConfig) -> Asked:
+    """N samples and the greedy text, from random streams of the phase's own."""
+    return Asked(config, config.n_samples, greedy=True, stream=f"reasonings {config.phase}")
 
 
-def _grammar_of(policy: Artifact) -> Callable[[str], bool] | None:
+def _grammar_of(policy: Artifact) -> Parse | None:
     """What tells a good text from a bad one, for the embedded policy; no other has a grammar."""
     return is_grammatical if policy.manifest.config["kind"] == "bootstrap" else None
 

@@ -24,7 +24,7 @@ from recalign.schemas import REASONINGS, REWARDS, read_table, write_table
 from recalign.splits.phases import phase_of
 from tasks.encoding import open_encoder
 from tasks.engine.job import Job
-from tasks.engine.shards import is_mapped, map_shards, opened_last, worker_device, worker_runtime
+from tasks.engine.spread import is_mapped, map_shards, opened_last, worker_device, worker_runtime
 from tasks.engine.stage import stage
 from tasks.tables import read_tables
 

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = ("recalign", "tasks", "flows")
 SHARED = {  # what every package of the library may import
-    "artifacts", "config", "errors", "llm", "metric_columns", "metrics", "progress", "ranking",
-    "schemas", "seeding", "sequences", "templates", "training",
+    "artifacts", "config", "errors", "metric_columns", "metrics", "progress", "ranking", "schemas",
+    "seeding", "sequences", "templates", "training", "writer",
 }  # fmt: skip
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")

@@ -1,25 +1,22 @@
-"""Sampling N reasonings per prompt: one prefill per prompt, one random stream per sample."""
+"""Sampling N texts per prompt: each prompt is read once, each sample has its own random stream."""
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Protocol
+from contextlib import nullcontext
+from itertools import pairwise, product
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from recalign.config import SamplingConfig
 from recalign.errors import UserError
 from recalign.llm.probe import shared_prefix_refusal
 from recalign.llm.repeated_cache import RepeatedCache
 from recalign.llm.sampling import sample_tokens, stream_keys, uniforms
 from recalign.llm.shared_prefix import SharedPrefix, hooked
-from recalign.progress import Progress, silent
+from recalign.writer import Asked
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +26,7 @@ SHARED_STEPS = 8
 """Tokens for which samples that agree so far are decoded as one."""
 
 
-@dataclass(frozen=True)
-class Generated:
+class Generated(NamedTuple):
     """One sampled continuation."""
 
     user: int
@@ -55,53 +51,42 @@ class Decoder(Protocol):
 @torch.inference_mode()
 def generate(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
     prompt_ids: Sequence[Sequence[int]],
-    users: np.ndarray,
-    config: SamplingConfig,
-    n_samples: int,
-    greedy: bool,
+    users: Sequence[int] | np.ndarray,
+    asked: Asked,
+    stops: Sequence[int],
     rows: int = 2048,
-    device: str | torch.device = "cpu",
-    progress: Progress = silent,
-    *,
-    stream: str = "reasonings",
-) -> list[Generated]:
-    """`n_samples` sampled continuations of every prompt, and the greedy one (sample -1) if asked.
+) -> Iterator[list[Generated]]:
+    """Every text asked for of every prompt, batch after batch, shortest prompts first.
 
-    prompt_ids: one token list per user of `users`, int64 [U]. At most `rows` samples are decoded at
-    once (or one prompt's). Sample s of user u draws from the stream (config.seed, `stream`, u, s),
-    one number per token, so in float32 its text depends on neither `rows` nor the other prompts.
-    Returns user by user in the given order, samples ascending. Raises UserError for a prompt that
-    is empty or leaves no room for max_new_tokens.
+    prompt_ids: one token list per user of `users` [U]. stops: the tokens that end a text. At most
+    `rows` texts are decoded at once (or those of one prompt). Each token is drawn with one number
+    of its text's own random stream (see `Asked`), so in float32 a text depends on neither `rows`
+    nor the other prompts. In a batch the texts of a prompt follow each other, samples ascending.
+    Raises UserError for a prompt that is empty or leaves no room for max_new_tokens.
     """
-    users = np.asarray(users)
-    _check_prompts(model, prompt_ids, users, config.max_new_tokens)
-    if model.device.type != torch.device(device).type:  # quantised models refuse any move
-        nn.Module.to(model, torch.device(device))
+    users, max_new = np.asarray(users), asked.sampling.max_new_tokens
+    _check_prompts(model, prompt_ids, users, max_new)
     model.eval()
-    stops = torch.tensor(stop_tokens(model, tokenizer), device=model.device)
-    samples = torch.arange(-1 if greedy else 0, n_samples, device=model.device)
+    refusal = shared_prefix_refusal(model, prompt_ids, max_new)
+    if refusal is not None:
+        log.warning("generation copies each prompt's cache per sample (slower): %s", refusal)
+    decoder: Decoder = SharedPrefix(model) if refusal is None else RepeatedCache(model)
+    ends = torch.tensor(list(stops), dtype=torch.int64, device=model.device)
     order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
-    results: list[list[Generated]] = [[] for _ in prompt_ids]
-    started, n_tokens = time.monotonic(), 0
-    with _decoder(model, prompt_ids, config.max_new_tokens) as decoder:
-        done = 0
-        for batch in _even_batches(order, rows // len(samples)):
-            tokens, lengths, ended = _decode(
-                decoder, [prompt_ids[i] for i in batch], torch.as_tensor(users[batch]),
-                samples, stops, config, stream,
-            )  # fmt: skip
-            n_tokens += int(lengths.sum())
-            cut = iter(zip(tokens.tolist(), lengths.tolist(), ended.tolist(), strict=True))
-            for i in batch:
-                for sample in samples.tolist():
-                    ids, length, finished = next(cut)
-                    results[i].append(Generated(int(users[i]), sample, ids[:length], finished))
-            speed = n_tokens / max(time.monotonic() - started, 1e-9)
-            done += len(batch)
-            progress(done, len(order), f"{speed:,.0f} tokens/s")
-    return [sample for one in results for sample in one]
+    for batch in _even_batches(order, rows // len(asked.samples)):
+        prompts = [prompt_ids[i] for i in batch]
+        with hooked(model) if refusal is None else nullcontext():
+            tokens, lengths = _decode(decoder, prompts, torch.as_tensor(users[batch]), asked, ends)
+        yield [
+            Generated(user, sample, ids[:length], length < max_new)
+            for (user, sample), ids, length in zip(
+                product(users[batch].tolist(), asked.samples),
+                tokens.tolist(),
+                lengths.tolist(),
+                strict=True,
+            )
+        ]
 
 
 def _even_batches(order: list[int], most: int) -> list[list[int]]:
@@ -109,14 +94,6 @@ def _even_batches(order: list[int], most: int) -> list[list[int]]:
     n = -(-len(order) // max(1, most))
     cuts = [len(order) * i // n for i in range(n + 1)] if n else [0]
     return [order[first:stop] for first, stop in pairwise(cuts)]
-
-
-def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every token that ends a text: the model's generation settings and the tokenizer's."""
-    settings = model.generation_config.eos_token_id if model.generation_config else None
-    found = {tokenizer.eos_token_id}
-    found.update(settings if isinstance(settings, list) else [settings])
-    return sorted(token for token in found if token is not None)
 
 
 def _check_prompts(
@@ -133,55 +110,34 @@ def _check_prompts(
             )
 
 
-@contextmanager
-def _decoder(
-    model: PreTrainedModel, prompt_ids: Sequence[Sequence[int]], max_new: int
-) -> Iterator[Decoder]:
-    refusal = shared_prefix_refusal(model, prompt_ids, max_new)
-    if refusal is not None:
-        log.warning("generation copies each prompt's cache per sample (slower): %s", refusal)
-        yield RepeatedCache(model)
-        return
-    with hooked(model):
-        yield SharedPrefix(model)
-
-
 def _decode(
-    decoder: Decoder,
-    prompts: list[Sequence[int]],
-    users: Tensor,
-    samples: Tensor,
-    stops: Tensor,
-    config: SamplingConfig,
-    stream: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Decode one batch; tokens [P*S, max_new], lengths [P*S] and whether a stop token came.
+    decoder: Decoder, prompts: list[Sequence[int]], users: Tensor, asked: Asked, stops: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Decode one batch; tokens [P*S, max_new] and lengths [P*S], max_new where no stop token came.
 
     Samples of a prompt that agree so far share one decoded row, for the first SHARED_STEPS tokens.
     """
-    device, n = samples.device, len(samples)
+    device, n, max_new = stops.device, len(asked.samples), asked.sampling.max_new_tokens
     user_of = users.to(device, torch.int64).repeat_interleave(n)
-    sample_of = samples.repeat(len(prompts))
-    keys = stream_keys(config.seed, stream, user_of, sample_of)
-    tokens = torch.zeros(len(keys), config.max_new_tokens, dtype=torch.int64, device=device)
-    lengths = torch.full_like(keys, config.max_new_tokens)
+    sample_of = torch.tensor(asked.samples, device=device).repeat(len(prompts))
+    keys = stream_keys(asked.sampling.seed, asked.stream, user_of, sample_of)
+    tokens = torch.zeros(len(keys), max_new, dtype=torch.int64, device=device)
+    lengths = torch.full_like(keys, max_new)
     live = torch.arange(len(keys), device=device)  # samples that still go on
     row_of = live // n  # the decoder's row of each live sample
     logits = decoder.prefill(prompts)
-    for step in range(config.max_new_tokens):
-        new = sample_tokens(
-            logits, row_of, uniforms(keys[live], step), sample_of[live] < 0,
-            config.temperature, config.top_k, config.top_p,
-        )  # fmt: skip
+    for step in range(max_new):
+        draws, greedy = uniforms(keys[live], step), sample_of[live] < 0
+        new = sample_tokens(logits, row_of, draws, greedy, asked.sampling)
         tokens[live, step] = new
         stopped = torch.isin(new, stops)
         lengths[live[stopped]] = step
         live, row_of, new = live[~stopped], row_of[~stopped], new[~stopped]
-        if not len(live) or step + 1 == config.max_new_tokens:
+        if not len(live) or step + 1 == max_new:
             break
         row_of, fed = _next_rows(decoder, row_of, new, len(logits), step)
         logits = decoder.step(fed)
-    return tokens.cpu(), lengths.cpu(), (lengths < config.max_new_tokens).cpu()
+    return tokens.cpu(), lengths.cpu()
 
 
 def _next_rows(

@@ -69,8 +69,11 @@ class Policy:
         return [*ids, self.eos_ids[0] if end is None else int(end)]
 
     def decode(self, ids: list[int]) -> str:
-        """The text of generated tokens, without special tokens and outer blanks."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        """The text of generated tokens, without special tokens."""
+        text = self.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return str(text)
 
 
 def load_policy(

@@ -12,6 +12,15 @@ _LONGEST = 64
 """Prompt tokens used in the trial."""
 _STEPS = 2
 """Tokens decoded in the trial."""
+_REFUSALS = (
+    UnsupportedAttentionError,
+    AttributeError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a model raises whose attention does not fit."""
 
 
 def shared_prefix_refusal(
@@ -30,8 +39,7 @@ def shared_prefix_refusal(
             logits = _decoded(state, trial, follow)
     except torch.OutOfMemoryError:
         raise
-    except (UnsupportedAttentionError, AttributeError, KeyError, RuntimeError, TypeError,
-            ValueError) as error:  # fmt: skip
+    except _REFUSALS as error:
         return f"{type(error).__name__}: {error}"
     if not state.layers:
         return f"{type(model).__name__} does not use transformers' attention interface"

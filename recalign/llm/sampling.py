@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from recalign.config import SamplingConfig
 from recalign.seeding import derive_seed
 
 # SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
@@ -89,9 +90,7 @@ def sample_tokens(
     rows: Tensor,
     draws: Tensor,
     greedy: Tensor,
-    temperature: float,
-    top_k: int,
-    top_p: float,
+    sampling: SamplingConfig,
 ) -> Tensor:
     """The next token of each sample, int64 [A].
 
@@ -103,7 +102,8 @@ def sample_tokens(
     size = max(1, _CHUNK // logits.shape[-1])
     for first in range(0, len(rows), size):
         part = logits[rows[first : first + size]].float()
-        drawn = _sample_chunk(part / temperature, draws[first : first + size], top_k, top_p)
+        scaled, part_draws = part / sampling.temperature, draws[first : first + size]
+        drawn = _sample_chunk(scaled, part_draws, sampling.top_k, sampling.top_p)
         best = greedy[first : first + size]
         parts.append(torch.where(best, part.argmax(-1), drawn) if best.any() else drawn)
     return torch.cat(parts)

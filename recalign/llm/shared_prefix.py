@@ -226,7 +226,6 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """The function transformers calls in every layer; `options` holds the decoding state."""

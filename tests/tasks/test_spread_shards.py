@@ -10,7 +10,7 @@ from recalign.config import Runtime
 from recalign.errors import UserError
 from recalign.schemas import REWARDS, read_table
 from tasks.engine.run import Run, StoppedAfter
-from tasks.engine.shards import take_slot
+from tasks.engine.spread import take_slot
 from tests.tasks.tiny_run import CONFIG
 
 WRITTEN, SCORED = "reasonings for reward, base", "rewards, round 1"

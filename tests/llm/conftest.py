@@ -1,7 +1,8 @@
-"""Tiny random language models of several architectures."""
+"""Tiny random language models of several architectures, and a policy of one."""
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -11,9 +12,12 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+
+from recalign.llm.load import Policy
 
 VOCABULARY = 24
 STOP = 2
@@ -63,12 +67,18 @@ def make_model():
     return make
 
 
-class Stops:
-    """The one thing `generate` asks of a tokenizer."""
-
-    eos_token_id = STOP
-
-
 @pytest.fixture(scope="session")
-def stops():
-    return Stops()
+def make_policy(make_model):
+    """A policy of a random model; its words w3...w23 are its tokens 3...23."""
+
+    def make(name="llama"):
+        words = ["<pad>", "<bos>", "<eos>", *(f"w{n}" for n in range(3, VOCABULARY))]
+        vocabulary = {word: index for index, word in enumerate(words)}
+        inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+        inner.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=inner, eos_token="<eos>", pad_token="<pad>"
+        )
+        return Policy(make_model(name), tokenizer, "never", [STOP], 0)
+
+    return make

@@ -4,9 +4,11 @@ import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from recalign.config import SamplingConfig
 from recalign.llm.sampling import sample_tokens, splitmix64, stream_keys, uniforms
 
 ANY = torch.zeros(1, dtype=torch.int64)
+PLAIN = SamplingConfig()
 
 
 def test_splitmix64_gives_the_published_outputs():
@@ -38,7 +40,8 @@ def shares(logits, temperature, top_k, top_p, n=20_000):
     """Share of evenly spaced draws that land on each token: the sampled distribution."""
     draws = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     rows = ANY.expand(n)
-    tokens = sample_tokens(logits[None], rows, draws, rows > 0, temperature, top_k, top_p)
+    config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+    tokens = sample_tokens(logits[None], rows, draws, rows > 0, config)
     return tokens.bincount(minlength=len(logits)) / n
 
 
@@ -67,12 +70,12 @@ def test_a_nucleus_wider_than_the_first_selection_is_sampled_whole():
 def test_greedy_rows_take_the_most_probable_token_and_others_do_not_care():
     logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 0.0]])
     rows, draws = torch.tensor([0, 0, 1]), torch.tensor([0.999, 0.999, 0.999]).double()
-    tokens = sample_tokens(logits, rows, draws, torch.tensor([True, False, True]), 1.0, 0, 1.0)
+    tokens = sample_tokens(logits, rows, draws, torch.tensor([True, False, True]), PLAIN)
     assert tokens.tolist() == [1, 2, 0]
 
 
 def test_impossible_tokens_are_never_drawn_even_at_the_ends_of_the_range():
     logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]])
     draws = torch.tensor([0.0, 1 - 2.0**-53]).double()
-    tokens = sample_tokens(logits, ANY.expand(2), draws, torch.zeros(2) > 0, 1.0, 0, 1.0)
+    tokens = sample_tokens(logits, ANY.expand(2), draws, torch.zeros(2) > 0, PLAIN)
     assert tokens.tolist() == [1, 2]

@@ -14,6 +14,7 @@ from recalign.llm.probe import shared_prefix_refusal
 from recalign.llm.repeated_cache import RepeatedCache
 from recalign.llm.sampling import sample_tokens, stream_keys, uniforms
 from recalign.llm.shared_prefix import SharedPrefix, hooked
+from recalign.writer import Asked
 
 STOP = 2
 LENGTHS = [7, 19, 4, 5, 30, 7]
@@ -24,6 +25,13 @@ HOOKED = ["llama", "llama-gqa", "qwen2", "gpt-neox"]
 def prompts():
     rng = np.random.default_rng(0)
     return [rng.integers(3, 24, length).tolist() for length in LENGTHS]
+
+
+def sampled(model, prompts, users, config, n_samples, greedy=False, stream="s", **options):
+    """All texts, in the order they come."""
+    asked = Asked(config, n_samples, greedy, stream)
+    options = {"stops": [STOP]} | options
+    return [one for batch in generate(model, prompts, users, asked, **options) for one in batch]
 
 
 def by_sample(generated):
@@ -65,13 +73,13 @@ def test_logits_equal_the_ordinary_forward_through_forks_and_drops(
 
 @pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (6, 0.9)])
 def test_every_token_is_what_its_stream_draws_from_the_models_distribution(
-    make_model, stops, prompts, top_k, top_p
+    make_model, prompts, top_k, top_p
 ):
     model = make_model("llama-gqa")
     config = SamplingConfig(max_new_tokens=40, temperature=0.8, top_k=top_k, top_p=top_p, seed=3)
     users = np.arange(len(prompts)) + 50
-    found = generate(model, stops, prompts, users, config, 4, True, rows=11, stream="s")
-    assert [(one.user, one.sample) for one in found] == [
+    found = sampled(model, prompts, users, config, 4, True, rows=11)
+    assert sorted((one.user, one.sample) for one in found) == [
         (user, sample) for user in users for sample in range(-1, 4)
     ]
     assert len({len(one.token_ids) for one in found}) > 3  # rows were dropped along the way
@@ -83,34 +91,32 @@ def test_every_token_is_what_its_stream_draws_from_the_models_distribution(
         draws = torch.cat([uniforms(key, step) for step in range(len(written))])
         rows = torch.arange(len(written))
         greedy = torch.full((len(written),), one.sample < 0)
-        drawn = sample_tokens(logits, rows, draws, greedy, 0.8, top_k, top_p)
+        drawn = sample_tokens(logits, rows, draws, greedy, config)
         assert drawn.tolist() == written
 
 
-def test_texts_do_not_depend_on_batch_size_order_or_company(make_model, stops, prompts):
+def test_texts_do_not_depend_on_batch_size_order_or_company(make_model, prompts):
     model = make_model("llama-gqa")
     config = SamplingConfig(max_new_tokens=24)
     users = np.arange(len(prompts))
-    expected = by_sample(generate(model, stops, prompts, users, config, 5, True))
+    expected = by_sample(sampled(model, prompts, users, config, 5, True))
     for rows in (1, 13, 30):
-        found = generate(model, stops, prompts, users, config, 5, True, rows=rows)
+        found = sampled(model, prompts, users, config, 5, True, rows=rows)
         assert by_sample(found) == expected
     order = np.array([4, 1, 5, 0, 3, 2])
     shuffled = [prompts[i] for i in order]
-    assert by_sample(generate(model, stops, shuffled, order, config, 5, True)) == expected
-    fewer = by_sample(generate(model, stops, prompts[2:4], users[2:4], config, 3, False))
+    assert by_sample(sampled(model, shuffled, order, config, 5, True)) == expected
+    fewer = by_sample(sampled(model, prompts[2:4], users[2:4], config, 3))
     assert fewer == {key: expected[key] for key in fewer}
     assert len(fewer) == 6
 
 
-def test_other_seeds_streams_and_users_write_other_texts(make_model, stops, prompts):
+def test_other_seeds_streams_and_users_write_other_texts(make_model, prompts):
     model = make_model("llama")
 
     def texts(seed, stream, user):
         config = SamplingConfig(max_new_tokens=12, seed=seed)
-        found = generate(
-            model, stops, prompts[:1], np.array([user]), config, 3, False, stream=stream
-        )
+        found = sampled(model, prompts[:1], [user], config, 3, stream=stream)
         return [tuple(one.token_ids) for one in found]
 
     written = [texts(0, "a", 0), texts(1, "a", 0), texts(0, "b", 0), texts(0, "a", 1)]
@@ -118,11 +124,11 @@ def test_other_seeds_streams_and_users_write_other_texts(make_model, stops, prom
 
 
 @pytest.mark.parametrize("name", [*HOOKED, "mistral", "bloom"])
-def test_greedy_texts_equal_transformers_own(make_model, stops, prompts, name, caplog):
+def test_greedy_texts_equal_transformers_own(make_model, prompts, name, caplog):
     model = make_model(name)
     config = SamplingConfig(max_new_tokens=10)
     with caplog.at_level(logging.WARNING, logger="recalign"):
-        found = generate(model, stops, prompts, np.arange(len(prompts)), config, 2, True)
+        found = sampled(model, prompts, range(len(prompts)), config, 2, True)
     for one in found:
         if one.sample < 0:
             prompt = torch.tensor([prompts[one.user]])
@@ -134,15 +140,13 @@ def test_greedy_texts_equal_transformers_own(make_model, stops, prompts, name, c
     assert (reason is None and not caplog.records) or reason in caplog.text
 
 
-def test_samples_follow_the_models_probabilities(make_model, stops, prompts):
+def test_samples_follow_the_models_probabilities(make_model, prompts):
     """Chi-square of 20,000 first-two-token draws against the exact joint distribution."""
     model = make_model("llama-gqa")
     prompt = prompts[0]
     n_users = 100
-    found = generate(
-        model, stops, [prompt] * n_users, np.arange(n_users), SamplingConfig(max_new_tokens=2), 200,
-        False,
-    )  # fmt: skip
+    config = SamplingConfig(max_new_tokens=2)
+    found = sampled(model, [prompt] * n_users, range(n_users), config, 200)
     first = plain_logits(model, prompt)[-1].softmax(-1)
     second = torch.stack([plain_logits(model, [*prompt, t])[-1].softmax(-1) for t in range(24)])
     joint = first[:, None] * second
@@ -162,15 +166,10 @@ def test_samples_follow_the_models_probabilities(make_model, stops, prompts):
     assert abs(chi_square - freedom) < 4 * (2 * freedom) ** 0.5
 
 
-def test_any_stop_token_ends_a_text_and_a_cut_text_says_so(make_model, stops, prompts):
-    model = make_model("llama")
-    ends = [STOP, 5, 9]
-    model.generation_config.eos_token_id = ends[1:]
-    users = np.arange(len(prompts))
-    found = generate(model, stops, prompts, users, SamplingConfig(max_new_tokens=8), 20, False)
-    model.generation_config.eos_token_id = []
-    free = type("Free", (), {"eos_token_id": None})()
-    endless = generate(model, free, prompts, users, SamplingConfig(max_new_tokens=8), 20, False)
+def test_any_stop_token_ends_a_text_and_a_cut_text_says_so(make_model, prompts):
+    model, config, ends = make_model("llama"), SamplingConfig(max_new_tokens=8), [STOP, 5, 9]
+    found = sampled(model, prompts, range(6), config, 20, stops=ends)
+    endless = sampled(model, prompts, range(6), config, 20, stops=[])
     for one, whole in zip(found, endless, strict=True):
         assert not whole.finished
         stop = next((i for i, token in enumerate(whole.token_ids) if token in ends), None)
@@ -179,13 +178,16 @@ def test_any_stop_token_ends_a_text_and_a_cut_text_says_so(make_model, stops, pr
     assert {one.finished for one in found} == {True, False}
 
 
-def test_progress_counts_users(make_model, stops, prompts):
-    told = []
-    generate(
-        make_model("llama"), stops, prompts, np.arange(6), SamplingConfig(max_new_tokens=2), 2,
-        False, rows=4, progress=lambda done, total, note="": told.append((done, total)),
-    )  # fmt: skip
-    assert told == [(2, 6), (4, 6), (6, 6)]
+def test_batches_come_when_they_are_done_and_between_them_the_model_is_its_own(make_model, prompts):
+    model = make_model("llama")
+    own_implementation = model.config._attn_implementation
+    asked = Asked(SamplingConfig(max_new_tokens=2), 2, greedy=False)
+    batches = generate(model, prompts, range(6), asked, [STOP], rows=4)
+    users = []
+    for batch in batches:
+        assert model.config._attn_implementation == own_implementation
+        users.append([one.user for one in batch])
+    assert users == [[2, 2, 3, 3], [0, 0, 5, 5], [1, 1, 4, 4]]  # of 4, 5; 7, 7; 19, 30 tokens
 
 
 def test_a_model_whose_attention_is_hooked_passes_the_trial_and_others_say_why(make_model, prompts):
@@ -195,9 +197,9 @@ def test_a_model_whose_attention_is_hooked_passes_the_trial_and_others_say_why(m
         assert shared_prefix_refusal(make_model("mistral"), [prompts[2]], 10) is None
 
 
-def test_bad_prompts_are_named(make_model, stops):
+def test_bad_prompts_are_named(make_model):
     model, config = make_model("llama"), SamplingConfig(max_new_tokens=28)
     with pytest.raises(UserError, match="user 8 is empty"):
-        generate(model, stops, [[3], []], np.array([7, 8]), config, 2, False)
+        sampled(model, [[3], []], [7, 8], config, 2)
     with pytest.raises(UserError, match=r"user 7 has 101 tokens.*more than the model's 128"):
-        generate(model, stops, [[3] * 101], np.array([7]), config, 2, False)
+        sampled(model, [[3] * 101], [7], config, 2)

@@ -1,0 +1,122 @@
+"""Reasonings by any writer, in shards of users: what a killed run has finished is kept."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
+from pathlib import Path
+
+import polars as pl
+
+from recalign.artifacts.shards import tables_in_shards
+from recalign.progress import Progress, silent
+from recalign.reasonings.texts import check_text
+from recalign.schemas import REASONINGS
+from recalign.writer import Asked, Writer, Written
+
+Parse = Callable[[str], bool]
+"""Says whether a text follows the grammar of the demonstrations."""
+
+WriteShards = Callable[[list[pl.DataFrame]], Iterable[tuple[int, pl.DataFrame]]]
+"""Gives, in any order, the place and the reasonings of each of these shards of prompts."""
+
+
+def generate_reasonings(
+    write: WriteShards, prompts: pl.DataFrame, asked: Asked, work: Path, shard_users: int
+) -> pl.DataFrame:
+    """The `reasonings` of every prompt (`PROMPTS`), sorted by user and sample.
+
+    `write` makes those that `work`, a folder that belongs to one policy, does not hold yet. Every
+    `shard_users` prompts become a file there; a shard that is there, whole, and of the same
+    prompts and settings is read instead. The result does not depend on `shard_users`.
+    """
+    prompts = prompts.sort("user_index")
+    settings = [asked.sampling.identity(), asked.n_samples, asked.greedy, asked.stream]
+    shards = list(prompts.iter_slices(shard_users)) if prompts.height else []
+
+    def compute(missing: list[int]) -> Iterator[tuple[int, pl.DataFrame]]:
+        for place, table in write([shards[number] for number in missing]):
+            yield missing[place], table
+
+    keys = [_digest(shard, json.dumps(settings, sort_keys=True)) for shard in shards]
+    tables = tables_in_shards(keys, compute, work, REASONINGS)
+    empty = pl.DataFrame(schema=REASONINGS)
+    return pl.concat([empty, *tables]).sort("user_index", "sample")
+
+
+def write_shards(
+    writer: Writer,
+    shards: list[pl.DataFrame],
+    asked: Asked,
+    parse: Parse | None,
+    n_users: int,
+    progress: Progress = silent,
+) -> Iterator[tuple[int, pl.DataFrame]]:
+    """A `WriteShards` that writes here and now, one shard after the other.
+
+    n_users: of the whole run. Progress counts users, those of shards made before included.
+    """
+    done = n_users - sum(shard.height for shard in shards)
+    for place, shard in enumerate(shards):
+        yield place, write_shard(writer, shard, asked, parse, _from(progress, done, n_users))
+        done += shard.height
+
+
+def write_shard(
+    writer: Writer,
+    shard: pl.DataFrame,
+    asked: Asked,
+    parse: Parse | None = None,
+    progress: Progress = silent,
+) -> pl.DataFrame:
+    """The reasonings of one shard of prompts, each with what is wrong with its text.
+
+    Raises RuntimeError where the writer gave other texts than it was asked for.
+    """
+    users = shard["user_index"].to_list()
+    written: list[Written] = []
+    started, n_tokens = time.monotonic(), 0
+    for texts in writer.write(shard["prompt"].to_list(), users, asked):
+        written += texts
+        n_tokens += sum(one.n_tokens for one in texts)
+        speed = n_tokens / max(time.monotonic() - started, 1e-9)
+        progress(len(written) // len(asked.samples), len(users), f"{speed:,.0f} tokens/s")
+    written.sort(key=lambda one: (one.user, one.sample))
+    if [(one.user, one.sample) for one in written] != sorted(product(users, asked.samples)):
+        raise RuntimeError(
+            f"{type(writer).__name__} gave {len(written)} texts, not the {len(asked.samples)} of "
+            f"each of {len(users)} prompts that it was asked for"
+        )
+    return _table(written, asked, parse)
+
+
+def _table(written: list[Written], asked: Asked, parse: Parse | None) -> pl.DataFrame:
+    texts = [one.text.strip() for one in written]
+    return pl.DataFrame(
+        {
+            "user_index": [one.user for one in written],
+            "sample": [one.sample for one in written],
+            "reasoning": texts,
+            "n_tokens": [one.n_tokens for one in written],
+            "malformed": [
+                check_text(text, one.finished, asked.sampling, parse)
+                for text, one in zip(texts, written, strict=True)
+            ],
+        },
+        schema=REASONINGS,
+    )
+
+
+def _from(progress: Progress, first: int, n_users: int) -> Progress:
+    """The progress of one shard, told as progress of the whole."""
+
+    def shifted(done: int, total: int, note: str = "") -> None:
+        progress(first + done, n_users, note)
+
+    return shifted
+
+
+def _digest(shard: pl.DataFrame, settings: str) -> str:
+    parts = [settings, *map(str, shard["user_index"]), *shard["prompt"]]
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()

@@ -1,0 +1,54 @@
+"""The writer in this process: texts of a policy's own tokens, the same in every cut of the work."""
+
+import polars as pl
+import pytest
+
+from recalign.config import SamplingConfig
+from recalign.llm.generate import generate
+from recalign.llm.local_writer import LocalWriter
+from recalign.reasonings.generation import generate_reasonings, write_shards
+from recalign.schemas import PROMPTS
+from recalign.writer import Asked
+
+ASKED = Asked(SamplingConfig(max_new_tokens=6), 3)
+USERS = range(10, 17)
+WORDS = [[3 + n, 20 - n, 5][: 1 + n % 3] for n in range(len(USERS))]
+TEXTS = [" ".join(f"w{token}" for token in tokens) for tokens in WORDS]
+
+
+def test_texts_are_the_decoded_tokens_of_the_encoded_prompts(make_policy):
+    policy = make_policy()
+    written = [one for some in LocalWriter(policy, 9).write(TEXTS, USERS, ASKED) for one in some]
+    drawn = [
+        one for some in generate(policy.model, WORDS, USERS, ASKED, [2], rows=9) for one in some
+    ]
+    assert [(one.user, one.sample, one.n_tokens, one.finished) for one in written] == [
+        (one.user, one.sample, len(one.token_ids), one.finished) for one in drawn
+    ]
+    special = {0: "<pad>", 1: "<bos>", 2: "<eos>"}
+    for one, tokens in zip(written, drawn, strict=True):
+        words = [special.get(token, f"w{token}") for token in tokens.token_ids]
+        assert one.text.split() == [word for word in words if word not in ("<pad>", "<eos>")]
+
+
+@pytest.mark.parametrize("shard_users", [1, 3])
+def test_reasonings_do_not_depend_on_shards_rows_or_the_order_of_prompts(
+    make_policy, tmp_path, shard_users
+):
+    policy = make_policy()
+    n = len(USERS)
+    columns = [USERS, [1] * n, [0] * n, [[1]] * n, TEXTS]
+    prompts = pl.DataFrame(dict(zip(PROMPTS, columns, strict=True)), schema=PROMPTS)
+
+    def written(prompts, shard_users, rows):
+        work = tmp_path / f"{shard_users} {rows}"
+        writer = LocalWriter(policy, rows)
+        return generate_reasonings(
+            lambda shards: write_shards(writer, shards, ASKED, None, n),
+            prompts, ASKED, work, shard_users,
+        )  # fmt: skip
+
+    whole = written(prompts, 100, 2048)
+    assert whole["reasoning"].n_unique() > n
+    shuffled = prompts.sample(fraction=1, shuffle=True, seed=1)
+    assert written(shuffled, shard_users, rows=5).equals(whole)
