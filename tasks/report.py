@@ -176,7 +176,7 @@ def _stage_run(manifest: Manifest, label: str) -> StageRun:
         label=label,
         fingerprint=manifest.fingerprint,
         version=manifest.version,
-        inputs={name: r.fingerprint for name, r in manifest.inputs.items()},
+        inputs=dict(manifest.identity.inputs),
         created=f"{manifest.created:%Y-%m-%d %H:%M:%S}",
         seconds=manifest.seconds,
         rows=manifest.rows,

@@ -11,7 +11,8 @@ from filelock import Timeout
 from rich.console import Console
 from rich.table import Table
 
-from recalign.artifacts.manifest import Manifest, Reference, differences, identity_of
+from recalign.artifacts.identity import differing
+from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.roots import is_url, open_root
 from recalign.artifacts.series import all_series, read_series
 from recalign.artifacts.store import Store
@@ -78,9 +79,9 @@ def diff_artifacts(root: str, first: str, second: str) -> None:
     old, new = resolve(store, first), resolve(store, second)
     if old.stage != new.stage:
         raise UserError(f"{first} is a {old.stage}, {second} a {new.stage}: nothing to compare")
-    lines = differences(old, identity_of(new))
-    lines += differences({"figures": old.figures, "rows": old.rows},
-                         {"figures": new.figures, "rows": new.rows})  # fmt: skip
+    lines = old.identity.differences(new.identity)
+    told = [{"figures": one.figures, "rows": one.rows} for one in (old, new)]
+    lines += differing(*told)
     typer.echo("\n".join(lines) or "no difference")
 
 

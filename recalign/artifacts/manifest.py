@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from recalign.artifacts.fingerprint import canonical, fingerprint
+from recalign.artifacts.identity import Identity
 
 
 class Reference(BaseModel):
@@ -63,44 +63,16 @@ class Manifest(BaseModel):
     def reference(self) -> Reference:
         return Reference(stage=self.stage, fingerprint=self.fingerprint, digest=self.digest)
 
-
-def differences(old: Manifest | dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """The fields in which two identities differ, as "config.beta: 0.1 -> 0.05".
-
-    `new` has the keys version, config, inputs (name -> fingerprint) and files. What only one of
-    them has comes last.
-    """
-    before = identity_of(old) if isinstance(old, Manifest) else old
-    flat_before, flat_after = _flat(before), _flat(new)
-    found = []
-    both = flat_before.keys() & flat_after.keys()
-    for key in sorted(both) + sorted(flat_before.keys() ^ flat_after.keys()):
-        first, second = flat_before.get(key, "-"), flat_after.get(key, "-")
-        if first != second:
-            short = [
-                str(v)[:10] if key.startswith(("inputs", "files")) else v for v in (first, second)
-            ]
-            found.append(f"{key}: {short[0]} -> {short[1]}")
-    return found
+    @property
+    def identity(self) -> Identity:
+        """The part that the fingerprint is made of."""
+        upstream = fingerprints(self.inputs)
+        return Identity(self.stage, self.version, self.config, upstream, self.files)
 
 
-def identity_of(manifest: Manifest) -> dict[str, Any]:
-    """The part of a manifest that its fingerprint is made of."""
-    return {
-        "version": manifest.version,
-        "config": manifest.config,
-        "inputs": {name: reference.fingerprint for name, reference in manifest.inputs.items()},
-        "files": manifest.files,
-    }
-
-
-def _flat(value: object, prefix: str = "") -> dict[str, str]:
-    if isinstance(value, dict):
-        flat: dict[str, str] = {}
-        for key, inner in value.items():
-            flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-        return flat
-    return {prefix: value if isinstance(value, str) else canonical(value)}
+def fingerprints(inputs: dict[str, Reference]) -> dict[str, str]:
+    """The inputs' fingerprints, as an identity holds them."""
+    return {name: reference.fingerprint for name, reference in inputs.items()}
 
 
 def parse_manifest(text: bytes, stage: str, key: str) -> Manifest | None:
@@ -109,9 +81,8 @@ def parse_manifest(text: bytes, stage: str, key: str) -> Manifest | None:
         found = Manifest.model_validate_json(text)
     except ValueError:
         return None
-    upstream = {name: reference.fingerprint for name, reference in found.inputs.items()}
-    identity = fingerprint(stage, found.version, found.config, upstream, found.files)
-    return found if found.fingerprint == key == identity else None
+    identical = found.fingerprint == key == found.identity.fingerprint
+    return found if found.stage == stage and identical else None
 
 
 def content_digest(manifest: Manifest) -> str:

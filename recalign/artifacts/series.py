@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recalign.artifacts.claims import Lock
-from recalign.artifacts.manifest import Manifest, Reference, differences, identity_of
+from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
 
@@ -109,7 +109,7 @@ def why_new(store: Store, old: dict[str, Reference], new: dict[str, Reference]) 
     for label, reference in new.items():
         before, now = _manifest(store, old.get(label)), _manifest(store, reference)
         if before and now:
-            causes = differences(before, identity_of(now))
+            causes = before.identity.differences(now.identity)
             causes = [cause for cause in causes if not cause.startswith("inputs.")]
             found |= dict.fromkeys(
                 f"{now.stage}.{cause.removeprefix('config.')}" for cause in causes

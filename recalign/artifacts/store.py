@@ -9,14 +9,13 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from recalign.artifacts.artifact import WORK, Artifact, Draft
 from recalign.artifacts.claims import Lock
 from recalign.artifacts.digests import DigestMemory, file_digest, stamp, write_atomically
-from recalign.artifacts.fingerprint import fingerprint
+from recalign.artifacts.identity import Identity
 from recalign.artifacts.manifest import (
     Manifest,
     OutputFile,
@@ -182,25 +181,23 @@ class Store:
         folder = self.folder(manifest.stage, manifest.fingerprint)
         return self.damage(folder, manifest, rehash=True)
 
-    def draft(
-        self,
-        stage: str,
-        version: int,
-        config: dict[str, Any],
-        inputs: dict[str, Reference],
-        files: dict[str, str],
-    ) -> Draft:
+    def draft(self, identity: Identity, inputs: dict[str, Reference]) -> Draft:
         """Open (or find again) the draft of an artifact; outputs of a killed run are removed."""
-        upstream = {name: reference.fingerprint for name, reference in inputs.items()}
-        key = fingerprint(stage, version, config, upstream, files)
-        folder = self.root / stage / f".draft-{key}"
+        key = identity.fingerprint
+        folder = self.root / identity.stage / f".draft-{key}"
         started_from = {name: reference.digest for name, reference in inputs.items()}
         self._empty_except_work(folder, started_from)
         manifest = Manifest(
-            stage=stage, version=version, fingerprint=key, config=config, inputs=inputs,
-            files=files, created=datetime.now(UTC), git_commit=git_commit(),
+            stage=identity.stage,
+            version=identity.version,
+            fingerprint=key,
+            config=dict(identity.config),
+            inputs=inputs,
+            files=dict(identity.files),
+            created=datetime.now(UTC),
+            git_commit=git_commit(),
             packages=package_versions(),
-        )  # fmt: skip
+        )
         return Draft(folder, manifest)
 
     def _empty_except_work(self, folder: Path, started_from: dict[str, str]) -> None:

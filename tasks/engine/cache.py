@@ -6,7 +6,6 @@ from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 
 from recalign.artifacts.artifact import Artifact
-from recalign.artifacts.fingerprint import fingerprint
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.store import Store
 
@@ -46,8 +45,5 @@ class ArtifactCache(CachePolicy):
         flow_parameters: dict[str, Any],
         **kwargs: Any,
     ) -> str:
-        stage, version = task_ctx.task.name, int(task_ctx.task.version or 0)
-        call = inputs["call"]
-        upstream = {name: reference.fingerprint for name, reference in call.inputs.items()}
-        key = fingerprint(stage, version, call.config.identity(), upstream, call.digests)
-        return f"{stage}/{key}/{RECORD}"
+        identity = inputs["call"].identity
+        return f"{identity.stage}/{identity.fingerprint}/{RECORD}"

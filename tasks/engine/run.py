@@ -7,7 +7,8 @@ from typing import Any, Literal
 from prefect.utilities.annotations import quote
 
 from recalign.artifacts.artifact import Artifact
-from recalign.artifacts.manifest import Reference, differences
+from recalign.artifacts.identity import Identity
+from recalign.artifacts.manifest import Reference
 from recalign.artifacts.roots import open_root
 from recalign.config import AlignmentConfig, Config, Runtime, SftConfig
 from recalign.errors import UserError
@@ -72,8 +73,8 @@ class Run:
         with trouble_explained(stage.name, self.store.root):
             if isinstance(config, AlignmentConfig | SftConfig):  # told by the plan already
                 require_even_batches(config, self.runtime.devices, stage.name)
-            digests = self._digests(files)
-            step = self._step(stage, config, inputs, digests, label or stage.name)
+            identity = stage.identity(config, inputs, self._digests(files))
+            step = self._step(identity, inputs, label or stage.name)
             if step.action != "reuse" and not self.plan_only:
                 forget_record(self.store, stage.name, step.reference.fingerprint)
         self.steps.append(step)
@@ -86,7 +87,7 @@ class Run:
                 refresh_cache=forced,
             )
             linked = self._linked(inputs)
-            reference = task(Call(config, linked, files, digests, self.runtime, forced))
+            reference = task(Call(identity, config, linked, files, self.runtime, forced))
             self._above[reference] = self._standing_on(inputs)
             show_stage(step.label, self.store, reference, stage.sections)
         if self.stop_after in (stage.name, step.label):
@@ -129,24 +130,17 @@ class Run:
             return self.store.find(reference.stage, reference.fingerprint)
         return self.store.open(reference)
 
-    def _step(
-        self,
-        stage: Stage,
-        config: Config,
-        inputs: dict[str, Reference],
-        digests: dict[str, str],
-        label: str,
-    ) -> Step:
-        key = stage.fingerprint(config, inputs, digests)
-        planned = Reference(stage=stage.name, fingerprint=key)
-        forced = stage.name in self.force or label in self.force
+    def _step(self, identity: Identity, inputs: dict[str, Reference], label: str) -> Step:
+        stage, key = identity.stage, identity.fingerprint
+        planned = Reference(stage=stage, fingerprint=key)
+        forced = stage in self.force or label in self.force
         if forced and (self.plan_only or key not in self._renewed):
             self._renewed.add(key)
             return Step(label, planned, "compute", FORCED)
-        if why := _why_unknown(inputs, digests):
-            planned = Reference(stage=stage.name, fingerprint=UNKNOWN)
+        if why := _why_unknown(identity):
+            planned = Reference(stage=stage, fingerprint=UNKNOWN)
             return Step(label, planned, "unknown", why)
-        found = self.store.known(stage.name, key)
+        found = self.store.known(stage, key)
         unknown = [name for name, reference in inputs.items() if not reference.digest]
         if found and not unknown:
             if is_current(found, inputs):
@@ -156,26 +150,18 @@ class Run:
             end = "comes" if len(unknown) == 1 else "come"
             reason = f"unless {' and '.join(unknown)} {end} out the same"
             return Step(label, planned, "depends", reason)
-        if self.store.folder(stage.name, key).exists():
+        if self.store.folder(stage, key).exists():
             return Step(label, planned, "compute", "its files are missing or damaged")
-        return Step(label, planned, "compute", self._why_new(stage, config, inputs, digests))
+        return Step(label, planned, "compute", self._why_new(identity))
 
-    def _why_new(
-        self, stage: Stage, config: Config, inputs: dict[str, Reference], digests: dict[str, str]
-    ) -> str:
+    def _why_new(self, identity: Identity) -> str:
         """The fields in which the nearest earlier artifact of this stage differs.
 
         One made from inputs of the same names comes first, of equally near ones the newest.
         """
-        wanted = {
-            "version": stage.version,
-            "config": config.identity(),
-            "inputs": {name: reference.fingerprint for name, reference in inputs.items()},
-            "files": digests,
-        }
         earlier = [
-            (m.inputs.keys() != inputs.keys(), differences(m, wanted))
-            for m in self.store.manifests(stage.name)
+            (m.inputs.keys() != identity.inputs.keys(), m.identity.differences(identity))
+            for m in self.store.manifests(identity.stage)
         ]
         if not earlier:
             return "never computed"
@@ -184,12 +170,14 @@ class Run:
         return shown + (f"; and {len(nearest) - 3} more" if len(nearest) > 3 else "")
 
 
-def _why_unknown(inputs: dict[str, Reference], digests: dict[str, str]) -> str:
+def _why_unknown(identity: Identity) -> str:
     """What has to be there before anyone can tell whether a stage is computed; empty: nothing."""
-    missing = [role.rpartition("/")[2] for role, digest in digests.items() if digest == UNKNOWN]
+    missing = [
+        role.rpartition("/")[2] for role, digest in identity.files.items() if digest == UNKNOWN
+    ]
     if missing:
         return f"{' and '.join(missing)} would be downloaded first"
-    unclear = [name for name, reference in inputs.items() if reference.fingerprint == UNKNOWN]
+    unclear = [name for name, upstream in identity.inputs.items() if upstream == UNKNOWN]
     return f"known once {unclear[0]} is" if unclear else ""
 
 

@@ -12,8 +12,8 @@ import prefect
 from filelock import Timeout
 
 from recalign.artifacts.artifact import Artifact
-from recalign.artifacts.fingerprint import fingerprint
-from recalign.artifacts.manifest import Reference
+from recalign.artifacts.identity import Identity
+from recalign.artifacts.manifest import Reference, fingerprints
 from recalign.artifacts.roots import open_root
 from recalign.artifacts.store import Store
 from recalign.config import Config, Runtime
@@ -38,12 +38,12 @@ class Call:
     beyond 500.
     """
 
+    identity: Identity
     config: Config
     inputs: dict[str, Reference]
     files: dict[str, list[Path]]
-    digests: dict[str, str]
     runtime: Runtime
-    force: bool
+    force: bool = False
 
 
 class Stage:
@@ -63,7 +63,7 @@ class Stage:
         self.doc = inspect.getdoc(body) or ""
         self.sections: Sections = lambda made: []
         self.task = prefect.Task(
-            fn=self.answer,
+            fn=self.compute,
             name=name,
             description=self.doc,
             version=str(version),
@@ -85,41 +85,27 @@ class Stage:
         self.sections = sections
         return sections
 
-    def fingerprint(
+    def identity(
         self, config: Config, inputs: dict[str, Reference], digests: dict[str, str]
-    ) -> str:
-        """The fingerprint of this stage's output for these settings and inputs."""
-        upstream = {name: reference.fingerprint for name, reference in inputs.items()}
-        return fingerprint(self.name, self.version, config.identity(), upstream, digests)
+    ) -> Identity:
+        """The identity of this stage's output for these settings, inputs and files."""
+        settings, upstream = config.identity(), fingerprints(inputs)
+        return Identity(self.name, self.version, settings, upstream, digests)
 
-    def answer(self, call: Call) -> Reference:
-        """The body of the Prefect task."""
-        return self.compute(
-            call.config, call.inputs, call.files, call.digests, call.runtime, call.force
-        )
-
-    def compute(
-        self,
-        config: Config,
-        inputs: dict[str, Reference],
-        files: dict[str, list[Path]],
-        digests: dict[str, str],
-        runtime: Runtime,
-        force: bool,
-    ) -> Reference:
+    def compute(self, call: Call) -> Reference:
         """Compute the artifact, once among all processes that want it; resume a killed draft."""
-        store = open_root(runtime.root)
-        key = self.fingerprint(config, inputs, digests)
-        trouble = trouble_explained(self.name, store.root, config)
+        store, runtime = open_root(call.runtime.root), call.runtime
+        key = call.identity.fingerprint
+        trouble = trouble_explained(self.name, store.root, call.config)
         with trouble, self._alone(store, key) as made_meanwhile:
-            current = find_current(store, self.name, key, inputs)
-            if current is not None and (made_meanwhile or not force):
+            current = find_current(store, self.name, key, call.inputs)
+            if current is not None and (made_meanwhile or not call.force):
                 return current.reference
-            draft = store.draft(self.name, self.version, config.identity(), inputs, digests)
+            draft = store.draft(call.identity, call.inputs)
             taking = device_of(runtime, self.name, runtime.devices)
             with stage_progress(self.name) as progress, taking as device:
-                job = Job(draft, runtime, progress, device)
-                self._fill(job, config, {k: store.open(r) for k, r in inputs.items()}, files)
+                artifacts = {name: store.open(one) for name, one in call.inputs.items()}
+                self._fill(Job(draft, runtime, progress, device), call, artifacts)
             made = store.commit(draft)
             if left_out := reasons(made.manifest.dropped):
                 log.info("%s left out: %s", self.name, left_out)
@@ -140,21 +126,15 @@ class Stage:
         finally:
             lock.release()
 
-    def _fill(
-        self,
-        job: Job,
-        config: Config,
-        artifacts: dict[str, Artifact],
-        files: dict[str, list[Path]],
-    ) -> None:
-        extra: dict[str, Any] = {"files": files} if files else {}
+    def _fill(self, job: Job, call: Call, artifacts: dict[str, Artifact]) -> None:
+        extra: dict[str, Any] = {"files": call.files} if call.files else {}
         if self.trains and job.runtime.devices > 1:
             runtime = job.runtime.model_copy(update={"device": job.device})
-            order = Order(self, job.draft, runtime, config, artifacts | extra)
+            order = Order(self, job.draft, runtime, call.config, artifacts | extra)
             job.draft.manifest = run_on_devices(order, job.progress)
             return
         use_threads(job.runtime.threads)
-        self.body(job, config, **artifacts, **extra)
+        self.body(job, call.config, **artifacts, **extra)
 
 
 def local_files(role: str, name: str) -> dict[str, list[Path]]:

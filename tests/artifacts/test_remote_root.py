@@ -7,6 +7,7 @@ import pytest
 from filelock import Timeout
 
 from recalign.artifacts import claims
+from recalign.artifacts.identity import Identity
 from recalign.artifacts.roots import RemoteStore, open_root
 from recalign.errors import UserError
 
@@ -23,7 +24,7 @@ def machine(s3, tmp_path, monkeypatch):
 
 
 def commit(store, text="weights", stage="oracle"):
-    draft = store.draft(stage, 1, {"hidden": 64}, {}, {})
+    draft = store.draft(Identity(stage, 1, {"hidden": 64}, {}, {}), {})
     draft.path("model/weights.bin").write_text(text)
     draft.path("curve.txt").write_text("1 2 3")
     return store.commit(draft)

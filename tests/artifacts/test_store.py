@@ -9,13 +9,19 @@ import time
 
 import pytest
 
-from recalign.artifacts.manifest import Reference, differences, identity_of
+from recalign.artifacts.identity import Identity
+from recalign.artifacts.manifest import Reference, fingerprints
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
 
 
+def drafted(store: Store, stage="oracle", config=None, inputs=None):
+    inputs = inputs or {}
+    return store.draft(Identity(stage, 1, config or {"a": 1}, fingerprints(inputs), {}), inputs)
+
+
 def made(store: Store, text="hello", config=None, inputs=None):
-    draft = store.draft("splits", 1, config or {"a": 1}, inputs or {}, {})
+    draft = drafted(store, "splits", config or {"a": 1}, inputs)
     draft.path("table.txt").write_text(text)
     draft.path("model/weights.txt").write_text(text * 2)
     draft.count(3, {"too short": 2, "none": 0})
@@ -78,10 +84,10 @@ def test_only_a_full_hash_sees_a_flip_that_hides_its_time(store):
 
 
 def test_a_killed_draft_keeps_its_work_and_loses_its_half_written_outputs(store):
-    draft = store.draft("oracle", 1, {"a": 1}, {}, {})
+    draft = drafted(store)
     (draft.work / "checkpoint").write_text("epoch 3")
     draft.path("half.txt").write_text("hal")
-    again = store.draft("oracle", 1, {"a": 1}, {}, {})
+    again = drafted(store)
     assert (again.work / "checkpoint").read_text() == "epoch 3"
     assert not (again.folder / "half.txt").exists()
     assert "work" not in str(store.commit(again).manifest.outputs)
@@ -89,10 +95,10 @@ def test_a_killed_draft_keeps_its_work_and_loses_its_half_written_outputs(store)
 
 def test_checkpoints_made_from_other_content_of_an_input_are_not_continued(store):
     first = Reference(stage="splits", fingerprint="f", digest="one")
-    draft = store.draft("oracle", 1, {}, {"splits": first}, {})
+    draft = drafted(store, inputs={"splits": first})
     (draft.work / "checkpoint").write_text("epoch 3")
     changed = first.model_copy(update={"digest": "two"})
-    again = store.draft("oracle", 1, {}, {"splits": changed}, {})
+    again = drafted(store, inputs={"splits": changed})
     assert again.folder == draft.folder
     assert not (again.work / "checkpoint").exists()
 
@@ -112,10 +118,9 @@ def test_the_lock_of_a_killed_process_blocks_nobody(store, tmp_path):
 
 def test_differences_name_the_fields():
     store_config = {"beta": 0.1, "lora": {"rank": 8}}
-    old = {"version": 1, "config": store_config, "inputs": {"pairs": "a" * 32}, "files": {}}
-    new = {"version": 1, "config": store_config | {"beta": 0.2}, "inputs": {"pairs": "b" * 32},
-           "files": {}}  # fmt: skip
-    assert differences(old, new) == [
+    old = Identity("alignment", 1, store_config, {"pairs": "a" * 32}, {})
+    new = Identity("alignment", 1, store_config | {"beta": 0.2}, {"pairs": "b" * 32}, {})
+    assert old.differences(new) == [
         "config.beta: 0.1 -> 0.2",
         "inputs.pairs: aaaaaaaaaa -> bbbbbbbbbb",
     ]
@@ -124,10 +129,10 @@ def test_differences_name_the_fields():
 def test_an_identity_read_back_from_its_manifest_is_the_same(store):
     artifact = made(store, config={"beta": 0.1, "k": [1, 5], "name": "x"})
     manifest = store.manifest("splits", artifact.manifest.fingerprint)
-    fresh = {"version": 1, "config": {"beta": 0.1, "k": [1, 5], "name": "x"}, "inputs": {},
-             "files": {}}  # fmt: skip
-    assert identity_of(manifest) == fresh
-    assert differences(manifest, fresh) == []
+    fresh = Identity("splits", 1, {"beta": 0.1, "k": [1, 5], "name": "x"}, {}, {})
+    assert manifest.identity == fresh
+    assert manifest.identity.differences(fresh) == []
+    assert fresh.fingerprint == manifest.fingerprint
     assert json.loads(manifest.model_dump_json())["config"]["beta"] == 0.1
 
 
@@ -155,7 +160,7 @@ def test_a_manifest_that_was_edited_or_moved_is_no_manifest(store):
 
 
 def test_a_disk_that_is_full_at_commit_costs_no_checkpoint(store, monkeypatch):
-    draft = store.draft("oracle", 1, {"a": 1}, {}, {})
+    draft = drafted(store)
     (draft.work / "checkpoint").write_text("epoch 3")
     draft.path("table.txt").write_text("hello")
 
@@ -166,7 +171,7 @@ def test_a_disk_that_is_full_at_commit_costs_no_checkpoint(store, monkeypatch):
         patched.setattr("recalign.artifacts.store.write_atomically", full)
         with pytest.raises(OSError, match="No space left"):
             store.commit(draft)
-    again = store.draft("oracle", 1, {"a": 1}, {}, {})
+    again = drafted(store)
     assert (again.work / "checkpoint").read_text() == "epoch 3"
     again.path("table.txt").write_text("hello")
     assert set(store.commit(again).manifest.outputs) == {"table.txt"}

@@ -12,7 +12,7 @@ import pytest
 
 from recalign.config import Config, Runtime
 from tasks.engine.device import device_lock, device_of
-from tasks.engine.stage import Stage
+from tasks.engine.stage import Call, Stage
 
 HOLDER = """
 import logging, sys, time
@@ -71,8 +71,8 @@ def computed(root, exclusive):
     stage = Stage("probe", 1, asks_for_its_device)
     runtime = Runtime(root=str(root), device="cpu", exclusive=exclusive)
     made = []
-    arguments = (Nothing(), {}, {}, {}, runtime, False)
-    worker = threading.Thread(target=lambda: made.append(stage.compute(*arguments)), daemon=True)
+    call = Call(stage.identity(Nothing(), {}, {}), Nothing(), {}, {}, runtime)
+    worker = threading.Thread(target=lambda: made.append(stage.compute(call)), daemon=True)
     worker.start()
     worker.join(2)
     return (made[0] if made else None), worker

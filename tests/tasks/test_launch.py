@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -18,8 +19,8 @@ from recalign.config import AlignmentConfig, Runtime, SplitsConfig
 from recalign.errors import UserError
 from recalign.schemas import PAIRS, read_table, write_table
 from tasks.alignment import alignment
+from tasks.engine.stage import Call
 from tests.tasks.launched_stages import mistaken
-from tests.tasks.tiny_run import CONFIG
 
 pytestmark = pytest.mark.slow
 SETTINGS = AlignmentConfig(
@@ -46,8 +47,8 @@ def inputs(finished):
     made = finished.artifact("pairs, round 1")
     table = read_table(made.path("pairs.parquet"), PAIRS)
     table = next(shorter for shorter in heads(table) if fills_batches(shorter))
-    files = {"only so many": str(table.height)}
-    draft = store.draft("pairs", 1, CONFIG.pairs.identity(), made.manifest.inputs, files)
+    identity = replace(made.manifest.identity, files={"only so many": str(table.height)})
+    draft = store.draft(identity, made.manifest.inputs)
     write_table(table, draft.path("pairs.parquet"), PAIRS)
     return {"policy": finished.done["policy"], "pairs": store.commit(draft).reference}
 
@@ -56,10 +57,15 @@ def runtime(store, devices):
     return Runtime(root=str(store.root), device="cpu", threads=1, devices=devices)
 
 
+def call_of(store, inputs, devices):
+    identity = alignment.identity(SETTINGS, inputs, {})
+    return Call(identity, SETTINGS, inputs, {}, runtime(store, devices))
+
+
 def train(store, inputs, devices):
     """The artifact of one alignment, computed here; the root has none of these settings after."""
-    how = runtime(store, devices)
-    made = store.open(alignment.compute(SETTINGS, inputs, {}, {}, how, force=True))
+    call = replace(call_of(store, inputs, devices), force=True)
+    made = store.open(alignment.compute(call))
     weights = load_file(made.path("adapter/adapter_model.safetensors"))
     store.discard("alignment", made.manifest.fingerprint)
     return made.manifest, weights
@@ -90,11 +96,10 @@ def test_a_killed_launch_leaves_no_process_and_continues(finished, inputs, by_tw
     """SIGKILL to the one process that nobody can prepare for: the one that launched."""
     store = Store(finished.store.root)
     fingerprint = by_two[0].fingerprint
-    order = (SETTINGS, inputs, {}, {}, runtime(store, 2), False)
-    (tmp_path / "order").write_bytes(pickle.dumps(order))
+    (tmp_path / "call").write_bytes(pickle.dumps(call_of(store, inputs, 2)))
     script = (
         "import pathlib, pickle\nfrom tasks.alignment import alignment\n"
-        f"alignment.compute(*pickle.loads(pathlib.Path({str(tmp_path)!r}, 'order').read_bytes()))"
+        f"alignment.compute(pickle.loads(pathlib.Path({str(tmp_path)!r}, 'call').read_bytes()))"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
     training = store.root / "alignment" / f".draft-{fingerprint}" / "work" / "training"
@@ -118,7 +123,8 @@ def test_a_killed_launch_leaves_no_process_and_continues(finished, inputs, by_tw
 
 
 def test_a_mistake_that_a_launched_process_finds_is_told_as_one(tmp_path):
-    how = runtime(Store(tmp_path), 2)
+    settings, how = SplitsConfig(), runtime(Store(tmp_path), 2)
+    call = Call(mistaken.identity(settings, {}, {}), settings, {}, {}, how)
     with pytest.raises(UserError, match=r"^process 1 of 2 has no such setting$"):
-        mistaken.compute(SplitsConfig(), {}, {}, {}, how, force=False)
+        mistaken.compute(call)
     assert not list(Store(tmp_path).manifests())

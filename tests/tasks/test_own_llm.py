@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from recalign.alignment.reference import reference_log_probs
 from recalign.alignment.rows import encode_pairs
 from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.identity import Identity
 from recalign.artifacts.store import Store
 from recalign.config import AlignmentConfig, PolicyConfig
 from recalign.errors import UserError
@@ -161,7 +162,7 @@ def test_a_folder_below_the_home_folder_may_be_named_with_a_tilde(world, save_ll
 
 def hand_made_pairs(store: Store, prompt_texts: list[str]) -> Artifact:
     """An artifact as stage pairs commits it: everyone prefers dark tales to bright ones."""
-    draft = store.draft("pairs", 1, {"by": "hand", "prompts": prompt_texts}, {}, {})
+    draft = store.draft(Identity("pairs", 1, {"by": "hand", "prompts": prompt_texts}, {}, {}), {})
     users = np.arange(len(prompt_texts))
     table = pl.DataFrame(
         {

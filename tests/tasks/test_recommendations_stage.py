@@ -23,7 +23,7 @@ from recalign.schemas import (
     read_table,
 )
 from recalign.titles.names import distinct_titles
-from tasks.engine.stage import stage
+from tasks.engine.stage import Call, stage
 from tasks.interactions import interactions
 from tasks.oracle import oracle
 from tasks.recommendations import recommendations
@@ -164,7 +164,9 @@ def test_batches_of_a_run_change_nothing(walk):
     expected = whole.path("per_user.parquet").read_bytes()
     runtime = walk.runtime.model_copy(update={"generation_rows": 7})
     inputs = {name: walk.done[name] for name in ("interactions", "splits", "sft")}
-    made = recommendations.compute(JUDGED.for_phase("test"), inputs, {}, {}, runtime, force=True)
+    settings = JUDGED.for_phase("test")
+    identity = recommendations.identity(settings, inputs, {})
+    made = recommendations.compute(Call(identity, settings, inputs, {}, runtime, force=True))
     found = pl.read_parquet(walk.store.open(made).path("per_user.parquet"))
     before = pl.read_parquet(expected)
     assert found.drop("value").equals(before.drop("value"))

@@ -9,7 +9,7 @@ from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
 from recalign.config import Config, DPO4RecConfig, Runtime
 from tasks.engine.run import Run
-from tasks.engine.stage import Stage
+from tasks.engine.stage import Call, Stage
 
 CONFIG = DPO4RecConfig.model_validate(
     {
@@ -61,7 +61,8 @@ class Direct(Run):
             for role, paths in files.items()
             for path in paths
         }
-        made = stage.compute(config, inputs or {}, files, digests, self.runtime, force=False)
+        identity = stage.identity(config, inputs or {}, digests)
+        made = stage.compute(Call(identity, config, inputs or {}, files, self.runtime))
         self.done[label or stage.name] = made
         return made
 

@@ -1,0 +1,58 @@
+"""What an artifact is computed from: all that its fingerprint is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recalign.artifacts.fingerprint import canonical, fingerprint
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Two artifacts of equal identity are the same artifact; see `fingerprint` for the parts."""
+
+    stage: str
+    version: int
+    config: Mapping[str, Any]
+    """The stage's own settings, those that count."""
+    inputs: Mapping[str, str]
+    """Fingerprints of the upstream artifacts, by the names the stage knows them by."""
+    files: Mapping[str, str]
+    """sha256 of the raw files read, by role."""
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits."""
+        return fingerprint(self.stage, self.version, self.config, self.inputs, self.files)
+
+    def differences(self, other: "Identity") -> list[str]:
+        """The fields in which another identity of this stage differs, as `differing` has them."""
+        return differing(self._parts(), other._parts())
+
+    def _parts(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "stage"}
+
+
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The fields in which two nested mappings differ, as "config.beta: 0.1 -> 0.05".
+
+    Digests of inputs and files are shortened. What only one of the two has comes last.
+    """
+    flat_before, flat_after = _flat(before), _flat(after)
+    found = []
+    both = flat_before.keys() & flat_after.keys()
+    for key in sorted(both) + sorted(flat_before.keys() ^ flat_after.keys()):
+        first, second = flat_before.get(key, "-"), flat_after.get(key, "-")
+        if first != second:
+            short = 10 if key.startswith(("inputs", "files")) else None
+            found.append(f"{key}: {first[:short]} -> {second[:short]}")
+    return found
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, str]:
+    if isinstance(value, Mapping):
+        flat: dict[str, str] = {}
+        for key, inner in value.items():
+            flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+    return {prefix: value if isinstance(value, str) else canonical(value)}
