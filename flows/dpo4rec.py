@@ -14,7 +14,7 @@ from tasks.engine.run import Run
 from tasks.engine.stage import local_files
 from tasks.evaluation import evaluation, validation_score
 from tasks.interactions import interactions, raw_files
-from tasks.oracle import oracle
+from tasks.oracle import oracle, oracle_files
 from tasks.pairs import pairs
 from tasks.policy import policy, policy_files
 from tasks.reasonings import prompt_files, reasonings
@@ -79,8 +79,7 @@ def begin(run: Run, config: DPO4RecConfig) -> "Method":
     data = run(interactions, config.interactions, files=raw)
     windows = run(splits, config.splits, {"interactions": data})
     world = {"interactions": data, "splits": windows}
-    encoder = local_files("encoder", config.oracle.encoder)
-    backbone = run(oracle, config.oracle, world, files=encoder)
+    backbone = run(oracle, config.oracle, world, files=oracle_files(config.oracle))
     first = run(policy, config.policy, world, files=policy_files(config.policy))
     method = Method(run, config, world, backbone, first)
     method.fit_base()

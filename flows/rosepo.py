@@ -15,7 +15,7 @@ from tasks.engine.run import Run
 from tasks.engine.stage import local_files
 from tasks.fold_oracles import fold_oracles
 from tasks.interactions import interactions, raw_files
-from tasks.oracle import oracle
+from tasks.oracle import oracle, oracle_files
 from tasks.recommendations import recommendations
 from tasks.reference import reference
 from tasks.rejections import rejection_files, rejections
@@ -109,8 +109,7 @@ def stages(run: Run, config: RosePOConfig, rows: list[ComparedRow]) -> Reference
     data = run(interactions, config.interactions, files=raw)
     windows = run(splits, config.splits, {"interactions": data})
     world = {"interactions": data, "splits": windows}
-    encoder = local_files("encoder", config.oracle.encoder)
-    backbone = run(oracle, config.oracle, world, files=encoder)
+    backbone = run(oracle, config.oracle, world, files=oracle_files(config.oracle))
     tuned = run(sft, config.sft, world, files=sft_files(config.sft))
     method = Method(run, config, world, backbone, tuned)
     for number, row in enumerate(rows):
@@ -199,7 +198,7 @@ class Method:
             fold_oracles,
             settings.folding,
             self.world | {"oracle": self.oracle},
-            files=local_files("encoder", self.config.oracle.encoder),
+            files=oracle_files(self.config.oracle),
         )
 
     def judge(self, number: int, row: ComparedRow, judged: dict[str, Reference]) -> None:

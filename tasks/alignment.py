@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from recalign.titles.policy import TitlePolicy
 
 
-@stage(version=1, trains=True)
+@stage(version=2, trains=True)
 def alignment(
     job: Job,
     config: AlignmentConfig,

@@ -15,11 +15,16 @@ from recalign.splits.guard import check_fit
 from recalign.splits.phases import oracle_validation
 from tasks.encoding import open_encoder
 from tasks.engine.job import Job
-from tasks.engine.stage import stage
+from tasks.engine.stage import local_files, stage
 from tasks.tables import read_tables
 
 
-@stage(version=1)
+def oracle_files(config: OracleConfig) -> dict[str, list[Path]]:
+    """What decides the oracle beside its config: a local encoder of the item texts."""
+    return local_files("encoder", config.encoder) if config.item_text else {}
+
+
+@stage(version=2)
 def oracle(
     job: Job,
     config: OracleConfig,

@@ -38,7 +38,7 @@ def rejection_files(config: RejectionsStage) -> dict[str, list[Path]]:
     return local_files("encoder", config.encoder) | template
 
 
-@stage(version=1)
+@stage(version=2)
 def rejections(
     job: Job,
     config: RejectionsStage,

@@ -55,7 +55,7 @@ Score = Callable[[Texts, Progress], pl.DataFrame]
 """The REWARDS table of some users."""
 
 
-@stage(version=1)
+@stage(version=2)
 def rewards(
     job: Job,
     config: RewardsConfig,

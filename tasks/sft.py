@@ -33,10 +33,11 @@ def sft_files(config: SftConfig) -> dict[str, list[Path]]:
     template = {"template": [template_file(config.template)]} if asked else {}
     if config.kind == "huggingface":
         return template | local_files("model", config.model)
-    return template | local_files("encoder", config.bootstrap.encoder)
+    embedded = config.bootstrap
+    return template | (local_files("encoder", embedded.encoder) if embedded.item_text else {})
 
 
-@stage(version=1, trains=True)
+@stage(version=2, trains=True)
 def sft(
     job: Job,
     config: SftConfig,

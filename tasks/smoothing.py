@@ -22,7 +22,7 @@ from tasks.tables import Tables, read_tables, true_smoothing
 PREFERRED = "preferences.parquet"
 
 
-@stage(version=1)
+@stage(version=2)
 def smoothing(
     job: Job,
     config: SmoothingConfig,

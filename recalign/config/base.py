@@ -1,11 +1,56 @@
 """What every configuration model shares: frozen, closed, described, and with a stable identity."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 NOT_IDENTITY: dict[str, JsonValue] = {"fingerprint": False}
 """`json_schema_extra` of fields that say where or how, never what (a folder, a worker count)."""
+
+
+@dataclass(frozen=True)
+class OnlyWhen:
+    """`json_schema_extra` of a field that counts only while other fields have certain values."""
+
+    alternatives: tuple[dict[str, tuple[JsonValue, ...]], ...]
+    """Field of the same model -> the values it may have; one alternative has to hold."""
+    held: bool = False
+    """Whether the identity keeps the field, at its default, while it does not count."""
+
+    def __or__(self, other: "OnlyWhen") -> "OnlyWhen":
+        return OnlyWhen(self.alternatives + other.alternatives, self.held)
+
+    def __call__(self, schema: dict[str, Any]) -> None:
+        """Let the run form say it, behind the field's own description."""
+        schema["description"] = f"{schema.get('description', '')} {self}".strip()
+
+    def __str__(self) -> str:
+        told = [
+            " and ".join(f"{name} is {_in_words(values)}" for name, values in one.items())
+            for one in self.alternatives
+        ]
+        return f"Counts only when {', or '.join(told)}."
+
+
+def only_when(**conditions: JsonValue | tuple[JsonValue, ...]) -> OnlyWhen:
+    """The field counts only while all these fields count and have this value, or one of these.
+
+    A field that does not count leaves the identity: a new setting of this kind makes no earlier
+    artifact out of date. Its stage is given the default in its place, so that it cannot read it.
+    """
+    return OnlyWhen(
+        ({name: v if isinstance(v, tuple) else (v,) for name, v in conditions.items()},)
+    )
+
+
+def held_unless(**conditions: JsonValue | tuple[JsonValue, ...]) -> OnlyWhen:
+    """As `only_when`, but a field that does not count stays in the identity, at its default.
+
+    For fields that were in the identity of stages on which everything stands before they became
+    conditional: artifacts made with the defaults are still found.
+    """
+    return OnlyWhen(only_when(**conditions).alternatives, held=True)
 
 
 class Config(BaseModel):
@@ -18,14 +63,38 @@ class Config(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The fields that decide what is computed, as plain JSON values."""
         values: dict[str, Any] = {}
-        for name, field in type(self).model_fields.items():
-            if field.json_schema_extra == NOT_IDENTITY:
-                continue
-            values[name] = _identity_of(getattr(self, name))
+        for name, value in self.settled():
+            rule = type(self).model_fields[name].json_schema_extra
+            left_out = isinstance(rule, OnlyWhen) and not (rule.held or self.counts(name))
+            if rule != NOT_IDENTITY and not left_out:
+                values[name] = _identity_of(value)
         return values
+
+    def counts(self, name: str) -> bool:
+        """Whether a field is read, the model's other fields being as they are."""
+        rule, values = type(self).model_fields[name].json_schema_extra, dict(self)
+        return not isinstance(rule, OnlyWhen) or any(
+            all(self.counts(other) and values[other] in those for other, those in one.items())
+            for one in rule.alternatives
+        )
+
+    def settled(self) -> Self:
+        """The same settings with every field that does not count at its default."""
+        changed: dict[str, Any] = {}
+        for name, value in self:
+            if not self.counts(name):
+                field = type(self).model_fields[name]
+                changed[name] = field.get_default(call_default_factory=True)
+            elif isinstance(value, Config):
+                changed[name] = value.settled()
+        return self.model_copy(update=changed)
 
 
 def _identity_of(value: Any) -> Any:
     if isinstance(value, Config):
         return value.identity()
     return [_identity_of(one) for one in value] if isinstance(value, list) else value
+
+
+def _in_words(values: tuple[JsonValue, ...]) -> str:
+    return " or ".join(str(value).lower() for value in values)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import NOT_IDENTITY, Config
+from recalign.config.base import NOT_IDENTITY, Config, only_when
 
 
 class SyntheticWorld(Config):
@@ -114,14 +114,18 @@ class InteractionsConfig(Config):
         default=[], json_schema_extra=NOT_IDENTITY
     )
     """SHA-256 of downloads whose publisher gives no checksum (Amazon, Steam, Goodreads, LastFM)."""
-    synthetic: SyntheticWorld = SyntheticWorld()
-    """The embedded world (source = synthetic)."""
-    amazon: AmazonSource = AmazonSource()
-    """The review set (source = amazon)."""
-    goodreads: GoodreadsSource = GoodreadsSource()
-    """The genre (source = goodreads)."""
-    files: FilesSource = FilesSource()
-    """Your own files (source = files)."""
+    synthetic: SyntheticWorld = Field(
+        SyntheticWorld(), json_schema_extra=only_when(source="synthetic")
+    )
+    """The embedded world."""
+    amazon: AmazonSource = Field(AmazonSource(), json_schema_extra=only_when(source="amazon"))
+    """The review set."""
+    goodreads: GoodreadsSource = Field(
+        GoodreadsSource(), json_schema_extra=only_when(source="goodreads")
+    )
+    """The genre."""
+    files: FilesSource = Field(FilesSource(), json_schema_extra=only_when(source="files"))
+    """Your own files."""
     min_rating: float = Field(0.0, ge=0, le=10)
     """Ratings below this are dropped; 0 keeps every row, also those without a rating."""
     duplicates: Literal["first", "last", "keep"] = "first"
@@ -140,11 +144,3 @@ class InteractionsConfig(Config):
             case "files":
                 return PurePath(self.files.interactions).name or "files"
         return self.source
-
-    def identity(self) -> dict[str, object]:
-        """Only the chosen source's own settings decide what is computed."""
-        values = super().identity()
-        for name in ("synthetic", "amazon", "goodreads", "files"):
-            if name != self.source:
-                del values[name]
-        return values

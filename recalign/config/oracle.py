@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import Config
+from recalign.config.base import Config, only_when
 
 
 class OracleConfig(Config):
@@ -22,12 +22,14 @@ class OracleConfig(Config):
     """Dropout rate in the transformer."""
     item_text: bool = True
     """Add a learned projection of each item's text embedding to its vector."""
-    encoder: str = "minilm"
+    encoder: str = Field("minilm", json_schema_extra=only_when(item_text=True))
     """Sentence encoder of the item texts: 'minilm' (packaged), or a hub id or folder."""
     loss: Literal["full", "sampled", "gbce", "bce"] = "full"
     """Softmax over the whole catalogue, over shared sampled negatives, gBCE, or BCE."""
-    n_negatives: int = Field(256, ge=1, le=100_000)
-    """Negatives per batch (sampled, gbce); bce takes one per position."""
+    n_negatives: int = Field(
+        256, ge=1, le=100_000, json_schema_extra=only_when(loss=("sampled", "gbce"))
+    )
+    """Negatives per batch; bce takes one per position."""
     batch_users: int = Field(32, ge=1, le=65536)
     """Sequences per optimiser step."""
     learning_rate: float = Field(3e-3, gt=0, le=1)

@@ -4,7 +4,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import NOT_IDENTITY, Config
+from recalign.config.base import NOT_IDENTITY, Config, only_when
+
+LOADED = only_when(kind="huggingface")
+ADAPTER = only_when(method="lora")
 
 
 class BootstrapConfig(Config):
@@ -35,17 +38,20 @@ class BootstrapConfig(Config):
 
 
 class LoadedModelConfig(Config):
-    """A causal LM from a hub or a folder: which one, and how its weights are held."""
+    """A causal LM from a hub or a folder: which one, and how its weights are held.
 
-    model: str = ""
-    """Hub id ("meta-llama/Llama-3.1-8B-Instruct") or local folder (kind = huggingface)."""
-    revision: str = "main"
+    A model that has these settings tells in its field `kind` whether it loads one.
+    """
+
+    model: str = Field("", json_schema_extra=LOADED)
+    """Hub id ("meta-llama/Llama-3.1-8B-Instruct") or local folder."""
+    revision: str = Field("main", json_schema_extra=LOADED)
     """Commit, tag or branch of the hub model; pin a commit for a reproducible run."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = Field("float32", json_schema_extra=LOADED)
     """Number format of the weights in generation and training."""
-    quantisation: Literal["none", "int8", "nf4"] = "none"
+    quantisation: Literal["none", "int8", "nf4"] = Field("none", json_schema_extra=LOADED)
     """Load the frozen weights quantised (needs the extra `quant` and a GPU)."""
-    chat_template: Literal["auto", "never"] = "auto"
+    chat_template: Literal["auto", "never"] = Field("auto", json_schema_extra=LOADED)
     """Wrap prompts in the tokenizer's chat template when it has one."""
 
 
@@ -54,22 +60,16 @@ class PolicyConfig(LoadedModelConfig):
 
     kind: Literal["bootstrap", "huggingface"] = "bootstrap"
     """Train the embedded small LLM, or load a causal LM from a hub id or a local folder."""
-    bootstrap: BootstrapConfig = BootstrapConfig()
-    """The embedded small LLM (kind = bootstrap)."""
+    bootstrap: BootstrapConfig = Field(
+        BootstrapConfig(), json_schema_extra=only_when(kind="bootstrap")
+    )
+    """The embedded small LLM."""
 
     @model_validator(mode="after")
     def _model_is_named(self) -> "PolicyConfig":
         if self.kind == "huggingface" and not self.model:
             raise ValueError("model must name a hub id or folder when kind is huggingface")
         return self
-
-    def identity(self) -> dict[str, object]:
-        """Only the chosen kind's own settings decide what is computed."""
-        values = super().identity()
-        if self.kind == "bootstrap":
-            return {"kind": "bootstrap", "bootstrap": values["bootstrap"]}
-        del values["bootstrap"]
-        return values
 
 
 class SamplingConfig(Config):
@@ -123,9 +123,9 @@ class ReasoningsConfig(SamplingConfig):
 class WeightsConfig(Config):
     """How an LLM is trained, whatever for: adapter, batches in memory, number format."""
 
-    lora_rank: int = Field(16, ge=1, le=1024)
-    """Rank of the adapter (method = lora)."""
-    lora_alpha: int = Field(32, ge=1, le=4096)
+    lora_rank: int = Field(16, ge=1, le=1024, json_schema_extra=ADAPTER)
+    """Rank of the adapter."""
+    lora_alpha: int = Field(32, ge=1, le=4096, json_schema_extra=ADAPTER)
     """Scale of the adapter; the update is multiplied by alpha / rank."""
     micro_batch_size: int = Field(16, ge=1, le=4096)
     """Rows per forward pass; must divide batch_size."""
@@ -145,8 +145,8 @@ class AlignmentConfig(WeightsConfig):
     """Preference loss; rosepo, cdpo and rdpo read each pair's smoothing, nll only the chosen."""
     beta: float = Field(0.1, gt=0, le=10)
     """Strength of the pull to the reference (DPO's beta)."""
-    gamma: float = Field(0.5, ge=0, le=10)
-    """Target margin (simpo)."""
+    gamma: float = Field(0.5, ge=0, le=10, json_schema_extra=only_when(loss="simpo"))
+    """Target margin."""
     reference: Literal["initial", "previous"] = "initial"
     """DPO's reference in round t: the policy before any alignment, or that of the round before."""
     anchor: float = Field(0.5, ge=0, le=10)

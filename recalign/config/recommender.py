@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from recalign.config.base import Config
+from recalign.config.base import Config, only_when
 
 
 class RecommenderConfig(Config):
@@ -45,8 +45,8 @@ class RewardsConfig(Config):
     The log-probability is the default by evidence: it never ties and tells good texts from bad
     more surely (docs/experiments.md); the paper's own reward is NDCG.
     """
-    k: int = Field(10, ge=1, le=1000)
-    """Cut-off of ndcg_at_k."""
+    k: int = Field(10, ge=1, le=1000, json_schema_extra=only_when(reward="ndcg_at_k"))
+    """Cut-off of the ranking."""
 
 
 class PairsConfig(Config):

@@ -4,12 +4,15 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import Config
+from recalign.config.base import Config, only_when
 from recalign.config.sft import TitlePromptConfig
+
+ASKED = only_when(strategy=("self_hard", "self_softmax", "mix"))
+NEAR = only_when(strategy=("semantic", "mix"))
 
 
 class MixConfig(Config):
-    """Shares of the strategies among rejected items (strategy = mix); they need not add up to 1."""
+    """Shares of the strategies among rejected items; they need not add up to 1."""
 
     self_hard: float = Field(1.0, ge=0, le=100)
     """Weight of what the SFT model wrongly ranks above the truth."""
@@ -36,22 +39,26 @@ class RejectionsConfig(Config):
         "self_hard"
     )
     """Where rejected items come from; random is the ablation."""
-    mix: MixConfig = MixConfig()
-    """Weights of the strategies (strategy = mix)."""
+    mix: MixConfig = Field(MixConfig(), json_schema_extra=only_when(strategy="mix"))
+    """Weights of the strategies."""
     n_rejected: int = Field(1, ge=1, le=64)
     """Rejected items per chosen one (K)."""
     n_pairs: int = Field(6_000, ge=10, le=100_000_000)
     """Most chosen items; users and positions are drawn, the same for every strategy."""
-    temperature: float = Field(1.0, gt=0, le=100)
-    """Flattens the SFT model's probabilities (self_softmax)."""
-    popularity_alpha: float = Field(1.0, ge=0, le=2)
-    """Exponent of train popularity (popularity)."""
-    semantic_to: Literal["target", "history"] = "target"
-    """Neighbours of the item taken, or of the mean of the history shown (semantic)."""
-    neighbours: int = Field(20, ge=1, le=10_000)
-    """Nearest items to draw among (semantic)."""
-    pool: int = Field(20, ge=0, le=10_000_000)
-    """Items drawn per pair for the SFT model to score (self_*); 0: the whole catalogue."""
+    temperature: float = Field(
+        1.0, gt=0, le=100, json_schema_extra=only_when(strategy=("self_softmax", "mix"))
+    )
+    """Flattens the SFT model's probabilities."""
+    popularity_alpha: float = Field(
+        1.0, ge=0, le=2, json_schema_extra=only_when(strategy=("popularity", "mix"))
+    )
+    """Exponent of train popularity."""
+    semantic_to: Literal["target", "history"] = Field("target", json_schema_extra=NEAR)
+    """Neighbours of the item taken, or of the mean of the history shown."""
+    neighbours: int = Field(20, ge=1, le=10_000, json_schema_extra=NEAR)
+    """Nearest items to draw among."""
+    pool: int = Field(20, ge=0, le=10_000_000, json_schema_extra=ASKED)
+    """Items drawn per pair for the SFT model to score; 0: the whole catalogue."""
     encoder: str = "minilm"
     """Sentence encoder of the item texts (semantic, and the report on all strategies)."""
     seed: int = Field(0, ge=0)
@@ -62,13 +69,6 @@ class RejectionsConfig(Config):
         if self.needs_sft and 0 < self.pool <= self.n_rejected:
             raise ValueError("pool must be 0 (the whole catalogue) or above n_rejected")
         return self
-
-    def identity(self) -> dict[str, object]:
-        """The weights count for the mix alone."""
-        values = super().identity()
-        if self.strategy != "mix":
-            del values["mix"]
-        return values
 
     @property
     def needs_sft(self) -> bool:

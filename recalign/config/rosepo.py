@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import NOT_IDENTITY, Config
+from recalign.config.base import NOT_IDENTITY, Config, only_when
 from recalign.config.interactions import InteractionsConfig
 from recalign.config.oracle import OracleConfig
 from recalign.config.policy import AlignmentConfig, Loss
@@ -16,46 +16,40 @@ Strategy = Literal["self_hard", "self_softmax", "semantic", "popularity", "rando
 Estimator = Literal["none", "pairwise", "softmax", "constant", "permuted", "truth"]
 
 
+DOUBTS = ("pairwise", "softmax", "permuted")  # estimators that read an oracle's scores
+DOUBTED = only_when(estimator=DOUBTS)
+CROSS_FITTED = only_when(oracle="cross_fitted")
+
+
 class SmoothingConfig(Config):
     """eps: the oracle's doubt whether the rejected item is really the worse one."""
 
     estimator: Estimator = "pairwise"
     """sigma((s_l - s_w) / tau), softmax share of the rejected, one constant, the pairwise ones
     permuted over pairs (control), the synthetic world's truth (control), or none."""
-    oracle: Literal["earlier", "cross_fitted"] = "earlier"
+    oracle: Literal["earlier", "cross_fitted"] = Field("earlier", json_schema_extra=DOUBTED)
     """Scores by the oracle of the earlier cut-off (history windows), or by oracles fitted up to
     the validation window on all users outside the pair's fold."""
-    folds: int = Field(5, ge=5, le=50)
-    """User folds (cross_fitted)."""
-    calibrated: bool = True
+    folds: int = Field(5, ge=5, le=50, json_schema_extra=CROSS_FITTED)
+    """User folds."""
+    calibrated: bool = Field(True, json_schema_extra=DOUBTED)
     """Divide oracle scores by the temperature fitted on its validation window."""
-    discount: float = Field(0.5, gt=0, le=1)
+    discount: float = Field(0.5, gt=0, le=1, json_schema_extra=DOUBTED)
     """What is left of the oracle's doubt once it is known which item was taken: eps is multiplied
     by it. n / (n + 1) where the oracle's word counts as much as n choices; 1: not discounted."""
-    constant: float = Field(0.1, ge=0, lt=0.5)
-    """The eps of every pair (constant)."""
-    cap: float = Field(0.49, gt=0, lt=0.5)
+    constant: float = Field(0.1, ge=0, lt=0.5, json_schema_extra=only_when(estimator="constant"))
+    """The eps of every pair."""
+    cap: float = Field(
+        0.49, gt=0, lt=0.5, json_schema_extra=only_when(estimator=(*DOUBTS, "constant", "truth"))
+    )
     """Larger eps are lowered to this: above one half a pair would be turned round."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, json_schema_extra=only_when(estimator="permuted") | CROSS_FITTED)
     """Seed of folds and of the permutation."""
 
     @property
     def needs_oracle(self) -> bool:
         """Whether an oracle's scores are read."""
-        return self.estimator in ("pairwise", "softmax", "permuted")
-
-    def identity(self) -> dict[str, object]:
-        """Only what the estimator reads decides what is computed; folds are fold_oracles' own."""
-        values = super().identity()
-        del values["folds"]
-        if not self.needs_oracle:
-            for name in ("oracle", "calibrated", "discount"):
-                del values[name]
-        if self.estimator != "permuted":
-            del values["seed"]
-        if self.estimator != "constant":
-            del values["constant"]
-        return values
+        return self.estimator in DOUBTS
 
     @property
     def folding(self) -> "FoldsConfig":

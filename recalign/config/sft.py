@@ -4,8 +4,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import NOT_IDENTITY, Config
+from recalign.config.base import NOT_IDENTITY, Config, only_when
 from recalign.config.policy import LoadedModelConfig, WeightsConfig
+
+QUESTIONS = only_when(format="candidates")
 
 
 class TitlePromptConfig(Config):
@@ -17,8 +19,8 @@ class TitlePromptConfig(Config):
     """Question with candidates: a packaged template's name or a file's path."""
     history_items: int = Field(16, ge=1, le=1000)
     """Most recent items shown."""
-    n_candidates: int = Field(20, ge=2, le=1000)
-    """Titles to pick from (candidates format), the true one among them."""
+    n_candidates: int = Field(20, ge=2, le=1000, json_schema_extra=QUESTIONS)
+    """Titles to pick from, the true one among them."""
 
 
 class TitleModelConfig(Config):
@@ -32,7 +34,7 @@ class TitleModelConfig(Config):
     """Attention heads per layer; must divide hidden."""
     item_text: bool = True
     """Title tokens start at their texts' embeddings, as a real LLM knows what a title means."""
-    encoder: str = "minilm"
+    encoder: str = Field("minilm", json_schema_extra=only_when(item_text=True))
     """Sentence encoder of the item texts: 'minilm' (packaged), or a hub id or folder."""
 
     @model_validator(mode="after")
@@ -47,8 +49,14 @@ class SftConfig(TitlePromptConfig, WeightsConfig, LoadedModelConfig):
 
     kind: Literal["bootstrap", "huggingface"] = "bootstrap"
     """Train the embedded small LLM, or a causal LM from a hub id or a local folder."""
-    bootstrap: TitleModelConfig = TitleModelConfig()
-    """The embedded small LLM (kind = bootstrap)."""
+    bootstrap: TitleModelConfig = Field(
+        TitleModelConfig(), json_schema_extra=only_when(kind="bootstrap")
+    )
+    """The embedded small LLM."""
+    chat_template: Literal["auto", "never"] = Field(
+        "auto", json_schema_extra=only_when(kind="huggingface", format="candidates")
+    )
+    """Wrap questions in the tokenizer's chat template when it has one."""
     method: Literal["lora", "full"] = "full"
     """Train a low-rank adapter, or all weights."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
@@ -59,8 +67,8 @@ class SftConfig(TitlePromptConfig, WeightsConfig, LoadedModelConfig):
     """Sequences per optimiser step (of which micro_batch_size are in memory at once)."""
     micro_batch_size: int = Field(32, ge=1, le=4096)
     """Sequences per forward pass; must divide batch_size."""
-    n_examples: int = Field(20_000, ge=10, le=100_000_000)
-    """Most questions to train on (candidates format); users and positions are drawn."""
+    n_examples: int = Field(20_000, ge=10, le=100_000_000, json_schema_extra=QUESTIONS)
+    """Most questions to train on; users and positions are drawn."""
     n_valid: int = Field(1_000, ge=10, le=10_000_000)
     """Most validation answers scored for early stopping."""
     evaluations: int = Field(16, ge=1, le=1000)
@@ -83,16 +91,6 @@ class SftConfig(TitlePromptConfig, WeightsConfig, LoadedModelConfig):
         if self.kind == "huggingface" and self.method == "full" and self.quantisation != "none":
             raise ValueError("quantised weights cannot be trained: use method = lora")
         return self
-
-    def identity(self) -> dict[str, object]:
-        """Only the chosen kind's own settings decide what is computed."""
-        values = super().identity()
-        if self.kind == "bootstrap":
-            for name in LoadedModelConfig.model_fields:
-                del values[name]
-        else:
-            del values["bootstrap"]
-        return values
 
     @property
     def prompt(self) -> TitlePromptConfig:

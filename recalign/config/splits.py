@@ -4,7 +4,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import Config
+from recalign.config.base import Config, held_unless
+
+COUNTED = held_unless(protocol="per_user")
+TIMED = held_unless(protocol="temporal")
 
 
 class SplitsConfig(Config):
@@ -12,22 +15,22 @@ class SplitsConfig(Config):
 
     protocol: Literal["per_user", "temporal"] = "per_user"
     """Cut each user's own sequence by counts, or all users at the same moments in time."""
-    fit: int = Field(6, ge=0, le=1000)
-    """Items per user the recommender is fitted on (per_user)."""
-    reward: int = Field(8, ge=0, le=1000)
-    """Items per user the reward is measured on (per_user)."""
-    valid: int = Field(4, ge=1, le=1000)
-    """Items per user for validation (per_user)."""
-    test: int = Field(6, ge=1, le=1000)
-    """Items per user for the test (per_user)."""
-    fit_share: float = Field(0.1, ge=0, lt=1)
-    """Share of all interactions in the fit window (temporal)."""
-    reward_share: float = Field(0.1, ge=0, lt=1)
-    """Share of all interactions in the reward window (temporal)."""
-    valid_share: float = Field(0.05, gt=0, lt=1)
-    """Share of all interactions in the validation window (temporal)."""
-    test_share: float = Field(0.05, gt=0, lt=1)
-    """Share of all interactions in the test window (temporal)."""
+    fit: int = Field(6, ge=0, le=1000, json_schema_extra=COUNTED)
+    """Items per user the recommender is fitted on."""
+    reward: int = Field(8, ge=0, le=1000, json_schema_extra=COUNTED)
+    """Items per user the reward is measured on."""
+    valid: int = Field(4, ge=1, le=1000, json_schema_extra=COUNTED)
+    """Items per user for validation."""
+    test: int = Field(6, ge=1, le=1000, json_schema_extra=COUNTED)
+    """Items per user for the test."""
+    fit_share: float = Field(0.1, ge=0, lt=1, json_schema_extra=TIMED)
+    """Share of all interactions in the fit window."""
+    reward_share: float = Field(0.1, ge=0, lt=1, json_schema_extra=TIMED)
+    """Share of all interactions in the reward window."""
+    valid_share: float = Field(0.05, gt=0, lt=1, json_schema_extra=TIMED)
+    """Share of all interactions in the validation window."""
+    test_share: float = Field(0.05, gt=0, lt=1, json_schema_extra=TIMED)
+    """Share of all interactions in the test window."""
     min_history: int = Field(5, ge=1, le=1000)
     """Users with a shorter history only serve to train the oracle, and are counted."""
     n_negatives: int = Field(99, ge=1, le=1000)

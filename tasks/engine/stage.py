@@ -89,8 +89,7 @@ class Stage:
         self, config: Config, inputs: dict[str, Reference], digests: dict[str, str]
     ) -> Identity:
         """The identity of this stage's output for these settings, inputs and files."""
-        settings, upstream = config.identity(), fingerprints(inputs)
-        return Identity(self.name, self.version, settings, upstream, digests)
+        return Identity(self.name, self.version, config.identity(), fingerprints(inputs), digests)
 
     def compute(self, call: Call) -> Reference:
         """Compute the artifact, once among all processes that want it; resume a killed draft."""
@@ -127,14 +126,15 @@ class Stage:
             lock.release()
 
     def _fill(self, job: Job, call: Call, artifacts: dict[str, Artifact]) -> None:
+        config = call.config.settled()  # no body reads a setting that does not count
         extra: dict[str, Any] = {"files": call.files} if call.files else {}
         if self.trains and job.runtime.devices > 1:
             runtime = job.runtime.model_copy(update={"device": job.device})
-            order = Order(self, job.draft, runtime, call.config, artifacts | extra)
+            order = Order(self, job.draft, runtime, config, artifacts | extra)
             job.draft.manifest = run_on_devices(order, job.progress)
             return
         use_threads(job.runtime.threads)
-        self.body(job, call.config, **artifacts, **extra)
+        self.body(job, config, **artifacts, **extra)
 
 
 def local_files(role: str, name: str) -> dict[str, list[Path]]:

@@ -8,14 +8,7 @@ import sys
 import pytest
 
 from recalign.artifacts.fingerprint import canonical, fingerprint
-from recalign.config import (
-    Config,
-    DPO4RecConfig,
-    InteractionsConfig,
-    MixConfig,
-    RosePOConfig,
-    Runtime,
-)  # fmt: skip
+from recalign.config import Config, DPO4RecConfig, InteractionsConfig, RosePOConfig, Runtime
 
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), b"x", {1: "a"}, 1 + 2j])
@@ -94,10 +87,8 @@ def replaced(config: Config, path, value):
     return config.model_copy(update={name: inner})
 
 
-OTHER_SOURCES = ("interactions.amazon.", "interactions.files.", "interactions.goodreads.")
 PLACES = {"interactions.raw_folder", "interactions.sha256"}
 """Where data comes from, not what it is: the files' digests count."""
-LOADED = {"model", "revision", "dtype", "quantisation", "chat_template"}
 
 
 def without_effect(config):
@@ -106,24 +97,34 @@ def without_effect(config):
     return {
         ".".join(path)
         for path, value in leaves(config)
-        if not ".".join(path).startswith(OTHER_SOURCES)
-        and canonical(replaced(config, path, other_value(value)).identity()) == whole
+        if canonical(replaced(config, path, other_value(value)).identity()) == whole
     }
 
 
-def test_every_setting_of_every_stage_changes_the_identity_but_places_do_not():
-    unused = {f"policy.{name}" for name in LOADED}
-    assert without_effect(DPO4RecConfig()) - unused == PLACES | {
-        "reasonings.template", "policy.bootstrap.template",
-    }  # fmt: skip
+def not_counting(config: Config, prefix=""):
+    """Settings that say themselves that they do not count."""
+    found = set()
+    for name, value in config:
+        if isinstance(value, Config):
+            inner = not_counting(value, f"{prefix}{name}.")
+            every = {f"{prefix}{name}.{'.'.join(path)}" for path, _ in leaves(value)}
+            found |= inner if config.counts(name) else every
+        elif not config.counts(name):
+            found.add(prefix + name)
+    return found
 
 
-def test_settings_of_rosepo_that_nothing_reads_are_the_only_ones_without_effect():
-    found = without_effect(RosePOConfig())
-    unread = {f"sft.{name}" for name in LOADED} | {"sft.template"}
-    unread |= {f"rejections.mix.{name}" for name in MixConfig.model_fields}
-    unread |= {"smoothing.constant", "smoothing.folds", "smoothing.seed"}
-    assert found == PLACES | unread
+def test_every_setting_of_dpo4rec_changes_the_identity_unless_it_says_that_it_does_not_count():
+    config = DPO4RecConfig()
+    templates = {"reasonings.template", "policy.bootstrap.template"}
+    assert without_effect(config) == PLACES | templates | not_counting(config)
+    assert {"alignment.gamma", "policy.model", "interactions.amazon.year"} <= not_counting(config)
+
+
+def test_every_setting_of_rosepo_changes_the_identity_unless_it_says_that_it_does_not_count():
+    config = RosePOConfig()
+    assert without_effect(config) == PLACES | {"sft.template"} | not_counting(config)
+    assert {"rejections.mix.random", "sft.n_candidates"} <= not_counting(config)
 
 
 @pytest.mark.parametrize(
