@@ -12,13 +12,13 @@ class Runtime(Config):
     """Place, device and sizes that do not change what is computed."""
 
     root: str = Field(default_factory=lambda: os.environ.get("RECALIGN_ROOT") or "artifacts")
-    """Folder or URL (s3://bucket/prefix) of all artifacts; not given: that of RECALIGN_ROOT."""
+    """Folder or URL (s3://bucket/prefix) of all artifacts; if not given, RECALIGN_ROOT."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run; auto takes a GPU when there is one."""
     devices: int = Field(1, ge=1, le=64)
-    """Devices that share the work of one machine; alignment then trains in as many processes."""
+    """Devices of this machine that share the work; alignment trains in one process per device."""
     exclusive: Literal["auto", "always", "never"] = "auto"
-    """Whether a stage waits while another run of this machine uses its device; auto: a GPU's do."""
+    """Whether a stage waits while another run here uses its device; auto: only for a GPU."""
     task_runner: Literal["threads", "dask", "ray"] = "threads"
     """What computes the shards of reasonings, encoding and rewards: threads, Dask or Ray."""
     cluster: str = ""
@@ -26,6 +26,6 @@ class Runtime(Config):
     generation_rows: int = Field(2048, ge=1, le=1_000_000)
     """Samples decoded at once."""
     shard_users: int = Field(256, ge=1, le=1_000_000)
-    """Users per shard of generation: what a killed run loses at most."""
+    """Users per shard of generation; a killed run loses at most one shard."""
     threads: int = Field(0, ge=0, le=1024)
     """Threads per process for torch; 0: as many as cores."""
