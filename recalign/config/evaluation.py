@@ -15,7 +15,7 @@ class RoundsConfig(Config):
     pairs: Literal["new", "cumulative"] = "new"
     """Align on the round's own pairs, or on those of all rounds so far."""
     patience: int = Field(1, ge=1, le=20)
-    """Rounds without a better validation NDCG before the repetition stops."""
+    """Rounds without a better validation NDCG before the run stops repeating."""
 
 
 class EvaluationConfig(Config):

@@ -40,7 +40,7 @@ class BootstrapConfig(Config):
 class LoadedModelConfig(Config):
     """A causal LM from a hub or a folder: which one, and how its weights are held.
 
-    A model that has these settings tells in its field `kind` whether it loads one.
+    The field `kind` of a model with these settings says whether it loads an LLM.
     """
 
     model: str = Field("", json_schema_extra=LOADED)
@@ -99,7 +99,7 @@ class PhaseConfig(SamplingConfig):
     phase: Literal["fit", "reward", "valid", "test"]
     """Whose targets the reasonings will be judged on."""
     n_samples: int = Field(ge=1, le=256)
-    """Samples per user, beside the greedy one."""
+    """Samples per user, besides the greedy one."""
 
 
 class ReasoningsConfig(SamplingConfig):
@@ -121,7 +121,7 @@ class ReasoningsConfig(SamplingConfig):
 
 
 class WeightsConfig(Config):
-    """How an LLM is trained, whatever for: adapter, batches in memory, number format."""
+    """What every training of an LLM needs: adapter, batches in memory, number format."""
 
     lora_rank: int = Field(16, ge=1, le=1024, json_schema_extra=ADAPTER)
     """Rank of the adapter."""

@@ -42,8 +42,8 @@ class RewardsConfig(Config):
     reward: Literal["ndcg_full", "ndcg_at_k", "log_prob"] = "log_prob"
     """NDCG over the whole ranking, NDCG@k, or the mean log-probability of the targets (nats).
 
-    The log-probability is the default by evidence: it never ties and tells good texts from bad
-    more surely (docs/experiments.md); the paper's own reward is NDCG.
+    The log-probability is the default because it never ties and tells good texts from bad ones
+    more reliably (docs/experiments.md); the paper's own reward is NDCG.
     """
     k: int = Field(10, ge=1, le=1000, json_schema_extra=only_when(reward="ndcg_at_k"))
     """Cut-off of the ranking."""
@@ -53,6 +53,6 @@ class PairsConfig(Config):
     """Best against worst of a user's samples."""
 
     min_margin: float = Field(0.0, ge=0)
-    """Smallest difference of rewards that makes a pair; ties never do."""
+    """Smallest difference of rewards that makes a pair; a tie never makes one."""
     max_pairs: int = Field(0, ge=0)
     """Keep only the pairs with the largest margins; 0: all."""

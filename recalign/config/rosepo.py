@@ -22,27 +22,27 @@ CROSS_FITTED = only_when(oracle="cross_fitted")
 
 
 class SmoothingConfig(Config):
-    """eps: the oracle's doubt whether the rejected item is really the worse one."""
+    """eps: the estimated probability that the rejected item is really the better one."""
 
     estimator: Estimator = "pairwise"
-    """sigma((s_l - s_w) / tau), softmax share of the rejected, one constant, the pairwise ones
-    permuted over pairs (control), the synthetic world's truth (control), or none."""
+    """pairwise: sigma((s_l - s_w) / tau); softmax: the rejected item's share; constant: one value.
+    Controls: permuted, the pairwise values of other pairs; truth (synthetic world); none."""
     oracle: Literal["earlier", "cross_fitted"] = Field("earlier", json_schema_extra=DOUBTED)
-    """Scores by the oracle of the earlier cut-off (history windows), or by oracles fitted up to
-    the validation window on all users outside the pair's fold."""
+    """Who scores: the oracle of the history windows, which end before any pair, or oracles that
+    are fitted up to validation on the users outside the pair's fold."""
     folds: int = Field(5, ge=5, le=50, json_schema_extra=CROSS_FITTED)
     """User folds."""
     calibrated: bool = Field(True, json_schema_extra=DOUBTED)
     """Divide oracle scores by the temperature fitted on its validation window."""
     discount: float = Field(0.5, gt=0, le=1, json_schema_extra=DOUBTED)
-    """What is left of the oracle's doubt once it is known which item was taken: eps is multiplied
-    by it. n / (n + 1) where the oracle's word counts as much as n choices; 1: not discounted."""
+    """eps is multiplied by this, since the user did take the chosen item: n / (n + 1) if the oracle
+    counts as much as n choices; 1: not discounted."""
     constant: float = Field(0.1, ge=0, lt=0.5, json_schema_extra=only_when(estimator="constant"))
     """The eps of every pair."""
     cap: float = Field(
         0.49, gt=0, lt=0.5, json_schema_extra=only_when(estimator=(*DOUBTS, "constant", "truth"))
     )
-    """Larger eps are lowered to this: above one half a pair would be turned round."""
+    """Larger eps are lowered to this; above one half a pair would count in reverse."""
     seed: int = Field(0, ge=0, json_schema_extra=only_when(estimator="permuted") | CROSS_FITTED)
     """Seed of folds and of the permutation."""
 
@@ -116,11 +116,11 @@ class RecommendationsConfig(Config):
     top: int = Field(10, ge=1, le=1000)
     """Length of the recommended list whose popularity bias is measured."""
     beam: int = Field(0, ge=0, le=1000)
-    """Width of the constrained beam search over the catalogue; 0: the likelihood of every title."""
+    """Width of the beam search over the catalogue's titles; 0: score every title."""
     likelihood: Literal["sum", "mean"] = "sum"
     """Log-probability of a title over all its tokens, or per token (titles differ in length)."""
     neighbours: int = Field(10, ge=1, le=1000)
-    """A wrong answer this near (in rank of text similarity) to the true item is semantic."""
+    """A wrong answer among this many nearest texts of the true item counts as semantic."""
     encoder: str = "minilm"
     """Sentence encoder of the item texts."""
     n_resamples: int = Field(2000, ge=100, le=100_000)
@@ -152,7 +152,7 @@ class RecommendationsPhase(Config):
 
 
 class ComparedRow(Config):
-    """One row of the comparison: what it is, and for aligned policies how they came about."""
+    """One row of the comparison: what it is, and how an aligned policy was made."""
 
     label: str
     """Name of the row."""
@@ -165,7 +165,7 @@ class ComparedRow(Config):
 
 
 class ComparisonConfig(Config):
-    """Rows that are compared, and how their intervals are drawn."""
+    """Rows that are compared, and how their intervals are resampled."""
 
     rows: list[ComparedRow]
     """In the order of the table; row i is input `row_i`, its validation `valid_i`."""
@@ -200,7 +200,7 @@ class RosePOConfig(Config):
     rejections: RejectionsConfig = RejectionsConfig()
     """Rejected items."""
     smoothing: SmoothingConfig = SmoothingConfig()
-    """The oracle's doubt about each pair."""
+    """How much each pair is smoothed."""
     alignment: RosePOAlignmentConfig = RosePOAlignmentConfig()
     """Preference optimisation."""
     recommendations: RecommendationsConfig = RecommendationsConfig()

@@ -33,7 +33,7 @@ class TitleModelConfig(Config):
     heads: int = Field(4, ge=1, le=32)
     """Attention heads per layer; must divide hidden."""
     item_text: bool = True
-    """Title tokens start at their texts' embeddings, as a real LLM knows what a title means."""
+    """Start title tokens at their texts' embeddings: a real LLM knows what a title means."""
     encoder: str = Field("minilm", json_schema_extra=only_when(item_text=True))
     """Sentence encoder of the item texts: 'minilm' (packaged), or a hub id or folder."""
 
@@ -72,7 +72,7 @@ class SftConfig(TitlePromptConfig, WeightsConfig, LoadedModelConfig):
     n_valid: int = Field(1_000, ge=10, le=10_000_000)
     """Most validation answers scored for early stopping."""
     evaluations: int = Field(16, ge=1, le=1000)
-    """How often per run the validation loss is taken and a checkpoint is written."""
+    """How often per run the validation loss is measured and a checkpoint is written."""
     patience: int = Field(2, ge=1, le=1000)
     """Evaluations without a lower validation loss before training stops."""
     seed: int = Field(0, ge=0)

@@ -32,11 +32,11 @@ class SplitsConfig(Config):
     test_share: float = Field(0.05, gt=0, lt=1, json_schema_extra=TIMED)
     """Share of all interactions in the test window."""
     min_history: int = Field(5, ge=1, le=1000)
-    """Users with a shorter history only serve to train the oracle, and are counted."""
+    """Users with a shorter history only train the oracle, and are counted."""
     n_negatives: int = Field(99, ge=1, le=1000)
-    """Length of the fixed lists of items a user never took, for list-wise metrics."""
+    """Length of the fixed lists of items that a user never took, for metrics over lists."""
     popularity_alpha: float = Field(0.75, ge=0, le=2)
-    """Exponent of popularity in the popularity-drawn lists."""
+    """Exponent of popularity in lists that are drawn by popularity."""
     seed: int = Field(0, ge=0)
     """Seed of the drawn lists."""
 
