@@ -73,7 +73,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     settings = [*given.settings, *([f"interactions.raw_folder={given.raw_folder}"]
                                    if given.raw_folder else [])]  # fmt: skip
-    config = load_settings(DPO4RecConfig, "dpo4rec", given.preset, settings)
+    config = load_settings(DPO4RecConfig, given.preset, settings)
     files = source_files(config.interactions, Path("artifacts/.cache/raw"))
     data = ingest(read_source(config.interactions, files), config.interactions)
     sequences = Sequences.of(data.interactions, len(data.items))

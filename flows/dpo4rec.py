@@ -1,14 +1,11 @@
 """DPO4Rec (arXiv 2410.05939): align the LLM that writes preferences with the NDCG they earn."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from prefect import flow
-
-from flows.session import conduct, one_of, run_name, settle
+from flows.session import Wiring
 from recalign.artifacts.manifest import Reference
-from recalign.config import DPO4RecConfig, RoundsConfig, Runtime
-from recalign.config.presets import preset_names
+from recalign.config import DPO4RecConfig, RoundsConfig
 from tasks.alignment import alignment
 from tasks.engine.run import Run
 from tasks.engine.stage import local_files
@@ -23,57 +20,26 @@ from tasks.report import report
 from tasks.rewards import rewards
 from tasks.splits import splits
 
-STAGES = [
+STAGES = (
     interactions, splits, oracle, policy, reasonings, recommender, rewards, pairs, alignment,
     evaluation, report,
-]  # fmt: skip
+)  # fmt: skip
 BASE = "base"  # what a stage label calls the policy before any alignment
-
-
-Preset = Annotated[str, one_of("", *preset_names("dpo4rec"))]
-StageName = Annotated[str, one_of(*(stage.name for stage in STAGES))]
-LastStage = Annotated[str, one_of("", *(stage.name for stage in STAGES))]
-
-
-@flow(
-    name="dpo4rec",
-    description=__doc__,
-    flow_run_name=run_name("dpo4rec", DPO4RecConfig),
-    validate_parameters=False,
-)
-def dpo4rec(
-    preset: Preset = "",
-    plan_only: bool = False,
-    force: list[StageName] = [],
-    stop_after: LastStage = "",
-    config: DPO4RecConfig = DPO4RecConfig(),
-    runtime: Runtime = Runtime(),
-) -> Any:
-    """Run DPO4Rec from raw interactions to an aligned policy and a report.
-
-    Args:
-        preset: Packaged settings to start from; a field below that differs from its own default
-            beats the preset, one left at its default takes the preset's value.
-        plan_only: Only show which stages would be computed, and why.
-        force: Stages to compute anew even when their artifacts exist.
-        stop_after: Last stage to run; empty: all.
-        config: Settings of every stage; what is unchanged since an earlier run is reused.
-        runtime: Where and how to compute; changes nothing in the results.
-    """
-    config = settle(DPO4RecConfig, config, "dpo4rec", preset)
-    run = Run(settle(Runtime, runtime), frozenset(force), stop_after)
-    return conduct(run, STAGES, lambda walk: stages(walk, config), config, plan_only)
 
 
 def stages(run: Run, config: DPO4RecConfig) -> Reference:
     """The method, stage by stage; returns the report."""
-    method = begin(run, config)
-    while not method.ended:
-        method.advance()
-    return method.judge()
+    rounds = begin(run, config)
+    while not rounds.ended:
+        rounds.advance()
+    return rounds.judge()
 
 
-def begin(run: Run, config: DPO4RecConfig) -> "Method":
+WIRING = Wiring("dpo4rec", DPO4RecConfig, STAGES, stages, about=__doc__)
+dpo4rec = WIRING.flow
+
+
+def begin(run: Run, config: DPO4RecConfig) -> "Rounds":
     """Everything before the first round: data, oracle, policy 0, and the recommender it feeds."""
     raw = raw_files(config.interactions, run.runtime, download=not run.plan_only)
     data = run(interactions, config.interactions, files=raw)
@@ -81,13 +47,13 @@ def begin(run: Run, config: DPO4RecConfig) -> "Method":
     world = {"interactions": data, "splits": windows}
     backbone = run(oracle, config.oracle, world, files=oracle_files(config.oracle))
     first = run(policy, config.policy, world, files=policy_files(config.policy))
-    method = Method(run, config, world, backbone, first)
-    method.fit_base()
-    return method
+    rounds = Rounds(run, config, world, backbone, first)
+    rounds.fit_base()
+    return rounds
 
 
 @dataclass
-class Method:
+class Rounds:
     """The stages that are repeated, over what a run computes once."""
 
     run: Run

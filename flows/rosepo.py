@@ -1,14 +1,11 @@
 """RosePO (arXiv 2410.12519): align the LLM that names the next item, doubting each rejection."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from prefect import flow
-
-from flows.session import conduct, one_of, run_name, settle
+from flows.session import Wiring
 from recalign.artifacts.manifest import Reference
-from recalign.config import ComparedRow, RosePOConfig, Runtime
-from recalign.config.presets import preset_names
+from recalign.config import ComparedRow, RosePOConfig
 from tasks.alignment import alignment
 from tasks.comparison import comparison
 from tasks.engine.run import Run
@@ -23,84 +20,26 @@ from tasks.sft import sft, sft_files
 from tasks.smoothing import smoothing
 from tasks.splits import splits
 
-STAGES = [
+STAGES = (
     interactions, splits, oracle, sft, rejections, fold_oracles, smoothing, reference, alignment,
     recommendations, comparison,
-]  # fmt: skip
-
-
-Preset = Annotated[str, one_of("", *preset_names("rosepo"))]
-StageName = Annotated[str, one_of(*(stage.name for stage in STAGES))]
-LastStage = Annotated[str, one_of("", *(stage.name for stage in STAGES))]
-
-
-@flow(
-    name="rosepo",
-    description=__doc__,
-    flow_run_name=run_name("rosepo", RosePOConfig),
-    validate_parameters=False,
-)
-def rosepo(
-    preset: Preset = "",
-    config: RosePOConfig = RosePOConfig(),
-    plan_only: bool = False,
-    force: list[StageName] = [],
-    stop_after: LastStage = "",
-    runtime: Runtime = Runtime(),
-) -> Any:
-    """Run RosePO with one strategy, beside all its controls, to a report.
-
-    Args:
-        preset: Packaged settings to start from; a field below that differs from its own default
-            beats the preset, one left at its default takes the preset's value.
-        config: Settings of every stage; what is unchanged since an earlier run is reused.
-        plan_only: Only show which stages would be computed, and why.
-        force: Stages to compute anew even when their artifacts exist.
-        stop_after: Last stage to run; empty: all.
-        runtime: Where and how to compute; changes nothing in the results.
-    """
-    config = settle(RosePOConfig, config, "rosepo", preset)
-    run = Run(settle(Runtime, runtime), frozenset(force), stop_after)
-    return conduct(run, STAGES, lambda walk: one_strategy(walk, config), config, plan_only)
-
-
-@flow(
-    name="rosepo-grid",
-    flow_run_name=run_name("rosepo", RosePOConfig, "rosepo-grid"),
-    validate_parameters=False,
-)
-def rosepo_grid(
-    preset: Preset = "",
-    config: RosePOConfig = RosePOConfig(),
-    plan_only: bool = False,
-    force: list[StageName] = [],
-    stop_after: LastStage = "",
-    runtime: Runtime = Runtime(),
-) -> Any:
-    """Run RosePO with every strategy and smoothing of `config.grid`; shared stages run once.
-
-    Args:
-        preset: Packaged settings to start from; a field below that differs from its own default
-            beats the preset, one left at its default takes the preset's value.
-        config: Settings of every stage; what is unchanged since an earlier run is reused.
-        plan_only: Only show which stages would be computed, and why.
-        force: Stages to compute anew even when their artifacts exist.
-        stop_after: Last stage to run; empty: all.
-        runtime: Where and how to compute; changes nothing in the results.
-    """
-    config = settle(RosePOConfig, config, "rosepo", preset)
-    run = Run(settle(Runtime, runtime), frozenset(force), stop_after)
-    return conduct(run, STAGES, lambda walk: whole_grid(walk, config), config, plan_only)
+)  # fmt: skip
 
 
 def one_strategy(run: Run, config: RosePOConfig) -> Reference:
-    """The stages of `rosepo`; returns the comparison."""
+    """One strategy with its smoothing, beside all its controls."""
     return stages(run, config, variants(config))
 
 
 def whole_grid(run: Run, config: RosePOConfig) -> Reference:
-    """The stages of `rosepo-grid`; returns the comparison."""
+    """Every strategy and smoothing of `config.grid`; what rows share is computed once."""
     return stages(run, config, grid_variants(config))
+
+
+ONE = Wiring("rosepo", RosePOConfig, STAGES, one_strategy, about=__doc__)
+GRID = Wiring("rosepo-grid", RosePOConfig, STAGES, whole_grid, about=whole_grid.__doc__ or "")
+rosepo = ONE.flow
+rosepo_grid = GRID.flow
 
 
 def stages(run: Run, config: RosePOConfig, rows: list[ComparedRow]) -> Reference:
@@ -111,23 +50,23 @@ def stages(run: Run, config: RosePOConfig, rows: list[ComparedRow]) -> Reference
     world = {"interactions": data, "splits": windows}
     backbone = run(oracle, config.oracle, world, files=oracle_files(config.oracle))
     tuned = run(sft, config.sft, world, files=sft_files(config.sft))
-    method = Method(run, config, world, backbone, tuned)
+    contest = Contest(run, config, world, backbone, tuned)
     for number, row in enumerate(rows):
         judged = {"sft": tuned} if row.kind in ("sft", "continued", "aligned") else {}
         if row.kind == "sasrec":
             judged = {"oracle": backbone}
         if row.kind in ("continued", "aligned"):
-            judged |= {"alignment": method.align(row)}
-        method.judge(number, row, judged)
+            judged |= {"alignment": contest.align(row)}
+        contest.judge(number, row, judged)
     return run(
         comparison,
         config.recommendations.compare(rows),
-        world | {"oracle": backbone, "sft": tuned} | method.story,
+        world | {"oracle": backbone, "sft": tuned} | contest.story,
     )
 
 
 @dataclass
-class Method:
+class Contest:
     """The stages that every row repeats, over what a run computes once."""
 
     run: Run

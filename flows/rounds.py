@@ -1,7 +1,7 @@
 """Scheduled DPO4Rec: every run advances a series by one round, from the last good one."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from filelock import Timeout
@@ -10,8 +10,8 @@ from prefect.artifacts import create_table_artifact
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 
-from flows.dpo4rec import STAGES, Method, Preset, begin, round_name, why_ended
-from flows.session import finish, plan, prepare, settings_in_words, settle
+from flows.dpo4rec import STAGES, Rounds, begin, round_name, why_ended
+from flows.session import finish, one_of, plan, prepare, settings_in_words, settle
 from recalign.artifacts.series import (
     Generation,
     Series,
@@ -23,6 +23,7 @@ from recalign.artifacts.series import (
     write_series,
 )
 from recalign.config import DPO4RecConfig, RoundsConfig, Runtime
+from recalign.config.presets import preset_names
 from recalign.report.series_history import history, standing
 from tasks.engine.run import Run
 from tasks.interactions import raw_files
@@ -36,7 +37,7 @@ from tasks.interactions import raw_files
 )
 def dpo4rec_rounds(
     series: SeriesName = "dpo4rec",
-    preset: Preset = "",
+    preset: Annotated[str, one_of("", *preset_names(DPO4RecConfig))] = "",
     config: DPO4RecConfig = DPO4RecConfig(rounds=RoundsConfig(n=20, patience=2)),
     runtime: Runtime = Runtime(),
 ) -> Any:
@@ -49,7 +50,7 @@ def dpo4rec_rounds(
         config: Settings of every stage; changing them, or the source, begins a new generation.
         runtime: Where and how to compute; changes nothing in the results.
     """
-    config = settle(DPO4RecConfig, config, "dpo4rec", preset)
+    config = settle(DPO4RecConfig, config, preset)
     run = Run(settle(Runtime, runtime))
     lock = series_lock(run.store, series)
     try:
@@ -76,10 +77,10 @@ def advance(run: Run, name: str, config: DPO4RecConfig) -> str:
     _rename(f"series {name}: round {number} on {config.interactions.name}")
     prepare(run, STAGES, lambda walk: walk_to(walk, config, number), settings_in_words(config))
 
-    method = walk_to(run, config, number)
-    page = finish(run, method.judge()) if method.ended else ""
-    scores = [score for score in method.scores if score is not None]
-    policies = [None, *method.aligned]
+    rounds = walk_to(run, config, number)
+    page = finish(run, rounds.judge()) if rounds.ended else ""
+    scores = [score for score in rounds.scores if score is not None]
+    policies = [None, *rounds.aligned]
     now = datetime.now(UTC)
     new = [
         SeriesRound(
@@ -88,22 +89,22 @@ def advance(run: Run, name: str, config: DPO4RecConfig) -> str:
         )
         for round_ in range(len(good), number + 1)
     ]  # fmt: skip
-    after = _extended(run, before, [*good, *new], method.ended, bool(good))
+    after = _extended(run, before, [*good, *new], rounds.ended, bool(good))
     told = standing(after) + (f"; report: {page}" if page else "")
     create_table_artifact(key=f"series-{name}", table=history(after), description=f"# {told}")
-    if method.ended:
+    if rounds.ended:
         told += _pause_schedules()
     if after != before:
         write_series(run.store, after)
     return told
 
 
-def walk_to(run: Run, config: DPO4RecConfig, number: int) -> Method:
-    """The method up to and including this round."""
-    method = begin(run, config)
+def walk_to(run: Run, config: DPO4RecConfig, number: int) -> Rounds:
+    """DPO4Rec up to and including this round."""
+    rounds = begin(run, config)
     for _ in range(number):
-        method.advance()
-    return method
+        rounds.advance()
+    return rounds
 
 
 def good_rounds(run: Run, series: Series, config: DPO4RecConfig) -> list[SeriesRound]:

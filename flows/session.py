@@ -1,11 +1,14 @@
-"""What every flow does around its stages: name the run, show the plan first, the outcome last."""
+"""What every flow does around its stages: ask, name the run, plan first, show the outcome last."""
 
 import logging
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any
 
 import prefect.runtime
+from prefect import Flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 from prefect.states import Completed
@@ -13,8 +16,8 @@ from pydantic import WithJsonSchema
 
 from flows.service import processes
 from recalign.artifacts.manifest import Reference
-from recalign.config import Config
-from recalign.config.presets import Settings, changes, fill_from_preset
+from recalign.config import Config, Runtime
+from recalign.config.presets import Settings, changes, fill_from_preset, preset_names
 from recalign.errors import UserError
 from tasks.engine.device import wanted_device
 from tasks.engine.run import Run, Step, StoppedAfter, check_stage_names
@@ -53,40 +56,83 @@ def one_of(*choices: str) -> Any:
     return WithJsonSchema({"type": "string", "enum": list(choices)})
 
 
-def settle(
-    model: type[Settings], given: Settings | dict[str, Any], method: str = "", preset: str = ""
-) -> Settings:
+def settle(model: type[Settings], given: Settings | dict[str, Any], preset: str = "") -> Settings:
     """A flow's settings, typed, checked and filled from a preset; UserError names what is wrong.
 
     Flows take their parameters unvalidated and call this first: Prefect's own check would judge
     them before the preset has filled them, and tell a mistake with a traceback.
     """
     quiet_user_errors()
-    return fill_from_preset(model, given, method, preset)
+    return fill_from_preset(model, given, preset)
 
 
-def run_name(method: str, model: type[Config], flow: str = "") -> Callable[[], str]:
-    """How runs of a method's flow are named: data set, rounds, and what was changed by hand.
+@dataclass(frozen=True)
+class Wiring:
+    """What a method does: the settings it takes, the stages it may call, its walk through them."""
 
-    `flow` is what they are called where that is not the method's own name.
-    """
+    name: str
+    """Of the method, and of its flow."""
+    config: type[Config]
+    stages: tuple[Stage, ...]
+    """In the order of a run; the last one makes the report."""
+    walk: Callable[[Run, Any], Reference]
+    """Calls the stages for a configuration; returns the report."""
+    about: str
+    """The flow's description."""
 
-    def name() -> str:
+    @cached_property
+    def flow(self) -> Flow[..., Any]:
+        """The method as a Prefect flow; its parameters are the run form."""
+        model, names = self.config, [stage.name for stage in self.stages]
+
+        def method(
+            preset: Annotated[str, one_of("", *preset_names(model))] = "",
+            plan_only: bool = False,
+            force: list[Annotated[str, one_of(*names)]] = [],
+            stop_after: Annotated[str, one_of("", *names)] = "",
+            config: model = model(),  # type: ignore[valid-type]
+            runtime: Runtime = Runtime(),
+        ) -> Any:
+            """Run the method from raw interactions to its report.
+
+            Args:
+                preset: Packaged settings to start from; a field below that differs from its own
+                    default beats the preset, one left at its default takes the preset's value.
+                plan_only: Only show which stages would be computed, and why.
+                force: Stages to compute anew even when their artifacts exist.
+                stop_after: Last stage to run; empty: all.
+                config: Settings of every stage; what is unchanged since an earlier run is reused.
+                runtime: Where and how to compute; changes nothing in the results.
+            """
+            run = Run(settle(Runtime, runtime), frozenset(force), stop_after)
+            return conduct(self, run, settle(model, config, preset), plan_only)
+
+        method.__name__ = method.__qualname__ = self.name.replace("-", "_")
+        method.__module__ = self.walk.__module__
+        return Flow(
+            method,
+            name=self.name,
+            description=self.about,
+            flow_run_name=self.run_name,
+            validate_parameters=False,
+        )
+
+    def run_name(self) -> str:
+        """What a flow run is called: data set, rounds, and what was changed by hand."""
         given = prefect.runtime.flow_run.parameters
-        own, preset = given.get("config", model()), given.get("preset", "")
+        own, preset = given.get("config", self.config()), given.get("preset", "")
         try:
-            config: Any = fill_from_preset(model, own, method, preset)
+            config: Any = fill_from_preset(self.config, own, preset)
         except UserError:  # the run itself will tell
-            return f"{flow or method}, settings refused"
-        parts = [f"{flow or method} on {config.interactions.name}"]
-        if "rounds" in model.model_fields:
+            return f"{self.name}, settings refused"
+        parts = [f"{self.name} on {config.interactions.name}"]
+        if "rounds" in self.config.model_fields:
             parts.append(f"{config.rounds.n} round" + "s" * (config.rounds.n != 1))
-        told = [text for text in flat(changes(model, own)) if not text.startswith("interactions.")]
+        told = flat(changes(self.config, own))
+        told = [text for text in told if not text.startswith("interactions.")]
         parts += told if len(told) <= N_NAMED else [f"{len(told)} settings changed"]
         parts += [f"until {given['stop_after']}"] if given.get("stop_after") else []
         return ("plan: " if given.get("plan_only") else "") + ", ".join(parts)
-
-    return name
 
 
 def flat(changed: dict[str, Any], prefix: str = "") -> list[str]:
@@ -98,22 +144,17 @@ def flat(changed: dict[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
-def conduct(
-    run: Run,
-    stages: list[Stage],
-    walk: Callable[[Run], Reference],
-    config: Config,
-    plan_only: bool = False,
-) -> Any:
+def conduct(wiring: Wiring, run: Run, config: Config, plan_only: bool) -> Any:
     """A whole flow run: its plan, its stages, its outcome. Returns the path of the report."""
     if run.runtime.device == "cuda" and not plan_only:
         wanted_device(run.runtime)  # told before hours of other stages
     with run.store.in_use():
-        steps = prepare(run, stages, walk, settings_in_words(config))
+        note = settings_in_words(config)
+        steps = prepare(run, wiring.stages, lambda walk: wiring.walk(walk, config), note)
         if plan_only:
             return Completed(message=f"Only planned, as asked: {outlook(steps)}")
         try:
-            return finish(run, walk(run))
+            return finish(run, wiring.walk(run, config))
         except StoppedAfter as stopped:
             return Completed(message=f"Stopped after {stopped}, as asked")
 
@@ -135,7 +176,7 @@ def plan(run: Run, walk: Callable[[Run], Any]) -> list[Step]:
 
 
 def prepare(
-    run: Run, stages: list[Stage], walk: Callable[[Run], Any], note: str = ""
+    run: Run, stages: Sequence[Stage], walk: Callable[[Run], Any], note: str = ""
 ) -> list[Step]:
     """Refuse unknown stage names, then show the plan as the run's first artifact."""
     quiet_user_errors()

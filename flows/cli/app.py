@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows.methods import METHODS, method_named
 from flows.service.environment import QUIET
 from recalign.errors import UserError
 
@@ -17,7 +18,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
-Method = Annotated[str, typer.Argument(help="The method: dpo4rec, rosepo or rosepo-grid.")]
+METHOD = "The method: " + ", ".join(method.name for method in METHODS) + "."
+MethodName = Annotated[str, typer.Argument(metavar="METHOD", help=METHOD)]
 Root = Annotated[
     str, typer.Option(help="Folder or URL (s3://...) of all artifacts.", envvar="RECALIGN_ROOT")
 ]
@@ -36,7 +38,7 @@ INTERRUPTED = 130  # typer turns Ctrl-C into this exit code
 
 @app.command()
 def run(
-    method: Method,
+    method: MethodName,
     preset: Preset = "",
     settings: Settings = None,
     root: Root = ROOT,
@@ -44,14 +46,15 @@ def run(
     stop_after: StopAfter = "",
 ) -> None:
     """Run a method; whatever an earlier run computed is reused."""
-    from flows.cli.runs import run_method
+    from flows.cli.runs import Asked, run_method
 
-    run_method(method, preset, settings or [], root, force or [], stop_after)
+    asked = Asked(preset, settings or [], root, force or [], stop_after)
+    run_method(method_named(method), asked)
 
 
 @app.command()
 def plan(
-    method: Method,
+    method: MethodName,
     preset: Preset = "",
     settings: Settings = None,
     root: Root = ROOT,
@@ -59,17 +62,18 @@ def plan(
     stop_after: StopAfter = "",
 ) -> None:
     """Tell which stages a run would compute or reuse, and why."""
-    from flows.cli.runs import show_plan
+    from flows.cli.runs import Asked, show_plan
 
-    show_plan(method, preset, settings or [], root, force or [], stop_after)
+    asked = Asked(preset, settings or [], root, force or [], stop_after)
+    show_plan(method_named(method), asked)
 
 
 @app.command()
-def presets(method: Method) -> None:
+def presets(method: MethodName) -> None:
     """List the packaged presets of a method."""
     from flows.cli.runs import list_presets
 
-    list_presets(method)
+    list_presets(method_named(method))
 
 
 @app.command("ls")
@@ -130,7 +134,7 @@ def series(
 @app.command()
 def verify(root: Root = ROOT) -> None:
     """Hash every file of every artifact again; exit code 3 when one is damaged."""
-    from flows.cli.inventory import verify_artifacts
+    from flows.cli.upkeep import verify_artifacts
 
     verify_artifacts(root)
 
@@ -142,7 +146,7 @@ def gc(
     root: Root = ROOT,
 ) -> None:
     """Delete what neither a series nor the newest reports stand on, and killed runs' leftovers."""
-    from flows.cli.inventory import collect_garbage
+    from flows.cli.upkeep import collect_garbage
 
     collect_garbage(root, keep, dry_run)
 

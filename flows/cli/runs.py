@@ -1,62 +1,61 @@
 """Commands that walk a method's stages: run and plan."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flows.cli.inventory import print_table
+from flows.methods import Method
 from recalign.artifacts.roots import is_url
-from recalign.config import Config, DPO4RecConfig, RosePOConfig, Runtime
+from recalign.config import Config, Runtime
 from recalign.config.presets import load_settings, preset_names
 from recalign.errors import UserError
+from recalign.report.terminal import print_table
 
 if TYPE_CHECKING:
-    from recalign.artifacts.manifest import Reference
-    from tasks.engine.run import Run, Step
-    from tasks.engine.stage import Stage
-
-METHODS: dict[str, type[Config]] = {
-    "dpo4rec": DPO4RecConfig,
-    "rosepo": RosePOConfig,
-    "rosepo-grid": RosePOConfig,
-}
+    from tasks.engine.run import Step
 
 
 @dataclass(frozen=True)
-class Method:
-    """A method's flow, and what it is made of."""
+class Asked:
+    """What a user asks of a run, or of its plan."""
 
-    flow: Any
-    stages: "list[Stage]"
-    walk: "Callable[[Run, Any], Reference]"
+    preset: str = ""
+    settings: Sequence[str] = ()
+    """As stage.field=value, `runtime.*` included."""
+    root: str = "artifacts"
+    force: Sequence[str] = ()
+    """Stages to compute anew."""
+    stop_after: str = ""
+
+    def config(self, method: Method) -> Config:
+        """The method's settings."""
+        own = [text for text in self.settings if not text.startswith("runtime.")]
+        return load_settings(method.config, self.preset, own)
+
+    def runtime(self) -> Runtime:
+        """Where and how to compute."""
+        how = [text for text in self.settings if text.startswith("runtime.")]
+        if any(text.partition("=")[0].strip() == "runtime.root" for text in how):
+            raise UserError("runtime.root: name the folder of all artifacts with --root")
+        root = self.root if is_url(self.root) else str(Path(self.root).absolute())
+        runtime = load_settings(Runtime, "", [text.removeprefix("runtime.") for text in how])
+        return runtime.model_copy(update={"root": root})
 
 
-def method_of(name: str) -> Method:
-    """The method by name; its imports, and only its, take seconds."""
-    if name == "dpo4rec":
-        from flows import dpo4rec
-
-        return Method(dpo4rec.dpo4rec, dpo4rec.STAGES, dpo4rec.stages)
-    from flows import rosepo
-
-    if name == "rosepo":
-        return Method(rosepo.rosepo, rosepo.STAGES, rosepo.one_strategy)
-    return Method(rosepo.rosepo_grid, rosepo.STAGES, rosepo.whole_grid)
-
-
-def run_method(
-    method: str, preset: str, settings: list[str], root: str, force: list[str], stop_after: str
-) -> None:
+def run_method(method: Method, asked: Asked) -> None:
     """Run a method's flow in this process and print the report's path."""
-    config, runtime = _settings(method, preset, settings, root)
-    plan_steps(method, config, runtime, force, stop_after)  # mistakes, before a server starts
+    plan_steps(method, asked)  # mistakes, before a server starts
     _start_server()
-    state: Any = method_of(method).flow(
-        config=config, force=force, stop_after=stop_after, runtime=runtime, return_state=True
+    state: Any = method.load().flow(
+        force=list(asked.force),
+        stop_after=asked.stop_after,
+        config=asked.config(method),
+        runtime=asked.runtime(),
+        return_state=True,
     )
     page = state.result()  # raises what made the flow fail
     typer.echo(f"report: {page}" if page else state.message)
@@ -77,56 +76,26 @@ def _start_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def show_plan(
-    method: str, preset: str, settings: list[str], root: str, force: list[str], stop_after: str
-) -> None:
+def show_plan(method: Method, asked: Asked) -> None:
     """Print which stages a run would compute and why; nothing is computed."""
-    config, runtime = _settings(method, preset, settings, root)
+    steps = plan_steps(method, asked)
     from flows.session import outlook, plan_row
 
-    steps = plan_steps(method, config, runtime, force, stop_after)
     print_table(["stage", "artifact", "is", "why"], [list(plan_row(s).values()) for s in steps])
     typer.echo(outlook(steps))
 
 
-def plan_steps(
-    name: str, config: Config, runtime: Runtime, force: list[str], stop_after: str
-) -> "list[Step]":
+def plan_steps(method: Method, asked: Asked) -> "list[Step]":
     """The steps of a run; UserError for whatever is wrong with it before it starts."""
+    config, runtime = asked.config(method), asked.runtime()
     from flows.session import prepare
     from tasks.engine.run import Run
 
-    method = method_of(name)
-    run = Run(runtime, frozenset(force), stop_after)
-    return prepare(run, method.stages, lambda planned: method.walk(planned, config))
+    wiring = method.load()
+    run = Run(runtime, frozenset(asked.force), asked.stop_after)
+    return prepare(run, wiring.stages, lambda planned: wiring.walk(planned, config))
 
 
-def check_method(method: str) -> None:
-    """UserError for a method that there is not."""
-    if method not in METHODS:
-        raise UserError(f"no method {method!r}; there are {', '.join(METHODS)}")
-
-
-def list_presets(method: str) -> None:
+def list_presets(method: Method) -> None:
     """Print the names of the method's packaged presets."""
-    check_method(method)
-    typer.echo("\n".join(preset_names(_family(method))))
-
-
-def _family(method: str) -> str:
-    """The folder of the method's presets."""
-    return method.removesuffix("-grid")
-
-
-def _settings(method: str, preset: str, settings: list[str], root: str) -> tuple[Config, Runtime]:
-    """The method's configuration and the runtime, `runtime.*` settings included."""
-    check_method(method)
-    how = [text for text in settings if text.startswith("runtime.")]
-    if any(text.partition("=")[0].strip() == "runtime.root" for text in how):
-        raise UserError("runtime.root: name the folder of all artifacts with --root")
-    what = [text for text in settings if not text.startswith("runtime.")]
-    runtime = load_settings(Runtime, method, "", [text.removeprefix("runtime.") for text in how])
-    return (
-        load_settings(METHODS[method], _family(method), preset, what),
-        runtime.model_copy(update={"root": root if is_url(root) else str(Path(root).absolute())}),
-    )
+    typer.echo("\n".join(preset_names(method.config)))

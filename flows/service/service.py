@@ -12,11 +12,11 @@ import psutil
 import typer
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from flows.cli.inventory import print_table
 from flows.service import processes
 from flows.service.environment import QUIET, SERVICE
 from flows.service.processes import Member
 from recalign.errors import UserError
+from recalign.report.terminal import print_table
 
 CHECKOUT = Path(__file__).parents[2]
 PORT = 4200

@@ -1,7 +1,7 @@
 """What every configuration model shares: frozen, closed, described, and with a stable identity."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -59,6 +59,9 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    presets: ClassVar[str] = ""
+    """Folder under recalign/presets with presets of these settings; of a method's alone."""
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide what is computed, as plain JSON values."""

@@ -14,6 +14,8 @@ from recalign.config.splits import SplitsConfig
 class DPO4RecConfig(Config):
     """One model per stage; the defaults are the embedded run."""
 
+    presets = "dpo4rec"
+
     interactions: InteractionsConfig = InteractionsConfig()
     """Ingest."""
     splits: SplitsConfig = SplitsConfig()

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,20 +15,20 @@ PRESETS = Path(__file__).parent.parent / "presets"
 Settings = TypeVar("Settings", bound=Config)
 
 
-def preset_names(method: str) -> list[str]:
-    """Names of the packaged presets of one method ("dpo4rec", "rosepo")."""
-    return sorted(path.stem for path in (PRESETS / method).glob("*.toml"))
+def preset_names(model: type[Config]) -> list[str]:
+    """Names of the packaged presets of a method's settings."""
+    return sorted(path.stem for path in (PRESETS / model.presets).glob("*.toml"))
 
 
 def load_settings(
-    model: type[Settings], method: str, preset: str = "", overrides: list[str] | None = None
+    model: type[Settings], preset: str = "", overrides: Sequence[str] = ()
 ) -> Settings:
     """The settings of a preset (a packaged name or a TOML file's path) with overrides on top.
 
     Raises UserError that names the field and what is allowed.
     """
-    values = _read_preset(method, preset) if preset else {}
-    for override in overrides or []:
+    values = _read_preset(model, preset) if preset else {}
+    for override in overrides:
         _set(values, override)
     try:
         return model.model_validate(values)
@@ -42,7 +43,7 @@ def changes(model: type[Config], given: Config | dict[str, Any]) -> dict[str, An
 
 
 def fill_from_preset(
-    model: type[Settings], given: Settings | dict[str, Any], method: str = "", preset: str = ""
+    model: type[Settings], given: Settings | dict[str, Any], preset: str = ""
 ) -> Settings:
     """The settings given, with the preset's value in every field that has its class's default.
 
@@ -52,7 +53,7 @@ def fill_from_preset(
     """
     if isinstance(given, model) and not preset:
         return given
-    values = _read_preset(method, preset) if preset else {}
+    values = _read_preset(model, preset) if preset else {}
     _lay_over(values, changes(model, given))
     try:
         return model.model_validate(values)
@@ -76,12 +77,12 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return "\n".join(lines)
 
 
-def _read_preset(method: str, preset: str) -> dict[str, Any]:
-    path = PRESETS / method / f"{preset}.toml"
+def _read_preset(model: type[Config], preset: str) -> dict[str, Any]:
+    path = PRESETS / model.presets / f"{preset}.toml"
     if not path.is_file():
         path = Path(preset)
     if not path.is_file():
-        known = ", ".join(preset_names(method))
+        known = ", ".join(preset_names(model))
         raise UserError(f"preset {preset!r} is neither a file nor one of: {known}")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -189,6 +189,8 @@ class GridConfig(Config):
 class RosePOConfig(Config):
     """One model per stage; the defaults are the embedded run."""
 
+    presets = "rosepo"
+
     interactions: InteractionsConfig = InteractionsConfig()
     """Ingest."""
     splits: SplitsConfig = SplitsConfig()

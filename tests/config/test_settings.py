@@ -18,17 +18,17 @@ BENCHMARKED = Path(__file__).parent.parent.parent / "benchmarks" / "oracle_setti
 
 
 def dpo4rec(preset="", *overrides):
-    return load_settings(DPO4RecConfig, "dpo4rec", preset, list(overrides))
+    return load_settings(DPO4RecConfig, preset, list(overrides))
 
 
 def test_there_are_presets():
     assert {"embedded", "tiny", "ml-100k", "ml-1m", "amazon-beauty", "paper"} <= set(
-        preset_names("dpo4rec")
+        preset_names(DPO4RecConfig)
     )
     assert [path.name for path in PRESETS.iterdir() if path.is_dir()]
 
 
-@pytest.mark.parametrize("name", preset_names("dpo4rec"))
+@pytest.mark.parametrize("name", preset_names(DPO4RecConfig))
 def test_every_preset_is_valid_and_says_something_of_itself(name):
     assert isinstance(dpo4rec(name), DPO4RecConfig)
     assert (PRESETS / "dpo4rec" / f"{name}.toml").read_text().startswith("# ")
@@ -85,14 +85,14 @@ def test_a_phase_has_its_own_count_of_samples_and_shares_the_rest():
 
 
 def filled(preset, **given):
-    return fill_from_preset(DPO4RecConfig, given, "dpo4rec", preset)
+    return fill_from_preset(DPO4RecConfig, given, preset)
 
 
 def test_an_untouched_form_with_a_preset_is_the_preset():
-    for name in preset_names("dpo4rec"):
+    for name in preset_names(DPO4RecConfig):
         form = DPO4RecConfig().model_dump(mode="json")  # a form submits every field
         assert filled(name, **form) == dpo4rec(name)
-        assert fill_from_preset(DPO4RecConfig, DPO4RecConfig(), "dpo4rec", name) == dpo4rec(name)
+        assert fill_from_preset(DPO4RecConfig, DPO4RecConfig(), name) == dpo4rec(name)
 
 
 def test_what_differs_from_the_default_beats_the_preset_and_its_neighbours_come_from_it():

@@ -19,8 +19,8 @@ def test_help_names_every_command_and_every_command_has_help(recalign):
 @pytest.mark.parametrize("method", ["dpo4rec", "rosepo", "rosepo-grid"])
 def test_a_plan_does_not_wait_for_transformers_to_be_imported(method):
     script = (
-        "import sys; from flows.cli.runs import method_of; "
-        f"assert method_of({method!r}).stages; sys.exit('transformers' in sys.modules)"
+        "import sys; from flows.methods import method_named; "
+        f"assert method_named({method!r}).load().stages; sys.exit('transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 

@@ -80,7 +80,7 @@ class RunningService:
             d for d in self.api("POST", "/deployments/filter", limit=100)
             if d["name"] == deployment
         ]  # fmt: skip
-        config = load_settings(DPO4RecConfig, "dpo4rec", "tiny").model_dump(mode="json")
+        config = load_settings(DPO4RecConfig, "tiny").model_dump(mode="json")
         config["policy"]["bootstrap"]["epochs"] = epochs
         made = self.api("POST", f"/deployments/{found['id']}/create_flow_run",
                         parameters={"config": config} | parameters,

@@ -19,8 +19,7 @@ def test_every_deployment_is_registered_with_settings_that_are_valid(deployments
     assert set(deployments) == set(methods)
     for name, deployment in deployments.items():
         given, model = deployment["parameters"], methods[name]
-        family = name.partition("-")[0]
-        config = fill_from_preset(model, given.get("config", {}), family, given.get("preset", ""))
+        config = fill_from_preset(model, given.get("config", {}), given.get("preset", ""))
         assert (config == model()) == ("preset" not in given)
 
 
@@ -47,7 +46,7 @@ def test_the_form_knows_title_description_bounds_and_choices(deployments):
         "preset", "plan_only", "force", "stop_after", "config", "runtime",
     ]  # fmt: skip
     fields = dict(form)
-    assert fields["preset"]["enum"] == ["", *preset_names("dpo4rec")]
+    assert fields["preset"]["enum"] == ["", *preset_names(DPO4RecConfig)]
     assert fields["force"]["items"]["enum"] == [stage.name for stage in STAGES]
     assert fields["stop_after"]["enum"] == ["", *(stage.name for stage in STAGES)]
     assert all(field["description"] for field in fields.values())

@@ -8,14 +8,14 @@ import pytest
 
 from flows.dpo4rec import dpo4rec, stages
 from flows.rosepo import rosepo, rosepo_grid
-from flows.session import outlook, plan, plan_row, run_name
+from flows.session import outlook, plan, plan_row
 from recalign.config import DPO4RecConfig, Runtime
 from recalign.config.presets import load_settings
 from tasks.engine.run import FORCED, UNKNOWN, Run
 
 
 def planned(root, preset):
-    config = load_settings(DPO4RecConfig, "dpo4rec", preset)
+    config = load_settings(DPO4RecConfig, preset)
     return plan(Run(Runtime(root=str(root))), lambda run: stages(run, config))
 
 
@@ -40,7 +40,7 @@ def test_once_the_download_lies_in_the_cache_the_plan_knows_every_fingerprint(tm
 
 
 def test_one_run_of_a_stage_is_forced_by_its_label_and_all_of_them_by_its_name(tmp_path):
-    config = load_settings(DPO4RecConfig, "dpo4rec", "tiny")
+    config = load_settings(DPO4RecConfig, "tiny")
 
     def forced(name):
         run = Run(Runtime(root=str(tmp_path)), frozenset({name}))
@@ -69,7 +69,7 @@ def test_one_run_of_a_stage_is_forced_by_its_label_and_all_of_them_by_its_name(t
 )
 def test_a_run_is_named_by_its_data_rounds_and_changes(monkeypatch, parameters, expected):
     monkeypatch.setattr(prefect.runtime, "flow_run", SimpleNamespace(parameters=parameters))
-    assert run_name("dpo4rec", DPO4RecConfig)() == expected
+    assert dpo4rec.flow_run_name() == expected
 
 
 def test_the_runs_of_a_grid_are_not_named_like_those_of_one_strategy(monkeypatch):

@@ -19,7 +19,7 @@ SHRUNK = [  # data, counts and the LLM's folder; how it is asked, trained and ju
 
 
 def settings(preset, folder, *more):
-    config = load_settings(RosePOConfig, "rosepo", preset, [*SHRUNK, f"sft.model={folder}", *more])
+    config = load_settings(RosePOConfig, preset, [*SHRUNK, f"sft.model={folder}", *more])
     small = {name: getattr(CONFIG, name) for name in ("interactions", "splits", "oracle")}
     return config.model_copy(update=small)
 

@@ -1,0 +1,105 @@
+"""Commands that keep the artifact root sound and small: verify, gc."""
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
+from filelock import Timeout
+
+from flows.cli.inventory import open_store
+from flows.methods import REPORTS
+from recalign.artifacts.manifest import Manifest, Reference
+from recalign.artifacts.series import all_series
+from recalign.artifacts.store import Store
+from recalign.errors import UserError
+
+
+def verify_artifacts(root: str) -> None:
+    """A line per damaged file; manifests that cannot be read count."""
+    store = open_store(root)
+    damaged = 0
+    manifests = list(store.manifests())
+    for manifest in manifests:
+        for wrong in store.check(manifest):
+            typer.echo(f"{manifest.reference.name}: {wrong}")
+            damaged += 1
+    for folder in store.without_manifest():
+        typer.echo(f"{folder.parent.name}/{folder.name[:10]}: manifest.json is missing or garbled")
+        damaged += 1
+    typer.echo(f"{len(manifests)} artifacts, {damaged} damaged files")
+    if damaged:
+        raise typer.Exit(3)
+
+
+def collect_garbage(root: str, keep: int, dry_run: bool) -> None:
+    """Delete what no series and none of the `keep` newest reports of a method stands on.
+
+    What is newer than the newest report belongs to a run that may go on: it stays. UserError
+    during a run.
+    """
+    store = open_store(root)
+    if dry_run:
+        _collect(store, keep, dry_run)
+        return
+    with store.alone() as free:
+        if not free:
+            raise UserError(f"a run is at work at {root}: collect garbage when it is done")
+        _collect(store, keep, dry_run)
+
+
+def _collect(store: Store, keep: int, dry_run: bool) -> None:
+    root = store.root
+    manifests = {m.fingerprint: m for m in store.manifests()}
+    reports = [m for m in manifests.values() if m.stage in REPORTS]
+    pointed = [
+        reference for s in all_series(store) if s.latest for reference in s.latest.stages.values()
+    ]
+    if manifests and not (reports or pointed):
+        raise UserError(f"no report at {root} yet: everything would go; finish a run first")
+    ends = reports + [manifests[r.fingerprint] for r in pointed if r.fingerprint in manifests]
+    last = max((m.created for m in ends), default=datetime.now(UTC))
+    newest = [m for s in REPORTS for m in [one for one in reports if one.stage == s][-keep:]]
+    unfinished = [m for m in manifests.values() if m.created > last]
+    kept = _lineage([m.reference for m in newest + unfinished] + pointed, manifests)
+    doomed = [m for m in manifests.values() if m.fingerprint not in kept]
+    for manifest in doomed:
+        typer.echo(f"delete {manifest.reference.name}")
+        if not dry_run:
+            with store.lock(manifest.stage, manifest.fingerprint):
+                store.discard(manifest.stage, manifest.fingerprint)
+    leftovers = [path for path in store.root.glob("*/.draft-*") if _is_abandoned(store, path, last)]
+    leftovers += [*store.root.glob("*/.trash-*"), *store.root.glob("*/.fetch-*")]
+    leftovers += store.without_manifest()
+    for path in leftovers:
+        typer.echo(f"delete {path.relative_to(store.root)}")
+        if not dry_run:
+            shutil.rmtree(path)
+    if unfinished:
+        typer.echo(f"kept for a run without a report yet: {len(unfinished)} artifacts")
+    typer.echo(f"{len(kept)} artifacts kept, {len(doomed)} and {len(leftovers)} leftovers deleted"
+               + (" (not really: --dry-run)" if dry_run else ""))  # fmt: skip
+
+
+def _is_abandoned(store: Store, draft: Path, last: datetime) -> bool:
+    """Whether no process is filling this draft, and a run has ended since one did."""
+    if draft.stat().st_mtime > last.timestamp():
+        return False
+    try:
+        with store.lock(draft.parent.name, draft.name.removeprefix(".draft-")).acquire(timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+def _lineage(roots: list[Reference], manifests: dict[str, Manifest]) -> set[str]:
+    """Fingerprints of these artifacts and of everything they were made from."""
+    kept: set[str] = set()
+    queue = list(roots)
+    while queue:
+        reference = queue.pop()
+        if reference.fingerprint in kept or reference.fingerprint not in manifests:
+            continue
+        kept.add(reference.fingerprint)
+        queue.extend(manifests[reference.fingerprint].inputs.values())
+    return kept

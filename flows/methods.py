@@ -1,0 +1,62 @@
+"""The methods: the command line, the listing of reports and gc know of a method what stands here.
+
+Scheduled rounds (`flows.rounds`) are no method of their own but dpo4rec, one round per run.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recalign.config import Config, DPO4RecConfig, RosePOConfig
+from recalign.errors import UserError
+
+if TYPE_CHECKING:
+    from flows.session import Wiring
+
+
+@dataclass(frozen=True)
+class Method:
+    """What can be told of a method before its flow is imported, and how to import that."""
+
+    name: str
+    config: type[Config]
+    """Its settings, which say where their presets are."""
+    report: str
+    """The stage whose page ends a run."""
+    load: "Callable[[], Wiring]"
+    """Import its stages and its flow, which takes seconds."""
+
+
+def _dpo4rec() -> "Wiring":
+    from flows.dpo4rec import WIRING
+
+    return WIRING
+
+
+def _rosepo() -> "Wiring":
+    from flows.rosepo import ONE
+
+    return ONE
+
+
+def _rosepo_grid() -> "Wiring":
+    from flows.rosepo import GRID
+
+    return GRID
+
+
+METHODS = (
+    Method("dpo4rec", DPO4RecConfig, report="report", load=_dpo4rec),
+    Method("rosepo", RosePOConfig, report="comparison", load=_rosepo),
+    Method("rosepo-grid", RosePOConfig, report="comparison", load=_rosepo_grid),
+)
+REPORTS = tuple(dict.fromkeys(method.report for method in METHODS))
+
+
+def method_named(name: str) -> Method:
+    """The method of this name; UserError where there is none."""
+    for method in METHODS:
+        if method.name == name:
+            return method
+    known = ", ".join(method.name for method in METHODS)
+    raise UserError(f"no method {name!r}; there are {known}")
