@@ -1,12 +1,15 @@
-"""The shape of the project: arrows point downward, names clash with nothing."""
+"""The shape of the project: rooms hold what they say, arrows point downward, names do not clash."""
 
 import ast
 import importlib
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from flows.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ("recalign", "tasks", "flows")
@@ -14,6 +17,13 @@ SHARED = {  # what every package of the library may import
     "artifacts", "config", "errors", "metric_columns", "metrics", "progress", "ranking", "schemas",
     "seeding", "sequences", "templates", "training", "writer",
 }  # fmt: skip
+ROOMS = {  # folder: its files, beside __init__
+    "flows": "dpo4rec methods rosepo rounds session",
+    "flows/cli": "app inventory runs upkeep",
+    "flows/service": "automations environment prefect_api processes service",
+    "tasks/engine": "cache device job launch progress run run_page shards stage trouble",
+}
+BESIDE_STAGES = {"tables", "encoding"}  # what several stages open
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for layer in LAYERS
@@ -21,11 +31,15 @@ MODULES = sorted(
 )
 
 
-def imports_of(module: str) -> set[str]:
+def tree_of(module: str) -> ast.Module:
     path = ROOT / Path(*module.split("."))
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return ast.parse(file.read_text())
+
+
+def imports_of(module: str) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -35,6 +49,70 @@ def imports_of(module: str) -> set[str]:
 
 def test_there_are_modules_in_every_layer():
     assert {module.split(".")[0] for module in MODULES} == set(LAYERS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_holds_the_files_it_is_for(room):
+    files = {path.stem for path in (ROOT / room).glob("*.py")} - {"__init__"}
+    assert files == set(ROOMS[room].split())
+
+
+def test_the_folders_of_flows_and_tasks_are_these():
+    folders = {
+        str(path.parent.relative_to(ROOT))
+        for layer in ("tasks", "flows")
+        for path in (ROOT / layer).rglob("*.py")
+    }
+    assert folders == {"tasks", *ROOMS}
+
+
+def test_a_file_of_tasks_is_named_by_the_stage_in_it():
+    stages = {stage.name for method in METHODS for stage in method.load().stages}
+    assert {path.stem for path in (ROOT / "tasks").glob("[!_]*.py")} - BESIDE_STAGES == stages
+    for name in stages:
+        defined = [node.name for node in tree_of(f"tasks.{name}").body
+                   if isinstance(node, ast.FunctionDef)]  # fmt: skip
+        assert name in defined
+
+
+def arrows_of(module: str) -> set[str]:
+    """Our modules that this one imports, anywhere in it but for the type checker alone."""
+    tree = tree_of(module)
+    unseen = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in unseen:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (inner & set(MODULES)) or {node.module}
+    return (found & set(MODULES)) - {module}
+
+
+def room_of(module: str) -> str:
+    """The package that a module lies in; a package lies in itself."""
+    is_package = (ROOT / Path(*module.split("."))).is_dir()
+    return module if is_package else module.rpartition(".")[0]
+
+
+def test_no_module_imports_itself_by_a_circle():
+    TopologicalSorter({module: arrows_of(module) for module in MODULES}).prepare()
+
+
+def test_no_package_imports_itself_by_a_circle():
+    graph: dict[str, set[str]] = {}
+    for module in MODULES:
+        rooms = {room_of(other) for other in arrows_of(module)}
+        graph.setdefault(room_of(module), set()).update(rooms - {room_of(module)})
+    assert graph["flows.cli"] >= {"flows", "flows.service"}
+    TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("module", MODULES)
