@@ -79,7 +79,7 @@ class Contest:
     """Rejections, smoothings, alignments and judgements, for the comparison."""
 
     def align(self, row: ComparedRow) -> Reference:
-        """Reject, doubt, prefer. Continued fine-tuning sees the chosen of the same pairs alone."""
+        """Reject, doubt, prefer. Continued fine-tuning sees only the chosen of the same pairs."""
         continued = row.kind == "continued"
         strategy = "random" if continued else row.strategy
         chosen = self.reject(strategy)

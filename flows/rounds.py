@@ -81,14 +81,18 @@ def advance(run: Run, name: str, config: DPO4RecConfig) -> str:
     page = finish(run, rounds.judge()) if rounds.ended else ""
     scores = [score for score in rounds.scores if score is not None]
     policies = [None, *rounds.aligned]
-    now = datetime.now(UTC)
+    finished = datetime.now(UTC)
     new = [
         SeriesRound(
-            number=round_, validation=scores[round_], alignment=policies[round_], run=me,
-            started=started, finished=now,
+            number=n,
+            validation=scores[n],
+            alignment=policies[n],
+            run=me,
+            started=started,
+            finished=finished,
         )
-        for round_ in range(len(good), number + 1)
-    ]  # fmt: skip
+        for n in range(len(good), number + 1)
+    ]
     after = _extended(run, before, [*good, *new], rounds.ended, bool(good))
     told = standing(after) + (f"; report: {page}" if page else "")
     create_table_artifact(key=f"series-{name}", table=history(after), description=f"# {told}")

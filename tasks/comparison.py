@@ -11,7 +11,6 @@ from recalign.evaluation.recommended import recommended_table
 from recalign.evaluation.result_table import resample
 from recalign.report.content import ReportContent
 from recalign.report.forest import forest
-from recalign.report.labels import rosepo_labels
 from recalign.report.markdown import result_table
 from recalign.report.page import write_report
 from recalign.report.rosepo import HELPFUL, rosepo_sections, rosepo_sentences, rosepo_title
@@ -62,18 +61,16 @@ def comparison(
     )  # fmt: skip
     ends = [interactions, splits, oracle, sft, *made.values()]
     found = lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends])
-    manifests = {name: artifact.manifest for name, artifact in made.items()}
     data = data_set(interactions, splits, read_tables(interactions, splits))
-    n_pairs = {
-        one.config["strategy"]: one.rows for one in manifests.values() if one.stage == "rejections"
-    }
+    drawn = [one.manifest for one in made.values() if one.manifest.stage == "rejections"]
+    n_pairs = {one.config["strategy"]: one.rows for one in drawn}
     content = ReportContent(
         title=rosepo_title(config.rows, interactions.manifest.config["source"]),
         created=f"{max(one.manifest.created for one in tested):%Y-%m-%d %H:%M} UTC",
         results=results,
         primary=HELPFUL,
         data=data,
-        stages=stage_runs(found, rosepo_labels(config.rows, manifests, found)),
+        stages=stage_runs(found, job.labels),
         oracle_curve=pl.read_parquet(oracle.path("curve.parquet")),
         bootstrap_curve=pl.read_parquet(sft.path("curve.parquet")),
         recommended=recommended,

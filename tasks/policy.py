@@ -43,7 +43,7 @@ def policy(
     files: dict[str, list[Path]] | None = None,
 ) -> None:
     """Train the embedded LLM on template demonstrations, or check that the named LLM loads."""
-    from recalign.llm.load import load_policy, resolve_revision  # seconds: a plan needs it not
+    from recalign.llm.load import load_policy, resolve_revision  # slow: not in a plan
 
     if config.kind == "bootstrap":
         _bootstrap(job, config, interactions, splits)

@@ -80,7 +80,7 @@ def rejections(
 
 def score_titles(policy: "TitlePolicy", titles: list[str]) -> Score:
     """The SFT model as the callable that rejects: texts in, log-probabilities of titles out."""
-    from recalign.titles.likelihood import TitleScorer  # seconds: a plan needs it not
+    from recalign.titles.likelihood import TitleScorer  # slow: not in a plan
 
     title_ids = [[], *(policy.encode_completion(title) for title in titles[1:])]
     scorer = TitleScorer(policy, title_ids)

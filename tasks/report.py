@@ -1,5 +1,6 @@
 """Stage report: one self-contained HTML page about the whole run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +15,6 @@ from recalign.evaluation.texts.rows import policy_label
 from recalign.metric_columns import CATALOGUE, Metric
 from recalign.report.content import DataSet, Example, ReportContent, Round, StageRun
 from recalign.report.examples import draw_examples, liked_in_words
-from recalign.report.labels import dpo4rec_labels
 from recalign.report.page import write_report
 from recalign.schemas import (
     FACETS,
@@ -59,13 +59,12 @@ def report(
     curve = policy.path(CURVE)
     ends = [interactions, splits, oracle, policy, evaluation, base, aligned, *rounds.values()]
     found = lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends])
-    by_round = {name: artifact.manifest for name, artifact in rounds.items()}
     content = ReportContent(
         title=f"DPO4Rec on {interactions.manifest.config['source']}",
         created=f"{evaluation.manifest.created:%Y-%m-%d %H:%M} UTC",
         results=results,
         data=data_set(interactions, splits, tables),
-        stages=stage_runs(found, dpo4rec_labels(by_round, found)),
+        stages=stage_runs(found, job.labels),
         oracle_curve=pl.read_parquet(oracle.path("curve.parquet")),
         bootstrap_curve=pl.read_parquet(curve) if curve.exists() else None,
         rounds=_rounds(rounds, aligned),
@@ -165,7 +164,7 @@ def lineage(store: Store, ends: list[Manifest]) -> list[Manifest]:
     return sorted(found.values(), key=lambda m: (m.created, m.fingerprint))
 
 
-def stage_runs(manifests: list[Manifest], labels: dict[str, str]) -> list[StageRun]:
+def stage_runs(manifests: list[Manifest], labels: Mapping[str, str]) -> list[StageRun]:
     """The artifacts as the page shows them; `labels` by fingerprint, where a stage ran often."""
     return [_stage_run(one, labels.get(one.fingerprint, one.stage)) for one in manifests]
 

@@ -46,7 +46,7 @@ def sft(
     files: dict[str, list[Path]] | None = None,
 ) -> None:
     """Train on the history windows, with early stopping on the next items of validation."""
-    from recalign.sft.train import train_sft  # seconds: a plan needs it not
+    from recalign.sft.train import train_sft  # slow: not in a plan
 
     tables = read_tables(interactions, splits)
     titles = distinct_titles(tables.items)

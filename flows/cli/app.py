@@ -14,9 +14,11 @@ from recalign.errors import UserError
 
 app = typer.Typer(
     help="LLM recommenders aligned by preference optimisation, as a pipeline of cached stages.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-)  # fmt: skip
+)
 
 METHOD = "The method: " + ", ".join(method.name for method in METHODS) + "."
 MethodName = Annotated[str, typer.Argument(metavar="METHOD", help=METHOD)]
@@ -171,7 +173,7 @@ def up(
 
 @app.command()
 def down(root: Root = ROOT, home: Home = None) -> None:
-    """Stop what `up` started, and the runs it is at."""
+    """Stop what `up` started, and the runs in progress."""
     from flows.service import service
 
     service.down(root, home)
@@ -179,7 +181,7 @@ def down(root: Root = ROOT, home: Home = None) -> None:
 
 @app.command()
 def status(root: Root = ROOT, home: Home = None) -> None:
-    """Tell what of `up` runs where; exit code 1 when the server or the worker does not."""
+    """Show which parts of the service run, and where; exit code 1 unless server and worker do."""
     from flows.service import service
 
     service.status(root, home)

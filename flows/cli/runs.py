@@ -62,10 +62,10 @@ def run_method(method: Method, asked: Asked) -> None:
 
 
 def _start_server() -> None:
-    """Start Prefect's temporary server, if no other is set, deaf to the terminal's Ctrl-C.
+    """Start Prefect's temporary server, if no other is set, out of reach of Ctrl-C.
 
     Ctrl-C reaches all processes of the terminal. A server gone with it could not be told that the
-    run was interrupted, and the run would try for minutes.
+    run was interrupted, and the run would keep trying for minutes.
     """
     from prefect.client.orchestration import get_client
 

@@ -7,7 +7,7 @@ QUIET = {  # for every process of ours
     "TOKENIZERS_PARALLELISM": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "recalign,tasks,flows",  # library lines reach the UI
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "60",  # seconds; see flows/automations.py
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "60",  # seconds; see automations.py
 }
 
 SERVICE = {  # for the server and worker of `recalign up`

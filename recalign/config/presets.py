@@ -91,7 +91,7 @@ def _read_preset(model: type[Config], preset: str) -> dict[str, Any]:
 
 
 def _differing(values: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
-    """What of `values` is not as in `usual`, down to single fields."""
+    """The values that differ from the usual ones, down to single fields."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         before = usual.get(name)

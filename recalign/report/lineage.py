@@ -27,7 +27,7 @@ class _Place:
 def lineage_graph(stages: Sequence[StageRun]) -> str | None:
     """`<svg>` of all artifacts; None without any.
 
-    Edges that a longer way implies are not drawn, so that what remains can be followed.
+    An edge is left out where a path through other artifacts says the same.
     """
     if not stages:
         return None

@@ -27,7 +27,7 @@ def is_current(manifest: Manifest, inputs: dict[str, Reference]) -> bool:
 
 
 def forget_record(store: Store, stage: str, key: str) -> None:
-    """Let Prefect not say Cached over a folder that is damaged or was made from other content."""
+    """Keep Prefect from saying Cached of what is damaged or was made from other content."""
     (store.folder(stage, key) / RECORD).unlink(missing_ok=True)
 
 

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def device_of(runtime: Runtime, stage: str, n_devices: int = 1) -> Iterator[Callable[[], str]]:
-    """Yields what tells the device, "cuda" or "cpu"; asked once, it is held to the block's end.
+    """Yields a function that tells the device, "cuda" or "cpu", and holds it to the block's end.
 
     With several devices all of them are held. Who holds one must not wait for another stage.
     """

@@ -1,8 +1,8 @@
 """What the body of a stage is given to work with."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from recalign.artifacts.artifact import Draft
@@ -19,6 +19,8 @@ class Job:
     runtime: Runtime
     progress: Progress
     take_device: Callable[[], str]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What the flow calls the artifacts of this run, by fingerprint; a report names them so."""
 
     @property
     def device(self) -> str:

@@ -27,7 +27,7 @@ SECONDS_TO_END = 20.0  # for a launch that was told to end
 
 
 class Launched(Protocol):
-    """Of a stage what a launch needs; it is pickled by its name."""
+    """What a launch needs of a stage; the stage is pickled by its name."""
 
     name: str
     body: Callable[..., None]

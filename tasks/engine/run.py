@@ -66,7 +66,8 @@ class Run:
     ) -> Reference:
         """The artifact of `stage` for this config, these inputs and raw files, reused or computed.
 
-        `label` tells apart the runs of a stage that a flow calls several times.
+        `label` tells apart the runs of a stage that a flow calls several times, here and in the
+        report.
         """
         inputs = inputs or {}
         files = files or {}
@@ -87,7 +88,8 @@ class Run:
                 refresh_cache=forced,
             )
             linked = self._linked(inputs)
-            reference = task(Call(identity, config, linked, files, self.runtime, forced))
+            labels = {one.reference.fingerprint: one.label for one in self.steps}
+            reference = task(Call(identity, config, linked, files, self.runtime, forced, labels))
             self._above[reference] = self._standing_on(inputs)
             show_stage(step.label, self.store, reference, stage.sections)
         if self.stop_after in (stage.name, step.label):
@@ -100,11 +102,11 @@ class Run:
         return direct.union(*(self._above.get(reference, set()) for reference in direct))
 
     def _linked(self, inputs: dict[str, Reference]) -> dict[str, Any]:
-        """The inputs, quoted where a longer way implies them.
+        """The inputs, quoted where another input stands on them.
 
         Prefect draws an edge from the task run that returned a reference to each that is given it
-        unquoted: the ten edges of a late stage would hide what it comes from. The task gets them
-        without the quotes.
+        unquoted: the ten edges of a late stage would hide where it comes from. The task itself
+        gets them without the quotes.
         """
         implied: set[Reference] = set()
         implied = implied.union(*(self._above.get(r, set()) for r in inputs.values()))
@@ -113,7 +115,7 @@ class Run:
     def _digests(self, files: dict[str, list[Path]]) -> dict[str, str]:
         """The files' digests by role and name; files of one name are told apart by their place.
 
-        A file that is yet to be downloaded has none: in a plan its digest is unknown.
+        In a plan, the digest of a file that is not downloaded yet is unknown.
         """
         digests: dict[str, str] = {}
         for role, paths in files.items():

@@ -4,7 +4,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class Call:
     files: dict[str, list[Path]]
     runtime: Runtime
     force: bool = False
+    labels: dict[str, str] = field(default_factory=dict)
+    """What the flow calls the artifacts so far, by fingerprint; no part of the identity."""
 
 
 class Stage:
@@ -104,7 +106,8 @@ class Stage:
             taking = device_of(runtime, self.name, runtime.devices)
             with stage_progress(self.name) as progress, taking as device:
                 artifacts = {name: store.open(one) for name, one in call.inputs.items()}
-                self._fill(Job(draft, runtime, progress, device), call, artifacts)
+                job = Job(draft, runtime, progress, device, call.labels)
+                self._fill(job, call, artifacts)
             made = store.commit(draft)
             if left_out := reasons(made.manifest.dropped):
                 log.info("%s left out: %s", self.name, left_out)

@@ -20,7 +20,7 @@ MESSAGE = 200  # characters of a library's own words
 
 @contextmanager
 def trouble_explained(stage: str, root: Path, config: Config | None = None) -> Iterator[None]:
-    """UserError for what the machine lacks, whatever library met with it; the rest passes.
+    """UserError for what the machine lacks, whichever library ran into it; other errors pass.
 
     Libraries tell a full disk in words of their own: only some raise an OSError with a number.
     """

@@ -62,8 +62,9 @@ class Direct(Run):
             for path in paths
         }
         identity = stage.identity(config, inputs or {}, digests)
-        made = stage.compute(Call(identity, config, inputs or {}, files, self.runtime))
-        self.done[label or stage.name] = made
+        labels = {reference.fingerprint: label for label, reference in self.done.items()}
+        call = Call(identity, config, inputs or {}, files, self.runtime, labels=labels)
+        made = self.done[label or stage.name] = stage.compute(call)
         return made
 
     def artifact(self, label: str) -> Artifact:
