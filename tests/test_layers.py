@@ -21,7 +21,7 @@ ROOMS = {  # folder: its files, beside __init__
     "flows": "dpo4rec methods rosepo rounds session",
     "flows/cli": "app inventory runs upkeep",
     "flows/service": "automations environment prefect_api processes service",
-    "tasks/engine": "cache device job launch progress run run_page shards stage trouble",
+    "tasks/engine": "cache device job launch progress run run_page spread stage trouble",
 }
 BESIDE_STAGES = {"tables", "encoding"}  # what several stages open
 MODULES = sorted(
