@@ -88,25 +88,24 @@ class FilesSource(Config):
     """Columns of item attributes (text, or lists of text) that go into the item's text."""
 
 
+MovieLens = Literal[
+    "ml-100k",
+    "ml-1m",
+    "ml-10m",
+    "ml-20m",
+    "ml-25m",
+    "ml-32m",
+    "ml-latest",
+    "ml-latest-small",
+]
+
+
 class InteractionsConfig(Config):
     """Ingest: source, and which rows are kept."""
 
-    source: Literal[
-        "synthetic",
-        "ml-100k",
-        "ml-1m",
-        "ml-10m",
-        "ml-20m",
-        "ml-25m",
-        "ml-32m",
-        "ml-latest",
-        "ml-latest-small",
-        "amazon",
-        "steam",
-        "goodreads",
-        "lastfm",
-        "files",
-    ] = "synthetic"
+    source: Literal["synthetic", MovieLens, "amazon", "steam", "goodreads", "lastfm", "files"] = (
+        "synthetic"
+    )
     """Data set: the embedded synthetic world, a publisher's, or your own files."""
     raw_folder: str = Field("", json_schema_extra=NOT_IDENTITY)
     """Folder that holds the publisher's files; empty: they are downloaded."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from recalign.config.interactions import MovieLens
 from recalign.errors import BadInputError
 from recalign.interactions.catalogue import item_table
 from recalign.interactions.ratinglines import read_ratings
@@ -40,7 +41,7 @@ class Edition:
     """First line of the ratings, empty where there is none."""
 
 
-def edition(source: str) -> Edition:
+def edition(source: MovieLens) -> Edition:
     """The edition called `source`: ml-100k, ml-1m, ml-10m, or a later one, which are all CSV."""
     match source:
         case "ml-100k":
@@ -52,7 +53,7 @@ def edition(source: str) -> Edition:
             return Edition("ratings.csv", "movies.csv", ",", ",", 3, header)
 
 
-def read_movielens(source: str, files: list[Path], progress: Progress) -> RawTables:
+def read_movielens(source: MovieLens, files: list[Path], progress: Progress) -> RawTables:
     """The ratings and movies of `source`: from one zip, or two files.
 
     Raises BadInputError for a damaged file or a line that is not as published.

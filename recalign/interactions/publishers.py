@@ -1,10 +1,22 @@
-"""The publishers' files of each source: where they are, under which terms, how they are checked."""
+"""The publishers' files of each source: where they are, under which terms, and who reads them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import assert_never
 
 from recalign.config import AmazonSource, GoodreadsSource, InteractionsConfig
-from recalign.interactions.lastfm import ARTISTS, PLAYS, TAGGINGS
-from recalign.interactions.movielens import edition
+from recalign.config.interactions import MovieLens
+from recalign.interactions.amazon import read_amazon
+from recalign.interactions.goodreads import read_goodreads
+from recalign.interactions.lastfm import ARTISTS, PLAYS, TAGGINGS, read_lastfm
+from recalign.interactions.movielens import edition, read_movielens
+from recalign.interactions.rawtables import RawTables
+from recalign.interactions.steam import read_steam
+from recalign.progress import Progress
+
+Read = Callable[[list[Path], Progress], RawTables]
 
 MD5_OF_MOVIELENS = {  # of <edition>.zip, as in GroupLens' <edition>.zip.md5
     "ml-100k": "0e33842e24a9c977be4e0107933c0723",
@@ -50,12 +62,17 @@ class Published:
     unpacked: list[str]
     """File names that serve as well, together, when they lie in the raw folder."""
     terms: str
+    read: Read
+    """Every row of the files, named in the order of `downloads` or of `unpacked`."""
     md5_beside: bool = False
     """The publisher keeps the MD5 of a file that changes in <path>.md5."""
 
 
 def published(config: InteractionsConfig) -> Published:
-    """What the chosen publisher source consists of; files in the order their reader takes them."""
+    """What the chosen publisher source consists of; files in the order their reader takes them.
+
+    A source that is missing here is a type error.
+    """
     match config.source:
         case "synthetic" | "files":
             raise ValueError(f"{config.source} has no publisher")
@@ -63,28 +80,38 @@ def published(config: InteractionsConfig) -> Published:
             return _amazon(config.amazon)
         case "steam":
             base = "https://mcauleylab.ucsd.edu/public_datasets/data/steam"
-            return _gzipped(base, ["steam_reviews.json.gz", "steam_games.json.gz"], _STEAM_TERMS)
+            paths = ["steam_reviews.json.gz", "steam_games.json.gz"]
+            return _gzipped(base, paths, _STEAM_TERMS, read_steam)
         case "goodreads":
             return _goodreads(config.goodreads)
         case "lastfm":
             base = "https://files.grouplens.org/datasets/hetrec2011"
             zipped: dict[str, str | None] = {"hetrec2011-lastfm-2k.zip": None}
-            return Published(base, zipped, [TAGGINGS, PLAYS, ARTISTS], _LASTFM_TERMS)
-        case movielens:
-            form, md5 = edition(movielens), MD5_OF_MOVIELENS.get(movielens)
-            return Published(
-                base="https://files.grouplens.org/datasets/movielens",
-                downloads={f"{movielens}.zip": md5},
-                unpacked=[form.ratings, form.movies],
-                terms=_MOVIELENS_TERMS + ("" if md5 else _CHANGING),
-                md5_beside=md5 is None,
-            )
+            return Published(base, zipped, [TAGGINGS, PLAYS, ARTISTS], _LASTFM_TERMS, read_lastfm)
+        case "ml-100k" | "ml-1m" | "ml-10m" | "ml-20m" | "ml-25m" | "ml-32m":
+            return _movielens(config.source)
+        case "ml-latest" | "ml-latest-small":
+            return _movielens(config.source)
+        case unknown:
+            assert_never(unknown)
 
 
-def _gzipped(base: str, paths: list[str], terms: str) -> Published:
+def _movielens(source: MovieLens) -> Published:
+    form, md5 = edition(source), MD5_OF_MOVIELENS.get(source)
+    return Published(
+        base="https://files.grouplens.org/datasets/movielens",
+        downloads={f"{source}.zip": md5},
+        unpacked=[form.ratings, form.movies],
+        terms=_MOVIELENS_TERMS + ("" if md5 else _CHANGING),
+        read=partial(read_movielens, source),
+        md5_beside=md5 is None,
+    )
+
+
+def _gzipped(base: str, paths: list[str], terms: str, read: Read) -> Published:
     """Files whose publisher gives no checksum, and which serve unpacked as well."""
     unpacked = [path.rsplit("/", 1)[-1].removesuffix(".gz") for path in paths]
-    return Published(base, dict.fromkeys(paths), unpacked, terms)
+    return Published(base, dict.fromkeys(paths), unpacked, terms, read)
 
 
 def _amazon(source: AmazonSource) -> Published:
@@ -105,7 +132,8 @@ def _amazon(source: AmazonSource) -> Published:
                 f"meta_categories/meta_{name}.jsonl.gz",
             ]
             paper, page = "Hou et al. 2024", "https://amazon-reviews-2023.github.io"
-    return _gzipped(base, paths, _AMAZON_TERMS.format(paper=paper, page=page))
+    terms = _AMAZON_TERMS.format(paper=paper, page=page)
+    return _gzipped(base, paths, terms, partial(read_amazon, source))
 
 
 def _goodreads(source: GoodreadsSource) -> Published:
@@ -116,4 +144,4 @@ def _goodreads(source: GoodreadsSource) -> Published:
         paths = [f"byGenre/{file}_{source.genre}.json.gz" for file in files]
     paths += ["goodreads_book_authors.json.gz", "goodreads_book_genres_initial.json.gz"]
     base = "https://mcauleylab.ucsd.edu/public_datasets/gdrive/goodreads"
-    return _gzipped(base, paths, _GOODREADS_TERMS)
+    return _gzipped(base, paths, _GOODREADS_TERMS, read_goodreads)

@@ -6,15 +6,10 @@ from pathlib import Path
 
 from recalign.config import InteractionsConfig
 from recalign.errors import BadInputError
-from recalign.interactions.amazon import read_amazon
 from recalign.interactions.fetch import UnknownChecksum, fetch, md5_beside
-from recalign.interactions.goodreads import read_goodreads
-from recalign.interactions.lastfm import read_lastfm
-from recalign.interactions.movielens import read_movielens
 from recalign.interactions.ownfiles import read_own_files
 from recalign.interactions.publishers import Published, published
 from recalign.interactions.rawtables import RawTables
-from recalign.interactions.steam import read_steam
 from recalign.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
@@ -128,13 +123,5 @@ def read_source(
             raise ValueError("the synthetic world is made, not read")
         case "files":
             return read_own_files(config.files, files, progress)
-        case "amazon":
-            return read_amazon(config.amazon, files, progress)
-        case "steam":
-            return read_steam(files, progress)
-        case "goodreads":
-            return read_goodreads(files, progress)
-        case "lastfm":
-            return read_lastfm(files, progress)
-        case movielens:
-            return read_movielens(movielens, files, progress)
+        case _:
+            return published(config).read(files, progress)
