@@ -9,13 +9,14 @@ import pytest
 import typer
 
 from flows.cli.app import app
-from recalign.config import DPO4RecConfig, RosePOConfig, Runtime
+from flows.methods import METHODS
+from recalign.config import DPO4RecConfig, Runtime
 from recalign.config.presets import load_settings, preset_names
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*.md")])
 COMMANDS = typer.main.get_command(app).commands
-MODELS = {"dpo4rec": DPO4RecConfig, "rosepo": RosePOConfig}
+MODELS = {method.name: method.config for method in METHODS}
 FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -98,15 +99,15 @@ def test_settings_and_presets_exist(page):
     for words in commands_of(page, "recalign"):
         if words[0] not in ("run", "plan") or len(words) == 1:
             continue
-        method = words[1].removesuffix("-grid")
+        model = MODELS[words[1]]
         options = list(itertools.pairwise(words))
         given = [value for option, value in options if option == "--set"]
         run = [value.removeprefix("runtime.") for value in given if value.startswith("runtime.")]
-        load_settings(Runtime, method, "", run)
-        load_settings(MODELS[method], method, "", [v for v in given if "runtime." not in v])
+        load_settings(Runtime, "", run)
+        load_settings(model, "", [value for value in given if "runtime." not in value])
         for option, value in options:
             if option == "--preset" and not value.endswith(".toml"):
-                assert value in preset_names(method), words
+                assert value in preset_names(model), words
 
 
 def test_scripts_and_their_options_exist(page):
@@ -129,4 +130,4 @@ def test_settings_in_the_readme_are_valid(tmp_path):
     for block in blocks:
         file = tmp_path / "mine.toml"
         file.write_text(block)
-        assert load_settings(DPO4RecConfig, "dpo4rec", str(file)) != DPO4RecConfig()
+        assert load_settings(DPO4RecConfig, str(file)) != DPO4RecConfig()
