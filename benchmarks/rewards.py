@@ -22,7 +22,7 @@ from recalign.config import OracleConfig, RecommenderConfig, RewardsConfig
 from recalign.oracle.inference import states_of
 from recalign.oracle.sasrec import SASRec
 from recalign.recommender.model import KnowledgeRecommender, start_model
-from recalign.rewards.score import score_rewards
+from recalign.rewards.score import RewardWindow, SampledTexts, score_rewards
 from recalign.sequences import Sequences
 
 N_SAMPLES, N_TARGETS, HISTORY, WIDTH = 10, 8, 36, 384
@@ -60,10 +60,10 @@ class Problem:
         return states_of(self.oracle, self.sequences, self.users, self.starts)
 
     def rewards(self, states: Tensor) -> pl.DataFrame:
-        return score_rewards(
-            self.reader.scores, states, self.texts, self.text_rows, self.samples, self.users,
-            self.targets, self.seen, RewardsConfig(), n_items=len(self.matrix) - 1,
-        )  # fmt: skip
+        n_items = len(self.matrix) - 1
+        window = RewardWindow(self.users, states, self.targets, self.seen, n_items)
+        texts = SampledTexts(self.users, self.texts, self.text_rows, self.samples)
+        return score_rewards(self.reader.scores, window, texts, RewardsConfig())
 
     @torch.inference_mode()
     def looped(self, n_users: int) -> np.ndarray:

@@ -47,7 +47,7 @@ def fold_oracles(
     for fold in range(config.folds):
         done = job.draft.work / fold_name(fold)
         if not done.exists():
-            _fit_fold(job, settings, tables, folds, fold, text, done)
+            _fit_fold(job, settings, tables, folds, fold, text)
         shutil.copytree(done, job.draft.path(fold_name(fold)))
         facts[fold_name(fold)] = load_oracle(done)[1]
     table = pl.DataFrame({"user_index": np.arange(len(folds)), "fold": folds})
@@ -73,9 +73,9 @@ def _fit_fold(
     folds: np.ndarray,
     fold: int,
     text: np.ndarray | None,
-    done: Path,
 ) -> None:
-    """Fit, and save into `done` in one rename."""
+    """Fit, and save into the fold's folder in one rename."""
+    done = job.draft.work / fold_name(fold)
     starts = (tables.windows[name].to_numpy() for name in ("fit_start", "valid_start"))
     stops = stops_of(folds, fold, *starts)
     seen = tables.sequences.before(stops)

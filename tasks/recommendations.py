@@ -31,7 +31,6 @@ from recalign.metric_columns import CATALOGUE, Metric
 from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle
 from recalign.schemas import CANDIDATES, PER_USER, RECOMMENDATIONS, read_table, write_table
-from recalign.sequences import Sequences
 from recalign.splits.candidates import history_popularity
 from recalign.splits.guard import check_window_prompts
 from recalign.splits.phases import NEXT, phase_of
@@ -72,8 +71,11 @@ def recommendations(
     llm, rows = None, len(cases)
     given: Callable[[slice], Response]
     if sft is not None:
-        llm = _llm(job, config, tables, cases, lists, splits, sft, alignment)
-        given = partial(_ask, llm, config, cases, tables.sequences, lists)
+        settings = SftConfig.model_validate_json(sft.path(SETTINGS).read_text())
+        shown = _shown(settings, cases, lists, splits.manifest.config["seed"])
+        policy = open_titles(sft, alignment, job.device)
+        llm = _llm(config, policy, settings, tables, cases, shown)
+        given = partial(_ask, llm, config, cases, lists)
         asked = llm.prompts.values()
         rows = min(llm.scorer.rows_at_once(ids, job.runtime.generation_rows) for ids in asked)
     elif oracle is not None:
@@ -82,9 +84,7 @@ def recommendations(
         given = by_states(states, model.item_matrix(), model.item_bias())
     else:
         given = by_item(torch.from_numpy(popularity).float())
-    outcomes = judge(
-        given, cases, tables.sequences, lists, config.top, rows=rows, progress=job.progress
-    )
+    outcomes = judge(given, cases, lists, config.top, rows=rows, progress=job.progress)
     encoder = open_encoder(job, config.encoder)
     vectors = encoder.encode_items(tables.items["text"].to_list(), job.progress)
     neighbours = nearest_items(vectors, cases.targets, config.neighbours)
@@ -92,18 +92,25 @@ def recommendations(
     measures |= bias_measures(outcomes, cases, popularity)
     measures |= hallucination_measures(outcomes, cases, neighbours, popularity)
     if llm:
-        measures |= _answered(llm, outcomes, cases, tables.sequences, lists)
+        measures |= _answered(llm, outcomes, cases, lists)
+    _write(job, cases, outcomes, measures)
+    job.draft.count(len(cases))
+    if llm:
+        job.draft.tell({"prompts_proved": llm.proved})
+
+
+def _write(job: Job, cases: Cases, outcomes: Outcomes, measures: dict[Metric, np.ndarray]) -> None:
+    """The tables of the row, and what its figures say of it as a whole."""
     per_user = per_user_table(*user_means(cases.users, measures))
     write_table(per_user, job.draft.path("per_user.parquet"), PER_USER)
-    shown = recommendations_table(cases, outcomes)
-    write_table(shown, job.draft.path("recommendations.parquet"), RECOMMENDATIONS)
+    made = recommendations_table(cases, outcomes)
+    write_table(made, job.draft.path("recommendations.parquet"), RECOMMENDATIONS)
     means = means_over_users(per_user)
-    job.draft.count(len(cases))
     job.draft.tell(
         {
             SCORE: means[validation_metric(means)],
             "means": {metric.label: mean for metric, mean in means.items()},
-            "users": len(phase.users),
+            "users": per_user["user_index"].n_unique(),
         }
     )
     if outcomes.recommended is not None:
@@ -111,10 +118,8 @@ def recommendations(
             "average_popularity": means[AVERAGE_POPULARITY],
             "long_tail_share": means[LONG_TAIL_SHARE],
         }
-        held = spread(outcomes.recommended, tables.items.height) | popular
+        held = spread(outcomes.recommended, cases.sequences.n_items) | popular
         job.draft.tell({"recommended": held})
-    if llm:
-        job.draft.tell({"prompts_proved": llm.proved})
 
 
 @dataclass(frozen=True)
@@ -128,34 +133,35 @@ class _Llm:
     proved: int
 
 
+def _shown(
+    settings: SftConfig, cases: Cases, lists: dict[str, np.ndarray], seed: int
+) -> dict[str, list[list[int]]]:
+    """The titles to pick from in each case's prompt, by the list shown; none where none is."""
+    if settings.format == "candidates":
+        return {kind: shown_order(cases, lists[kind], kind, seed) for kind in DRAWN}
+    return {CATALOGUE: [[]] * len(cases)}
+
+
 def _llm(
-    job: Job,
     config: RecommendationsPhase,
+    policy: "TitlePolicy",
+    settings: SftConfig,
     tables: Tables,
     cases: Cases,
-    lists: dict[str, np.ndarray],
-    splits: Artifact,
-    sft: Artifact,
-    alignment: Artifact | None,
+    shown: dict[str, list[list[int]]],
 ) -> _Llm:
-    """Open the LLM and write its prompts, each proved to end right before its target."""
+    """The LLM with its prompts, each proved to end right before its target."""
     from recalign.titles.likelihood import TitleScorer  # transformers: seconds
 
-    settings = SftConfig.model_validate_json(sft.path(SETTINGS).read_text())
     titles = distinct_titles(tables.items)
-    policy = open_titles(sft, alignment, job.device)
     title_ids = [[], *(policy.encode_completion(title) for title in titles[1:])]
-    shown: dict[str, list[list[int]]] = {CATALOGUE: [[]] * len(cases)}
-    if settings.format == "candidates":
-        seed = splits.manifest.config["seed"]
-        shown = {kind: shown_order(cases, lists[kind], kind, seed) for kind in DRAWN}
     written = TitlePrompts(settings.prompt, titles)
     bounds = (f"{config.phase}_start", NEXT[config.phase])
     prompts: dict[str, list[list[int]]] = {}
     proved = 0
     for kind, candidates in shown.items():
-        write = partial(_write, written, candidates)
-        table = cases.prompts(tables.sequences, settings.history_items, write)
+        write = partial(_prompt, written, candidates)
+        table = cases.prompts(settings.history_items, write)
         proved += check_window_prompts(
             table, tables.interactions, tables.windows, bounds, write, protocol=tables.protocol
         )
@@ -164,7 +170,7 @@ def _llm(
     return _Llm(policy, scorer, titles, prompts, proved)
 
 
-def _write(prompts: TitlePrompts, candidates: list[list[int]], case: int, items: list[int]) -> str:
+def _prompt(prompts: TitlePrompts, candidates: list[list[int]], case: int, items: list[int]) -> str:
     return prompts.text(items, candidates[case])
 
 
@@ -172,7 +178,6 @@ def _ask(
     llm: _Llm,
     config: RecommendationsPhase,
     cases: Cases,
-    sequences: Sequences,
     lists: dict[str, np.ndarray],
     where: slice,
 ) -> Response:
@@ -189,7 +194,7 @@ def _ask(
     reading = readings[CATALOGUE]
     if not config.beam:
         return Response(scores=reading.catalogue(), answers=answers)
-    best, _ = reading.beam(config.beam, list(cases.seen(sequences, where)))
+    best, _ = reading.beam(config.beam, list(cases.seen(where)))
     scored = {kind: reading.candidates(lists[kind][where]) for kind in DRAWN}
     return Response(best=best, lists=scored, answers=answers)
 
@@ -199,12 +204,12 @@ def _texts(llm: _Llm, reading: "TitleReading") -> list[str]:
 
 
 def _answered(
-    llm: _Llm, outcomes: Outcomes, cases: Cases, sequences: Sequences, lists: dict[str, np.ndarray]
+    llm: _Llm, outcomes: Outcomes, cases: Cases, lists: dict[str, np.ndarray]
 ) -> dict[Metric, np.ndarray]:
     """Measures of the free answers, by exact normalised title."""
     table: dict[Metric, np.ndarray] = {}
     for kind in llm.prompts:
         texts = [normalised(text) for text in outcomes.answers[kind]]
         items = match_titles(texts, llm.titles, normalised)
-        table |= answer_measures(kind, items, texts, cases, sequences, lists.get(kind))
+        table |= answer_measures(kind, items, texts, cases, lists.get(kind))
     return table

@@ -8,6 +8,7 @@ from recalign.artifacts.artifact import Artifact
 from recalign.config import RecommenderConfig
 from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle
+from recalign.recommender.examples import ItemVectors
 from recalign.recommender.fit import fit_recommender
 from recalign.recommender.signal import require_signal
 from recalign.recommender.storage import save_recommender
@@ -47,14 +48,14 @@ def recommender(
         phase.starts,
         phase.targets(seen),
         lambda texts: encoder.encode_unique(texts, job.progress),
-        lambda users, stops: states_of(model, seen, users, stops),
-        lambda users, stops: seen.until(users, stops, int(stops.max()))[0],
+        lambda users, stops: (
+            states_of(model, seen, users, stops),
+            seen.until(users, stops, int(stops.max()))[0],
+        ),
     )
-    fitted = fit_recommender(
-        config, examples, model.item_matrix(), model.item_bias(),
-        encoder.encode_items(tables.items["text"].to_list(), job.progress),
-        device=job.device, progress=job.progress,
-    )  # fmt: skip
+    item_text = encoder.encode_items(tables.items["text"].to_list(), job.progress)
+    items = ItemVectors(model.item_matrix(), model.item_bias(), item_text)
+    fitted = fit_recommender(config, examples, items, device=job.device, progress=job.progress)
     if config.guard:
         require_signal(fitted.figures)
     save_recommender(job.draft.folder, fitted.model, fitted.figures)

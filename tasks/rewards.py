@@ -19,7 +19,7 @@ from recalign.recommender.examples import text_grid
 from recalign.recommender.storage import load_recommender
 from recalign.report.plots import distributions
 from recalign.report.stage_page import picture
-from recalign.rewards.score import score_rewards
+from recalign.rewards.score import RewardWindow, SampledTexts, score_rewards
 from recalign.schemas import REASONINGS, REWARDS, read_table, write_table
 from recalign.splits.phases import phase_of
 from tasks.encoding import open_encoder
@@ -28,30 +28,7 @@ from tasks.engine.spread import is_mapped, map_shards, opened_last, worker_devic
 from tasks.engine.stage import stage
 from tasks.tables import read_tables
 
-
-@dataclass(frozen=True)
-class Texts:
-    """The texts of some users of the reward phase, as vectors.
-
-    places [U]: the users' places in the phase; vectors float32 [T, e]; rows int64 [U, S] of
-    vectors, -1 where a user has fewer texts; samples int16 [U, S].
-    """
-
-    places: np.ndarray
-    vectors: np.ndarray
-    rows: np.ndarray
-    samples: np.ndarray
-
-    def of(self, users: slice) -> "Texts":
-        """The texts of these users alone, with their vectors alone."""
-        rows = self.rows[users]
-        used, renumbered = np.unique(rows[rows >= 0], return_inverse=True)
-        own = np.full_like(rows, -1)
-        own[rows >= 0] = renumbered
-        return Texts(self.places[users], self.vectors[used], own, self.samples[users])
-
-
-Score = Callable[[Texts, Progress], pl.DataFrame]
+Score = Callable[[SampledTexts, Progress], pl.DataFrame]
 """The REWARDS table of some users."""
 
 
@@ -73,7 +50,7 @@ def rewards(
     grid = text_grid(
         written["user_index"].to_numpy(), written["sample"].to_numpy(), rows, phase.users
     )
-    texts = Texts(np.arange(len(phase.users)), vectors, *grid)
+    texts = SampledTexts(np.arange(len(phase.users)), vectors, *grid)
     artifacts = [interactions, splits, oracle, recommender]
     if is_mapped(job.runtime):
         table = _by_workers(job, config, [made.reference for made in artifacts], texts)
@@ -103,13 +80,13 @@ def _scorer(config: RewardsConfig, artifacts: list[Artifact], device: str) -> Sc
     targets = phase.targets(tables.sequences)
     seen, _ = tables.sequences.until(phase.users, phase.starts, int(phase.starts.max()))
 
-    def score(texts: Texts, progress: Progress) -> pl.DataFrame:
+    def score(texts: SampledTexts, progress: Progress) -> pl.DataFrame:
         users, starts = phase.users[texts.places], phase.starts[texts.places]
-        return score_rewards(
-            reader.scores, states_of(model, tables.sequences, users, starts), texts.vectors,
-            texts.rows, texts.samples, users, targets[texts.places], seen[texts.places], config,
-            n_items=tables.items.height, progress=progress,
-        )  # fmt: skip
+        states = states_of(model, tables.sequences, users, starts)
+        window = RewardWindow(
+            users, states, targets[texts.places], seen[texts.places], tables.items.height
+        )
+        return score_rewards(reader.scores, window, texts, config, progress)
 
     return score
 
@@ -121,7 +98,7 @@ class TextShard:
     runtime: Runtime
     config: RewardsConfig
     artifacts: list[Reference]
-    texts: Texts
+    texts: SampledTexts
 
 
 def score_texts(shard: TextShard) -> pl.DataFrame:
@@ -136,7 +113,7 @@ def score_texts(shard: TextShard) -> pl.DataFrame:
 
 
 def _by_workers(
-    job: Job, config: RewardsConfig, artifacts: list[Reference], texts: Texts
+    job: Job, config: RewardsConfig, artifacts: list[Reference], texts: SampledTexts
 ) -> pl.DataFrame:
     """The rewards of all texts, in shards of `runtime.shard_users` users."""
     runtime, step = worker_runtime(job.runtime), job.runtime.shard_users

@@ -29,6 +29,15 @@ def text_grid(
 
 
 @dataclass(frozen=True)
+class ItemVectors:
+    """The catalogue: matrix [I+1, d] and bias [I+1] of the sequence model, text [I+1, e]."""
+
+    matrix: Tensor
+    bias: Tensor
+    text: np.ndarray
+
+
+@dataclass(frozen=True)
 class FitExamples:
     """One row per fit-window target; U users own them, T distinct texts are shared by all.
 

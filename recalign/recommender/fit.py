@@ -11,7 +11,7 @@ from torch import Tensor
 from recalign.config import RecommenderConfig
 from recalign.errors import UserError
 from recalign.progress import Progress, silent
-from recalign.recommender.examples import FitExamples, FitTensors
+from recalign.recommender.examples import FitExamples, FitTensors, ItemVectors
 from recalign.recommender.model import KnowledgeRecommender, start_model
 from recalign.recommender.signal import (
     Figures,
@@ -94,27 +94,24 @@ class Choice:
 def fit_recommender(
     config: RecommenderConfig,
     examples: FitExamples,
-    item_matrix: Tensor,
-    item_bias: Tensor,
-    item_text: np.ndarray,
+    items: ItemVectors,
     *,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> FittedRecommender:
     """Fit `KnowledgeRecommender` and measure whether it reads the texts.
 
-    item_matrix [I+1, d] and item_bias [I+1] of the frozen sequence model, item_text [I+1, e]. In an
-    epoch every example meets one random text of its user. Users are held out by config.held_out,
-    by a draw of their own per user index. UserError below MIN_USERS users.
+    In an epoch every example meets one random text of its user. Users are held out by
+    config.held_out, by a draw of their own per user index. UserError below MIN_USERS users.
     """
     held_out, fitted = split_users(config, examples.users)
     data = FitTensors.of(examples, device)
     train, test = data.of_users(fitted), data.of_users(held_out)
     model = start_model(
         config,
-        item_matrix.detach().cpu().float(),
-        item_bias.detach().cpu().float(),
-        torch.from_numpy(item_text).float(),
+        items.matrix.detach().cpu().float(),
+        items.bias.detach().cpu().float(),
+        torch.from_numpy(items.text).float(),
         train.all_texts().cpu(),
     ).to(device)
     curve, choice = train_epochs(config, model, train, test, progress)

@@ -19,15 +19,14 @@ def fit_examples(
     starts: np.ndarray,
     targets: np.ndarray,
     encode: EncodeUnique,
-    states_at: Callable[[np.ndarray, np.ndarray], Tensor],
-    seen_at: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    before: Callable[[np.ndarray, np.ndarray], tuple[Tensor, np.ndarray]],
 ) -> tuple[FitExamples, int]:
     """The examples of `users` [U] with targets [U, T] (0 padded), and how many users lack a text.
 
     The text is written at starts [U]; target j stands at position starts + j, and the sequence
-    model sees everything below it. `states_at` and `seen_at` take users [E] and positions [E]
-    and give states [E, d] and seen items [E, L]. Malformed texts are not used; a user who has
-    no other is left out. UserError when none is left.
+    model sees everything below it. `before` takes users [E] and positions [E] and gives states
+    [E, d] and seen items [E, L]. Malformed texts are not used; a user who has no other is left
+    out. UserError when none is left.
     """
     usable = reasonings.filter(pl.col("malformed").is_null())
     if usable.is_empty():
@@ -41,13 +40,14 @@ def fit_examples(
     kept = np.flatnonzero(grid[:, 0] >= 0)
     owners, steps = np.nonzero(targets[kept])
     at_users, positions = users[kept][owners], starts[kept][owners] + steps
+    states, seen = before(at_users, positions)
     examples = FitExamples(
         users=users[kept],
         text_vectors=vectors,
         text_rows=grid[kept],
         owners=owners,
-        states=states_at(at_users, positions),
+        states=states,
         targets=targets[kept][owners, steps],
-        seen=seen_at(at_users, positions),
+        seen=seen,
     )
     return examples, len(users) - len(kept)

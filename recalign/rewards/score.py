@@ -1,6 +1,7 @@
 """The reward of every sample: how the recommender ranks the user's later items given that text."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -20,54 +21,83 @@ Scores = Callable[[Tensor, Tensor], Tensor]
 """(states [B, d], text vectors [B, S, e]) -> scores [B, S, I+1]."""
 
 
+@dataclass(frozen=True)
+class SampledTexts:
+    """The texts of some users of the reward phase, as vectors.
+
+    places [U]: the users' places in the phase; vectors float32 [T, e]; rows int64 [U, S] of
+    vectors, -1 where a user has fewer texts; samples int16 [U, S]: their numbers.
+    """
+
+    places: np.ndarray
+    vectors: np.ndarray
+    rows: np.ndarray
+    samples: np.ndarray
+
+    def of(self, users: slice) -> "SampledTexts":
+        """The texts of these users alone, with their vectors alone."""
+        rows = self.rows[users]
+        used, renumbered = np.unique(rows[rows >= 0], return_inverse=True)
+        own = np.full_like(rows, -1)
+        own[rows >= 0] = renumbered
+        return SampledTexts(self.places[users], self.vectors[used], own, self.samples[users])
+
+
+@dataclass(frozen=True)
+class RewardWindow:
+    """The users whose texts are scored, and what a text has to put first.
+
+    users [U]: user indices; states [U, d]: each user's state, on the device where scoring runs;
+    targets [U, H]: the items of the reward window, 0 padded; seen [U, L]: items before it, 0
+    padded; n_items in the catalogue.
+    """
+
+    users: np.ndarray
+    states: Tensor
+    targets: np.ndarray
+    seen: np.ndarray
+    n_items: int
+
+
 def score_rewards(
     scores: Scores,
-    states: Tensor,
-    text_vectors: np.ndarray,
-    text_rows: np.ndarray,
-    samples: np.ndarray,
-    users: np.ndarray,
-    targets: np.ndarray,
-    seen: np.ndarray,
+    window: RewardWindow,
+    texts: SampledTexts,
     config: RewardsConfig,
-    *,
-    n_items: int,
     progress: Progress = silent,
 ) -> pl.DataFrame:
-    """The REWARDS table: one row per (user, sample), in the order of `users` and of the slots.
+    """The REWARDS table: one row per (user, sample), in the order of the users and of the slots.
 
-    states [U, d]: each user's state, computed once, on the device where scoring runs;
-    text_vectors [T, e] and text_rows int64 [U, S]: the row of each sample's text, -1 where a user
-    has fewer; samples [U, S]: their numbers; users [U]: user indices; targets [U, H]: the items of
-    the reward window, 0 padded; seen [U, L]: items before it, 0 padded.
+    window and texts are of the same users in the same order.
 
     Ranks are over the whole catalogue without seen items (targets always rank), ties against the
     target. ndcg_full = sum over targets of 1/log2(1 + rank), over the ideal sum; ndcg_at_k the same
     up to rank k; log_prob = mean over targets of the log softmax over the ranked items, nats.
     Batches are of whole users and bounded in memory. ValueError: a user without targets.
     """
-    if not (targets > 0).any(1).all():
+    if not (window.targets > 0).any(1).all():
         raise ValueError("every user needs at least one target in the reward window")
+    states, n_users = window.states, len(window.users)
     device = states.device
-    vectors = torch.from_numpy(text_vectors).to(device, states.dtype)
-    kept = text_rows >= 0
+    vectors = torch.from_numpy(texts.vectors).to(device, states.dtype)
+    kept = texts.rows >= 0
     parts = []
-    for rows in _user_chunks(len(users), text_rows.shape[1] * (n_items + 1)):
-        slots = torch.from_numpy(np.maximum(text_rows[rows], 0)).to(device)
+    for rows in _user_chunks(n_users, texts.rows.shape[1] * (window.n_items + 1)):
+        slots = torch.from_numpy(np.maximum(texts.rows[rows], 0)).to(device)
         parts.append(
             reward_columns(
                 scores(states[rows], vectors[slots]),
-                torch.from_numpy(targets[rows]).long().to(device),
-                torch.from_numpy(seen[rows]).long().to(device),
+                torch.from_numpy(window.targets[rows]).long().to(device),
+                torch.from_numpy(window.seen[rows]).long().to(device),
                 config.k,
             )
         )
-        progress(rows.stop, len(users), "users")
+        progress(rows.stop, n_users, "users")
     columns = {name: np.concatenate([part[name] for part in parts])[kept] for name in parts[0]}
     table = pl.DataFrame(
         {
-            "user_index": np.repeat(users, kept.sum(1)).astype(np.int32),
-            "sample": samples[kept].astype(np.int16),
+            "user_index": np.repeat(window.users, kept.sum(1)).astype(np.int32),
+            "sample": texts.samples[kept].astype(np.int16),
             **columns,
             "reward": columns[config.reward],
         }

@@ -14,7 +14,7 @@ def test_cases_are_the_windows_items_in_order_with_what_came_before():
     assert cases.positions.tolist() == [2, 3, 2, 3, 2]
     assert cases.targets.tolist() == [3, 4, 5, 1, 6]
     assert cases.numbers.tolist() == [0, 1, 0, 1, 0]
-    seen = cases.seen(world.sequences(), slice(0, 5))
+    seen = cases.seen(slice(0, 5))
     # The target of user 2 was taken before: it alone of the seen items stays recommendable.
     assert [sorted(set(row) - {0}) for row in seen.tolist()] == [
         [1, 2],
@@ -32,7 +32,7 @@ def test_the_first_cases_of_each_window_are_kept():
 
 
 def test_prompts_end_right_before_their_targets():
-    table = world.all_cases().prompts(world.sequences(), 2, lambda case, items: f"{case}: {items}")
+    table = world.all_cases().prompts(2, lambda case, items: f"{case}: {items}")
     assert table["cutoff"].to_list() == [2, 3, 2, 3, 2]
     assert table["first_position"].to_list() == [0, 1, 0, 1, 0]
     assert table["prompt"].to_list() == [

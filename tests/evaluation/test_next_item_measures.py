@@ -27,7 +27,7 @@ BEST_FIRST = [  # one row per case: how items 1..7 score
 
 def judged(given, top: int = 2, length: int = 4, **options):
     lists = {k: fixed_lists(CASES, world.candidates(), k, length) for k in DRAWN}
-    return judge(given, CASES, world.sequences(), lists, top, **options)
+    return judge(given, CASES, lists, top, **options)
 
 
 def by_label(table):
@@ -175,17 +175,17 @@ def test_answers_are_counted_over_all_cases():
     items = np.array([3, 3, 0, 5, 6])
     texts = ["c", "c", "who knows", "e", "f"]
     lists = fixed_lists(CASES, world.candidates(), "uniform", 4)
-    table = answer_measures("uniform", items, texts, CASES, world.sequences(), lists)
+    table = answer_measures("uniform", items, texts, CASES, lists)
     assert table["list answer HR@1"].tolist() == [1, 0, 0, 0, 1]
     assert table["list valid"].tolist() == [1, 1, 0, 1, 1]
     assert table["list already seen"].tolist() == [0, 1, 0, 1, 1]
     assert table["list repeated"].tolist() == [0, 1, 0, 0, 0]
     assert table["list in candidates"].tolist() == [1, 0, 0, 0, 1]  # an invalid one is in no list
-    assert "in candidates" not in answer_measures(CATALOGUE, items, texts, CASES, world.sequences())
+    assert "in candidates" not in answer_measures(CATALOGUE, items, texts, CASES)
 
 
 def test_the_same_answer_to_another_user_is_no_repetition():
-    table = answer_measures(CATALOGUE, np.full(5, 1), ["a"] * 5, CASES, world.sequences())
+    table = answer_measures(CATALOGUE, np.full(5, 1), ["a"] * 5, CASES)
     assert table["repeated"].tolist() == [0, 1, 0, 1, 0]
 
 

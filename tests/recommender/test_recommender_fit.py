@@ -8,7 +8,7 @@ import torch
 
 from recalign.config import RecommenderConfig
 from recalign.errors import NoSignalError, UserError
-from recalign.recommender.examples import FitExamples, FitTensors, text_grid
+from recalign.recommender.examples import FitExamples, FitTensors, ItemVectors, text_grid
 from recalign.recommender.fit import (
     fit_recommender,
     guard_figures,
@@ -63,9 +63,8 @@ class Problem:
         return (0.03 * (tastes[which] + noise) + 0.2).astype(np.float32)
 
     def fit(self, config=CONFIG):
-        return fit_recommender(
-            config, self.examples, self.item_matrix, self.item_bias, self.item_text
-        )
+        items = ItemVectors(self.item_matrix, self.item_bias, self.item_text)
+        return fit_recommender(config, self.examples, items)
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,10 @@ def examples_of(rows):
         np.array([3, 4, 3]),
         np.array([[11, 12], [13, 0], [14, 15]]),
         encode_unique,
-        lambda users, stops: torch.tensor(np.stack([users, stops], 1)).float(),
-        lambda users, stops: (users * 100 + stops)[:, None],
+        lambda users, stops: (
+            torch.tensor(np.stack([users, stops], 1)).float(),
+            (users * 100 + stops)[:, None],
+        ),
     )
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from recalign.config import RewardsConfig
+from recalign.progress import silent
 from recalign.rewards import score
-from recalign.rewards.score import score_rewards
+from recalign.rewards.score import RewardWindow, SampledTexts, score_rewards
 
 N_USERS, N_ITEMS, N_SAMPLES, WIDTH, STATE = 23, 60, 5, 12, 6
 
@@ -47,10 +48,15 @@ def inputs():
     }
 
 
-def rewards_of(inputs, config=None, reader=None):
-    return score_rewards(
-        reader or Reader(), **inputs, config=config or RewardsConfig(), n_items=N_ITEMS
+def rewards_of(inputs, config=None, reader=None, n_items=N_ITEMS, progress=silent):
+    window = RewardWindow(
+        *(inputs[name] for name in ("users", "states", "targets", "seen")), n_items
     )
+    places = np.arange(len(window.users))
+    texts = SampledTexts(
+        places, *(inputs[name] for name in ("text_vectors", "text_rows", "samples"))
+    )
+    return score_rewards(reader or Reader(), window, texts, config or RewardsConfig(), progress)
 
 
 def one_sample(scores, targets, seen, k):
@@ -84,11 +90,12 @@ def test_batches_equal_one_sample_at_a_time(inputs):
 def test_one_user_by_hand():
     # Item 1 is seen, items 3 and 5 are targets; the rest ranks 2 (3.0), 3 (2.0), 5 (1.0), 4 (0.5).
     given = torch.tensor([[[9.0, 9.0, 3.0, 2.0, 0.5, 1.0]]])
-    table = score_rewards(
-        lambda states, texts: given,
-        torch.zeros(1, 1), np.zeros((1, 1), dtype=np.float32), np.array([[0]]), np.array([[7]]),
-        np.array([4]), np.array([[3, 5]]), np.array([[1, 0, 0]]), RewardsConfig(k=2), n_items=5,
-    )  # fmt: skip
+    inputs = {
+        "states": torch.zeros(1, 1), "text_vectors": np.zeros((1, 1), dtype=np.float32),
+        "text_rows": np.array([[0]]), "samples": np.array([[7]]), "users": np.array([4]),
+        "targets": np.array([[3, 5]]), "seen": np.array([[1, 0, 0]]),
+    }  # fmt: skip
+    table = rewards_of(inputs, RewardsConfig(k=2), lambda states, texts: given, n_items=5)
     ideal = 1 + 1 / np.log2(3)
     log_total = np.log(np.exp([3.0, 2.0, 0.5, 1.0]).sum())
     row = table.row(0, named=True)
@@ -156,8 +163,5 @@ def test_a_user_without_targets_is_refused(inputs):
 def test_progress_ends_with_all_users(inputs, monkeypatch):
     monkeypatch.setattr(score, "CHUNK_ELEMENTS", 1)
     calls = []
-    score_rewards(
-        Reader(), **inputs, config=RewardsConfig(), n_items=N_ITEMS,
-        progress=lambda done, total, note="": calls.append((done, total)),
-    )  # fmt: skip
+    rewards_of(inputs, progress=lambda done, total, note="": calls.append((done, total)))
     assert calls == [(done, N_USERS) for done in range(1, N_USERS + 1)]

@@ -246,9 +246,9 @@ def test_with_candidates_in_the_prompt_only_lists_are_ranked(walk, monkeypatch):
 def test_a_prompt_that_shows_its_target_stops_the_stage(walk, monkeypatch):
     made = tasks.recommendations.Cases.prompts
 
-    def late(self, sequences, n_shown, write):
+    def late(self, n_shown, write):
         """The fourth case claims the right cut-off, but lists its target."""
-        table = made(self, sequences, n_shown, write)
+        table = made(self, n_shown, write)
         items = table["items"].to_list()
         items[3] = [*items[3][1:], int(self.targets[3])]
         return table.with_columns(pl.Series("items", items, dtype=pl.List(pl.Int32)))

@@ -14,10 +14,11 @@ from recalign.sequences import Sequences
 class Cases:
     """N cases, those of a user together and in order of time, all arrays int64 [N].
 
-    users: user_index; positions of the targets in their users' sequences; targets: items;
-    numbers: how many cases of the same user come before.
+    sequences: all that the users took; users: user_index; positions of the targets in their users'
+    sequences; targets: items; numbers: how many cases of the same user come before.
     """
 
+    sequences: Sequences
     users: np.ndarray
     positions: np.ndarray
     targets: np.ndarray
@@ -26,25 +27,23 @@ class Cases:
     def __len__(self) -> int:
         return len(self.users)
 
-    def seen(self, sequences: Sequences, where: slice) -> np.ndarray:
+    def seen(self, where: slice) -> np.ndarray:
         """What each case's user took before, the target aside: int64 [n, L], 0 padded.
 
         A target taken once before stays recommendable, else nobody could be right about it.
         """
         users, stops = self.users[where], self.positions[where]
-        items, _ = sequences.until(users, stops, int(stops.max(initial=1)))
+        items, _ = self.sequences.until(users, stops, int(stops.max(initial=1)))
         return np.where(items == self.targets[where, None], 0, items)
 
-    def prompts(
-        self, sequences: Sequences, n_shown: int, write: Callable[[int, list[int]], str]
-    ) -> pl.DataFrame:
+    def prompts(self, n_shown: int, write: Callable[[int, list[int]], str]) -> pl.DataFrame:
         """PROMPTS: `write(case, items)` of the last `n_shown` items before each target."""
         rows = []
         for case, (user, stop) in enumerate(
             zip(self.users.tolist(), self.positions.tolist(), strict=True)
         ):
             first = max(0, stop - n_shown)
-            items = sequences.slice(user, first, stop).tolist()
+            items = self.sequences.slice(user, first, stop).tolist()
             rows.append((user, stop, first, items, write(case, items)))
         return pl.DataFrame(rows, schema=PROMPTS, orient="row")
 
@@ -60,4 +59,4 @@ def cases_of(
     positions = np.repeat(starts, counts) + numbers
     owners = np.repeat(users, counts)
     targets = sequences.items[sequences.offsets[owners] + positions]
-    return Cases(owners, positions, targets, numbers)
+    return Cases(sequences, owners, positions, targets, numbers)

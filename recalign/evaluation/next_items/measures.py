@@ -10,7 +10,6 @@ from recalign.evaluation.next_items.outcomes import Outcomes
 from recalign.metric_columns import CATALOGUE, NDCG_AT_10, Metric
 from recalign.metrics import average_popularity, hit_rate, long_tail_share, mrr, ndcg
 from recalign.ranking import row_chunks, top_items
-from recalign.sequences import Sequences
 
 AVERAGE_POPULARITY = Metric(CATALOGUE, "average popularity")
 LONG_TAIL_SHARE = Metric(CATALOGUE, "long-tail share")
@@ -113,7 +112,6 @@ def answer_measures(
     items: np.ndarray,
     texts: list[str],
     cases: Cases,
-    sequences: Sequences,
     candidates: np.ndarray | None = None,
 ) -> dict[Metric, np.ndarray]:
     """Free answers: items [N] that they name (0: none), their normalised texts, all cases counted.
@@ -124,7 +122,7 @@ def answer_measures(
     table = {
         Metric(shown, "answer HR", 1): items == cases.targets,
         Metric(shown, "valid"): items > 0,
-        Metric(shown, "already seen"): _taken_before(items, cases, sequences),
+        Metric(shown, "already seen"): _taken_before(items, cases),
         Metric(shown, "repeated"): _repeated(texts, cases.users),
     }
     if candidates is not None:
@@ -133,9 +131,9 @@ def answer_measures(
     return {metric: values.astype(np.float64) for metric, values in table.items()}
 
 
-def _taken_before(items: np.ndarray, cases: Cases, sequences: Sequences) -> np.ndarray:
+def _taken_before(items: np.ndarray, cases: Cases) -> np.ndarray:
     triples = zip(items.tolist(), cases.users.tolist(), cases.positions.tolist(), strict=True)
-    return np.array([item in sequences.slice(user, 0, stop) for item, user, stop in triples])
+    return np.array([item in cases.sequences.slice(user, 0, stop) for item, user, stop in triples])
 
 
 def _repeated(texts: list[str], users: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ from recalign.evaluation.next_items.cases import Cases
 from recalign.metric_columns import CATALOGUE
 from recalign.progress import Progress, silent
 from recalign.ranking import target_ranks, top_items
-from recalign.sequences import Sequences
 
 CHUNK_SCORES = 1 << 22  # of the catalogue, held at a time
 
@@ -53,7 +52,6 @@ Ranked = tuple[np.ndarray, np.ndarray]
 def judge(
     given: Callable[[slice], Response],
     cases: Cases,
-    sequences: Sequences,
     lists: Mapping[str, np.ndarray],
     top: int,
     *,
@@ -67,11 +65,11 @@ def judge(
     parts: dict[str, list[Ranked]] = {}
     heads: list[np.ndarray] = []
     answers: dict[str, list[str]] = {}
-    step = max(1, min(rows, CHUNK_SCORES // (sequences.n_items + 1)))
+    step = max(1, min(rows, CHUNK_SCORES // (cases.sequences.n_items + 1)))
     for start in range(0, len(cases), step):
         where = slice(start, min(start + step, len(cases)))
         one = given(where)
-        full = _in_full(one, cases.targets[where], cases.seen(sequences, where), top)
+        full = _in_full(one, cases.targets[where], cases.seen(where), top)
         if full is not None:
             own_ranks, head = full
             heads.append(head[:, :top])
