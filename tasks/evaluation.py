@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 import torch
 
@@ -14,8 +15,9 @@ from recalign.evaluation.candidate_lists import candidate_lists
 from recalign.evaluation.per_user import per_user_table, rows_per_user
 from recalign.evaluation.recommended import described, recommended_table
 from recalign.evaluation.result_table import resample
+from recalign.evaluation.rows import ResultRow
 from recalign.evaluation.texts.encoded import EncodedTexts, encoded_lines, encoded_texts
-from recalign.evaluation.texts.evaluate import UserTargets, evaluate_rows
+from recalign.evaluation.texts.evaluate import Evaluated, UserTargets, evaluate_rows
 from recalign.evaluation.texts.quality import facet_quality, liked_values, text_quality
 from recalign.evaluation.texts.rows import dpo4rec_rows
 from recalign.evaluation.texts.scores import Backbone, scores_of
@@ -98,21 +100,14 @@ def evaluation(
     rows = dpo4rec_rows(list(templates), refitted is not None)
     model, _ = load_oracle(oracle.folder, job.device)
     popularity = torch.from_numpy(history_popularity(tables.sequences, tables.windows)).float()
-    scores = scores_of(
-        rows,
-        Backbone(
-            states_of(model, tables.sequences, phase.users, phase.starts),
-            model.item_matrix(), model.item_bias(),
-        ),
-        popularity, texts, readers, config.seed,
-    )  # fmt: skip
-    evaluated = evaluate_rows(scores, _targets(splits, tables, config), config.cutoffs)
-    per_user = rows_per_user(
-        {label: per_user_table(phase.users, one.values) for label, one in evaluated.items()}
+    backbone = Backbone(
+        states_of(model, tables.sequences, phase.users, phase.starts),
+        model.item_matrix(),
+        model.item_bias(),
     )
-    results = resample([per_user], config.n_resamples, config.seed).results(rows)
-    write_table(per_user, job.draft.path("per_user.parquet"), ROWS_PER_USER)
-    write_table(results, job.draft.path("results.parquet"), RESULTS)
+    scores = scores_of(rows, backbone, popularity, texts, readers, config.seed)
+    evaluated = evaluate_rows(scores, _targets(splits, tables, config), config.cutoffs)
+    results = _write(job, config, rows, phase.users, evaluated)
     recommended = recommended_table(
         {n: described(one.recommended, popularity.numpy()) for n, one in evaluated.items()}
     )
@@ -125,6 +120,23 @@ def evaluation(
     )
     job.draft.count(len(rows) * len(phase.users))
     job.draft.tell({SCORE: score["mean"].item(), "users": len(phase.users)})
+
+
+def _write(
+    job: Job,
+    config: EvaluationPhase,
+    rows: list[ResultRow],
+    users: np.ndarray,
+    evaluated: dict[str, Evaluated],
+) -> pl.DataFrame:
+    """Keep every user's values; RESULTS of the rows, kept as well."""
+    per_user = rows_per_user(
+        {label: per_user_table(users, one.values) for label, one in evaluated.items()}
+    )
+    results = resample([per_user], config.n_resamples, config.seed).results(rows)
+    write_table(per_user, job.draft.path("per_user.parquet"), ROWS_PER_USER)
+    write_table(results, job.draft.path("results.parquet"), RESULTS)
+    return results
 
 
 def _template_texts(

@@ -84,10 +84,16 @@ def _fit_fold(
     others = folds[phase.users] != fold
     targets = phase.targets(tables.sequences)[others]
     fitted = fit_oracle(
-        settings, seen, seen.lengths, phase.users[others],
-        [items[items > 0] for items in targets], text, job.draft.work / f"fitting-{fold}",
-        job.progress, job.device,
-    )  # fmt: skip
+        settings,
+        seen,
+        seen.lengths,
+        phase.users[others],
+        [items[items > 0] for items in targets],
+        text,
+        job.draft.work / f"fitting-{fold}",
+        job.progress,
+        job.device,
+    )
     draft = done.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)
     save_oracle(draft, fitted)
