@@ -1,5 +1,6 @@
 """Stage rejections: items taken, and the items rejected for them."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,10 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.config import RejectionsStage
 from recalign.rejections.describe import describe_rejections
+from recalign.rejections.draft import Score, Sources
 from recalign.rejections.draws import unit_vectors
 from recalign.rejections.positions import draw_positions
-from recalign.rejections.reject import Score, Sources
+from recalign.rejections.reject import reject
 from recalign.rejections.shards import reject_in_shards
 from recalign.schemas import REJECTIONS, write_table
 from recalign.splits.candidates import history_popularity
@@ -62,7 +64,12 @@ def rejections(
     )
     users, positions = draw_positions(tables.windows, config.n_pairs, config.seed)
     table, left_out = reject_in_shards(
-        config, sources, users, positions, job.draft.work, job.runtime.shard_users, job.progress
+        partial(reject, config, sources),
+        users,
+        positions,
+        job.draft.work,
+        job.runtime.shard_users,
+        job.progress,
     )
     proved = _prove(table, tables, prompts)
     described = describe_rejections(

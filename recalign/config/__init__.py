@@ -26,7 +26,13 @@ from recalign.config.policy import (
     SamplingConfig,
 )
 from recalign.config.recommender import PairsConfig, RecommenderConfig, RewardsConfig
-from recalign.config.rejections import MixConfig, RejectionsConfig, RejectionsStage
+from recalign.config.rejections import (
+    ASKS_SFT,
+    MixConfig,
+    RejectionsConfig,
+    RejectionsStage,
+    Strategy,
+)
 from recalign.config.rosepo import (
     ComparedRow,
     ComparisonConfig,
@@ -44,12 +50,13 @@ from recalign.config.sft import SftConfig, TitleModelConfig, TitlePromptConfig
 from recalign.config.splits import SplitsConfig
 
 __all__ = [
-    "AlignmentConfig", "AmazonSource", "BootstrapConfig", "ComparedRow", "ComparisonConfig",
-    "Config", "DPO4RecConfig", "EvaluationConfig", "EvaluationPhase", "FilesSource", "FoldsConfig",
-    "GoodreadsSource", "GridConfig", "InteractionsConfig", "LoadedModelConfig", "MixConfig",
-    "OracleConfig", "PairsConfig", "PhaseConfig", "PolicyConfig", "ReasoningsConfig",
-    "RecommendationsConfig", "RecommendationsPhase", "RecommenderConfig", "ReferenceConfig",
-    "RejectionsConfig", "RejectionsStage", "ReportConfig", "RewardsConfig", "RosePOAlignmentConfig",
-    "RosePOConfig", "RoundsConfig", "Runtime", "SamplingConfig", "SftConfig", "SmoothingConfig",
-    "SplitsConfig", "SyntheticWorld", "TitleModelConfig", "TitlePromptConfig",
+    "ASKS_SFT", "AlignmentConfig", "AmazonSource", "BootstrapConfig", "ComparedRow",
+    "ComparisonConfig", "Config", "DPO4RecConfig", "EvaluationConfig", "EvaluationPhase",
+    "FilesSource", "FoldsConfig", "GoodreadsSource", "GridConfig", "InteractionsConfig",
+    "LoadedModelConfig", "MixConfig", "OracleConfig", "PairsConfig", "PhaseConfig", "PolicyConfig",
+    "ReasoningsConfig", "RecommendationsConfig", "RecommendationsPhase", "RecommenderConfig",
+    "ReferenceConfig", "RejectionsConfig", "RejectionsStage", "ReportConfig", "RewardsConfig",
+    "RosePOAlignmentConfig", "RosePOConfig", "RoundsConfig", "Runtime", "SamplingConfig",
+    "SftConfig", "SmoothingConfig", "SplitsConfig", "Strategy", "SyntheticWorld",
+    "TitleModelConfig", "TitlePromptConfig",
 ]  # fmt: skip

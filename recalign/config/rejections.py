@@ -7,7 +7,10 @@ from pydantic import Field, model_validator
 from recalign.config.base import Config, only_when
 from recalign.config.sft import TitlePromptConfig
 
-ASKED = only_when(strategy=("self_hard", "self_softmax", "mix"))
+Strategy = Literal["self_hard", "self_softmax", "semantic", "popularity", "random"]
+ASKS_SFT: tuple[Strategy, ...] = ("self_hard", "self_softmax")
+"""Strategies that reject by the SFT model's own log-probabilities."""
+ASKED = only_when(strategy=(*ASKS_SFT, "mix"))
 NEAR = only_when(strategy=("semantic", "mix"))
 
 
@@ -25,6 +28,10 @@ class MixConfig(Config):
     random: float = Field(0.0, ge=0, le=100)
     """Weight of items drawn uniformly."""
 
+    def weights(self) -> dict[Strategy, float]:
+        """The weight of each strategy."""
+        return dict(self)
+
     @model_validator(mode="after")
     def _something_is_left(self) -> "MixConfig":
         if not any(dict(self).values()):
@@ -35,9 +42,7 @@ class MixConfig(Config):
 class RejectionsConfig(Config):
     """Which items are rejected in favour of the one that was taken."""
 
-    strategy: Literal["self_hard", "self_softmax", "semantic", "popularity", "random", "mix"] = (
-        "self_hard"
-    )
+    strategy: Literal[Strategy, "mix"] = "self_hard"
     """Where rejected items come from; random is the ablation."""
     mix: MixConfig = Field(MixConfig(), json_schema_extra=only_when(strategy="mix"))
     """Weights of the strategies."""
@@ -73,9 +78,9 @@ class RejectionsConfig(Config):
     @property
     def needs_sft(self) -> bool:
         """Whether the SFT model has to score items."""
-        mix = self.mix
-        mixed = self.strategy == "mix" and bool(mix.self_hard or mix.self_softmax)
-        return mixed or self.strategy.startswith("self_")
+        if self.strategy == "mix":
+            return any(self.mix.weights()[strategy] for strategy in ASKS_SFT)
+        return self.strategy in ASKS_SFT
 
     def asked_as(self, prompt: TitlePromptConfig) -> "RejectionsStage":
         """The settings of the stage: also how the LLM will be asked about these pairs."""

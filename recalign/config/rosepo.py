@@ -8,11 +8,10 @@ from recalign.config.base import NOT_IDENTITY, Config, only_when
 from recalign.config.interactions import InteractionsConfig
 from recalign.config.oracle import OracleConfig
 from recalign.config.policy import AlignmentConfig, Loss
-from recalign.config.rejections import RejectionsConfig
+from recalign.config.rejections import RejectionsConfig, Strategy
 from recalign.config.sft import SftConfig
 from recalign.config.splits import SplitsConfig
 
-Strategy = Literal["self_hard", "self_softmax", "semantic", "popularity", "random"]
 Estimator = Literal["none", "pairwise", "softmax", "constant", "permuted", "truth"]
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 
+from recalign.config import ASKS_SFT
 from recalign.metrics import gini
 from recalign.sequences import Sequences
 
@@ -82,7 +83,7 @@ def _one_per_rejected(
         )
         .explode("rejected", "scores", "strategy", "taken_later", "false_negatives")
         .with_columns(
-            above_truth=pl.when(pl.col("strategy").str.starts_with("self_")).then(
+            above_truth=pl.when(pl.col("strategy").is_in(ASKS_SFT)).then(
                 pl.col("scores") > pl.col("chosen_score")
             )
         )

@@ -1,76 +1,16 @@
-"""Pairs of the item taken and K items rejected for it, by strategy; every row on its own stream."""
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+"""Pairs of the item taken and K items rejected for it; every pair on its own random stream."""
 
 import numpy as np
 import polars as pl
 
-from recalign.config import RejectionsStage
-from recalign.rejections.draws import (
-    among_nearest,
-    draw_slots,
-    largest,
-    popularity_weights,
-    successive,
-)
+from recalign.config import ASKS_SFT, RejectionsStage
+from recalign.rejections.draft import PairDraft, Sources
+from recalign.rejections.draws import draw_slots, successive
+from recalign.rejections.strategies import pick
 from recalign.schemas import REJECTIONS
 from recalign.seeding import derive_seed
-from recalign.sequences import Sequences
 
 DRAWN = {**REJECTIONS, "left_out": pl.String}  # why a row gives no pair; null: it gives one
-NOT_ABOVE = "nothing ranked above the truth"
-TOO_FEW = "too few items to reject"
-
-Render = Callable[[Sequence[int], Sequence[int]], str]
-"""Prompt text of a history and of candidates (none in the history format)."""
-Score = Callable[[list[str], np.ndarray | None], np.ndarray]
-"""Log-probabilities [B, P] of the items [B, P] (0 padded) after B prompts; None: [B, I+1], all."""
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What all rows draw from."""
-
-    sequences: Sequences
-    popularity: np.ndarray
-    """Interactions in history windows, int64 [I+1]."""
-    vectors: np.ndarray
-    """Item texts as unit vectors, float32 [I+1, e]."""
-    render: Render
-    score: Score | None = None
-    """The SFT model; None where no strategy asks it."""
-
-
-@dataclass
-class _Row:
-    """One pair in the making."""
-
-    user: int
-    position: int
-    first: int
-    history: np.ndarray
-    chosen: int
-    chosen_score: float | None
-    seed: int
-    draws: np.random.Generator
-    free: np.ndarray
-    """Items that may still be rejected, bool [I+1]."""
-    slots: dict[str, int]
-    candidates: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    rejected: list[int] = field(default_factory=list)
-    strategies: list[str] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    left_out: str | None = None
-
-    def reject(self, strategy: str, items: np.ndarray, scores: np.ndarray) -> None:
-        """Keep these items and their scores [I+1]; too few of them leave the row out."""
-        if len(items) < self.slots[strategy]:
-            self.left_out = self.left_out or TOO_FEW
-        self.rejected += items.tolist()
-        self.strategies += [strategy] * len(items)
-        self.scores += scores[items].astype(np.float64).tolist()
-        self.free[items] = False
 
 
 def reject(
@@ -82,43 +22,43 @@ def reject(
     later is not looked at (to spare it would tell the future), so that a rejected item can be one
     that the user takes after all: a true false negative, which `describe` counts.
 
-    self_hard takes the items that the SFT model ranks highest, and leaves the row out where it
-    ranks none above the chosen one. Candidates in a prompt are the chosen item, the rejected ones
-    and random others, in random order; an SFT model that is asked with candidates prefers among
-    those it is shown. Nothing here depends on how rows are batched.
+    Candidates in a prompt are the chosen item, the rejected ones and random others, in random
+    order; an SFT model that is asked with candidates prefers among those it is shown. Nothing here
+    depends on how rows are batched.
     """
-    rows = [
+    pairs = [
         _start(config, sources, user, position)
         for user, position in zip(users.tolist(), positions.tolist(), strict=True)
     ]
-    _draw_without_model(config, sources, rows)
-    if config.prompt.format == "candidates":
-        for row in rows:
-            row.candidates = _with_others(row, config.prompt.n_candidates, shuffled=True)
-    prompts = [sources.render(row.history.tolist(), row.candidates.tolist()) for row in rows]
+    for pair in pairs:
+        for strategy in [one for one in pair.slots if one not in ASKS_SFT]:
+            pair.reject(strategy, pick(strategy, config, sources, pair))
+        if config.prompt.format == "candidates":
+            pair.candidates = _with_others(pair, config.prompt.n_candidates, shuffled=True)
+    prompts = [sources.render(pair.history.tolist(), pair.candidates.tolist()) for pair in pairs]
     if config.needs_sft:
-        _ask_model(config, sources, rows, prompts)
+        _ask_model(config, sources, pairs, prompts)
     return pl.DataFrame(
         {
             "user_index": users,
             "position": positions,
-            "first_position": [row.first for row in rows],
-            "history": [row.history.tolist() for row in rows],
-            "candidates": [row.candidates.tolist() for row in rows],
+            "first_position": [pair.first for pair in pairs],
+            "history": [pair.history.tolist() for pair in pairs],
+            "candidates": [pair.candidates.tolist() for pair in pairs],
             "prompt": prompts,
-            "chosen": [row.chosen for row in rows],
-            "chosen_score": [row.chosen_score for row in rows],
-            "rejected": [row.rejected for row in rows],
-            "strategies": [row.strategies for row in rows],
-            "scores": [row.scores for row in rows],
-            "seed": [row.seed for row in rows],
-            "left_out": [row.left_out for row in rows],
+            "chosen": [pair.chosen for pair in pairs],
+            "chosen_score": [pair.chosen_score for pair in pairs],
+            "rejected": [pair.rejected for pair in pairs],
+            "strategies": [pair.strategies for pair in pairs],
+            "scores": [pair.scores for pair in pairs],
+            "seed": [pair.seed for pair in pairs],
+            "left_out": [pair.left_out for pair in pairs],
         },
         schema=DRAWN,
     )
 
 
-def _start(config: RejectionsStage, sources: Sources, user: int, position: int) -> _Row:
+def _start(config: RejectionsStage, sources: Sources, user: int, position: int) -> PairDraft:
     seed = derive_seed(config.seed, "rejections", user, position)
     draws = np.random.default_rng(seed)
     own = sources.sequences.slice(user, 0, position + 1)
@@ -127,89 +67,51 @@ def _start(config: RejectionsStage, sources: Sources, user: int, position: int) 
     free[0] = False
     first = max(0, position - config.prompt.history_items)
     if config.strategy == "mix":
-        slots = draw_slots(dict(config.mix), config.n_rejected, draws)
+        slots = draw_slots(config.mix.weights(), config.n_rejected, draws)
     else:
         slots = {config.strategy: config.n_rejected}
-    return _Row(
-        user, position, first, own[first:position], int(own[-1]), None, seed, draws, free, slots
+    return PairDraft(
+        user, position, first, own[first:position], int(own[-1]), seed, draws, free, slots
     )
 
 
-def _draw_without_model(config: RejectionsStage, sources: Sources, rows: list[_Row]) -> None:
-    """Items of the strategies that need no SFT model, with similarity, count or 0 as score."""
-    even = np.zeros(len(sources.popularity))
-    by_popularity = popularity_weights(sources.popularity, config.popularity_alpha)
-    for row in rows:
-        if n := row.slots.get("semantic"):
-            similarity = sources.vectors @ _anchor(config, sources, row)
-            items = among_nearest(similarity, row.free, config.neighbours, n, row.draws)
-            row.reject("semantic", items, similarity)
-        if n := row.slots.get("popularity"):
-            items = successive(by_popularity, row.free, n, row.draws)
-            row.reject("popularity", items, sources.popularity)
-        if n := row.slots.get("random"):
-            row.reject("random", successive(even, row.free, n, row.draws), even)
-
-
-def _anchor(config: RejectionsStage, sources: Sources, row: _Row) -> np.ndarray:
-    """What semantic neighbours are near to, float32 [e]."""
-    if config.semantic_to == "target":
-        return sources.vectors[row.chosen]
-    mean = sources.vectors[row.history].mean(0)
-    return mean / max(float(np.linalg.norm(mean)), 1e-12)
-
-
-def _with_others(row: _Row, n: int, *, shuffled: bool = False) -> np.ndarray:
+def _with_others(pair: PairDraft, n: int, *, shuffled: bool = False) -> np.ndarray:
     """The chosen item, what is rejected so far, and random free items, `n` in all if there are."""
-    kept = np.array([row.chosen, *row.rejected], dtype=np.int64)
-    others = successive(np.zeros(len(row.free)), row.free, max(0, n - len(kept)), row.draws)
+    kept = np.array([pair.chosen, *pair.rejected], dtype=np.int64)
+    others = successive(np.zeros(len(pair.free)), pair.free, max(0, n - len(kept)), pair.draws)
     items = np.concatenate([kept, others])
-    return row.draws.permutation(items) if shuffled else items
+    return pair.draws.permutation(items) if shuffled else items
 
 
 def _ask_model(
-    config: RejectionsStage, sources: Sources, rows: list[_Row], prompts: list[str]
+    config: RejectionsStage, sources: Sources, pairs: list[PairDraft], prompts: list[str]
 ) -> None:
     """Items that the SFT model prefers, with their log-probability."""
     if sources.score is None:
         raise ValueError(f"strategy {config.strategy} needs the SFT model")
-    asked = [i for i, row in enumerate(rows) if {"self_hard", "self_softmax"} & row.slots.keys()]
+    asked = [i for i, pair in enumerate(pairs) if any(one in ASKS_SFT for one in pair.slots)]
     if not asked:
         return
-    pools = [_pool(config, rows[i]) for i in asked]
+    pools = [_pool(config, pairs[i]) for i in asked]
     limited = pools[0] is not None
     items = _padded([pool for pool in pools if pool is not None]) if limited else None
     found = sources.score([prompts[i] for i in asked], items)
     for place, i in enumerate(asked):
-        row = rows[i]
-        scores = np.full(len(row.free), -np.inf)
-        if items is None:
-            scores[:] = found[place]
-        else:
-            scores[items[place]] = found[place]
-        scores[0] = -np.inf
-        row.free &= np.isfinite(scores)
-        row.chosen_score = float(scores[row.chosen])
-        _take_preferred(config, row, scores)
+        pair = pairs[i]
+        pair.log_probs = np.full(len(pair.free), -np.inf)
+        pair.log_probs[slice(None) if items is None else items[place]] = found[place]
+        pair.log_probs[0] = -np.inf
+        pair.free &= np.isfinite(pair.log_probs)
+        pair.chosen_score = float(pair.log_probs[pair.chosen])
+        for strategy in [one for one in pair.slots if one in ASKS_SFT]:
+            pair.reject(strategy, pick(strategy, config, sources, pair))
 
 
-def _pool(config: RejectionsStage, row: _Row) -> np.ndarray | None:
-    """What the SFT model scores for a row: the titles it is shown, a drawn pool, or (None) all."""
+def _pool(config: RejectionsStage, pair: PairDraft) -> np.ndarray | None:
+    """What the SFT model scores for a pair: the titles it is shown, a drawn pool, or (None) all."""
     if config.prompt.format == "candidates":
-        return row.candidates
-    return _with_others(row, config.pool) if config.pool else None
-
-
-def _take_preferred(config: RejectionsStage, row: _Row, scores: np.ndarray) -> None:
-    if n := row.slots.get("self_hard"):
-        places = np.flatnonzero(row.free)
-        items = places[largest(scores[places], n)]
-        row.reject("self_hard", items, scores)
-        if len(items) and scores[items[0]] <= scores[row.chosen]:
-            row.left_out = row.left_out or NOT_ABOVE
-    if n := row.slots.get("self_softmax"):
-        items = successive(scores / config.temperature, row.free, n, row.draws)
-        row.reject("self_softmax", items, scores)
+        return pair.candidates
+    return _with_others(pair, config.pool) if config.pool else None
 
 
 def _padded(lists: list[np.ndarray]) -> np.ndarray:

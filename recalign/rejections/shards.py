@@ -1,20 +1,24 @@
-"""All rows, shard by shard: finished shards are files that outlive a killed run."""
+"""All pairs, shard by shard, and what is left of them."""
 
+import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from recalign.config import RejectionsStage
+from recalign.artifacts.shards import tables_in_shards
 from recalign.errors import UserError
 from recalign.progress import Progress, silent
-from recalign.rejections.reject import Sources, reject
+from recalign.rejections.reject import DRAWN
 from recalign.schemas import REJECTIONS, check_table
+
+Reject = Callable[[np.ndarray, np.ndarray], pl.DataFrame]
+"""DRAWN of some users and positions, see `reject`."""
 
 
 def reject_in_shards(
-    config: RejectionsStage,
-    sources: Sources,
+    reject: Reject,
     users: np.ndarray,
     positions: np.ndarray,
     work: Path,
@@ -23,25 +27,27 @@ def reject_in_shards(
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """REJECTIONS in the order of `users` and `positions` [n], and rows left out by reason.
 
-    `work` belongs to this call alone: shards found there are read, not made again. Raises
-    UserError when no pair is left.
+    `work` belongs to one way to reject: shards of the same users and positions found there are
+    read, not made again. Raises UserError when no pair is left.
     """
     if not len(users):
         raise UserError(
             "rejections: no user has an item between its history and its validation window: "
             "raise splits.fit or splits.reward"
         )
-    shards = []
-    for start in range(0, len(users), shard_rows):
-        rows = slice(start, start + shard_rows)
-        path = work / f"rejections-{start}-{len(users[rows])}.parquet"
-        if not path.exists():
-            draft = path.with_suffix(".draft")
-            reject(config, sources, users[rows], positions[rows]).write_parquet(draft)
-            draft.replace(path)
-        shards.append(pl.read_parquet(path))
-        progress(start + len(users[rows]), len(users), "rejections")
-    table = pl.concat(shards)
+    parts = [slice(start, start + shard_rows) for start in range(0, len(users), shard_rows)]
+    keys = [
+        hashlib.sha256(users[part].tobytes() + positions[part].tobytes()).hexdigest()
+        for part in parts
+    ]
+
+    def compute(missing: list[int]) -> Iterator[tuple[int, pl.DataFrame]]:
+        for number in missing:
+            part = parts[number]
+            yield number, reject(users[part], positions[part])
+            progress(min(part.stop, len(users)), len(users), "rejections")
+
+    table = pl.concat(tables_in_shards(keys, compute, work, DRAWN))
     kept = check_table(table.filter(pl.col("left_out").is_null()), REJECTIONS, "rejections")
     reasons = table["left_out"].drop_nulls().value_counts()
     left_out = dict(reasons.sort("left_out").iter_rows())

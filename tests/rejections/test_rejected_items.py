@@ -1,17 +1,27 @@
 """What each strategy rejects, and that no accident rejects what the user took."""
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import polars as pl
 import pytest
 
-from recalign.config import RejectionsConfig, RejectionsStage, TitlePromptConfig
+from recalign.config import (
+    MixConfig,
+    RejectionsConfig,
+    RejectionsStage,
+    Strategy,
+    TitlePromptConfig,
+)
 from recalign.rejections.describe import describe_rejections
+from recalign.rejections.draft import TOO_FEW, Sources
 from recalign.rejections.draws import largest, successive, unit_vectors
-from recalign.rejections.reject import NOT_ABOVE, TOO_FEW, Sources, reject
+from recalign.rejections.reject import reject
 from recalign.rejections.shards import reject_in_shards
+from recalign.rejections.strategies import NOT_ABOVE
 from recalign.sequences import Sequences
 
 N_USERS, LENGTH, N_ITEMS = 30, 12, 40
@@ -110,7 +120,8 @@ def test_a_row_does_not_depend_on_the_others_or_on_its_batch(settings, tmp_path:
     assert shuffled.equals(together[order.tolist()])
     config = stage_config(settings, HISTORY)
     sources = Sources(SEQUENCES, POPULARITY, VECTORS, render, score)
-    table, left_out = reject_in_shards(config, sources, USERS, POSITIONS, tmp_path, shard_rows=7)
+    some = partial(reject, config, sources)
+    table, left_out = reject_in_shards(some, USERS, POSITIONS, tmp_path, shard_rows=7)
     assert table.equals(together.filter(pl.col("left_out").is_null()).drop("left_out"))
     assert len(table) + sum(left_out.values()) == len(USERS)
 
@@ -199,6 +210,12 @@ def test_semantic_rejects_near_neighbours_of_the_target_or_of_the_history():
             assert row["scores"][0] == pytest.approx(similarity[row["rejected"][0]])
 
 
+def test_a_mix_weighs_every_strategy():
+    named = dict.fromkeys(get_args(Strategy), 1.0)
+    assert MixConfig(**named).weights() == named
+    assert set(MixConfig.model_fields) == set(named)
+
+
 def test_a_mix_gives_each_strategy_its_share():
     mix = {"self_hard": 0, "semantic": 1, "popularity": 3, "random": 0}
     table = rejected(strategy="mix", n_rejected=4, mix=mix)
@@ -210,7 +227,7 @@ def test_a_mix_gives_each_strategy_its_share():
 def test_rows_with_too_few_items_left_are_left_out_and_counted(tmp_path: Path):
     config = RejectionsConfig(strategy="random", n_rejected=32).asked_as(HISTORY)
     sources = Sources(SEQUENCES, POPULARITY, VECTORS, render)
-    table, left_out = reject_in_shards(config, sources, USERS, POSITIONS, tmp_path)
+    table, left_out = reject_in_shards(partial(reject, config, sources), USERS, POSITIONS, tmp_path)
     assert left_out == {TOO_FEW: 2 * N_USERS}  # 32 items are free at position 7, 31 and 30 later
     assert set(table["position"]) == {7}
 
@@ -225,11 +242,11 @@ def test_finished_shards_are_read_and_not_made_again(tmp_path: Path):
         asked.append(len(prompts))
         return score(prompts, pools)
 
-    killed = Sources(SEQUENCES, POPULARITY, VECTORS, render, count)
+    killed = partial(reject, config, Sources(SEQUENCES, POPULARITY, VECTORS, render, count))
     with pytest.raises(KeyboardInterrupt):
-        reject_in_shards(config, killed, USERS, POSITIONS, tmp_path, shard_rows=30)
+        reject_in_shards(killed, USERS, POSITIONS, tmp_path, shard_rows=30)
     asked.pop()
-    reject_in_shards(config, killed, USERS, POSITIONS, tmp_path, shard_rows=30)
+    reject_in_shards(killed, USERS, POSITIONS, tmp_path, shard_rows=30)
     assert asked == [30, 30]  # one shard was left to make
 
 

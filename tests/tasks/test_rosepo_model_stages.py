@@ -11,7 +11,7 @@ from recalign.alignment.reference import ReferenceLogProbs
 from recalign.alignment.rows import encode_pairs
 from recalign.config import RosePOAlignmentConfig, SftConfig, TitlePromptConfig
 from recalign.embedded.title_tokenizer import title_tokenizer
-from recalign.rejections.reject import NOT_ABOVE
+from recalign.rejections.strategies import NOT_ABOVE
 from recalign.titles.names import distinct_titles
 from tasks.engine.stage import Stage
 from tasks.policy import MODEL
