@@ -3,6 +3,7 @@
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.roots import open_root
 from recalign.config import ComparisonConfig
 from recalign.evaluation.next_items.claims import contrast_table, rosepo_rows
@@ -55,10 +56,13 @@ def comparison(
     contrasts.write_parquet(job.draft.path("contrasts.parquet"), compression="zstd")
     write_table(recommended, job.draft.path("recommended.parquet"), RECOMMENDED)
     sections = rosepo_sections(
-        config.rows, results, contrasts, validation,
-        _described(made, "rejections_", "describe.parquet"),
-        _described(made, "smoothing_", "quality.parquet"),
-    )  # fmt: skip
+        config.rows,
+        results,
+        contrasts,
+        validation,
+        _described(made, "rejections", "describe.parquet"),
+        _described(made, "smoothing", "quality.parquet"),
+    )
     ends = [interactions, splits, oracle, sft, *made.values()]
     found = lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends])
     data = data_set(interactions, splits, read_tables(interactions, splits))
@@ -82,16 +86,25 @@ def comparison(
     job.draft.tell({"validation": validation})
 
 
-def _described(made: dict[str, Artifact], prefix: str, name: str) -> pl.DataFrame:
-    """What the stages of one kind say of their pairs, under the rows' own names."""
+def _described(made: dict[str, Artifact], stage: str, file: str) -> pl.DataFrame:
+    """What the artifacts of one stage say of their pairs, under the pairs' names."""
     tables = [
-        pl.read_parquet(artifact.path(name)).select(
-            pl.lit(role.removeprefix(prefix).replace("_", " ")).alias("pairs"), pl.all()
+        pl.read_parquet(one.path(file)).select(
+            pl.lit(_name_of_pairs(one.manifest, made)).alias("pairs"), pl.all()
         )
-        for role, artifact in made.items()
-        if role.startswith(prefix)
+        for one in made.values()
+        if one.manifest.stage == stage
     ]
     return pl.concat(tables, how="diagonal_relaxed")
+
+
+def _name_of_pairs(manifest: Manifest, made: dict[str, Artifact]) -> str:
+    """The strategy of rejections; of a smoothing, its estimator as well."""
+    if "rejections" not in manifest.inputs:
+        return str(manifest.config["strategy"])
+    key = manifest.inputs["rejections"].fingerprint
+    above = next(one for one in made.values() if one.manifest.fingerprint == key)
+    return f"{above.manifest.config['strategy']} {manifest.config['estimator']}"
 
 
 @comparison.shows

@@ -72,10 +72,10 @@ def rejections(
         job.progress,
     )
     proved = _prove(table, tables, prompts)
+    truth = true_smoothing(interactions, tables.items, table)
     described = describe_rejections(
-        table, tables.sequences, sources.popularity, sources.vectors,
-        true_smoothing(interactions, tables.items, table),
-    )  # fmt: skip
+        table, tables.sequences, sources.popularity, sources.vectors, truth
+    )
     write_table(table, job.draft.path(TABLE), REJECTIONS)
     described.write_parquet(job.draft.path("describe.parquet"), compression="zstd")
     job.draft.count(table.height, left_out)
@@ -106,7 +106,11 @@ def _prove(table: pl.DataFrame, tables: Tables, prompts: TitlePrompts) -> int:
         "user_index", "first_position", "prompt", cutoff="position", items="history"
     )
     check_window_prompts(
-        shown, tables.interactions, tables.windows, ("fit_start", "valid_start"),
-        lambda row, items: prompts.text(items, candidates[row]), protocol=tables.protocol,
-    )  # fmt: skip
+        shown,
+        tables.interactions,
+        tables.windows,
+        ("fit_start", "valid_start"),
+        lambda row, items: prompts.text(items, candidates[row]),
+        protocol=tables.protocol,
+    )
     return check_rejections(table, tables.interactions)
