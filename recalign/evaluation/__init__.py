@@ -1,1 +1,4 @@
-"""What a policy is worth: metrics per user, paired intervals, and the quality of its texts."""
+"""What a policy is worth: rows, values per user, intervals and the result table of both methods.
+
+`texts` is DPO4Rec's part, `next_items` RosePO's.
+"""
