@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from recalign.metric_columns import Metric
-from recalign.schemas import PER_USER
+from recalign.schemas import METRIC, PER_USER
 
 
 def user_means(
@@ -31,18 +31,10 @@ def per_user_table(users: np.ndarray, values: Mapping[Metric, np.ndarray]) -> pl
 
     Users in their order, metrics in order of `values` for each.
     """
-    n_users = len(users)
-    columns = dict(zip(Metric._fields, zip(*values, strict=True), strict=True))
-    repeated = {name: list(column) * n_users for name, column in columns.items()}
-    table = pl.DataFrame(
-        {
-            "user_index": np.repeat(users, len(values)),
-            **repeated,
-            "value": np.stack(list(values.values()), 1).ravel(),
-        },
-        schema_overrides=dict(PER_USER),
-    )
-    return table.with_columns(pl.col("value").fill_nan(None))
+    owners = pl.DataFrame({"user_index": users}, {"user_index": PER_USER["user_index"]})
+    metrics = pl.DataFrame(list(values), METRIC, orient="row")
+    column = pl.Series("value", np.stack(list(values.values()), 1).ravel(), nan_to_null=True)
+    return owners.join(metrics, how="cross").with_columns(column)
 
 
 def rows_per_user(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
