@@ -30,7 +30,13 @@ class MixConfig(Config):
 
     def weights(self) -> dict[Strategy, float]:
         """The weight of each strategy."""
-        return dict(self)
+        return {
+            "self_hard": self.self_hard,
+            "self_softmax": self.self_softmax,
+            "semantic": self.semantic,
+            "popularity": self.popularity,
+            "random": self.random,
+        }
 
     @model_validator(mode="after")
     def _something_is_left(self) -> "MixConfig":

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from recalign.config import Strategy
+
 LEAST = 1e-9  # popularity of an item that nobody took: drawn when no other is left
 
 
@@ -53,8 +55,8 @@ def among_nearest(
 
 
 def draw_slots(
-    weights: dict[str, float], n_rejected: int, draws: np.random.Generator
-) -> dict[str, int]:
+    weights: dict[Strategy, float], n_rejected: int, draws: np.random.Generator
+) -> dict[Strategy, int]:
     """How many of a row's rejected each strategy gives: one draw by weight per rejected."""
     shares = np.array(list(weights.values()), dtype=np.float64)
     places = draws.choice(len(shares), n_rejected, p=shares / shares.sum())
