@@ -19,11 +19,11 @@ from recalign.artifacts.manifest import Reference
 from recalign.config import Config, Runtime
 from recalign.config.presets import Settings, changes, fill_from_preset, preset_names
 from recalign.errors import UserError
+from recalign.report import PAGE
 from tasks.engine.device import wanted_device
 from tasks.engine.run import Run, Step, StoppedAfter, check_stage_names
 from tasks.engine.run_page import show_results
 from tasks.engine.stage import Stage
-from tasks.report import page_of
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ def plan_row(step: Step) -> dict[str, str]:
 def finish(run: Run, report: Reference) -> str:
     """Show the results and where the report lies; returns its path."""
     made = run.store.open(report)
-    page = page_of(made).resolve()
+    page = made.path(PAGE).resolve()
     if FlowRunContext.get():
         judged = made.manifest.inputs.get("evaluation", made.reference)
         show_results(run.store.open(judged))

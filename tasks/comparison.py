@@ -10,6 +10,7 @@ from recalign.evaluation.next_items.claims import contrast_table, rosepo_rows
 from recalign.evaluation.per_user import rows_per_user
 from recalign.evaluation.recommended import recommended_table
 from recalign.evaluation.result_table import resample
+from recalign.report import PAGE
 from recalign.report.content import ReportContent
 from recalign.report.forest import forest
 from recalign.report.markdown import result_table
@@ -20,7 +21,7 @@ from recalign.schemas import PER_USER, RECOMMENDED, RESULTS, ROWS_PER_USER, read
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.recommendations import SCORE
-from tasks.report import PAGE, data_set, lineage, stage_runs
+from tasks.report import data_set, lineage, stage_runs
 from tasks.tables import read_tables
 
 

@@ -1,7 +1,6 @@
 """Stage report: one self-contained HTML page about the whole run."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import polars as pl
 
@@ -13,6 +12,7 @@ from recalign.config import ReportConfig
 from recalign.evaluation.texts.quality import liked_values, malformed_reasons
 from recalign.evaluation.texts.rows import policy_label
 from recalign.metric_columns import CATALOGUE, Metric
+from recalign.report import PAGE
 from recalign.report.content import DataSet, Example, ReportContent, Round, StageRun
 from recalign.report.examples import draw_examples, liked_in_words
 from recalign.report.page import write_report
@@ -35,7 +35,6 @@ from tasks.evaluation import SCORE
 from tasks.policy import CURVE
 from tasks.tables import Tables, read_tables
 
-PAGE = "report.html"
 N_SHOWN = 12  # items of history shown in an example
 
 
@@ -185,8 +184,3 @@ def _stage_run(manifest: Manifest, label: str) -> StageRun:
         git_commit=manifest.git_commit,
         packages=manifest.packages,
     )
-
-
-def page_of(report: Artifact) -> Path:
-    """The report's HTML file."""
-    return report.path(PAGE)

@@ -11,6 +11,7 @@ from recalign.artifacts.roots import is_url, open_root
 from recalign.artifacts.series import all_series, read_series
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
+from recalign.report import PAGE
 from recalign.report.series_history import beginnings, history, standing
 from recalign.report.terminal import print_table
 
@@ -81,7 +82,7 @@ def report_path(root: str, name: str) -> None:
         raise UserError(f"{name} belongs to {found[0].stage}: no report")
     if not reports:
         raise UserError(f"no report at {root} yet; `recalign run dpo4rec` makes one")
-    typer.echo(store.open(reports[-1].reference).path("report.html").resolve())
+    typer.echo(store.open(reports[-1].reference).path(PAGE).resolve())
 
 
 def show_series(root: str, name: str) -> None:

@@ -38,7 +38,7 @@ def test_every_stage_was_reused_and_the_run_says_what_it_is(page):
     assert page["run"]["name"] == "dpo4rec on synthetic, 2 rounds, 13 settings changed"
 
 
-def test_the_graph_has_the_edges_that_no_longer_way_implies(page):
+def test_the_graph_leaves_out_an_edge_where_a_path_through_other_stages_says_the_same(page):
     above = parents(page["graph"])
     assert above["interactions"] == set()
     assert above["oracle"] == above["policy"] == {"splits"}
