@@ -25,7 +25,7 @@ KEPT = json.loads(Path(__file__).with_name("kept_fingerprints.json").read_text()
     [("dpo4rec", DPO4RecConfig, stages), ("rosepo", RosePOConfig, one_strategy)],
 )
 def test_what_was_made_before_is_found_by_the_same_fingerprint(method, model, walk, tmp_path):
-    config = load_settings(model, method, "tiny")
+    config = load_settings(model, "tiny")
     steps = plan(Run(Runtime(root=str(tmp_path))), lambda run: walk(run, config))
     planned = {step.label: step.reference.fingerprint for step in steps}
     assert {"interactions", "splits"} <= KEPT[method].keys()
