@@ -83,6 +83,8 @@ class RosePOAlignmentConfig(AlignmentConfig):
     """Preference loss; rosepo, cdpo and rdpo read each pair's smoothing, nll only the chosen."""
     beta: float = Field(0.5, gt=0, le=10)
     """Strength of the pull to the reference (DPO's beta)."""
+    reference: Literal["initial", "previous"] = Field("initial", json_schema_extra=NOT_IDENTITY)
+    """Not read: the reference is always the SFT model, scored once for all alignments."""
     anchor: float = Field(0.0, ge=0, le=10)
     """Weight of the chosen title's negative log-likelihood, added to the preference loss."""
     method: Literal["lora", "full"] = "full"
