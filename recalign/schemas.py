@@ -125,7 +125,7 @@ RECOMMENDATIONS: Schema = {  # RosePO: one case each
 }
 RESULTS: Schema = {
     "row": pl.String,  # label of the row, for people
-    "policy": pl.String,  # none, shuffled, a template's name, base, aligned, sft or continued
+    "policy": pl.String,  # none, shuffled, a reasoner's name, base, aligned, sft or continued
     "decoding": pl.String,  # none, greedy or sampled
     "recommender": pl.String,  # popularity, sasrec, frozen, refitted, or llm: the policy itself
     "strategy": pl.String,  # where rejected items come from; null: not aligned on titles

@@ -10,7 +10,7 @@ from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
 from recalign.config import EvaluationPhase
 from recalign.embedded.grammar import parse_reasoning
-from recalign.embedded.reasoners import REASONERS, Reasoner, template_reasonings
+from recalign.embedded.reasoners import REASONERS, Reasoner, reasonings_by_rule
 from recalign.evaluation.candidate_lists import candidate_lists
 from recalign.evaluation.per_user import per_user_table, rows_per_user
 from recalign.evaluation.recommended import described, recommended_table
@@ -95,9 +95,9 @@ def evaluation(
         for name, table in written.items()
         for decoding, greedy in DECODINGS.items()
     }
-    templates: list[Reasoner] = list(REASONERS) if config.phase == "test" else []
-    texts |= _template_texts(templates, tables, config, base, encoder)
-    rows = dpo4rec_rows(list(templates), refitted is not None)
+    reasoners: list[Reasoner] = list(REASONERS) if config.phase == "test" else []
+    texts |= _reasoner_texts(reasoners, tables, config, base, encoder)
+    rows = dpo4rec_rows(list(reasoners), refitted is not None)
     model, _ = load_oracle(oracle.folder, job.device)
     popularity = torch.from_numpy(history_popularity(tables.sequences, tables.windows)).float()
     backbone = Backbone(
@@ -139,14 +139,14 @@ def _write(
     return results
 
 
-def _template_texts(
+def _reasoner_texts(
     names: list[Reasoner],
     tables: Tables,
     config: EvaluationPhase,
     base: Artifact,
     encoder: SentenceEncoder,
 ) -> dict[tuple[str, str], EncodedTexts]:
-    """What template reasoners write about the very history the policy was shown."""
+    """What the reasoners write about the very history the policy was shown."""
     phase = phase_of(tables.windows, config.phase)
     n_shown = base.manifest.config["history_items"]
     histories = [
@@ -155,7 +155,7 @@ def _template_texts(
     ]
     return {
         (name, "none"): encoded_lines(
-            template_reasonings(name, tables.items, histories, config.seed),
+            reasonings_by_rule(name, tables.items, histories, config.seed),
             encoder.encode_unique,
         )
         for name in names

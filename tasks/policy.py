@@ -42,7 +42,7 @@ def policy(
     splits: Artifact,
     files: dict[str, list[Path]] | None = None,
 ) -> None:
-    """Train the embedded LLM on template demonstrations, or check that the named LLM loads."""
+    """Train the embedded LLM on demonstrations, or check that the named LLM loads."""
     from recalign.llm.load import load_policy, resolve_revision  # slow: not in a plan
 
     if config.kind == "bootstrap":

@@ -93,7 +93,7 @@ def _written(
 def _open_writer(
     policy: Artifact, alignment: Artifact | None, device: str, runtime: Runtime
 ) -> Writer:
-    """What writes with this policy, or with what an alignment made of it: the only place to ask."""
+    """The writer of this policy, or of what an alignment made of it; new kinds are opened here."""
     from recalign.llm.local_writer import LocalWriter  # transformers: seconds
 
     return LocalWriter(open_policy(policy, alignment, device), runtime.generation_rows)
@@ -101,7 +101,7 @@ def _open_writer(
 
 @dataclass(frozen=True)
 class PromptShard:
-    """Prompts, and which policy is to answer them."""
+    """Prompts, and the policy that answers them."""
 
     runtime: Runtime
     config: PhaseConfig
@@ -123,7 +123,7 @@ def write_reasonings(shard: PromptShard) -> pl.DataFrame:
 
 
 def _asked(config: PhaseConfig) -> Asked:
-    """N samples and the greedy text, from random streams of the phase's own."""
+    """N samples and the greedy text, from the phase's own random streams."""
     return Asked(config, config.n_samples, greedy=True, stream=f"reasonings {config.phase}")
 
 

@@ -11,7 +11,7 @@ ADAPTER = only_when(method="lora")
 
 
 class BootstrapConfig(Config):
-    """A small Llama with its own tokenizer, trained on template demonstrations (no download)."""
+    """A small Llama with its own tokenizer, taught by rule-based reasoners (no download)."""
 
     hidden: int = Field(128, ge=16, le=2048)
     """Width of the model."""
@@ -20,7 +20,7 @@ class BootstrapConfig(Config):
     heads: int = Field(4, ge=1, le=32)
     """Attention heads per layer; must divide hidden."""
     n_prompts: int = Field(4000, ge=20, le=10_000_000)
-    """Prompts from the history windows; each has a demonstration by every template reasoner."""
+    """Prompts from the history windows; each has a demonstration by every rule-based reasoner."""
     epochs: int = Field(2, ge=1, le=1000)
     """Passes over the demonstrations."""
     batch_size: int = Field(64, ge=1, le=65536)

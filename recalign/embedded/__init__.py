@@ -1,1 +1,1 @@
-"""Both embedded LLMs: a small Llama taught by template reasoners, and one that names titles."""
+"""Both embedded LLMs: a small Llama taught by rule-based reasoners, and one that names titles."""

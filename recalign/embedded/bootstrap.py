@@ -1,4 +1,4 @@
-"""Train the embedded policy: a small Llama on template demonstrations, with no download."""
+"""Train the embedded policy: a small Llama on rule-based demonstrations, with no download."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ from recalign.progress import Progress, silent
 from recalign.seeding import stream
 
 CHECKPOINT_STEPS = 50
-HELD_OUT = 128  # most prompts kept aside to tell how well the policy generalises
+HELD_OUT = 128  # at most so many prompts are kept aside, to tell how well the policy generalises
 WARM_UP = 0.05  # share of the steps
 LAST_RATE = 0.02  # of the peak learning rate
 TEXT_ROOM = 512  # positions beyond the longest demonstration
@@ -83,7 +83,7 @@ def train_bootstrap(
     with the same arguments ends with the same weights, bit for bit. `progress` is called after
     every step, behind the step's checkpoint. Returns figures: sizes, losses (nats per token) on
     training and (from 20 prompts on) held-out demonstrations, and the share of grammatical greedy
-    texts. UserError when there are no demonstrations.
+    texts. Raises UserError when there are no demonstrations.
     """
     started = time.monotonic()
     if not prompts:
@@ -144,10 +144,9 @@ def _digest(config: BootstrapConfig, prompts: list[str], reasonings: list[str]) 
 
 
 def _optimiser(model: LlamaForCausalLM, config: BootstrapConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.01,
-        fused=True,
-    )  # fmt: skip
+    betas, decay = (0.9, 0.95), 0.01
+    weights, rate = model.parameters(), config.learning_rate
+    return torch.optim.AdamW(weights, lr=rate, betas=betas, weight_decay=decay, fused=True)
 
 
 def _train(

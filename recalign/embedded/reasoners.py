@@ -1,4 +1,4 @@
-"""Five template reasoners of different quality: preferences as text, straight from the history."""
+"""Five rule-based reasoners of different quality: from a history to preferences as text."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -41,7 +41,7 @@ def facets_of(items: pl.DataFrame) -> Facets:
     names = facet_order(values["name"].unique().to_list())
     if not names:
         raise UserError(
-            "the template reasoners need items with attributes (genre, category, ...), "
+            "the rule-based reasoners need items with attributes (genre, category, ...), "
             "but no item has any; use policy.kind = huggingface"
         )
     order = pl.DataFrame({"name": names, "facet": range(len(names))})
@@ -56,7 +56,7 @@ def facets_of(items: pl.DataFrame) -> Facets:
     return Facets(names, codes["facet"].to_numpy(), codes["word"].to_list(), table, share)
 
 
-def template_reasonings(
+def reasonings_by_rule(
     name: Reasoner, items: pl.DataFrame, histories: list[np.ndarray], seed: int
 ) -> list[str]:
     """What the reasoner `name` writes about each history (item indices, oldest first).
@@ -65,7 +65,7 @@ def template_reasonings(
     most frequent values; last: the values of the last items; popular: values drawn by their
     frequency over all `histories`; random: values drawn evenly. Lift and counts leave out what
     was seen only once (the first facet excepted). `seed` matters to popular and random alone;
-    a history without any attribute gives ''. Raises UserError as `facets_of`.
+    a history without any attribute gives ''. Raises UserError as `facets_of` does.
     """
     return reasonings_from(name, facets_of(items), histories, seed)
 
@@ -73,7 +73,7 @@ def template_reasonings(
 def reasonings_from(
     name: Reasoner, facets: Facets, histories: list[np.ndarray], seed: int
 ) -> list[str]:
-    """`template_reasonings` with the facets already read."""
+    """`reasonings_by_rule` with the facets already read."""
     rows, codes, ages, totals = _occurrences(facets, histories)
     n_values = len(facets.words)
     match name:
@@ -81,7 +81,7 @@ def reasonings_from(
             counts = np.bincount(codes, minlength=n_values) if name == "popular" else None
             rng = stream(seed, "templates", name)
             drawn = _drawn(facets, len(histories), rng, counts)
-            told = np.isin(drawn[0], rows)  # of a history without attributes nothing is said
+            told = np.isin(drawn[0], rows)  # nothing is said of a history without attributes
             scored = drawn[0][told], drawn[1][told], drawn[2][told]
         case "counts" | "last" | "lift":
             keys, inverse = np.unique(rows * n_values + codes, return_inverse=True)
@@ -148,7 +148,7 @@ def _texts(
 ) -> list[str]:
     """A sentence of the best-scored value of each row and facet; ties go to the lower code.
 
-    One value a sentence: a small LM takes long to learn not to name the same one twice.
+    One value per sentence: a small LM takes long to learn not to name the same value twice.
     """
     facet = facets.facet[codes]
     order = np.lexsort((codes, -scores, facet, rows))

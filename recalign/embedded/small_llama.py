@@ -12,13 +12,44 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import LlamaAttention
 
-from recalign.config import BootstrapConfig
+from recalign.config import BootstrapConfig, TitleModelConfig
 from recalign.embedded.packing import Batch
 from recalign.errors import UserError
 from recalign.seeding import derive_seed
 
 SPREAD = 0.08  # standard deviation of first weights; transformers' .02 learns slower at this width
 COPYING = 1.0  # first scale of what attention copies from the tokens it looks at
+
+
+def llama_settings(
+    name: str,
+    sizes: BootstrapConfig | TitleModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    positions: int,
+    spread: float,
+) -> LlamaConfig:
+    """Of a Llama with tied embeddings, for texts of at most `positions` tokens.
+
+    spread: standard deviation of the first weights. Raises UserError, which names the settings
+    `name`, when `heads` does not divide `hidden` into even widths.
+    """
+    if sizes.hidden % (2 * sizes.heads):
+        raise UserError(
+            f"{name}: hidden {sizes.hidden} must be an even multiple of heads {sizes.heads}"
+        )
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=sizes.hidden,
+        intermediate_size=-(-sizes.hidden * 8 // 3 // 32) * 32,  # SwiGLU's usual 8/3, rounded up
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        max_position_embeddings=positions,
+        initializer_range=spread,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
 
 
 def first_model(
@@ -29,26 +60,9 @@ def first_model(
     Value and output projections start as each other's transpose (orthogonal, so their product is
     the identity): the mean of the tokens looked at arrives in the residual stream as the bag of
     words it is, from which counting attributes is learned in a few hundred steps.
-    UserError when `heads` does not divide `hidden` into even widths.
+    Raises UserError as `llama_settings` does.
     """
-    if config.hidden % (2 * config.heads):
-        raise UserError(
-            f"policy.bootstrap: hidden {config.hidden} must be an even multiple of "
-            f"heads {config.heads}"
-        )
-    settings = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=config.hidden,
-        intermediate_size=-(-config.hidden * 8 // 3 // 32) * 32,  # SwiGLU's usual 8/3, rounded up
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        max_position_embeddings=max_length,
-        initializer_range=SPREAD,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    settings = llama_settings("policy.bootstrap", config, tokenizer, max_length, SPREAD)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "bootstrap", "weights"))
         model = LlamaForCausalLM(settings)

@@ -7,7 +7,7 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 
 
 def title_tokenizer(titles: list[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer whose words are the titles; line breaks part them and have no token.
+    """A tokenizer whose words are the titles; line breaks separate them and have no token.
 
     `titles` is what `distinct_titles` gives: the item at place i has token i + 3. No token is
     added around a text, and there is no chat template.

@@ -10,7 +10,7 @@ from recalign.embedded.grammar import SENTENCES, parse_reasoning
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 OTHER = "other"  # stands for every word without a token
-FREE_TEXT_WORDS = 10  # times max_values words are kept of text that is no list of attributes
+FREE_TEXT_WORDS = 10  # times max_values words get tokens where a text lists no attributes
 ITEM_SEPARATOR = " ; "
 PROMPT_END = "="
 _GRAMMAR_WORDS = [*re.findall(r"[A-Za-z]+|\.", " ".join(SENTENCES.values())), "Likes", "and"]

@@ -45,7 +45,7 @@ class Decoder(Protocol):
         """Logits [R, V] after one more token of each live row, int64 [R]."""
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these live rows, in order of their prompts; one named twice is forked."""
+        """Continue these live rows, in order of their prompts; a row named twice is forked."""
 
 
 @torch.inference_mode()
@@ -153,7 +153,7 @@ def _next_rows(
     elif len(row_of) < COMPACT_BELOW * n_rows or step == SHARED_STEPS:
         parents, fed = row_of, new
         inverse = torch.arange(len(row_of), device=row_of.device)
-    else:  # as many rows as before; those without a sample are fed anything
+    else:  # as many rows as before; what rows without a sample are fed does not matter
         return row_of, new.new_zeros(n_rows).index_copy_(0, row_of, new)
     if not torch.equal(parents, torch.arange(n_rows, device=parents.device)):
         decoder.keep(parents)

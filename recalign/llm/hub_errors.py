@@ -1,4 +1,4 @@
-"""What loading a model raises, said in one sentence with what to do."""
+"""Errors of loading a model, each told in one sentence that says what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from recalign.errors import UserError
 
 @contextmanager
 def explained(source: str, revision: str | None) -> Iterator[None]:
-    """Turn errors of loading `source` into UserErrors without a chain; revision None: a folder."""
+    """Turn errors of loading `source` into UserErrors without a chain; a folder has no revision."""
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

@@ -86,8 +86,8 @@ def load_policy(
 ) -> Policy:
     """Load model and tokenizer; `config.revision` counts for hub ids only.
 
-    In float32 the adapter is merged into the weights; at lower precision, where merging would
-    round its small changes away, and where it is to be `trainable`, it stays apart (a PeftModel).
+    In float32 the adapter is merged into the weights. It stays apart (a PeftModel) at lower
+    precision, where merging would round its small changes away, and when it is `trainable`.
     Raises UserError, with what to do, for a gated, missing or unreachable model, a folder without
     a complete causal LM, a tokenizer that cannot end a text, and quantisation without
     bitsandbytes or a GPU.
@@ -97,7 +97,7 @@ def load_policy(
     quantisation = _quantisation(config, device)
     revision = None if Path(source).is_dir() else config.revision
     dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-    disable_progress_bar()  # of reading the files, which is over in no time; downloads show theirs
+    disable_progress_bar()  # reading files takes no time; downloads still show theirs
     with explained(source, revision):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")
         loaded: Any = AutoModelForCausalLM.from_pretrained(

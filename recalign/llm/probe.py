@@ -20,13 +20,13 @@ _REFUSALS = (
     TypeError,
     ValueError,
 )
-"""What a model raises whose attention does not fit."""
+"""What may be raised where a model's attention does not fit."""
 
 
 def shared_prefix_refusal(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new: int
 ) -> str | None:
-    """Why SharedPrefix cannot serve this model and these prompts; None: it can.
+    """Why SharedPrefix cannot serve this model and these prompts, or None if it can.
 
     The start of the shortest and the longest prompt are decoded for two steps both ways.
     """

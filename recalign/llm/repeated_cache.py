@@ -40,7 +40,7 @@ class RepeatedCache:
         return self._forward(tokens[:, None], self.mask.sum(-1, keepdim=True) - 1)
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these live rows, in order of their prompts; one named twice is forked."""
+        """Continue these live rows, in order of their prompts; a row named twice is forked."""
         self.mask = self.mask[rows]
         try:
             self.cache.batch_select_indices(rows)

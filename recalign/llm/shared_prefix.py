@@ -88,7 +88,7 @@ class SharedPrefix:
         return logits
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these live rows, in order of their prompts; one named twice is forked.
+        """Continue these live rows, in order of their prompts; a row named twice is forked.
 
         Prompts that no row continues are forgotten.
         """
@@ -138,7 +138,7 @@ class SharedPrefix:
         self.keep(self.row_prompts)
 
     def _move_own(self, rows: Tensor) -> None:
-        """Samples' own keys and values of `rows`, in caches with room for `capacity` tokens."""
+        """Samples' own keys and values in the order of `rows`, with room for `capacity` tokens."""
         for layer in self.layers.values():
             layer.own_keys = _moved(layer.own_keys, rows, self.step_number, self.capacity)
             layer.own_values = _moved(layer.own_values, rows, self.step_number, self.capacity)

@@ -25,7 +25,7 @@ MISSING = "none"
 
 @dataclass(frozen=True)
 class ShownItem:
-    """What a template can say of one item."""
+    """What a template can say about one item."""
 
     title: str
     attributes: dict[str, list[str]]  # facet -> its values
@@ -63,7 +63,7 @@ class PromptTemplate:
 
 
 def template_file(name: str) -> Path:
-    """The file of a packaged template or of that path; UserError when there is neither."""
+    """The file of a packaged template, or of that path; UserError when there is neither."""
     return templates.template_file(name, _PACKAGED)
 
 

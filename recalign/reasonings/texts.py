@@ -17,11 +17,11 @@ REFUSALS = re.compile(
     r"|as an ai\b|as a (?:large )?language model|i apologi[sz]e)"
 )
 _REFUSAL_SPAN = 200
-"""A refusal is looked for in this many first characters: later on the words are quoted or mild."""
+"""Only so many first characters are searched for a refusal: later such words are mostly quoted."""
 _LONGEST_BLOCK = 30
 """Longest run of words whose repetition counts as a loop."""
 _SAME_SENTENCE = 3
-"""A sentence said this often is a loop too, also when others stand between."""
+"""A sentence said this often is a loop too, even with other sentences in between."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 

@@ -108,9 +108,9 @@ def _what_reasonings_add(cells: list[Cell]) -> str:
     shuffled = _cell(cells, policy="shuffled")
     if shuffled is not None:
         text += f", the same policy's shuffled across users reach {metric(shuffled['mean'])}"
-    templates = [cell for cell in cells if cell["decoding"] == "none" and cell["policy"] != "none"]
-    if templates:
-        best = max(templates, key=lambda cell: cell["mean"])
+    reasoners = [cell for cell in cells if cell["decoding"] == "none" and cell["policy"] != "none"]
+    if reasoners:
+        best = max(reasoners, key=lambda cell: cell["mean"])
         text += f", and the best reasoner without an LLM ({best['row']}) {metric(best['mean'])}"
     return text + "."
 

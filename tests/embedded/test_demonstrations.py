@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from recalign.embedded.demonstrations import build_demonstrations, choose_prefixes
-from recalign.embedded.reasoners import REASONERS, template_reasonings
+from recalign.embedded.reasoners import REASONERS, reasonings_by_rule
 from recalign.errors import UserError
 from recalign.sequences import Sequences
 
@@ -62,7 +62,7 @@ def test_prompt_and_texts_see_the_last_items_before_the_cutoff_and_nothing_else(
         window = sequences.slice(int(user), int(cutoff) - 3, int(cutoff))
         assert prompt == " ".join(map(str, window))
         if name in ("lift", "counts", "last"):
-            assert text == template_reasonings(name, items, [window], 5)[0]
+            assert text == reasonings_by_rule(name, items, [window], 5)[0]
     per_prompt = [
         [n for n, p in zip(found.reasoners, found.prompts, strict=True) if p == prompt]
         for prompt in ("2 3 4", "1 2")

@@ -1,4 +1,4 @@
-"""Sentences of the embedded policy, and the template reasoners that write them."""
+"""Sentences of the embedded policy, and the rule-based reasoners that write them."""
 
 import time
 
@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from recalign.embedded.grammar import parse_reasoning, value_word, write_reasoning
-from recalign.embedded.reasoners import REASONERS, Reasoner, facets_of, template_reasonings
+from recalign.embedded.reasoners import REASONERS, Reasoner, facets_of, reasonings_by_rule
 from recalign.errors import UserError
 
 
@@ -43,7 +43,7 @@ def read(text: str) -> dict[str, list[str]]:
 def write(
     name: Reasoner, *histories: list[int], items: pl.DataFrame = FILMS, seed: int = 0
 ) -> list[str]:
-    return template_reasonings(name, items, [np.array(h, dtype=int) for h in histories], seed)
+    return reasonings_by_rule(name, items, [np.array(h, dtype=int) for h in histories], seed)
 
 
 def test_a_reasoning_reads_back_as_what_was_written() -> None:
@@ -136,7 +136,7 @@ def test_popular_follows_all_histories_and_random_follows_none() -> None:
 def test_every_reasoner_follows_the_grammar(name: Reasoner) -> None:
     rng = np.random.default_rng(0)
     histories = [rng.integers(1, 5, size=rng.integers(1, 12)) for _ in range(200)]
-    texts = template_reasonings(name, FILMS, histories, 0)
+    texts = reasonings_by_rule(name, FILMS, histories, 0)
     values = [read(text) for text in texts]
     assert {facet for value in values for facet in value} == {"genre", "era", "mood", "creator"}
     assert all(
@@ -180,6 +180,6 @@ def test_eight_thousand_texts_take_two_cpu_seconds_at_most() -> None:
     )
     histories = [rng.integers(1, 1001, size=12) for _ in range(8000)]
     start = time.process_time()
-    texts = template_reasonings("lift", items, histories, 0)
+    texts = reasonings_by_rule("lift", items, histories, 0)
     assert time.process_time() - start < 2
     assert len(set(texts)) > 4000

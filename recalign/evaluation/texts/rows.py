@@ -5,10 +5,10 @@ from recalign.evaluation.rows import ResultRow
 POPULARITY, NO_REASONING = "Popularity", "SASRec, no reasoning"
 
 
-def dpo4rec_rows(templates: list[str], refitted: bool = True) -> list[ResultRow]:
+def dpo4rec_rows(reasoners: list[str], refitted: bool = True) -> list[ResultRow]:
     """Rows from the weakest baseline to the aligned policy, in the order of the table.
 
-    Popularity, templates and the base policy are compared with SASRec alone (what does a
+    Popularity, reasoners and the base policy are compared with SASRec alone (what does a
     reasoning add?); shuffled reasonings with the base policy's own (does it matter whose they
     are?); the aligned policy with the base policy under the same decoding and recommender. The
     frozen recommender was fitted on the base policy's reasonings; the refitted one, if any, on
@@ -19,7 +19,7 @@ def dpo4rec_rows(templates: list[str], refitted: bool = True) -> list[ResultRow]
         ResultRow(NO_REASONING, "none", "none", "sasrec"),
         *(
             ResultRow(f"Template {name}", name, "none", "frozen", NO_REASONING)
-            for name in templates
+            for name in reasoners
         ),
         ResultRow(
             "Base reasonings shuffled across users",

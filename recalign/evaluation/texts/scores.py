@@ -37,7 +37,7 @@ def scores_of(
 ) -> dict[ResultRow, Scores]:
     """How each row scores the catalogue.
 
-    popularity [I+1]; texts by (policy, decoding), templates under (name, "none"); readers by
+    popularity [I+1]; texts by (policy, decoding), reasoners under (name, "none"); readers by
     ResultRow.recommender.
     """
     alone = without_reasoning(backbone.states, backbone.item_matrix, backbone.item_bias)
