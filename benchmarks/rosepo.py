@@ -86,7 +86,7 @@ def main() -> None:
     results = means.results(rosepo_rows(rows))
     contrasts = contrast_table(rows, means)
     if options.picture and (drawn := tradeoff(results, METRICS[0], LIFT)):
-        options.picture.write_text(drawn.replace("<svg ", '<svg style="background:#fff" ', 1))
+        options.picture.write_text(drawn.replace('style="', 'style="background:#fff;', 1))
     for metric in METRICS:
         print(f"\n{metric.label} on test, {options.seeds} seeds pooled")
         print_table(results, metric)

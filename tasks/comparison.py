@@ -11,12 +11,11 @@ from recalign.evaluation.per_user import rows_per_user
 from recalign.evaluation.recommended import recommended_table
 from recalign.evaluation.result_table import resample
 from recalign.report import PAGE
-from recalign.report.content import ReportContent
 from recalign.report.forest import forest
-from recalign.report.markdown import result_table
-from recalign.report.page import write_report
-from recalign.report.rosepo import HELPFUL, rosepo_sections, rosepo_sentences, rosepo_title
-from recalign.report.stage_page import picture
+from recalign.report.page import write_page
+from recalign.report.rosepo import RosePORun, rosepo_page
+from recalign.report.rosepo_opening import HELPFUL
+from recalign.report.stage_page import picture, result_table
 from recalign.schemas import PER_USER, RECOMMENDED, RESULTS, ROWS_PER_USER, read_table, write_table
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
@@ -56,33 +55,26 @@ def comparison(
     write_table(results, job.draft.path("results.parquet"), RESULTS)
     contrasts.write_parquet(job.draft.path("contrasts.parquet"), compression="zstd")
     write_table(recommended, job.draft.path("recommended.parquet"), RECOMMENDED)
-    sections = rosepo_sections(
-        config.rows,
-        results,
-        contrasts,
-        validation,
-        _described(made, "rejections", "describe.parquet"),
-        _described(made, "smoothing", "quality.parquet"),
-    )
     ends = [interactions, splits, oracle, sft, *made.values()]
     found = lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends])
-    data = data_set(interactions, splits, read_tables(interactions, splits))
     drawn = [one.manifest for one in made.values() if one.manifest.stage == "rejections"]
-    n_pairs = {one.config["strategy"]: one.rows for one in drawn}
-    content = ReportContent(
-        title=rosepo_title(config.rows, interactions.manifest.config["source"]),
+    run = RosePORun(
+        source=interactions.manifest.config["source"],
         created=f"{max(one.manifest.created for one in tested):%Y-%m-%d %H:%M} UTC",
+        compared=config.rows,
         results=results,
-        primary=HELPFUL,
-        data=data,
+        contrasts=contrasts,
+        recommended=recommended,
+        validation=validation,
+        rejections=_described(made, "rejections", "describe.parquet"),
+        smoothing=_described(made, "smoothing", "quality.parquet"),
+        n_pairs={one.config["strategy"]: one.rows for one in drawn},
+        data=data_set(interactions, splits, read_tables(interactions, splits)),
         stages=stage_runs(found, job.labels),
         oracle_curve=pl.read_parquet(oracle.path("curve.parquet")),
-        bootstrap_curve=pl.read_parquet(sft.path("curve.parquet")),
-        recommended=recommended,
-        sections=sections,
-        sentences=rosepo_sentences(config.rows, data, contrasts, n_pairs),
+        sft_curve=pl.read_parquet(sft.path("curve.parquet")),
     )
-    write_report(content, job.draft.path(PAGE))
+    write_page(rosepo_page(run), job.draft.path(PAGE))
     job.draft.count(results.height)
     job.draft.tell({"validation": validation})
 

@@ -27,8 +27,7 @@ from recalign.oracle.storage import load_oracle
 from recalign.recommender.encoder import SentenceEncoder
 from recalign.recommender.storage import load_recommender
 from recalign.report.forest import forest
-from recalign.report.markdown import result_table
-from recalign.report.stage_page import picture
+from recalign.report.stage_page import picture, result_table
 from recalign.report.tables import headline_metrics
 from recalign.schemas import (
     CANDIDATES,

@@ -13,9 +13,11 @@ from recalign.evaluation.texts.quality import liked_values, malformed_reasons
 from recalign.evaluation.texts.rows import policy_label
 from recalign.metric_columns import CATALOGUE, Metric
 from recalign.report import PAGE
-from recalign.report.content import DataSet, Example, ReportContent, Round, StageRun
-from recalign.report.examples import draw_examples, liked_in_words
-from recalign.report.page import write_report
+from recalign.report.content import DataSet, Example, Round, StageRun
+from recalign.report.dpo4rec import DPO4RecRun, dpo4rec_page
+from recalign.report.examples import Taken, Written, draw_examples, liked_in_words
+from recalign.report.page import write_page
+from recalign.report.wording import reward_name
 from recalign.schemas import (
     FACETS,
     PAIRS,
@@ -38,7 +40,7 @@ from tasks.tables import Tables, read_tables
 N_SHOWN = 12  # items of history shown in an example
 
 
-@stage(version=1)
+@stage(version=2)
 def report(
     job: Job,
     config: ReportConfig,
@@ -58,25 +60,26 @@ def report(
     curve = policy.path(CURVE)
     ends = [interactions, splits, oracle, policy, evaluation, base, aligned, *rounds.values()]
     found = lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends])
-    content = ReportContent(
-        title=f"DPO4Rec on {interactions.manifest.config['source']}",
+    run = DPO4RecRun(
+        source=interactions.manifest.config["source"],
         created=f"{evaluation.manifest.created:%Y-%m-%d %H:%M} UTC",
         results=results,
+        recommended=read_table(evaluation.path("recommended.parquet"), RECOMMENDED),
         data=data_set(interactions, splits, tables),
+        rounds=_rounds(rounds, aligned),
+        reward=reward_name(rounds["rewards_1"].manifest.config),
+        texts=read_table(evaluation.path("texts.parquet"), TEXTS),
         stages=stage_runs(found, job.labels),
         oracle_curve=pl.read_parquet(oracle.path("curve.parquet")),
-        bootstrap_curve=pl.read_parquet(curve) if curve.exists() else None,
-        rounds=_rounds(rounds, aligned),
-        texts=read_table(evaluation.path("texts.parquet"), TEXTS),
+        policy_curve=pl.read_parquet(curve) if curve.exists() else None,
         facets=read_table(facets, FACETS) if facets.exists() else None,
         malformed={
             name: malformed_reasons(read_table(artifact.path("reasonings.parquet"), REASONINGS))
             for name, artifact in (("base", base), ("aligned", aligned))
         },
-        recommended=read_table(evaluation.path("recommended.parquet"), RECOMMENDED),
         examples=_examples(config, tables, interactions, evaluation, base, aligned),
     )
-    write_report(content, job.draft.path(PAGE))
+    write_page(dpo4rec_page(run), job.draft.path(PAGE))
     job.draft.count(results.height)
 
 
@@ -137,17 +140,19 @@ def _examples(
     scored = Metric(CATALOGUE, "NDCG").lines(per_user).select("row", "user_index", "value")
     truth = interactions.path("truth.parquet")
     cutoffs = tables.windows.select("user_index", cutoff="test_start")
-    return draw_examples(
-        config.n_examples,
+    written = Written(
         read_table(base.path("reasonings.parquet"), REASONINGS),
         read_table(aligned.path("reasonings.parquet"), REASONINGS),
-        {u: tables.sequences.slice(u, s - N_SHOWN, s) for u, s in zip(users, starts, strict=True)},
-        {u: tables.sequences.slice(u, s, e)
-         for u, s, e in zip(users, starts, phase.ends.tolist(), strict=True)},
-        dict(tables.items.select("item_index", "title").iter_rows()),
         {(rows[row], user): value for row, user, value in scored.iter_rows() if row in rows},
-        liked_in_words(liked_values(read_table(truth, TRUTH), cutoffs)) if truth.exists() else None,
-    )  # fmt: skip
+    )
+    cut, places = tables.sequences.slice, list(zip(users, starts, phase.ends.tolist(), strict=True))
+    taken = Taken(
+        {user: cut(user, start - N_SHOWN, start) for user, start, _ in places},
+        {user: cut(user, start, end) for user, start, end in places},
+        dict(tables.items.select("item_index", "title").iter_rows()),
+        liked_in_words(liked_values(read_table(truth, TRUTH), cutoffs)) if truth.exists() else {},
+    )
+    return draw_examples(config.n_examples, written, taken)
 
 
 def lineage(store: Store, ends: list[Manifest]) -> list[Manifest]:

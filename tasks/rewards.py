@@ -19,6 +19,7 @@ from recalign.recommender.examples import text_grid
 from recalign.recommender.storage import load_recommender
 from recalign.report.plots import distributions
 from recalign.report.stage_page import picture
+from recalign.report.wording import reward_name
 from recalign.rewards.score import RewardWindow, SampledTexts, score_rewards
 from recalign.schemas import REASONINGS, REWARDS, read_table, write_table
 from recalign.splits.phases import phase_of
@@ -67,7 +68,7 @@ def rewards_shown(made: Artifact) -> list[str]:
     table = read_table(made.path("rewards.parquet"), REWARDS)
     kinds = {"sampled": table.filter(pl.col("sample") >= 0), "greedy": table.filter(sample=-1)}
     values = {name: rows["reward"].to_numpy() for name, rows in kinds.items()}
-    return [picture(distributions(values, "Rewards", made.manifest.config["reward"]))]
+    return [picture(distributions(values, "Rewards", reward_name(made.manifest.config)))]
 
 
 def _scorer(config: RewardsConfig, artifacts: list[Artifact], device: str) -> Score:

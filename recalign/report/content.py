@@ -1,4 +1,4 @@
-"""Everything a report page can show, as plain data; what is missing is left out of the page."""
+"""What a page shows, as plain data: an opening, sections of tables and pictures, the stages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from recalign.metric_columns import NDCG_AT_10, Metric
+from recalign.report.wording import Tone
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure with what stands small below it, and a colour where it means something."""
+    """A figure, what stands small below it, and whether it is for better or worse."""
 
     text: str
     below: str = ""
-    colour: str = ""
+    tone: Tone = ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,13 @@ class Grid:
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     title: str = ""
+    note: str = ""
+    words: Sequence[str] = ()
+    """Names of the further columns that hold words, not figures."""
+    marked: Sequence[int] = ()
+    """Places of the rows that stand out."""
+    stacks: bool = False
+    """Whether each row becomes a block of its own on a phone; a wide table scrolls instead."""
 
 
 @dataclass(frozen=True)
@@ -109,46 +116,58 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Card:
+    """One large figure with its name, and how far it is from what it is compared with."""
+
+    name: str
+    value: str
+    change: str = ""
+    bounds: str = ""
+    """The 95 % interval of the change."""
+    tone: Tone = ""
+    meaning: str = ""
+    """The figure's name in plain words."""
+
+
+@dataclass(frozen=True)
 class Section:
-    """A part of the page that one method alone has."""
+    """A part of the page."""
 
     title: str
     short: str
     """Its name in the navigation."""
     note: str = ""
-    figures: Sequence[Figure] = ()
+    cards: Sequence[Card] = ()
     grids: Sequence[Grid] = ()
+    figures: Sequence[Figure] = ()
+    examples: Sequence[Example] = ()
+    folded: Grid | None = None
+    """A long table that opens on a click."""
 
 
 @dataclass(frozen=True)
-class ReportContent:
-    """The page; tables have the schemas of `recalign.schemas`."""
+class Opening:
+    """The first screen: what was run, what came out, and the picture of it."""
+
+    lede: str
+    verdict: str = ""
+    """Built from the numbers: it claims a gain only where an interval shows one."""
+    tone: Tone = ""
+    picture: Figure | None = None
+    cards: Sequence[Card] = ()
+    compared: str = ""
+    """Whose figures the cards show, and what they are compared with."""
+    claims: Grid | None = None
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole page, in its order; the stages come last."""
 
     title: str
     created: str
     """Time of the run, as it should be printed."""
-    results: pl.DataFrame | None = None
-    """RESULTS of the test."""
-    primary: Metric = NDCG_AT_10
-    """Metric of the summary and of the forest plot, named before the results are seen; where it
-    was not measured, full-depth NDCG."""
-    data: DataSet | None = None
-    stages: Sequence[StageRun] = ()
-    oracle_curve: pl.DataFrame | None = None
-    """Columns epoch, loss, valid_ndcg_at_10."""
-    bootstrap_curve: pl.DataFrame | None = None
-    """Columns step and loss, and held_out_loss if measured (nats per token)."""
-    rounds: Sequence[Round] = ()
-    texts: pl.DataFrame | None = None
-    """TEXTS, one row per set of reasonings."""
-    facets: pl.DataFrame | None = None
-    """FACETS, on the synthetic world."""
-    malformed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Malformed texts by reason, for each set of reasonings."""
-    recommended: pl.DataFrame | None = None
-    """RECOMMENDED: what the heads of the lists hold."""
-    examples: Sequence[Example] = ()
+    opening: Opening
     sections: Sequence[Section] = ()
-    """What a method shows beyond the parts above."""
-    sentences: Sequence[str] | None = None
-    """The summary; None: DPO4Rec's own, made from the tables."""
+    stages: Sequence[StageRun] = ()

@@ -10,9 +10,17 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK, MUTED, RULE, PAPER = "#23282d", "#686e73", "#dcd7cc", "#fcfbf8"
+INK, MUTED, RULE, PAPER = "#23282d", "#62686d", "#dcd7cc", "#fcfbf8"
 PETROL, RUST, GREY, OCHRE = "#1d6078", "#b1552d", "#84888a", "#b8892f"
-ROUND_COLOURS = (PETROL, RUST, OCHRE, "#6a5a8c", "#4f7d4f", GREY)
+VIOLET, GREEN, GRID = "#6a5a8c", "#4f7d4f", "#ece8df"
+MIST, SAND, CLAY, SAGE = "#c9d6da", "#e3cfa4", "#dcb08f", "#9fb8a8"
+ROUND_COLOURS = (PETROL, RUST, OCHRE, VIOLET, GREEN, GREY)
+THEME = {
+    "ink": INK, "muted": MUTED, "rule": RULE, "paper": PAPER, "petrol": PETROL, "rust": RUST,
+    "grey": GREY, "ochre": OCHRE, "violet": VIOLET, "green": GREEN, "grid": GRID, "mist": MIST,
+    "sand": SAND, "clay": CLAY, "sage": SAGE,
+}  # fmt: skip
+"""Every colour by the name of the style sheet's variable that may put another in its place."""
 
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small, selectable, in the page's own font
@@ -32,7 +40,7 @@ STYLE: Any = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#ece8df",
+    "grid.color": GRID,
     "grid.linewidth": 0.8,
     "xtick.color": RULE,
     "ytick.color": RULE,
@@ -63,15 +71,25 @@ def draw(paint: Paint, description: str, width: float = 3.4, height: float = 2.3
         paint(figure.subplots())
         written = StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
-    return _inlinable(written.getvalue(), description)
+    return themed(_inlinable(written.getvalue(), description, width))
 
 
-def _inlinable(document: str, description: str) -> str:
-    """The `<svg>` element alone, named, without metadata and without ids that nothing refers to."""
+def themed(svg: str) -> str:
+    """The picture in the colours of the page it stands in, light or dark; its own elsewhere."""
+    for name, colour in THEME.items():
+        svg = svg.replace(colour, f"var(--{name},{colour})")
+    return svg
+
+
+def _inlinable(document: str, description: str, width: float) -> str:
+    """The `<svg>` element alone, named, without metadata and without ids that nothing refers to.
+
+    As wide as its place on the page, up to what its letters bear.
+    """
     element = document[document.index("<svg") :]
     element = re.sub(r"\s*<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
     element = re.sub(r"<!--.*?-->\s*", "", element, flags=re.DOTALL)
     element = re.sub(r'<g id="[^"]*"', "<g", element)
     name = html.escape(description, quote=True)
-    opening = f'<svg class="plot" role="img" aria-label="{name}"'
+    opening = f'<svg class="plot" role="img" aria-label="{name}" style="width:{width:g}in"'
     return element.replace("<svg", opening, 1).strip()

@@ -1,5 +1,8 @@
 """A few users, drawn at random: what they took, what two policies wrote, what it was worth."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 import numpy as np
 import polars as pl
 
@@ -9,43 +12,53 @@ from recalign.seeding import stream
 GREEDY = -1  # sample number of the greedy reasoning
 
 
-def draw_examples(
-    n: int,
-    base: pl.DataFrame,
-    aligned: pl.DataFrame,
-    histories: dict[int, np.ndarray],
-    targets: dict[int, np.ndarray],
-    titles: dict[int, str],
-    worth: dict[tuple[str, int], float],
-    truth: dict[int, str] | None = None,
-) -> list[Example]:
-    """`n` users of `base` and `aligned` (REASONINGS), greedy texts side by side.
+@dataclass(frozen=True)
+class Written:
+    """Two sets of REASONINGS, and what each greedy text was worth."""
 
-    histories and targets map user_index to item indices, titles item_index to title; worth maps
-    ("base" or "aligned", user_index) to the text's NDCG. Drawn, not picked: nobody chose them
-    for how well they look.
+    base: pl.DataFrame
+    aligned: pl.DataFrame
+    worth: Mapping[tuple[str, int], float]
+    """NDCG by "base" or "aligned" and user_index."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What the users took, as item indices by user_index, and how the items are called."""
+
+    histories: Mapping[int, np.ndarray]
+    targets: Mapping[int, np.ndarray]
+    titles: Mapping[int, str]
+    truth: Mapping[int, str] = field(default_factory=dict)
+    """What each user truly likes, in words, where it is known."""
+
+
+def draw_examples(n: int, written: Written, taken: Taken) -> list[Example]:
+    """`n` users, greedy texts side by side.
+
+    Drawn, not picked: nobody chose them for how well they look.
     """
-    texts = {
-        name: dict(
-            table.filter(pl.col("sample") == GREEDY).select("user_index", "reasoning").iter_rows()
-        )
-        for name, table in (("base", base), ("aligned", aligned))
-    }
-    users = sorted(texts["base"])
+    base, aligned = _greedy(written.base), _greedy(written.aligned)
+    users = sorted(base)
     drawn = stream(0, "examples").permutation(len(users))[:n]
     return [
         Example(
             user=str(user),
-            history=[titles[int(item)] for item in histories[user]],
-            base=texts["base"][user],
-            aligned=texts["aligned"][user],
-            targets=[titles[int(item)] for item in targets[user]],
-            base_ndcg=worth.get(("base", user)),
-            aligned_ndcg=worth.get(("aligned", user)),
-            truth=(truth or {}).get(user, ""),
+            history=[taken.titles[int(item)] for item in taken.histories[user]],
+            base=base[user],
+            aligned=aligned[user],
+            targets=[taken.titles[int(item)] for item in taken.targets[user]],
+            base_ndcg=written.worth.get(("base", user)),
+            aligned_ndcg=written.worth.get(("aligned", user)),
+            truth=taken.truth.get(user, ""),
         )
         for user in sorted(users[int(place)] for place in drawn)
     ]
+
+
+def _greedy(reasonings: pl.DataFrame) -> dict[int, str]:
+    kept = reasonings.filter(pl.col("sample") == GREEDY)
+    return dict(kept.select("user_index", "reasoning").iter_rows())
 
 
 def liked_in_words(liked: pl.DataFrame) -> dict[int, str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from recalign.report.content import StageRun
-from recalign.report.drawing import INK, MUTED, PAPER, RULE
+from recalign.report.drawing import GREY, INK, MUTED, PAPER, RULE, themed
 from recalign.report.wording import duration
 
 BOX, HEIGHT, GAP, DROP, MARGIN = 176.0, 44.0, 14.0, 34.0, 6.0
@@ -27,7 +27,7 @@ class _Place:
 def lineage_graph(stages: Sequence[StageRun]) -> str | None:
     """`<svg>` of all artifacts; None without any.
 
-    An edge is left out where a path through other artifacts says the same.
+    An input that is reached through another input has no line of its own.
     """
     if not stages:
         return None
@@ -45,7 +45,7 @@ def lineage_graph(stages: Sequence[StageRun]) -> str | None:
         for upper in place.above
     ]
     boxes = [_box(run, places[key].x, top[key]) for key, run in runs.items()]
-    return (
+    return themed(
         f'<svg class="lineage" role="img" aria-label="Graph of artifacts" '
         f'xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
         f'viewBox="0 0 {width:.0f} {height:.0f}" '
@@ -168,7 +168,7 @@ def _edge(upper: _Place, lower: _Place, top: float, bottom: float, from_lane: bo
         f"C{upper.x:.1f} {foot + bend:.1f} {lower.x:.1f} {bottom - bend:.1f} "
         f"{lower.x:.1f} {bottom:.1f}"
     )
-    return f'<path d="{lane}{curve}" fill="none" stroke="#b9b4a8" stroke-width="1.2"/>'
+    return f'<path d="{lane}{curve}" fill="none" stroke="{GREY}" stroke-width="0.9"/>'
 
 
 def _box(run: StageRun, x: float, y: float) -> str:

@@ -9,13 +9,18 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from recalign.report.content import Round
 from recalign.report.drawing import (
+    CLAY,
     GREY,
     INK,
+    MIST,
     MUTED,
     OCHRE,
+    PAPER,
     PETROL,
     ROUND_COLOURS,
     RUST,
+    SAGE,
+    SAND,
     Paint,
     draw,
 )
@@ -27,7 +32,7 @@ ALIGNMENT_PANELS = (  # title, column on the training pairs, column on the held-
     ("Log-probability of the chosen text\nagainst the reference, nats", "chosen_drift",
      "held_out_chosen_drift"),
 )  # fmt: skip
-WINDOW_COLOURS = ("#c9d6da", "#e3cfa4", "#dcb08f", "#9fb8a8", PETROL)
+WINDOW_COLOURS = (MIST, SAND, CLAY, SAGE, PETROL)
 
 
 def windows_picture(windows: pl.DataFrame) -> str:
@@ -47,7 +52,7 @@ def windows_picture(windows: pl.DataFrame) -> str:
                 axes.text(middle, 0.72 + 0.42 * (place % 2), name, ha="center", va="bottom")
                 axes.plot([middle, middle], [0.5, 0.68 + 0.42 * (place % 2)], color=GREY, lw=0.6)
                 figure = f"{stop - start:.1f}".removesuffix(".0")
-                colour = "white" if name == "test" else INK
+                colour = PAPER if name == "test" else INK
                 axes.text(middle, 0, figure, ha="center", va="center", color=colour)
             start = stop
         axes.set(ylim=(-0.6, 1.7), xlim=(0, stops[-1]), xlabel="mean position in a user's sequence")

@@ -1,4 +1,4 @@
-"""One artifact as a Markdown page: what its manifest tells, and the pictures of its stage."""
+"""One artifact as a Markdown page: what its manifest tells, its tables and its pictures."""
 
 import base64
 import html
@@ -9,9 +9,10 @@ from typing import Any
 import polars as pl
 
 from recalign.artifacts.manifest import Manifest
+from recalign.metric_columns import Metric, cells, metrics_in
 from recalign.report.drawing import PAPER
-from recalign.report.markdown import escape
-from recalign.report.wording import count, duration, plural, reasons
+from recalign.report.tables import difference_cell
+from recalign.report.wording import count, duration, metric, plural, reasons
 
 MAX_FIGURES = 24  # lines of the table of figures
 
@@ -36,7 +37,7 @@ def picture(svg: str) -> str:
     """An `<svg>` element as a Markdown image that needs no file; on paper, for dark pages too."""
     named = re.search(r'aria-label="([^"]*)"', svg)
     name = html.unescape(named.group(1)) if named else "plot"
-    opaque = svg.replace("<svg", f'<svg style="background:{PAPER}"', 1)
+    opaque = svg.replace('style="', f'style="background:{PAPER};', 1)
     data = base64.b64encode(opaque.encode()).decode()
     return f"![{escape(name)}](data:image/svg+xml;base64,{data})"
 
@@ -48,6 +49,37 @@ def table_section(title: str, table: pl.DataFrame) -> str:
     rows = [table.columns, ["---"] * table.width]
     rows += [[escape(_text(value)) for value in row] for row in table.iter_rows()]
     return f"### {title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def result_table(results: pl.DataFrame, metrics: Sequence[Metric]) -> str:
+    """One line per row of RESULTS; of each metric the mean, its difference to the base row and
+    the 95 % interval of that difference. ValueError: a metric that the table does not have.
+    """
+    missing = [one.label for one in metrics if one not in metrics_in(results)]
+    if missing:
+        raise ValueError(f"the results have no {', '.join(missing)}")
+    header = ["row", "compared with"]
+    for name in metrics:
+        header += [name.label, "difference", "95 % interval"]
+    lines = [header, ["---", "---", *["---:"] * (3 * len(metrics))]]
+    lined = cells(results)
+    for row in results["row"].unique(maintain_order=True):
+        base = lined[row, metrics[0]]["base"]
+        line = [escape(row), escape(base or "")]
+        for name in metrics:
+            shift = difference_cell(lined[row, name])
+            line += [metric(lined[row, name]["mean"]), shift.text, shift.below]
+        lines.append(line)
+    n_users = count(results["n_users"].item(0))
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\n{n_users} users; 95 % bootstrap intervals over users, paired.\n"
+
+
+def escape(text: str) -> str:
+    """Text that can stand in a Markdown table: no markup, no cell borders, no line breaks."""
+    for character in "\\`*_{}[]<>#|":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())
 
 
 def _figures(figures: dict[str, Any]) -> str:

@@ -48,4 +48,4 @@ def tradeoff(results: pl.DataFrame, helpful: Metric, harmful: Metric) -> str | N
         axes.margins(0.12)
         axes.set(xlabel=harmful.name, ylabel=helpful.name)
 
-    return draw(paint, f"{helpful.label} against {harmful.label}", width=5.4, height=4.0)
+    return draw(paint, f"{helpful.label} against {harmful.label}", width=5.2, height=3.9)

@@ -1,4 +1,24 @@
-"""Numbers as the page and the Markdown tables print them."""
+"""Numbers as people read them, and what an interval allows to say."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Tone = Literal["", "better", "worse", "same"]
+VERDICTS: dict[Tone, str] = {
+    "": "", "better": "a gain", "worse": "a loss", "same": "no difference shown",
+}  # fmt: skip
+LESS_IS_BETTER = {
+    "popularity lift", "average popularity", "semantic error", "popular error", "wrong",
+    "semantic hallucination", "popular hallucination",
+}  # fmt: skip
+MEANINGS = {
+    "NDCG": "How near the top the items really taken next are ranked; 1 is best.",
+    "HR": "How often an item really taken next is ranked within the cut-off.",
+    "MRR": "1 over the rank of the item really taken next, on average.",
+    "popularity lift": "How much more popular the recommended items are than the taken ones; "
+    "0 is best.",
+}
+"""Measures in plain words."""
 
 RANKED = {  # what was ranked, as headings say it
     "catalogue": "Full catalogue",
@@ -33,6 +53,31 @@ def interval(low: float | None, high: float | None, with_sign: bool = False) -> 
     return "" if low is None or high is None else f"[{show(low)}, {show(high)}]"
 
 
+def tone_of(line: Mapping[str, Any]) -> Tone:
+    """What the 95 % interval of a line of RESULTS says, by its bounds as they are printed.
+
+    "better" and "worse" only where the interval lies clear of zero; "" where nothing is compared.
+    """
+    low, high = line["difference_low"], line["difference_high"]
+    if low is None or high is None:
+        return ""
+    if line["measure"] in LESS_IS_BETTER:
+        low, high = -high, -low
+    if shown(low) > 0:
+        return "better"
+    return "worse" if shown(high) < 0 else "same"
+
+
+def reward_name(config: Mapping[str, Any]) -> str:
+    """What a reward is, with its unit, from the settings of the rewards stage."""
+    match config["reward"]:
+        case "log_prob":
+            return "log-probability, nats"
+        case "ndcg_at_k":
+            return f"NDCG@{config['k']}"
+    return "NDCG"
+
+
 def percent(share: float | None, digits: int = 1, with_sign: bool = False) -> str:
     """A share of 1 as a percentage: 8.2 %; +8.2 % for a relative difference."""
     if share is None:
@@ -64,6 +109,6 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def reasons(dropped: "dict[str, int] | None") -> str:
+def reasons(dropped: Mapping[str, int] | None) -> str:
     """12 too short, 3 unknown item; empty when nothing was dropped."""
     return ", ".join(f"{count(n)} {reason}" for reason, n in (dropped or {}).items() if n)

@@ -83,7 +83,8 @@ def test_every_row_is_there_for_the_same_users_and_the_page_is_whole(both):
 
 def test_the_page_calls_every_artifact_what_the_plan_calls_its_step(recalign, both):
     (page,) = both.glob("comparison/[!.]*/report.html")
-    shown = re.findall(r'<a class="plain" href="#artifact-\w+">([^<]*)</a>', page.read_text())
+    line = r'<tr id="artifact-\w+"><td class="l wrap">([^<]*)<small'
+    shown = re.findall(line, page.read_text())
     assert len(set(shown)) == len(shown)
     said = recalign("plan", "rosepo", "--preset", "tiny", "--root", str(both)).stdout
     lines = said.splitlines()[1:-1]

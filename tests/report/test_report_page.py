@@ -8,64 +8,19 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
-import polars as pl
 import pytest
 
 from recalign.errors import BadInputError
-from recalign.metric_columns import NDCG_AT_10, Metric
-from recalign.report.content import DataSet, Example, ReportContent, Round, StageRun
-from recalign.report.page import render, write_report
-from recalign.schemas import FACETS, RECOMMENDED, RESULTS, TEXTS, WINDOWS
+from recalign.report.content import Opening
+from recalign.report.content import Page as ReportPage
+from recalign.report.dpo4rec import dpo4rec_page
+from recalign.report.drawing import THEME
+from recalign.report.page import render, write_page
+from recalign.report.rosepo import rosepo_page
+from recalign.report.wording import reward_name
+from tests.report.sample_pages import dpo4rec_run, results, rosepo_run
 
 NASTY = '<script>alert("x")</script> & $a_b$ {{ 7*7 }}'
-
-
-def results(low: float = 0.001, high: float = 0.005) -> pl.DataFrame:
-    rows = []
-    measured = (NDCG_AT_10, Metric("catalogue", "HR", 10), Metric("uniform", "NDCG", 5))
-    for metric in ((None, None, *one) for one in measured):  # after strategy and estimator
-        rows += [
-            ("SASRec, no reasoning", "none", "none", "sasrec", *metric, 0.065, 0.06, 0.07)
-            + (None,) * 5 + (900,),
-            ("Base policy, greedy", "base", "greedy", "frozen", *metric, 0.074, 0.07, 0.078,
-             "SASRec, no reasoning", 0.009, 0.006, 0.012, 0.138, 900),
-            ("Aligned policy, greedy", "aligned", "greedy", "frozen", *metric, 0.077, 0.073, 0.081,
-             "Base policy, greedy", 0.003, low, high, 0.04, 900),
-        ]  # fmt: skip
-    return pl.DataFrame(rows, schema=RESULTS, orient="row")
-
-
-def full_content(text: str = "plain") -> ReportContent:
-    windows = pl.DataFrame([(0, 10, 12, 15, 16, 18, True), (1, 20, 22, 25, 26, 30, True)],
-                           schema=WINDOWS, orient="row")  # fmt: skip
-    curve = pl.DataFrame({"step": [0, 1, 2], "loss": [0.7, 0.6, 0.5],
-                          "held_out_loss": [0.69, None, 0.6]})  # fmt: skip
-    stages = [
-        StageRun("interactions", "interactions", "a" * 32, 1, {}, "today", 1.0, 100,
-                 {text: 3}, "cpu", 10.0, "abc", {"torch": "2.13"}),
-        StageRun("report", f"report, {text}", "b" * 32, 2, {"interactions": "a" * 32}, "today",
-                 2.0, 0, {}, "cpu", 10.0, "abc", {"torch": text}),
-    ]  # fmt: skip
-    rewards = np.linspace(0, 1, 50)
-    return ReportContent(
-        title=text,
-        created=text,
-        results=results().with_columns(pl.col("row").str.replace("SASRec", text, literal=True),
-                                       pl.col("base").str.replace("SASRec", text, literal=True)),
-        data=DataSet(text, 2, 30, 48, {text: 1}, windows, 2),
-        stages=stages,
-        oracle_curve=pl.DataFrame({"epoch": [1, 2], "loss": [5.0, 4.0],
-                                   "valid_ndcg_at_10": [0.1, 0.2]}),
-        bootstrap_curve=curve,
-        rounds=[Round(0, 0.2), Round(1, 0.21, True, curve, rewards, rewards / 9, 50, 40, 0.02,
-                                     {text: 10})],
-        texts=pl.DataFrame([(text, 2, 4, 9.0, 11.0, 0.5, 1.0, 0.75)], schema=TEXTS, orient="row"),
-        facets=pl.DataFrame([(text, "genre", 1.0, None, 0.5, 2)], schema=FACETS, orient="row"),
-        malformed={text: {text: 1}},
-        recommended=pl.DataFrame([(text, 0.5, 0.1, 90.0, 0.3)], schema=RECOMMENDED, orient="row"),
-        examples=[Example(text, [text], text, text, [text], 0.1, 0.2, text)],
-    )  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -105,7 +60,15 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return render(full_content())
+    return render(dpo4rec_page(dpo4rec_run()))
+
+
+def headings(page: str) -> list[str]:
+    return re.findall(r"<h2>(.*?)</h2>", page)
+
+
+def style(page: str) -> str:
+    return page[page.index("<style>") : page.index("</style>")]
 
 
 def test_page_is_well_formed_and_every_id_is_its_own(page: str):
@@ -128,12 +91,12 @@ def test_page_makes_no_request_and_runs_no_script(page: str):
 
 def test_every_link_leads_to_a_place_on_the_page(page: str):
     parsed = Page(page)
-    assert {"#data", "#results", "#lineage", "#artifact-" + "a" * 32} <= set(parsed.references)
+    assert {"#section-1", "#stages", "#artifact-" + "a" * 32} <= set(parsed.references)
     assert {reference[1:] for reference in parsed.references} <= set(parsed.ids)
 
 
 def test_all_text_of_the_content_is_escaped():
-    nasty = render(full_content(NASTY))
+    nasty = render(dpo4rec_page(dpo4rec_run(NASTY)))
     assert "<script" not in nasty
     assert "&lt;script&gt;" in nasty
     assert "{{ 7*7 }}" in nasty
@@ -144,14 +107,16 @@ def test_all_text_of_the_content_is_escaped():
 
 def test_equal_content_gives_equal_bytes_in_another_process(page: str, tmp_path: Path):
     code = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
-        "from test_report_page import full_content, write_report;"
-        "write_report(full_content(), Path(sys.argv[2]))"
+        "import sys; from pathlib import Path;"
+        "from recalign.report.dpo4rec import dpo4rec_page;"
+        "from recalign.report.page import write_page;"
+        "from tests.report.sample_pages import dpo4rec_run;"
+        "write_page(dpo4rec_page(dpo4rec_run()), Path(sys.argv[1]))"
     )
     target = tmp_path / "page.html"
     roots = os.pathsep.join(path for path in sys.path if path)
     subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parent), str(target)],
+        [sys.executable, "-c", code, str(target)],
         check=True,
         env={**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": roots},
     )
@@ -159,30 +124,86 @@ def test_equal_content_gives_equal_bytes_in_another_process(page: str, tmp_path:
 
 
 def test_different_numbers_give_a_different_page(page: str):
-    changed = replace(full_content(), results=results(low=0.002))
-    assert render(changed) != page
+    changed = replace(dpo4rec_run(), results=results(low=0.002))
+    assert render(dpo4rec_page(changed)) != page
 
 
-SECTIONS = {
-    "data": "What went in", "stages": "What each stage did", "results": "Results on the test",
-    "oracle_curve": "Training the oracle", "bootstrap_curve": "Training the oracle",
-    "rounds": "Rounds of alignment", "texts": "The texts themselves", "facets": "Against the truth",
-    "examples": "Examples",
-}  # fmt: skip
+def test_dpo4rec_opens_with_the_verdict_and_its_picture_and_ends_with_the_stages(page: str):
+    body = page[page.index("<main>") :]
+    opening = [body.index(part) for part in ('class="verdict', "<svg", 'class="cards', "<h2>")]
+    assert opening == sorted(opening)
+    assert headings(page) == [
+        "Results on the test window", "Rounds of alignment",
+        "Training of the recommender and of the first policy", "What the policies wrote",
+        "Examples", "What went in", "Every stage, and what it was made from",
+    ]  # fmt: skip
+    assert page.count("artifact-" + "b" * 32) == 2  # a box leads to a line
 
 
-@pytest.mark.parametrize("name", SECTIONS)
-def test_each_part_alone_makes_its_section_and_no_other(name: str):
-    content = ReportContent("title", "now", **{name: getattr(full_content(), name)})
-    text = render(content)
-    assert Page(text).mismatched == []
-    shown = {heading for heading in SECTIONS.values() if heading in text}
-    expected = {SECTIONS[name]} | ({"The texts themselves"} if name == "facets" else set())
-    assert shown == expected
+def test_rosepo_opens_with_the_verdict_its_picture_and_every_claim_and_ends_with_the_stages():
+    page = render(rosepo_page(rosepo_run()))
+    body = page[page.index("<main>") :]
+    parts = ('class="verdict', "<svg", 'class="cards', "<th>Verdict</th>", "<h2>")
+    opening = [body.index(part) for part in parts]
+    assert opening == sorted(opening)
+    assert headings(page) == [
+        "Results on the test window", "Claim by claim", "Helpful against harmless",
+        "Chosen by validation", "Training of the recommender and of the fine-tuned model",
+        "Items chosen and rejected",
+        "How sure the oracle is that a rejected item is really preferred (eps)", "What went in",
+        "Every stage, and what it was made from",
+    ]  # fmt: skip
+    assert Page(page).mismatched == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"reward": "log_prob", "k": 10}, "log-probability, nats"),
+        ({"reward": "ndcg_at_k", "k": 5}, "NDCG@5"),
+        ({"reward": "ndcg_full"}, "NDCG"),
+    ],
+)
+def test_axes_and_titles_of_rewards_carry_the_name_of_the_reward(settings, name):
+    run = replace(dpo4rec_run(), reward=reward_name(settings))
+    (rounds,) = [one for one in dpo4rec_page(run).sections if one.short == "Rounds"]
+    shown = [re.findall(r"<text[^>]*>([^<]*)<", figure.svg) for figure in rounds.figures]
+    rewards = next(texts for texts in shown if f"Rewards: {name}" in texts)
+    margins = next(texts for texts in shown if f"Margins: {name}" in texts)
+    assert name in rewards
+    assert name in margins
+    assert f"Mean reward ({name})" in rounds.grids[0].header
+
+
+def test_the_page_is_made_for_phones_dark_rooms_and_paper(page: str):
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+    light, dark = style(page).split("@media screen and (prefers-color-scheme:dark)")
+    dark = dark[: dark.index("}\n}")]
+    assert "@media print" in style(page)
+    for name, colour in THEME.items():
+        assert f"--{name}:{colour}" in light
+        assert f"--{name}:#" in dark
+        assert f"--{name}:{colour}" not in dark
+
+
+def test_every_colour_of_a_picture_may_be_that_of_the_page(page: str):
+    pictures = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    fixed = re.sub(r"var\(--[a-z]+,#[0-9a-f]{6}\)", "", pictures)
+    assert "var(--petrol,#1d6078)" in pictures
+    assert re.findall(r"#[0-9a-f]{6}\b", fixed) == []
+
+
+def test_what_was_not_measured_has_no_section():
+    bare = replace(dpo4rec_run(), stages=(), oracle_curve=None, policy_curve=None, examples=())
+    text = render(dpo4rec_page(bare))
+    assert headings(text) == [
+        "Results on the test window", "Rounds of alignment", "What the policies wrote",
+        "What went in",
+    ]  # fmt: skip
 
 
 def test_nothing_at_all_still_makes_a_page(tmp_path: Path):
-    path = write_report(ReportContent("title", "now"), tmp_path / "page.html")
+    path = write_page(ReportPage("title", "now", Opening("nothing")), tmp_path / "page.html")
     text = path.read_text(encoding="utf-8")
     assert "<h1>title</h1>" in text
     assert "<section" not in text
@@ -201,5 +222,6 @@ def test_figures_stand_in_the_tables(page: str):
 
 
 def test_results_without_their_columns_are_refused():
+    lacking = replace(dpo4rec_run(), results=results().drop("difference_low"))
     with pytest.raises(BadInputError, match="difference_low"):
-        render(ReportContent("title", "now", results=results().drop("difference_low")))
+        dpo4rec_page(lacking)

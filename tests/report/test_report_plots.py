@@ -9,10 +9,10 @@ from recalign.metric_columns import NDCG_AT_10, Metric
 from recalign.report import lineage
 from recalign.report.content import Round, StageRun
 from recalign.report.drawing import GREY, PETROL, RUST
-from recalign.report.forest import colour_of, forest
+from recalign.report.forest import forest
 from recalign.report.lineage import lineage_graph
 from recalign.report.plots import alignment_curves, distributions, windows_picture
-from recalign.report.wording import interval
+from recalign.report.wording import interval, tone_of
 from recalign.schemas import RESULTS, WINDOWS
 
 REST = (None, None)  # strategy and estimator
@@ -54,15 +54,29 @@ def test_forest_has_a_line_per_compared_row_but_none_for_popularity():
     assert forest(results, Metric("catalogue", "MRR", 10)) is None
 
 
-def test_colours_tell_gain_loss_and_neither():
-    assert colour_of(0.1, 0.2) == PETROL
-    assert colour_of(-0.2, -0.1) == RUST
-    assert colour_of(0.0, 0.2) == colour_of(-0.2, 0.0) == colour_of(-1, 1) == GREY
+def told(low: float, high: float) -> str:
+    return tone_of({"measure": "NDCG", "difference_low": low, "difference_high": high})
 
 
-def test_a_colour_does_not_contradict_the_bounds_printed_beside_it():
-    assert (interval(-0.01, -4e-5, True), colour_of(-0.01, -4e-5)) == ("[−0.0100, 0.0000]", GREY)
-    assert (interval(-0.01, -6e-5, True), colour_of(-0.01, -6e-5)) == ("[−0.0100, −0.0001]", RUST)
+def test_tones_tell_gain_loss_and_neither():
+    assert told(0.1, 0.2) == "better"
+    assert told(-0.2, -0.1) == "worse"
+    assert told(0.0, 0.2) == told(-0.2, 0.0) == told(-1, 1) == "same"
+
+
+def test_a_tone_does_not_contradict_the_bounds_printed_beside_it():
+    assert (interval(-0.01, -4e-5, True), told(-0.01, -4e-5)) == ("[−0.0100, 0.0000]", "same")
+    assert (interval(-0.01, -6e-5, True), told(-0.01, -6e-5)) == ("[−0.0100, −0.0001]", "worse")
+
+
+def test_the_forest_is_coloured_by_what_each_interval_shows():
+    row = ("c", "base", "greedy", "frozen", *REST, *NDCG_AT_10, 0.1, 0.1, 0.1, "b")
+    for low, high, colour in ((0.01, 0.03, PETROL), (-0.03, -0.01, RUST), (-0.01, 0.01, GREY)):
+        line = (*row, (low + high) / 2, low, high, 0.1, 9)
+        svg = forest(pl.DataFrame([line], schema=RESULTS, orient="row"), NDCG_AT_10) or ""
+        others = {PETROL, RUST, GREY} - {colour}
+        assert colour in svg
+        assert not any(other in svg for other in others)
 
 
 def test_alignment_panels_are_those_that_were_measured():
@@ -86,14 +100,14 @@ def test_two_plots_do_not_share_ids():
     assert not first & second
 
 
-def test_edges_that_a_longer_way_implies_are_not_drawn():
+def test_an_input_reached_through_another_input_has_no_line_of_its_own():
     svg = lineage_graph([run("a"), run("b", "a"), run("c", "a", "b")]) or ""
     assert svg.count("<path") == 2
     assert svg.count("<a href") == 3
 
 
 def test_edge_over_two_layers_passes_between_them():
-    # a -> b -> c -> d and e -> d: nothing implies e -> d, which passes two layers.
+    # a -> b -> c -> d and e -> d: e is reached through nothing else; its line passes two layers.
     svg = (
         lineage_graph([run("a"), run("b", "a"), run("c", "b"), run("e"), run("d", "c", "e")]) or ""
     )

@@ -1,74 +1,67 @@
-"""RosePO's parts of the page say what the tables hold, and no more."""
+"""RosePO's page says what the tables hold, and no more."""
 
-import polars as pl
 import pytest
 
 from recalign.config import ComparedRow
-from recalign.evaluation.next_items.claims import rosepo_rows
 from recalign.metric_columns import CATALOGUE, Metric
-from recalign.report.content import DataSet
-from recalign.report.rosepo import (
-    HARMFUL,
-    HELPFUL,
-    LIFT,
-    rosepo_sections,
-    rosepo_sentences,
-    rosepo_title,
-)
+from recalign.report.rosepo import rosepo_page, rosepo_title
+from recalign.report.rosepo_opening import HELPFUL, LIFT, opening, verdict
 from recalign.report.tables import headline_metrics
 from recalign.report.tradeoff import tradeoff
-from recalign.schemas import RESULTS
-
-COMPARED = [
-    ComparedRow(label="Popularity", kind="popularity"),
-    ComparedRow(label="SFT", kind="sft"),
-    ComparedRow(label="hard, eps", kind="aligned", strategy="self_hard", estimator="pairwise"),
-]
-DATA = DataSet("toys", 20, 30, 500)
-QUESTION = "Does a personal eps beat none?"
-
-
-def cell(row, metric, mean, difference=None, low=None, high=None, base=None):
-    relative = None if difference is None else difference / mean
-    paired = (base, difference, low, high, relative)
-    (known,) = [one for one in rosepo_rows(COMPARED) if one.label == row]
-    return (*known.columns, *metric, mean, mean - 0.01, mean + 0.01, *paired, 90)
-
-
-def table(*cells):
-    return pl.DataFrame(list(cells), schema=RESULTS, orient="row")
-
-
-RESULT = table(
-    *(
-        cell(row.label, metric, 0.1 * (number + 1))
-        for number, row in enumerate(COMPARED)
-        for metric in (HELPFUL, *HARMFUL)
-    )
+from recalign.report.wording import tone_of
+from tests.report.sample_pages import (
+    COMPARED,
+    QUESTION,
+    ROSEPO_RESULTS,
+    cell,
+    contrasts,
+    data_set,
+    rosepo_run,
+    table,
 )
-
-
-def contrasts(low, high):
-    answer = cell("hard, eps", HELPFUL, 0.3, (low + high) / 2, low, high, "hard, no eps")
-    return table(answer).select(pl.lit(QUESTION).alias("question"), pl.all())
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"),
-    [(0.01, 0.03, "a gain"), (-0.03, -0.01, "a loss"), (-0.01, 0.03, "no difference shown")],
+    ("low", "high", "answer", "said"),
+    [
+        (0.01, 0.03, "Yes, a gain is shown", "a gain"),
+        (-0.03, -0.01, "No, a loss is shown", "a loss"),
+        (-0.01, 0.03, "No difference is shown", "no difference shown"),
+        (0.0, 0.03, "No difference is shown", "no difference shown"),
+    ],
 )
-def test_an_answer_claims_only_what_its_interval_allows(low, high, verdict):
-    *_, sentence = rosepo_sentences(COMPARED, DATA, contrasts(low, high), {"self_hard": 400})
-    assert sentence.startswith(QUESTION)
-    assert verdict in sentence
-    assert sum(one in sentence for one in ("a gain", "a loss", "no difference")) == 1
+def test_an_answer_claims_only_what_its_interval_allows(low, high, answer, said):
+    first = opening(contrasts((low, high)), data_set(), {"self_hard": 400})
+    assert first.verdict == f"{QUESTION} {answer} in HR@1 of the candidate lists."
+    (claim,) = first.claims.rows
+    assert claim[0].text == QUESTION
+    assert claim[0].below == "hard, eps, against hard, no eps"
+    assert claim[3].text == said
+
+
+def test_several_answers_are_counted_by_what_each_shows():
+    answers = contrasts((0.01, 0.03), (-0.01, 0.03), (0.0, 0.1), (-0.2, -0.1)).to_dicts()
+    assert verdict(answers) == (
+        f"{QUESTION} Of 4 comparisons in HR@1 of the candidate lists 1 show a gain, 1 a loss, "
+        "and 2 no difference."
+    )
+
+
+def test_less_popularity_is_better_and_more_is_worse():
+    def line(measure, low, high):
+        return {"measure": measure, "difference_low": low, "difference_high": high}
+
+    assert tone_of(line("HR", 0.1, 0.2)) == tone_of(line("popularity lift", -0.2, -0.1)) == "better"
+    assert tone_of(line("HR", -0.2, -0.1)) == tone_of(line("popularity lift", 0.1, 0.2)) == "worse"
+    assert tone_of(line("popularity lift", -0.1, 0.0)) == "same"
 
 
 def test_the_page_opens_with_what_was_run_and_the_terms_it_uses():
-    opening, terms, *_ = rosepo_sentences(COMPARED, DATA, contrasts(0, 1), {"self_hard": 1400})
-    assert "500 interactions of 20 users and 30 items (toys)" in opening
-    assert "in 1 way on pairs" in opening
-    assert "(1,400 pairs self_hard), and 3 rows are compared" in opening
+    first = opening(contrasts((0, 1)), data_set(), {"self_hard": 1400})
+    assert "48 interactions of 2 users and 30 items (toys)" in first.lede
+    assert "(self_hard: 1,400 pairs)" in first.lede
+    assert "eps is the oracle's estimate" in first.lede
+    (terms,) = first.notes
     for term in ("Candidate lists", "HR@1", "eps", "SFT continued", "popularity lift"):
         assert term.lower() in terms.lower()
 
@@ -85,35 +78,28 @@ def test_the_main_table_shows_ndcg_and_popularity_lift_beside_the_hit_rate():
 def test_a_grid_is_titled_as_one():
     other = ComparedRow(label="o", kind="aligned", strategy="random", estimator="none")
     assert rosepo_title([*COMPARED, other], "toys") == "RosePO on toys"
-    doubted = other.model_copy(update={"estimator": "pairwise"})
-    assert rosepo_title([*COMPARED, doubted], "toys") == "RosePO grid on toys"
+    smoothed = other.model_copy(update={"estimator": "pairwise"})
+    assert rosepo_title([*COMPARED, smoothed], "toys") == "RosePO grid on toys"
 
 
-def test_the_sections_hold_claims_trade_off_validation_pairs_and_doubt():
-    pairs = pl.DataFrame({"pairs": ["self_hard"], "mean_cosine": [0.25], "rejected": [400]})
-    doubt = pl.DataFrame(
-        {"pairs": ["self_hard pairwise"], "auc": [None]}, schema_overrides={"auc": pl.Float64}
-    )
-    scores = {"Popularity": 0.05, "SFT": 0.10, "hard, eps": 0.11}
-    sections = rosepo_sections(COMPARED, RESULT, contrasts(0.01, 0.03), scores, pairs, doubt)
-    named = {section.short: section for section in sections}
-    assert list(named) == ["Claims", "Trade-off", "Validation", "Pairs", "Smoothing"]
+def test_the_sections_hold_claims_trade_off_validation_pairs_and_eps():
+    named = {section.short: section for section in rosepo_page(rosepo_run()).sections}
     claim = named["Claims"].grids[0]
     assert (claim.title, claim.rows[0][0].below) == (QUESTION, "against hard, no eps")
-    assert claim.rows[0][1].text == "+0.0200"
+    assert claim.rows[0][1].text == "+0.0200 (+6.7 %)"
     gains = {row[0].text: row[2].text for row in named["Validation"].grids[0].rows}
     assert gains == {"Popularity": "−50.0 %", "SFT": "", "hard, eps": "+10.0 %"}
     assert [one.text for one in named["Pairs"].grids[0].rows[0]] == ["self_hard", "0.2500", "400"]
-    assert named["Smoothing"].grids[0].rows[0][1].text == "–"
+    assert named["eps"].grids[0].rows[0][1].text == "–"
     assert len(named["Trade-off"].figures) == 2
 
 
 def test_the_trade_off_leaves_popularity_out_and_names_the_baselines():
-    svg = tradeoff(RESULT, HELPFUL, LIFT)
+    svg = tradeoff(ROSEPO_RESULTS, HELPFUL, LIFT)
     assert ">SFT<" in svg
     assert ">Popularity<" not in svg
     assert "self_hard" in svg
 
 
 def test_no_trade_off_is_drawn_of_what_was_not_measured():
-    assert tradeoff(RESULT, HELPFUL, Metric(CATALOGUE, "novelty")) is None
+    assert tradeoff(ROSEPO_RESULTS, HELPFUL, Metric(CATALOGUE, "novelty")) is None

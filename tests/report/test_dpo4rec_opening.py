@@ -1,22 +1,20 @@
-"""The three sentences claim what the intervals show, and no more."""
-
-from dataclasses import replace
+"""The verdict and the sentences claim what the intervals show, and no more."""
 
 import polars as pl
 import pytest
 
 from recalign.metric_columns import NDCG_AT_10, Metric
-from recalign.report.content import DataSet, ReportContent, Round
-from recalign.report.markdown import escape, result_table
-from recalign.report.summary import summary, verdict
+from recalign.report.content import DataSet, Opening, Round
+from recalign.report.dpo4rec_opening import opening, what_was_run
+from recalign.report.stage_page import escape, result_table
 from recalign.report.wording import count, duration, interval, percent, plural, reasons, signed
 from recalign.schemas import RESULTS
 
 
 def line(row, policy, decoding, recommender, mean, base=None, shift=(None,) * 3, metric=NDCG_AT_10):
     relative = shift[0] / 0.1 if base else None
-    return (row, policy, decoding, recommender, None, None, *metric, mean, mean - 0.01, mean + 0.01,
-            base, *shift, relative, 500)  # fmt: skip
+    known = (row, policy, decoding, recommender, None, None, *metric)
+    return (*known, mean, mean - 0.01, mean + 0.01, base, *shift, relative, 500)
 
 
 def table(low: float, high: float) -> pl.DataFrame:
@@ -36,24 +34,77 @@ def table(low: float, high: float) -> pl.DataFrame:
     )
 
 
+DATA = DataSet("ml-1m", 6040, 3416, 999611)
+
+
+def opened(results: pl.DataFrame) -> Opening:
+    return opening(results, DATA, [])
+
+
 def changed(low: float, high: float) -> str:
-    return summary(ReportContent("t", "c", results=table(low, high)))[0]
+    return opened(table(low, high)).notes[0]
+
+
+def with_sampled(*shift: float) -> pl.DataFrame:
+    sampled = line("Sampled", "aligned", "sampled", "frozen", 0.1, "Base", shift)
+    both = [table(0.002, 0.018), pl.DataFrame([sampled], schema=RESULTS, orient="row")]
+    return pl.concat(both)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "tone"),
+    [
+        (0.002, 0.018, "Alignment improved NDCG@10 on 500 test users.", "better"),
+        (-0.018, -0.002, "Alignment made NDCG@10 worse on 500 test users.", "worse"),
+        (-0.001, 0.021, "No gain from alignment is shown in NDCG@10 on 500 test users.", "same"),
+        (0.0, 0.02, "No gain from alignment is shown in NDCG@10 on 500 test users.", "same"),
+        (4e-5, 0.02, "No gain from alignment is shown in NDCG@10 on 500 test users.", "same"),
+    ],
+)
+def test_the_verdict_claims_a_gain_only_where_the_interval_lies_above_zero(
+    low, high, verdict, tone
+):
+    first = opened(table(low, high))
+    assert (first.verdict, first.tone) == (verdict, tone)
+    assert {card.tone for card in first.cards} == {tone}
+
+
+def test_a_verdict_on_two_answers_that_differ_names_both():
+    first = opened(with_sampled(0.0, -0.01, 0.01))
+    assert first.verdict == (
+        "Alignment: a gain with greedy texts and no difference shown with sampled texts, "
+        "in NDCG@10 on 500 test users."
+    )
+    assert first.tone == ""
+
+
+def test_two_answers_that_agree_make_one_verdict():
+    assert opened(with_sampled(0.01, 0.005, 0.02)).verdict.startswith("Alignment improved")
+
+
+def test_the_picture_holds_the_main_comparisons_alone_the_aligned_policy_first():
+    svg = opened(table(0.002, 0.018)).picture.svg
+    rows = ["Aligned", "Base", "Shuffled"]
+    places = [svg.index(f">{row}<") for row in rows]
+    assert places == sorted(places)
+    assert "Template" not in svg
+    assert "refitted" not in svg
 
 
 def test_interval_above_zero_is_a_gain():
-    assert "+0.0100 with greedy reasonings" in changed(0.002, 0.018)
+    assert "+0.0100 with greedy texts" in changed(0.002, 0.018)
     assert "[+0.0020, +0.0180]: a gain)" in changed(0.002, 0.018)
 
 
 def test_interval_that_holds_zero_claims_nothing():
     sentence = changed(-0.001, 0.021)
-    assert "the interval includes zero" in sentence
+    assert "no difference shown" in sentence
     assert "gain" not in sentence
 
 
 def test_interval_that_only_touches_zero_claims_nothing():
-    assert "includes zero" in changed(0.0, 0.02)
-    assert verdict(-0.2, 0.0) == verdict(-0.1, 0.1)
+    assert "no difference shown" in changed(0.0, 0.02)
+    assert "no difference shown" in changed(-0.2, 0.0)
 
 
 def test_a_bound_that_is_printed_as_zero_is_judged_as_zero():
@@ -71,8 +122,8 @@ def test_headline_is_the_frozen_recommender_not_the_largest_number():
 
 
 def test_reasonings_are_set_against_sasrec_shuffled_texts_and_the_best_template():
-    sentence = summary(ReportContent("t", "c", results=table(0.0, 0.02)))[1]
-    assert "Without any reasoning SASRec reaches 0.1000" in sentence
+    sentence = opened(table(0.0, 0.02)).notes[1]
+    assert "Without any text SASRec reaches 0.1000" in sentence
     assert "+0.0100 [+0.0020, +0.0180] (a gain)" in sentence
     assert "shuffled across users reach 0.1040" in sentence
     assert "(Template lift) 0.1300" in sentence
@@ -80,35 +131,31 @@ def test_reasonings_are_set_against_sasrec_shuffled_texts_and_the_best_template(
 
 def test_run_is_told_with_its_rounds_and_pairs():
     rounds = [Round(0, 0.2), Round(1, 0.21, True, n_pairs=1000), Round(2, 0.205, n_pairs=500)]
-    content = ReportContent("t", "c", data=DataSet("ml-1m", 6040, 3416, 999611), rounds=rounds)
-    (sentence,) = summary(content)
+    sentence = what_was_run(DATA, rounds)
     assert "999,611 interactions of 6,040 users and 3,416 items (ml-1m)" in sentence
-    assert "2 rounds on 1,500 pairs" in sentence
+    assert "2 rounds on 1,500 pairs of texts" in sentence
     assert "round 1 was kept by its validation (0.2100 against 0.2000 before)" in sentence
 
 
 def test_kept_round_that_does_not_beat_the_base_policy_is_named_so():
     rounds = [Round(0, 0.2), Round(1, 0.19, True)]
-    (sentence,) = summary(ReportContent("t", "c", rounds=rounds))
+    sentence = what_was_run(DATA, rounds)
     assert "although its validation (0.1900) does not beat the base policy's (0.2000)" in sentence
-    assert sentence.startswith("The policy was aligned in 1 round")
+    assert "was aligned in 1 round, so that" in sentence
 
 
 def test_without_an_aligned_row_there_is_no_sentence_about_alignment():
     results = table(0.0, 0.02).filter(pl.col("policy") != "aligned")
-    sentences = summary(ReportContent("t", "c", results=results))
-    assert len(sentences) == 1
-    assert "alignment" not in sentences[0]
+    first = opened(results)
+    assert len(first.notes) == 1
+    assert "alignment" not in first.notes[0]
+    assert (first.verdict, first.tone, first.cards) == ("", "", [])
 
 
-def test_summary_speaks_of_the_primary_metric_or_of_full_depth_ndcg():
-    first = table(0.002, 0.018)
-    measured = [first.with_columns(measure=pl.lit(m, pl.Categorical), k=pl.lit(k, pl.Int32))
-                for m, k in (("MRR", 1), ("NDCG", None))]  # fmt: skip
-    content = ReportContent("t", "c", results=pl.concat(measured))
-    primary = Metric("catalogue", "MRR", 1)
-    assert "changed MRR@1" in summary(replace(content, primary=primary))[0]
-    assert "changed NDCG by" in summary(replace(content, primary=NDCG_AT_10))[0]
+def test_where_the_cut_off_was_not_measured_the_verdict_is_in_full_depth_ndcg():
+    full = table(0.002, 0.018).with_columns(k=pl.lit(None, pl.Int32))
+    assert opened(full).verdict == "Alignment improved NDCG on 500 test users."
+    assert "changed NDCG by" in opened(full).notes[0]
 
 
 def test_markdown_table_has_one_line_per_row_with_difference_and_interval():

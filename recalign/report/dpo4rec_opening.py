@@ -1,0 +1,158 @@
+"""How DPO4Rec's page opens: every sentence is built from the run's numbers."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from recalign.metric_columns import CATALOGUE, NDCG_AT_10, Metric, cells
+from recalign.report.content import Card, DataSet, Figure, Opening, Round
+from recalign.report.forest import forest
+from recalign.report.sections import HOLLOW, with_data
+from recalign.report.tables import Line, bounds, headline_metrics, metric_cards
+from recalign.report.wording import (
+    RANKED,
+    VERDICTS,
+    count,
+    metric,
+    percent,
+    plural,
+    signed,
+    tone_of,
+)
+
+MAIN = {"base", "aligned", "shuffled"}  # policies of the main comparisons
+N_CARDS = 4
+
+
+def opening(results: pl.DataFrame, data: DataSet, rounds: Sequence[Round]) -> Opening:
+    """The verdict about alignment, its comparisons and its metrics.
+
+    They are in NDCG@10, named before the results are seen; where it was not measured, in
+    full-depth NDCG. Main comparisons are those with the recommender fitted before alignment.
+    """
+    shown = headline_metrics(results, NDCG_AT_10, CATALOGUE)[0]
+    lines = shown.lines(results).to_dicts()
+    answers = [line for decoding in ("greedy", "sampled") if (line := _aligned(lines, decoding))]
+    tones = {tone_of(line) for line in answers}
+    main = results.filter(pl.col("policy").is_in(MAIN), recommender="frozen")
+    picture = forest(main.sort("policy", maintain_order=True), shown)
+    caption = (
+        "How far each row lies from the row it is compared with, and the 95 % interval of that "
+        f"distance. {HOLLOW}"
+    )
+    sentences = [_what_alignment_changed(answers, shown), _what_reasonings_add(lines)]
+    return Opening(
+        what_was_run(data, rounds),
+        verdict(answers, shown),
+        tones.pop() if len(tones) == 1 else "",
+        Figure(picture, caption) if picture else None,
+        _cards(results, answers),
+        f"{answers[0]['row']}, against {answers[0]['base']}:" if answers else "",
+        notes=[sentence for sentence in sentences if sentence],
+    )
+
+
+def verdict(answers: Sequence[Line], shown: Metric) -> str:
+    """Whether alignment paid, from the aligned policy's lines; empty without any."""
+    if not answers:
+        return ""
+    users = f"on {count(answers[0]['n_users'])} test users"
+    said = {tone_of(line) for line in answers}
+    if said == {"same"}:
+        return f"No gain from alignment is shown in {shown.name} {users}."
+    if said == {"better"}:
+        return f"Alignment improved {shown.name} {users}."
+    if said == {"worse"}:
+        return f"Alignment made {shown.name} worse {users}."
+    parts = " and ".join(
+        f"{VERDICTS[tone_of(one)]} with {one['decoding']} texts" for one in answers
+    )
+    return f"Alignment: {parts}, in {shown.name} {users}."
+
+
+def _cards(results: pl.DataFrame, answers: Sequence[Line]) -> list[Card]:
+    """The first aligned row in its main metrics, over the catalogue and over candidate lists."""
+    if not answers:
+        return []
+    by_ranking = [headline_metrics(results, NDCG_AT_10, lists) for lists in RANKED]
+    names = [*by_ranking[0][: N_CARDS - 1], *(one for rest in by_ranking[1:] for one in rest)]
+    lined = cells(results)
+    return metric_cards([lined[answers[0]["row"], name] for name in names[:N_CARDS]])
+
+
+def what_was_run(data: DataSet, rounds: Sequence[Round]) -> str:
+    """What went in, how often the policy was aligned, and which round was kept."""
+    aligned = [one for one in rounds if one.number > 0]
+    if not aligned:
+        return f"{with_data(data)} no round of alignment was run."
+    n_pairs = sum(one.n_pairs or 0 for one in aligned)
+    pairs = f" on {plural(n_pairs, 'pair')} of texts" if n_pairs else ""
+    return (
+        f"{with_data(data)} a language model that writes what each user likes was aligned in "
+        f"{plural(len(aligned), 'round')}{pairs}, so that a recommender that reads its texts "
+        f"ranks better{_which_round(rounds)}."
+    )
+
+
+def _which_round(rounds: Sequence[Round]) -> str:
+    kept = next((one for one in rounds if one.kept and one.number > 0), None)
+    if kept is None:
+        return ""
+    base = next((one.valid for one in rounds if one.number == 0), None)
+    text = f"; round {kept.number} was kept"
+    if kept.valid is None or base is None:
+        return text
+    if kept.valid > base:
+        return f"{text} by its validation ({metric(kept.valid)} against {metric(base)} before)"
+    return (
+        f"{text} although its validation ({metric(kept.valid)}) does not beat the base policy's "
+        f"({metric(base)})"
+    )
+
+
+def _what_alignment_changed(answers: Sequence[Line], shown: Metric) -> str:
+    """Aligned against base with the frozen recommender, greedy and sampled."""
+    parts = []
+    for line in answers:
+        relative = "" if line["relative"] is None else f", {percent(line['relative'], 1, True)}"
+        parts.append(
+            f"{signed(line['difference'])} with {line['decoding']} texts ({metric(line['mean'])}"
+            f"{relative}, 95 % interval {bounds(line)}: {VERDICTS[tone_of(line)]})"
+        )
+    if not parts:
+        return ""
+    users = count(answers[0]["n_users"])
+    return f"On {users} test users alignment changed {shown.name} by {' and '.join(parts)}."
+
+
+def _what_reasonings_add(lines: Sequence[Line]) -> str:
+    """SASRec alone, what the base policy's texts add to it, and the other reasoners."""
+    alone = _line(lines, policy="none", recommender="sasrec")
+    if alone is None:
+        return ""
+    text = f"Without any text SASRec reaches {metric(alone['mean'])}"
+    for decoding in ("greedy", "sampled"):
+        line = _line(lines, policy="base", decoding=decoding, recommender="frozen")
+        if line is not None and line["base"] == alone["row"]:
+            text += (
+                f"; the base policy's {decoding} texts change that by "
+                f"{signed(line['difference'])} {bounds(line)} ({VERDICTS[tone_of(line)]})"
+            )
+            break
+    shuffled = _line(lines, policy="shuffled")
+    if shuffled is not None:
+        text += f", the same policy's shuffled across users reach {metric(shuffled['mean'])}"
+    templates = [one for one in lines if one["decoding"] == "none" and one["policy"] != "none"]
+    if templates:
+        best = max(templates, key=lambda line: line["mean"])
+        text += f", and the best reasoner without an LLM ({best['row']}) {metric(best['mean'])}"
+    return text + "."
+
+
+def _aligned(lines: Sequence[Line], decoding: str) -> Line | None:
+    line = _line(lines, policy="aligned", decoding=decoding, recommender="frozen")
+    return line if line is not None and line["difference"] is not None else None
+
+
+def _line(lines: Sequence[Line], **wanted: str) -> Line | None:
+    return next((one for one in lines if all(one[k] == v for k, v in wanted.items())), None)

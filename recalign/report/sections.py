@@ -1,0 +1,79 @@
+"""The sections that the pages of both methods have: results, training, what went in."""
+
+import polars as pl
+
+from recalign.metric_columns import Metric
+from recalign.report import plots
+from recalign.report.content import Card, DataSet, Figure, Section
+from recalign.report.forest import forest
+from recalign.report.tables import every_result, headline_metrics, recommended_grid, result_grid
+from recalign.report.wording import RANKED, count, plural, reasons
+from recalign.schemas import RECOMMENDED, RESULTS, WINDOWS, check_table
+
+HOLLOW = "A hollow dot: the interval holds zero, so no difference is shown."
+
+
+def results_section(
+    results: pl.DataFrame, primary: Metric, recommended: pl.DataFrame | None = None
+) -> Section:
+    """RESULTS by what was ranked, each with its forest plot; RECOMMENDED; and every line.
+
+    BadInputError: a table lacks a column of its schema.
+    """
+    check_table(results, RESULTS, "results")
+    ranked = [headline_metrics(results, primary, lists) for lists in RANKED]
+    grids = [result_grid(results, metrics) for metrics in ranked if metrics]
+    drawn = [(metrics[0].lists, forest(results, metrics[0])) for metrics in ranked if metrics]
+    if recommended is not None:
+        grids.append(recommended_grid(check_table(recommended, RECOMMENDED, "recommended")))
+    return Section(
+        "Results on the test window",
+        "Results",
+        f"{count(results['n_users'].max())} users. Figures are means over users; below each "
+        "stands its 95 % interval (bootstrap over users). Differences are paired by user. Blue "
+        "is better, rust is worse, and grey shows no difference.",
+        grids=grids,
+        figures=[Figure(svg, f"{RANKED[lists]}. {HOLLOW}") for lists, svg in drawn if svg],
+        folded=every_result(results),
+    )
+
+
+def training_section(
+    oracle: pl.DataFrame | None, policy: pl.DataFrame | None, whose: str
+) -> list[Section]:
+    """Curves of what is trained before any alignment; no section without a curve.
+
+    oracle: columns epoch, loss, valid_ndcg_at_10; policy: columns step and loss, and
+    held_out_loss if measured (nats per token); `whose` names the policy.
+    """
+    drawn = plots.oracle_curves(oracle) if oracle is not None else []
+    drawn += [plots.bootstrap_curve(policy)] if policy is not None else []
+    title = f"Training of the recommender and of {whose}"
+    return [Section(title, "Training", figures=[Figure(svg) for svg in drawn])] if drawn else []
+
+
+def data_section(data: DataSet) -> Section:
+    """Sizes of the data set, what was left out, and the windows."""
+    figures = []
+    if data.windows is not None:
+        windows = plots.windows_picture(check_table(data.windows, WINDOWS, "windows"))
+        figures.append(Figure(windows, "A stage sees only what lies before its own window."))
+    sizes = {
+        "Users": data.n_users, "Items": data.n_items, "Interactions": data.n_interactions,
+        "Test users": data.n_test_users,
+    }  # fmt: skip
+    return Section(
+        "What went in",
+        "Data",
+        f"Data set {data.name}. Left out: {reasons(data.dropped) or 'nothing'}.",
+        cards=[Card(name, count(size)) for name, size in sizes.items() if size is not None],
+        figures=figures,
+    )
+
+
+def with_data(data: DataSet) -> str:
+    """How a sentence about a run begins: what went in."""
+    return (
+        f"With {plural(data.n_interactions, 'interaction')} of {plural(data.n_users, 'user')} "
+        f"and {plural(data.n_items, 'item')} ({data.name})"
+    )

@@ -1,0 +1,132 @@
+"""Runs of both methods with every part there is, as small as they can be."""
+
+import numpy as np
+import polars as pl
+
+from recalign.config import ComparedRow
+from recalign.evaluation.next_items.claims import rosepo_rows
+from recalign.metric_columns import NDCG_AT_10, Metric
+from recalign.report.content import DataSet, Example, Round, StageRun
+from recalign.report.dpo4rec import DPO4RecRun
+from recalign.report.rosepo import HARMFUL, RosePORun
+from recalign.report.rosepo_opening import HELPFUL
+from recalign.schemas import FACETS, RECOMMENDED, RESULTS, TEXTS, WINDOWS
+
+QUESTION = "Does a personal eps beat none?"
+COMPARED = [
+    ComparedRow(label="Popularity", kind="popularity"),
+    ComparedRow(label="SFT", kind="sft"),
+    ComparedRow(label="hard, eps", kind="aligned", strategy="self_hard", estimator="pairwise"),
+]
+CURVE = pl.DataFrame(
+    {"step": [0, 1, 2], "loss": [0.7, 0.6, 0.5], "held_out_loss": [0.69, None, 0.6]}
+)
+ORACLE_CURVE = pl.DataFrame({"epoch": [1, 2], "loss": [5.0, 4.0], "valid_ndcg_at_10": [0.1, 0.2]})
+
+
+def results(low: float = 0.001, high: float = 0.005) -> pl.DataFrame:
+    """RESULTS of DPO4Rec in three metrics; low and high bound what alignment changed."""
+    rows = []
+    measured = (NDCG_AT_10, Metric("catalogue", "HR", 10), Metric("uniform", "NDCG", 5))
+    for metric in ((None, None, *one) for one in measured):  # after strategy and estimator
+        rows += [
+            ("SASRec, no reasoning", "none", "none", "sasrec", *metric, 0.065, 0.06, 0.07)
+            + (None,) * 5 + (900,),
+            ("Base policy, greedy", "base", "greedy", "frozen", *metric, 0.074, 0.07, 0.078,
+             "SASRec, no reasoning", 0.009, 0.006, 0.012, 0.138, 900),
+            ("Aligned policy, greedy", "aligned", "greedy", "frozen", *metric, 0.077, 0.073, 0.081,
+             "Base policy, greedy", 0.003, low, high, 0.04, 900),
+        ]  # fmt: skip
+    return pl.DataFrame(rows, schema=RESULTS, orient="row")
+
+
+def data_set(text: str = "toys") -> DataSet:
+    windows = [(0, 10, 12, 15, 16, 18, True), (1, 20, 22, 25, 26, 30, True)]
+    return DataSet(
+        text, 2, 30, 48, {text: 1}, pl.DataFrame(windows, schema=WINDOWS, orient="row"), 2
+    )
+
+
+def stage_runs(text: str = "plain") -> list[StageRun]:
+    return [
+        StageRun("interactions", "interactions", "a" * 32, 1, {}, "today", 1.0, 100,
+                 {text: 3}, "cpu", 10.0, "abc", {"torch": "2.13"}),
+        StageRun("report", f"report, {text}", "b" * 32, 2, {"interactions": "a" * 32}, "today",
+                 2.0, 0, {}, "cpu", 10.0, "abc", {"torch": text}),
+    ]  # fmt: skip
+
+
+def dpo4rec_run(text: str = "plain") -> DPO4RecRun:
+    """`text` stands wherever a user's own words can."""
+    rewards = np.linspace(0, 1, 50)
+    named = [pl.col(name).str.replace("SASRec", text, literal=True) for name in ("row", "base")]
+    return DPO4RecRun(
+        source=text,
+        created=text,
+        results=results().with_columns(named),
+        recommended=pl.DataFrame([(text, 0.5, 0.1, 90.0, 0.3)], schema=RECOMMENDED, orient="row"),
+        data=data_set(text),
+        rounds=[Round(0, 0.2), Round(1, 0.21, True, CURVE, rewards, rewards / 9, 50, 40, 0.02,
+                                     {text: 10})],
+        reward="log-probability, nats",
+        texts=pl.DataFrame([(text, 2, 4, 9.0, 11.0, 0.5, 1.0, 0.75)], schema=TEXTS, orient="row"),
+        stages=stage_runs(text),
+        oracle_curve=ORACLE_CURVE,
+        policy_curve=CURVE,
+        facets=pl.DataFrame([(text, "genre", 1.0, None, 0.5, 2)], schema=FACETS, orient="row"),
+        malformed={text: {text: 1}},
+        examples=[Example(text, [text], text, text, [text], 0.1, 0.2, text)],
+    )  # fmt: skip
+
+
+def cell(row, metric, mean, difference=None, low=None, high=None, base=None):
+    """A line of RosePO's RESULTS."""
+    relative = None if difference is None else difference / mean
+    paired = (base, difference, low, high, relative)
+    (known,) = [one for one in rosepo_rows(COMPARED) if one.label == row]
+    return (*known.columns, *metric, mean, mean - 0.01, mean + 0.01, *paired, 90)
+
+
+def table(*cells) -> pl.DataFrame:
+    return pl.DataFrame(list(cells), schema=RESULTS, orient="row")
+
+
+ROSEPO_RESULTS = table(
+    *(
+        cell(row.label, metric, 0.1 * (number + 1))
+        for number, row in enumerate(COMPARED)
+        for metric in (HELPFUL, *HARMFUL)
+    )
+)
+
+
+def contrasts(*bounds: tuple[float, float]) -> pl.DataFrame:
+    """The answers to one question, one per pair of bounds."""
+    answers = [
+        table(cell("hard, eps", HELPFUL, 0.3, (low + high) / 2, low, high, "hard, no eps"))
+        for low, high in bounds
+    ]
+    return pl.concat(answers).select(pl.lit(QUESTION).alias("question"), pl.all())
+
+
+def rosepo_run(low: float = 0.01, high: float = 0.03) -> RosePORun:
+    pairs = pl.DataFrame({"pairs": ["self_hard"], "mean_cosine": [0.25], "rejected": [400]})
+    smoothing = pl.DataFrame(
+        {"pairs": ["self_hard pairwise"], "auc": [None]}, schema_overrides={"auc": pl.Float64}
+    )
+    return RosePORun(
+        source="toys",
+        created="today",
+        compared=COMPARED,
+        results=ROSEPO_RESULTS,
+        contrasts=contrasts((low, high)),
+        recommended=pl.DataFrame([("SFT", 0.5, 0.1, 90.0, 0.3)], schema=RECOMMENDED, orient="row"),
+        validation={"Popularity": 0.05, "SFT": 0.10, "hard, eps": 0.11},
+        rejections=pairs,
+        smoothing=smoothing,
+        n_pairs={"self_hard": 1400},
+        data=data_set(),
+        stages=stage_runs(),
+        oracle_curve=ORACLE_CURVE,
+        sft_curve=CURVE,
+    )
