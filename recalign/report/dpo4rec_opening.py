@@ -142,9 +142,9 @@ def _what_reasonings_add(lines: Sequence[Line]) -> str:
     shuffled = _line(lines, policy="shuffled")
     if shuffled is not None:
         text += f", the same policy's shuffled across users reach {metric(shuffled['mean'])}"
-    templates = [one for one in lines if one["decoding"] == "none" and one["policy"] != "none"]
-    if templates:
-        best = max(templates, key=lambda line: line["mean"])
+    reasoners = [one for one in lines if one["decoding"] == "none" and one["policy"] != "none"]
+    if reasoners:
+        best = max(reasoners, key=lambda line: line["mean"])
         text += f", and the best reasoner without an LLM ({best['row']}) {metric(best['mean'])}"
     return text + "."
 
