@@ -104,8 +104,9 @@ class Wiring:
                 config: Settings of every stage; what is unchanged since an earlier run is reused.
                 runtime: Where and how to compute; changes nothing in the results.
             """
+            settings = settle(model, config, preset)  # refused before a root is made
             run = Run(settle(Runtime, runtime), frozenset(force), stop_after)
-            return conduct(self, run, settle(model, config, preset), plan_only)
+            return conduct(self, run, settings, plan_only)
 
         method.__name__ = method.__qualname__ = self.name.replace("-", "_")
         method.__module__ = self.walk.__module__
