@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from recalign.artifacts.identity import Identity
+from recalign.artifacts.names import FileName, FolderName
 
 
 class Reference(BaseModel):
@@ -15,8 +16,8 @@ class Reference(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stage: str
-    fingerprint: str
+    stage: FolderName
+    fingerprint: FolderName
     digest: str = ""
     """Digest of the content; empty: not computed yet."""
 
@@ -36,14 +37,14 @@ class OutputFile(BaseModel):
 class Manifest(BaseModel):
     """Identity, provenance, counts and files of an artifact; written last, so it means complete."""
 
-    stage: str
+    stage: FolderName
     version: int
-    fingerprint: str
+    fingerprint: FolderName
     config: dict[str, Any]
     inputs: dict[str, Reference]
     files: dict[str, str] = {}
     """sha256 of the raw files read, by role."""
-    outputs: dict[str, OutputFile] = {}
+    outputs: dict[FileName, OutputFile] = {}
     digest: str = ""
     """sha256 over the outputs' digests."""
     rows: int = 0
@@ -76,7 +77,7 @@ def fingerprints(inputs: dict[str, Reference]) -> dict[str, str]:
 
 
 def parse_manifest(text: bytes, stage: str, key: str) -> Manifest | None:
-    """The manifest, or None when it is garbled or not one of this identity."""
+    """The manifest, or None when it is garbled, not one of this identity or names other folders."""
     try:
         found = Manifest.model_validate_json(text)
     except ValueError:

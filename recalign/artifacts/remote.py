@@ -11,6 +11,7 @@ import fsspec
 from filelock import Timeout
 
 from recalign.artifacts.manifest import Manifest
+from recalign.artifacts.names import is_inside
 from recalign.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Remote:
         with self.asked():
             found = self.files.glob(f"{self.path}/{stage or '*'}/*/{MANIFEST}")
         parts = [str(path).split("/")[-3:-1] for path in found]
-        return sorted((stage, key) for stage, key in parts if not key.startswith("."))
+        return sorted((stage, key) for stage, key in parts if is_inside(f"{stage}/{key}"))
 
     def fetch(self, stage: str, key: str, manifest: Manifest, folder: Path) -> None:
         """Copy the artifact's files into `folder`, as they are; FileNotFoundError: one is gone."""

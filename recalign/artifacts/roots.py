@@ -101,7 +101,11 @@ class RemoteStore(Store):
 
     def _remote_manifest(self, stage: str, key: str) -> Manifest | None:
         text = self.remote.read_manifest(stage, key)
-        return parse_manifest(text, stage, key) if text else None
+        found = parse_manifest(text, stage, key) if text is not None else None
+        if text is not None and found is None:
+            log.warning("%s/%s at %s: its manifest is not used: it is garbled, or names files or an "
+                        "identity that are not its own", stage, key, self.remote.url)  # fmt: skip
+        return found
 
     def known(self, stage: str, key: str) -> Manifest | None:
         """As `find`, but nothing is fetched; a damaged copy of what is at the URL is deleted."""

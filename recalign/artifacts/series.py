@@ -58,7 +58,7 @@ class Series(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str
+    name: SeriesName
     generations: list[Generation] = []
 
     @property
@@ -83,10 +83,14 @@ def read_series(store: Store, name: str) -> Series:
     text = store.read_note(note)
     if text is None:
         return Series(name=name)
+    damaged = UserError(f"{note} is damaged: restore it, or delete it to begin anew")
     try:
-        return Series.model_validate_json(text)
+        series = Series.model_validate_json(text)
     except ValidationError as error:
-        raise UserError(f"{note} is damaged: restore it, or delete it to begin anew") from error
+        raise damaged from error
+    if series.name != name:
+        raise damaged
+    return series
 
 
 def write_series(store: Store, series: Series) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -233,6 +234,10 @@ class Store:
         manifest.cpu_seconds = round(cpu_seconds() - draft._started_cpu, 3)
         manifest.peak_memory_mb = round(peak_memory_mb(), 1)
         write_atomically(draft.folder / STAMPS, json.dumps(stamps))
+        mode = stat.S_IMODE((draft.folder / STAMPS).stat().st_mode)  # what the umask makes of it
+        for name in manifest.outputs:  # safetensors writes for the owner only
+            if stat.S_IMODE((draft.folder / name).stat().st_mode) != mode:
+                (draft.folder / name).chmod(mode)
         write_atomically(draft.folder / MANIFEST, manifest.model_dump_json(indent=1))
         final = self.folder(manifest.stage, manifest.fingerprint)
         trash = self._trash(final)

@@ -12,6 +12,7 @@ from typing import IO, Any, cast
 
 import polars as pl
 
+from recalign.artifacts.names import is_inside
 from recalign.errors import BadInputError
 from recalign.interactions.titles import paired
 from recalign.progress import Progress, silent
@@ -56,7 +57,8 @@ def _unpacked(path: Path, raw: IO[bytes], member: str) -> Iterator[IO[bytes]]:
             yield cast(IO[bytes], gzip.GzipFile(fileobj=raw))
         case ".zip":
             with zipfile.ZipFile(raw) as archive:
-                named = [n for n in archive.namelist() if n.rsplit("/", 1)[-1] == member]
+                names = filter(is_inside, archive.namelist())
+                named = [name for name in names if name.rpartition("/")[2] == member]
                 if not named:
                     raise BadInputError(
                         f"{path}: holds no {member}; is it the publisher's own zip?"
