@@ -4,8 +4,12 @@ from typing import Any
 
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
+from prefect.filesystems import LocalFileSystem
+from prefect.results import ResultStore
+from prefect.serializers import JSONSerializer
 
 from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.digests import write_atomically
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.store import Store
 
@@ -29,6 +33,22 @@ def is_current(manifest: Manifest, inputs: dict[str, Reference]) -> bool:
 def forget_record(store: Store, stage: str, key: str) -> None:
     """Keep Prefect from saying Cached of what is damaged or was made from other content."""
     (store.folder(stage, key) / RECORD).unlink(missing_ok=True)
+
+
+def renew_record(store: Store, reference: Reference) -> None:
+    """Let the record of a current artifact say what its manifest says, and nothing else.
+
+    Prefect would believe any digest in it, and load it by the serializer that it names itself: with
+    pickle it would run code. An artifact that is only at a URL has no record yet.
+    """
+    path = store.folder(reference.stage, reference.fingerprint) / RECORD
+    if path.parent.is_dir():
+        place = LocalFileSystem(basepath=str(store.root.resolve()))
+        results = ResultStore(result_storage=place, serializer=JSONSerializer())
+        key = f"{reference.stage}/{reference.fingerprint}/{RECORD}"
+        wanted = results.create_result_record(reference, key).serialize()
+        if not path.exists() or path.read_bytes() != wanted:
+            write_atomically(path, wanted.decode())
 
 
 class ArtifactCache(CachePolicy):

@@ -13,7 +13,7 @@ from recalign.artifacts.roots import open_root
 from recalign.config import AlignmentConfig, Config, Runtime, SftConfig
 from recalign.errors import UserError
 from recalign.training.arguments import require_even_batches
-from tasks.engine.cache import forget_record, is_current
+from tasks.engine.cache import forget_record, is_current, renew_record
 from tasks.engine.run_page import show_stage
 from tasks.engine.stage import Call, Stage
 from tasks.engine.trouble import trouble_explained
@@ -76,7 +76,9 @@ class Run:
                 require_even_batches(config, self.runtime.devices, stage.name)
             identity = stage.identity(config, inputs, self._digests(files))
             step = self._step(identity, inputs, label or stage.name)
-            if step.action != "reuse" and not self.plan_only:
+            if step.action == "reuse" and not self.plan_only:
+                renew_record(self.store, step.reference)
+            elif not self.plan_only:
                 forget_record(self.store, stage.name, step.reference.fingerprint)
         self.steps.append(step)
         reference = step.reference

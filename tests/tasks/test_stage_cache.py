@@ -1,6 +1,11 @@
 """Prefect's cache over artifact folders: reuse, selective recompute, damage, force, errors."""
 
+import base64
+import json
 import logging
+import pickle
+import zlib
+from pathlib import Path
 
 import pytest
 from prefect import flow
@@ -109,6 +114,50 @@ def test_a_damaged_upstream_is_recomputed_and_equal_content_spares_what_follows(
         store.discard("splits", reference.fingerprint)
     assert pipeline() == result
     assert pipeline.calls == ([] if harm == "record" else ["splits"])
+
+
+class Evil:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("serializer", ["pickle", "compressed/pickle", "json"])
+def test_a_planted_record_runs_no_code_and_no_digest_in_it_is_believed(
+    pipeline, tmp_path, serializer
+):
+    result = pipeline()
+    records = sorted(tmp_path.glob("root/*/*/.prefect-result.json"))
+    honest = [path.read_bytes() for path in records]
+    for path, text in zip(records, honest, strict=True):
+        record = json.loads(text)
+        if serializer == "json":
+            record["result"] = record["result"].replace('"digest": "', '"digest": "0')
+        else:
+            record["metadata"]["serializer"] = {"type": serializer}
+            evil = pickle.dumps(Evil(tmp_path / "executed"))
+            evil = zlib.compress(evil) if "/" in serializer else evil
+            record["result"] = base64.b64encode(evil).decode()
+        assert record != json.loads(text)
+        path.write_text(json.dumps(record))
+    assert pipeline() == result
+    assert pipeline.calls == []
+    assert not (tmp_path / "executed").exists()
+    assert [path.read_bytes() for path in records] == honest
+
+
+def test_a_cached_run_leaves_honest_records_as_they_are(pipeline, tmp_path):
+    pipeline()
+    before = {path: path.stat() for path in tmp_path.glob("root/*/*/.prefect-result.json")}
+    assert len(before) == 3
+    pipeline()
+    assert {path: path.stat().st_mtime_ns for path in before} == {
+        path: status.st_mtime_ns for path, status in before.items()
+    }
 
 
 def test_other_content_under_the_same_fingerprint_recomputes_what_follows(pipeline):
