@@ -103,8 +103,10 @@ class RemoteStore(Store):
         text = self.remote.read_manifest(stage, key)
         found = parse_manifest(text, stage, key) if text is not None else None
         if text is not None and found is None:
-            log.warning("%s/%s at %s: its manifest is not used: it is garbled, or names files or an "
-                        "identity that are not its own", stage, key, self.remote.url)  # fmt: skip
+            log.warning(
+                "%s/%s at %s: its manifest is not used: it is garbled, or not of this artifact",
+                stage, key, self.remote.url,
+            )  # fmt: skip
         return found
 
     def known(self, stage: str, key: str) -> Manifest | None:

@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from recalign.config import LoadedModelConfig
 from recalign.errors import UserError
-from recalign.llm.hub_errors import explained
+from recalign.llm.hub_errors import explained, refuse_pickles
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,9 @@ def load_policy(
     dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     disable_progress_bar()  # reading files takes no time; downloads still show theirs
     with explained(source, revision):
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision or "main", trust_remote_code=False
+        )
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             revision=revision or "main",
@@ -108,6 +110,8 @@ def load_policy(
             device_map={"": device} if quantisation else None,
             attn_implementation="sdpa",
             output_loading_info=True,
+            trust_remote_code=False,
+            use_safetensors=True,
         )
     model, report = loaded
     missing = sorted(report["missing_keys"])
@@ -133,6 +137,7 @@ def _refuse_bad_folder(source: str) -> None:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UserError(f"{source}: no model here (config.json is missing)")
+        refuse_pickles(folder)
     elif folder.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise UserError(f"{source}: no such folder; give a model folder or a hub id (name/model)")
 
@@ -160,6 +165,7 @@ def _with_adapter(
 ) -> PreTrainedModel:
     if not (adapter / "adapter_config.json").is_file():
         raise UserError(f"{adapter}: no adapter here (adapter_config.json is missing)")
+    refuse_pickles(adapter)
     from peft import PeftModel  # late: most policies have no adapter
 
     try:
@@ -186,5 +192,7 @@ def resolve_revision(config: LoadedModelConfig) -> str:
     if Path(config.model).expanduser().is_dir():
         return config.revision
     with explained(config.model, config.revision):
-        settings = AutoConfig.from_pretrained(config.model, revision=config.revision)
+        settings = AutoConfig.from_pretrained(
+            config.model, revision=config.revision, trust_remote_code=False
+        )
     return getattr(settings, "_commit_hash", None) or config.revision

@@ -129,19 +129,22 @@ class SentenceEncoder:
         from sentence_transformers import SentenceTransformer  # takes seconds to import
         from transformers.utils.logging import disable_progress_bar
 
+        from recalign.llm.hub_errors import refusal, refuse_pickles
+
+        refuse_pickles(self._folder)
         disable_progress_bar()  # of reading the files; a download shows its own
         try:
             return SentenceTransformer(
                 str(self._folder),
                 device=self._device,
                 local_files_only=True,
-                model_kwargs={"dtype": self._dtype},
+                trust_remote_code=False,
+                model_kwargs={"dtype": self._dtype, "use_safetensors": True},
             ).eval()
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"encoder {self._name!r}: {self._folder} holds no sentence-transformers model "
-                f"that can be read ({error})"
-            ) from error
+            unread = f"{self._folder} holds no sentence-transformers model that can be read"
+            why = refusal(error) or f"{unread} ({next(iter(str(error).splitlines()), '')})"
+            raise UserError(f"encoder {self._name!r}: {why}") from error
 
 
 def _model_folder(name: str, revision: str | None) -> Path:

