@@ -14,8 +14,8 @@ from flows.methods import METHODS
 ROOT = Path(__file__).parent.parent
 LAYERS = ("recalign", "tasks", "flows")
 SHARED = {  # what every package of the library may import
-    "artifacts", "config", "errors", "metric_columns", "metrics", "progress", "ranking", "schemas",
-    "seeding", "sequences", "templates", "training", "writer",
+    "artifacts", "config", "errors", "metric_columns", "metrics", "model_files", "progress",
+    "ranking", "schemas", "seeding", "sequences", "templates", "training", "writer",
 }  # fmt: skip
 ROOMS = {  # folder: its files, beside __init__
     "flows": "dpo4rec methods rosepo rounds session",

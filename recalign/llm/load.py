@@ -19,7 +19,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from recalign.config import LoadedModelConfig
 from recalign.errors import UserError
-from recalign.llm.hub_errors import explained, refuse_pickles
+from recalign.llm.hub_errors import explained
+from recalign.model_files import refuse_pickles
 
 
 @dataclass(frozen=True)

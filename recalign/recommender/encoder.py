@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from recalign.errors import UserError
+from recalign.model_files import refusal, refuse_pickles
 from recalign.progress import Progress, silent
 from recalign.recommender.sentences import SentenceCache, split_item, split_sentences
 
@@ -128,8 +129,6 @@ class SentenceEncoder:
     def _model(self) -> "SentenceTransformer":
         from sentence_transformers import SentenceTransformer  # takes seconds to import
         from transformers.utils.logging import disable_progress_bar
-
-        from recalign.llm.hub_errors import refusal, refuse_pickles
 
         refuse_pickles(self._folder)
         disable_progress_bar()  # of reading the files; a download shows its own
