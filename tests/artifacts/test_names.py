@@ -9,6 +9,7 @@ import zipfile
 import pytest
 from pydantic import ValidationError
 
+from recalign.artifacts.identity import Identity
 from recalign.artifacts.manifest import OutputFile, Reference, content_digest
 from recalign.artifacts.names import is_inside
 from recalign.artifacts.roots import open_root
@@ -25,7 +26,7 @@ EVIL = b"ssh-ed25519 AAAA evil\n"
 
 
 def commit(store):
-    draft = store.draft("splits", 1, {"a": 1}, {}, {})
+    draft = store.draft(Identity("splits", 1, {"a": 1}, {}, {}), {})
     draft.path("model/weights 1.txt").write_text("hello")
     return store.commit(draft)
 
@@ -121,7 +122,7 @@ def test_all_outputs_have_the_mode_that_the_umask_gives(tmp_path):
     store = Store(tmp_path / "root")
     before = os.umask(0o027)
     try:
-        draft = store.draft("oracle", 1, {}, {}, {})
+        draft = store.draft(Identity("oracle", 1, {}, {}, {}), {})
         draft.path("table.parquet").write_text("1")
         draft.path("model/weights").write_text("2")
         (draft.folder / "model" / "weights").chmod(0o600)
