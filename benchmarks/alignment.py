@@ -40,6 +40,9 @@ from trl import DPOConfig, DPOTrainer
 
 from recalign.alignment.train import align
 from recalign.config import AlignmentConfig
+from recalign.policy import Policy
+from recalign.schemas import COMPLETIONS
+from recalign.training.run import TrainingRun
 
 BATCH = 8
 WARM_UP_STEPS = 2
@@ -67,6 +70,16 @@ def sample_pairs(n: int, vocabulary: int) -> pl.DataFrame:
     rows = [(u, text(90, 110), text(20, 30), text(20, 30)) for u in range(n)]
     columns = ["user_index", "prompt", "chosen", "rejected"]
     return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def completions(pairs: pl.DataFrame) -> pl.DataFrame:
+    """COMPLETIONS of `sample_pairs`."""
+    rows = [
+        {"user_index": user, "prompt": prompt, "completions": texts, "chosen": 0, "rejected": [1],
+         "smoothing": [0.0]}
+        for user, prompt, *texts in pairs.iter_rows()
+    ]  # fmt: skip
+    return pl.DataFrame(rows, schema=COMPLETIONS)
 
 
 class Clock(TrainerCallback):
@@ -117,25 +130,17 @@ def time_ours(
     folder: Path, place: Path, options: argparse.Namespace, precision: str
 ) -> list[float]:
     """Seconds per step of `align`."""
-    tokenizer = tokenizer_of(options.vocabulary)
     clock = Clock(options.threads)
-
-    def encode(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    pairs = sample_pairs(BATCH * (options.steps + 1), options.vocabulary)
     align(
-        LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32),
-        tokenizer,
-        sample_pairs(BATCH * (options.steps + 1), options.vocabulary),
+        Policy(model, tokenizer_of(options.vocabulary), "never", eos_ids=[1], pad_id=0),
+        completions(pairs),
         AlignmentConfig(
             method=options.method, precision=precision, epochs=1, batch_size=BATCH,
             micro_batch_size=BATCH, held_out=1 / (options.steps + 1), evaluations=1, anchor=0,
         ),
-        encode_prompt=encode,
-        encode_completion=lambda text: [*encode(text), 1],
-        work=place / "work",
-        folder=place / "folder",
-        callbacks=(clock,),
+        TrainingRun("alignment", place / "work", place / "folder", callbacks=(clock,)),
     )  # fmt: skip
     return clock.steps()
 

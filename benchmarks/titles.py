@@ -68,7 +68,7 @@ def main() -> None:
     titles = [[], *(tokens(3, 9) for _ in range(1000))]
     prompts = [tokens(230, 270) for _ in range(given.prompts)]
     lists = np.stack([1 + random.permutation(1000)[: given.candidates] for _ in prompts])
-    scorer = TitleScorer(SimpleNamespace(model=model, pad_id=0, stop_ids=[]), titles)
+    scorer = TitleScorer(SimpleNamespace(model=model, pad_id=0, eos_ids=[]), titles)
     found: list[list[float]] = []
     work: dict[str, Callable[[], object]] = {
         "full sequences": lambda: found.extend(

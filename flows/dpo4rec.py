@@ -110,11 +110,10 @@ class Rounds:
         when: str,
     ) -> Reference:
         """What the policy, aligned or not, writes about every user before the phase's targets."""
-        later = {"alignment": aligned} if aligned else {}
         return self.run(
             reasonings,
             self.config.reasonings.for_phase(phase),
-            self.world | {"policy": self.policy} | later,
+            self.world | {"policy": aligned or self.policy},
             label=f"reasonings for {phase}, {when}",
             files=prompt_files(self.config.reasonings),
         )
@@ -152,11 +151,10 @@ class Rounds:
         )
         earlier = {name: made for name, made in self.story.items() if name.startswith("pairs_")}
         inputs = earlier if self.config.rounds.pairs == "cumulative" else {}
-        inputs |= {"previous": previous} if previous else {}
         aligned = self.run(
             alignment,
             self.config.alignment,
-            {"policy": self.policy, "pairs": paired} | inputs,
+            {"start": previous or self.policy, "completions": paired} | inputs,
             label=f"alignment, {when}",
         )
         made = {"rewards": scored, "pairs": paired, "alignment": aligned}

@@ -52,12 +52,7 @@ def stages(run: Run, config: RosePOConfig, rows: list[ComparedRow]) -> Reference
     tuned = run(sft, config.sft, world, files=sft_files(config.sft))
     contest = Contest(run, config, world, backbone, tuned)
     for number, row in enumerate(rows):
-        judged = {"sft": tuned} if row.kind in ("sft", "continued", "aligned") else {}
-        if row.kind == "sasrec":
-            judged = {"oracle": backbone}
-        if row.kind in ("continued", "aligned"):
-            judged |= {"alignment": contest.align(row)}
-        contest.judge(number, row, judged)
+        contest.judge(number, row, contest.judged(row))
     return run(
         comparison,
         config.recommendations.compare(rows),
@@ -78,6 +73,18 @@ class Contest:
     story: dict[str, Reference] = field(default_factory=dict)
     """Rejections, smoothings, alignments and judgements, for the comparison."""
 
+    def judged(self, row: ComparedRow) -> dict[str, Reference]:
+        """Who ranks for this row."""
+        match row.kind:
+            case "popularity":
+                return {}
+            case "sasrec":
+                return {"oracle": self.oracle}
+            case "sft":
+                return {"policy": self.sft}
+            case "continued" | "aligned":
+                return {"policy": self.align(row)}
+
     def align(self, row: ComparedRow) -> Reference:
         """Reject, doubt, prefer. Continued fine-tuning sees only the chosen of the same pairs."""
         continued = row.kind == "continued"
@@ -96,7 +103,7 @@ class Contest:
         return self.run(
             alignment,
             settings,
-            {"sft": self.sft, "pairs": doubted, "reference": before},
+            {"start": self.sft, "completions": doubted, "reference": before},
             label=f"alignment, {row.label}",
         )
 

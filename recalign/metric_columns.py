@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+SCORE = "validation_score"  # the figure of a manifest by which rounds and rows are compared
 CATALOGUE = "catalogue"
 STARTS = {CATALOGUE: "", "uniform": "list ", "popularity": "popular list "}
 """What can be ranked, the whole catalogue or candidate lists by how they are drawn, and how the

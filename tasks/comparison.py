@@ -10,16 +10,22 @@ from recalign.evaluation.next_items.claims import contrast_table, rosepo_rows
 from recalign.evaluation.per_user import rows_per_user
 from recalign.evaluation.recommended import recommended_table
 from recalign.evaluation.result_table import resample
+from recalign.metric_columns import SCORE
 from recalign.report import PAGE
 from recalign.report.forest import forest
 from recalign.report.page import write_page
 from recalign.report.rosepo import RosePORun, rosepo_page
 from recalign.report.rosepo_opening import HELPFUL
 from recalign.report.stage_page import picture, result_table
-from recalign.schemas import PER_USER, RECOMMENDED, RESULTS, ROWS_PER_USER, read_table, write_table
+from recalign.schemas import (
+    CURVE_FILE,
+    PER_USER,
+    RECOMMENDED,
+    RESULTS,
+    ROWS_PER_USER,
+)
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
-from tasks.recommendations import SCORE
 from tasks.report import data_set, lineage, stage_runs
 from tasks.tables import read_tables
 
@@ -37,9 +43,7 @@ def comparison(
     """Every row against the SFT model, every claim against its control, and the page."""
     tested = [made[f"row_{number}"] for number in range(len(config.rows))]
     judged = {row.label: one for row, one in zip(config.rows, tested, strict=True)}
-    per_user = rows_per_user(
-        {n: read_table(one.path("per_user.parquet"), PER_USER) for n, one in judged.items()}
-    )
+    per_user = rows_per_user({n: PER_USER.read(one) for n, one in judged.items()})
     means = resample([per_user], config.n_resamples, config.seed)
     results = means.results(rosepo_rows(config.rows))
     contrasts = contrast_table(config.rows, means)
@@ -51,10 +55,10 @@ def comparison(
         row.label: float(made[f"valid_{number}"].manifest.figures[SCORE])
         for number, row in enumerate(config.rows)
     }
-    write_table(per_user, job.draft.path("per_user.parquet"), ROWS_PER_USER)
-    write_table(results, job.draft.path("results.parquet"), RESULTS)
+    ROWS_PER_USER.write(per_user, job.draft)
+    RESULTS.write(results, job.draft)
     contrasts.write_parquet(job.draft.path("contrasts.parquet"), compression="zstd")
-    write_table(recommended, job.draft.path("recommended.parquet"), RECOMMENDED)
+    RECOMMENDED.write(recommended, job.draft)
     ends = [interactions, splits, oracle, sft, *made.values()]
     found = lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends])
     drawn = [one.manifest for one in made.values() if one.manifest.stage == "rejections"]
@@ -71,8 +75,8 @@ def comparison(
         n_pairs={one.config["strategy"]: one.rows for one in drawn},
         data=data_set(interactions, splits, read_tables(interactions, splits)),
         stages=stage_runs(found, job.labels),
-        oracle_curve=pl.read_parquet(oracle.path("curve.parquet")),
-        sft_curve=pl.read_parquet(sft.path("curve.parquet")),
+        oracle_curve=pl.read_parquet(oracle.path(CURVE_FILE)),
+        sft_curve=pl.read_parquet(sft.path(CURVE_FILE)),
     )
     write_page(rosepo_page(run), job.draft.path(PAGE))
     job.draft.count(results.height)
@@ -103,6 +107,6 @@ def _name_of_pairs(manifest: Manifest, made: dict[str, Artifact]) -> str:
 @comparison.shows
 def results_shown(made: Artifact) -> list[str]:
     """The differences to the SFT model as a forest plot, and the table."""
-    results = read_table(made.path("results.parquet"), RESULTS)
+    results = RESULTS.read(made)
     plot = forest(results, HELPFUL)
     return [*([picture(plot)] if plot else []), result_table(results, [HELPFUL])]

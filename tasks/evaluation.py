@@ -21,7 +21,7 @@ from recalign.evaluation.texts.evaluate import Evaluated, UserTargets, evaluate_
 from recalign.evaluation.texts.quality import facet_quality, liked_values, text_quality
 from recalign.evaluation.texts.rows import dpo4rec_rows
 from recalign.evaluation.texts.scores import Backbone, scores_of
-from recalign.metric_columns import CATALOGUE, NDCG_AT_10, Metric
+from recalign.metric_columns import CATALOGUE, NDCG_AT_10, SCORE, Metric
 from recalign.oracle.inference import padded, states_of
 from recalign.oracle.storage import load_oracle
 from recalign.recommender.encoder import SentenceEncoder
@@ -39,7 +39,6 @@ from recalign.schemas import (
     TEXTS,
     TRUTH,
     read_table,
-    write_table,
 )
 from recalign.splits.candidates import history_popularity
 from recalign.splits.phases import phase_of
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
     from tasks.engine.run import Run
 
 DECODINGS = {"greedy": True, "sampled": False}
-SCORE = "validation_score"
 
 
 def validation_score(run: "Run", validation: Reference) -> float | None:
@@ -80,8 +78,7 @@ def evaluation(
     tables = read_tables(interactions, splits)
     phase = phase_of(tables.windows, config.phase)
     written = {
-        name: read_table(artifact.path("reasonings.parquet"), REASONINGS)
-        for name, artifact in (("base", base), ("aligned", aligned))
+        name: REASONINGS.read(artifact) for name, artifact in (("base", base), ("aligned", aligned))
     }
     fitted = {"frozen": recommender} | ({"refitted": refitted} if refitted else {})
     readers = {
@@ -110,7 +107,7 @@ def evaluation(
     recommended = recommended_table(
         {n: described(one.recommended, popularity.numpy()) for n, one in evaluated.items()}
     )
-    write_table(recommended, job.draft.path("recommended.parquet"), RECOMMENDED)
+    RECOMMENDED.write(recommended, job.draft)
     _write_text_quality(job, interactions, tables, config, written)
     score = (
         Metric(CATALOGUE, "NDCG")
@@ -133,8 +130,8 @@ def _write(
         {label: per_user_table(users, one.values) for label, one in evaluated.items()}
     )
     results = resample([per_user], config.n_resamples, config.seed).results(rows)
-    write_table(per_user, job.draft.path("per_user.parquet"), ROWS_PER_USER)
-    write_table(results, job.draft.path("results.parquet"), RESULTS)
+    ROWS_PER_USER.write(per_user, job.draft)
+    RESULTS.write(results, job.draft)
     return results
 
 
@@ -164,7 +161,7 @@ def _reasoner_texts(
 def _targets(splits: Artifact, tables: Tables, config: EvaluationPhase) -> UserTargets:
     """Users, targets, what they had seen, and their fixed candidate lists."""
     phase = phase_of(tables.windows, config.phase)
-    drawn = read_table(splits.path("candidates.parquet"), CANDIDATES)
+    drawn = CANDIDATES.read(splits)
     drawn = drawn.filter(kind=config.lists).filter(pl.col("user_index").is_in(phase.users.tolist()))
     negatives = padded([n.to_numpy() for n in drawn.sort("user_index")["negatives"]])
     targets = torch.from_numpy(phase.targets(tables.sequences))
@@ -189,19 +186,19 @@ def _write_text_quality(
         for decoding, greedy in DECODINGS.items()
     }
     quality = pl.concat([text_quality(label, table) for label, table in sets.items()])
-    write_table(quality, job.draft.path("texts.parquet"), TEXTS)
-    truth = interactions.path("truth.parquet")
+    TEXTS.write(quality, job.draft)
+    truth = interactions.path(TRUTH.file)
     if truth.exists():
         cutoffs = tables.windows.select("user_index", cutoff=f"{config.phase}_start")
         liked = liked_values(read_table(truth, TRUTH), cutoffs)
         facets = [facet_quality(n, t, liked, parse_reasoning) for n, t in sets.items()]
-        write_table(pl.concat(facets), job.draft.path("facets.parquet"), FACETS)
+        FACETS.write(pl.concat(facets), job.draft)
 
 
 @evaluation.shows
 def results_shown(made: Artifact) -> list[str]:
     """The differences as a forest plot, and the result table."""
-    results = read_table(made.path("results.parquet"), RESULTS)
+    results = RESULTS.read(made)
     name = headline_metrics(results, NDCG_AT_10, CATALOGUE)[0]
     plot = forest(results, name)
     return [*([picture(plot)] if plot else []), result_table(results, [name])]

@@ -10,16 +10,13 @@ from recalign.artifacts.artifact import Artifact
 from recalign.config import FoldsConfig, OracleConfig
 from recalign.oracle.fit import fit_oracle
 from recalign.oracle.storage import load_oracle, save_oracle
-from recalign.smoothing.folds import folds_of, stops_of
+from recalign.smoothing.folds import FOLDS, STOPS, fold_name, folds_of, stops_of
 from recalign.splits.guard import check_fit
 from recalign.splits.phases import phase_of
 from tasks.encoding import open_encoder
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.tables import Tables, read_tables
-
-FOLDS = "folds.parquet"  # user_index, fold
-STOPS = "stops.parquet"  # in each fold's folder: user_index, stop of what its oracle read
 
 
 @stage(version=1)
@@ -59,11 +56,6 @@ def fold_oracles(
             for name, fact in facts.items()
         }
     )
-
-
-def fold_name(fold: int) -> str:
-    """The folder of a fold's oracle."""
-    return f"fold-{fold}"
 
 
 def _fit_fold(

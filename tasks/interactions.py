@@ -7,7 +7,7 @@ from recalign.config import InteractionsConfig, Runtime
 from recalign.interactions.ingest import ingest
 from recalign.interactions.rawtables import RawTables
 from recalign.interactions.sources import read_source, source_files
-from recalign.schemas import APPEAL, INTERACTIONS, ITEMS, TRUTH, USERS, write_table
+from recalign.schemas import APPEAL, INTERACTIONS, ITEMS, TRUTH, USERS
 from recalign.world.synthesise import synthesise
 from recalign.world.tables import with_indices
 from tasks.engine.job import Job
@@ -35,14 +35,14 @@ def interactions(
         data = ingest(RawTables(world.interactions, world.items), config)
     else:  # handed over unnamed: ingest lets go of each raw column as it goes
         data = ingest(read_source(config, (files or {})["raw"], job.progress), config)
-    write_table(data.interactions, job.draft.path("interactions.parquet"), INTERACTIONS)
-    write_table(data.items, job.draft.path("items.parquet"), ITEMS)
-    write_table(data.users, job.draft.path("users.parquet"), USERS)
+    INTERACTIONS.write(data.interactions, job.draft)
+    ITEMS.write(data.items, job.draft)
+    USERS.write(data.users, job.draft)
     if world:
         truth, appeal = with_indices(
             world.truth, world.appeal, data.users, data.items, world.interactions
         )
-        write_table(truth, job.draft.path("truth.parquet"), TRUTH)
-        write_table(appeal, job.draft.path("appeal.parquet"), APPEAL)
+        TRUTH.write(truth, job.draft)
+        APPEAL.write(appeal, job.draft)
     job.draft.count(data.interactions.height, data.dropped)
     job.draft.tell({"users": data.users.height, "items": data.items.height, "noted": data.noted})

@@ -11,6 +11,7 @@ from recalign.oracle.fit import fit_oracle
 from recalign.oracle.storage import save_oracle
 from recalign.report.plots import oracle_curves
 from recalign.report.stage_page import picture
+from recalign.schemas import CURVE_FILE
 from recalign.splits.guard import check_fit
 from recalign.splits.phases import oracle_validation
 from tasks.encoding import open_encoder
@@ -61,4 +62,4 @@ def oracle(
 @oracle.shows
 def curves_shown(made: Artifact) -> list[str]:
     """Training loss and validation by epoch."""
-    return [picture(svg) for svg in oracle_curves(pl.read_parquet(made.path("curve.parquet")))]
+    return [picture(svg) for svg in oracle_curves(pl.read_parquet(made.path(CURVE_FILE)))]

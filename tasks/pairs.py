@@ -2,28 +2,29 @@
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import PairsConfig
+from recalign.pairs.describe import flat_pairs
 from recalign.pairs.select import SKIPPED, require_pairs, select_pairs
 from recalign.report.plots import distributions
 from recalign.report.stage_page import picture, table_section
-from recalign.schemas import PAIRS, PROMPTS, REASONINGS, REWARDS, read_table, write_table
+from recalign.schemas import COMPLETIONS, PROMPTS, REASONINGS, REWARDS
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 
 N_SHOWN = 5  # pairs on the run page
 
 
-@stage(version=1)
+@stage(version=2)
 def pairs(job: Job, config: PairsConfig, rewards: Artifact, reasonings: Artifact) -> None:
     """Chosen earns the most, rejected the least; ties and malformed texts never make a pair."""
     table, skipped, report = select_pairs(
-        read_table(rewards.path("rewards.parquet"), REWARDS),
-        read_table(reasonings.path("reasonings.parquet"), REASONINGS),
-        read_table(reasonings.path("prompts.parquet"), PROMPTS),
+        REWARDS.read(rewards),
+        REASONINGS.read(reasonings),
+        PROMPTS.read(reasonings),
         config,
     )
     require_pairs(table, skipped)
-    write_table(table, job.draft.path("pairs.parquet"), PAIRS)
-    write_table(skipped, job.draft.path("skipped.parquet"), SKIPPED)
+    COMPLETIONS.write(table, job.draft)
+    SKIPPED.write(skipped, job.draft)
     job.draft.count(table.height, dict(skipped["reason"].value_counts().iter_rows()))
     job.draft.tell(report)
 
@@ -31,7 +32,7 @@ def pairs(job: Job, config: PairsConfig, rewards: Artifact, reasonings: Artifact
 @pairs.shows
 def pairs_shown(made: Artifact) -> list[str]:
     """Margins of all pairs, and the texts of the widest ones."""
-    table = read_table(made.path("pairs.parquet"), PAIRS)
+    table = flat_pairs(COMPLETIONS.read(made))
     if table.is_empty():
         return []
     margins = distributions({"pairs": table["margin"].to_numpy()}, "Margins", "reward")

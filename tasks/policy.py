@@ -1,7 +1,6 @@
 """Stage policy: the LLM before alignment, trained from scratch or named."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -9,21 +8,16 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.config import PolicyConfig
 from recalign.embedded.demonstrations import build_demonstrations, choose_prefixes
+from recalign.llm.storage import MODEL, POLICY, POLICY_CURVE
 from recalign.reasonings.prompts import load_template, template_file
 from recalign.report.plots import bootstrap_curve
 from recalign.report.stage_page import picture
 from recalign.splits.guard import check_fit
+from recalign.training.run import TrainingRun
 from tasks.engine.job import Job
 from tasks.engine.stage import local_files, stage
 from tasks.tables import read_tables
 
-if TYPE_CHECKING:
-    from recalign.llm.load import Policy
-
-SETTINGS = "policy.json"  # the PolicyConfig later stages load this policy with
-MODEL = "model"  # folder of all weights, for a policy trained here
-ADAPTER = "adapter"  # folder of a LoRA adapter on policy 0
-CURVE = f"{MODEL}/curve.parquet"  # its training, by step
 MIN_PREFIX = 3  # items a demonstration's history has at least
 
 
@@ -50,7 +44,7 @@ def policy(
     else:
         config = config.model_copy(update={"revision": resolve_revision(config)})
         load_policy(config.model, config, None, job.device)
-    job.draft.path(SETTINGS).write_text(config.model_dump_json(indent=1))
+    job.draft.path(POLICY).write_text(config.model_dump_json(indent=1))
 
 
 def _bootstrap(job: Job, config: PolicyConfig, interactions: Artifact, splits: Artifact) -> None:
@@ -66,32 +60,15 @@ def _bootstrap(job: Job, config: PolicyConfig, interactions: Artifact, splits: A
     demonstrations = build_demonstrations(
         tables.items, seen, users, cutoffs, settings.history_items, render, settings.seed
     )
-    figures = train_bootstrap(
-        settings, demonstrations.prompts, demonstrations.reasonings, job.draft.path(MODEL),
-        job.draft.work, job.progress, job.device,
-    )  # fmt: skip
+    run = TrainingRun("policy", job.draft.work, job.draft.path(MODEL), job.progress, job.device)
+    figures = train_bootstrap(settings, demonstrations.prompts, demonstrations.reasonings, run)
     n_left_out = settings.n_prompts - len(set(demonstrations.prompts))
     job.draft.count(len(demonstrations.prompts), {"history without attributes": n_left_out})
     job.draft.tell(figures)
 
 
-def open_policy(
-    policy: Artifact, aligned: Artifact | None, device: str, *, trainable: bool = False
-) -> "Policy":
-    """Policy 0, or what an alignment made of it: an adapter on it, or all its weights anew."""
-    from recalign.llm.load import load_policy
-
-    config = PolicyConfig.model_validate_json(policy.path(SETTINGS).read_text())
-    weights = policy.path(MODEL) if config.kind == "bootstrap" else config.model
-    if aligned is None:
-        return load_policy(weights, config, None, device)
-    if aligned.path(ADAPTER).is_dir():
-        return load_policy(weights, config, aligned.path(ADAPTER), device, trainable=trainable)
-    return load_policy(aligned.path(MODEL), config, None, device)
-
-
 @policy.shows
 def curve_shown(made: Artifact) -> list[str]:
     """Loss by step, of a policy that was trained here."""
-    curve = made.path(CURVE)
+    curve = made.path(POLICY_CURVE)
     return [picture(bootstrap_curve(pl.read_parquet(curve)))] if curve.exists() else []

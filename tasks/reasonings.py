@@ -15,14 +15,14 @@ from recalign.reasonings.generation import Parse, generate_reasonings, write_sha
 from recalign.reasonings.prompts import load_template, render_prompts, template_file
 from recalign.reasonings.texts import text_report
 from recalign.report.stage_page import table_section
-from recalign.schemas import PROMPTS, REASONINGS, read_table, write_table
+from recalign.schemas import PROMPTS, REASONINGS
 from recalign.splits.guard import check_prompts
 from recalign.splits.phases import phase_of
 from recalign.writer import Asked, Writer
 from tasks.engine.job import Job
 from tasks.engine.spread import is_mapped, map_shards, opened_last, worker_device, worker_runtime
 from tasks.engine.stage import stage
-from tasks.policy import open_policy
+from tasks.models import first_of, open_policy
 from tasks.tables import read_tables
 
 N_SHOWN = 12  # texts on the run page
@@ -41,7 +41,6 @@ def reasonings(
     splits: Artifact,
     policy: Artifact,
     files: dict[str, list[Path]],
-    alignment: Artifact | None = None,
 ) -> None:
     """N samples and a greedy text per user, from prompts proved to end before their targets."""
     tables = read_tables(interactions, splits)
@@ -58,45 +57,39 @@ def reasonings(
         template.bind(tables.items),
         protocol=tables.protocol,
     )
-    table = _written(job, config, prompts, policy, alignment)
-    write_table(prompts, job.draft.path("prompts.parquet"), PROMPTS)
-    write_table(table, job.draft.path("reasonings.parquet"), REASONINGS)
+    table = _written(job, config, prompts, policy)
+    PROMPTS.write(prompts, job.draft)
+    REASONINGS.write(table, job.draft)
     report = text_report(table)
     job.draft.count(table.height, {f"malformed: {k}": n for k, n in report["malformed"].items()})
     job.draft.tell(report | {"prompts_proved": proved})
 
 
 def _written(
-    job: Job,
-    config: PhaseConfig,
-    prompts: pl.DataFrame,
-    policy: Artifact,
-    alignment: Artifact | None,
+    job: Job, config: PhaseConfig, prompts: pl.DataFrame, policy: Artifact
 ) -> pl.DataFrame:
     """The reasonings of all prompts, written here or, shard by shard, by workers."""
     asked, n_users = _asked(config), prompts.height
+    parse = _grammar_of(policy, job.runtime.root)
 
     def here(shards: list[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
-        writer = _open_writer(policy, alignment, job.device, job.runtime)
-        return write_shards(writer, shards, asked, _grammar_of(policy), n_users, job.progress)
+        writer = _open_writer(policy, job.device, job.runtime)
+        return write_shards(writer, shards, asked, parse, n_users, job.progress)
 
     def by_workers(shards: list[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
         runtime = worker_runtime(job.runtime)
-        aligned = alignment.reference if alignment else None
-        given = [PromptShard(runtime, config, policy.reference, aligned, one) for one in shards]
+        given = [PromptShard(runtime, config, policy.reference, one) for one in shards]
         return map_shards(job, write_reasonings, given)
 
     write = by_workers if is_mapped(job.runtime) else here
     return generate_reasonings(write, prompts, asked, job.draft.work, job.runtime.shard_users)
 
 
-def _open_writer(
-    policy: Artifact, alignment: Artifact | None, device: str, runtime: Runtime
-) -> Writer:
-    """The writer of this policy, or of what an alignment made of it; new kinds are opened here."""
+def _open_writer(policy: Artifact, device: str, runtime: Runtime) -> Writer:
+    """The writer of this policy, aligned or not; new kinds are opened here."""
     from recalign.llm.local_writer import LocalWriter  # transformers: seconds
 
-    return LocalWriter(open_policy(policy, alignment, device), runtime.generation_rows)
+    return LocalWriter(open_policy(policy, runtime.root, device), runtime.generation_rows)
 
 
 @dataclass(frozen=True)
@@ -106,7 +99,6 @@ class PromptShard:
     runtime: Runtime
     config: PhaseConfig
     policy: Reference
-    alignment: Reference | None
     prompts: pl.DataFrame
 
 
@@ -114,12 +106,11 @@ def write_reasonings(shard: PromptShard) -> pl.DataFrame:
     """The reasonings of a shard's prompts, written by a worker."""
     store, device = open_root(shard.runtime.root), worker_device(shard.runtime)
     policy = store.open(shard.policy)
-    aligned = store.open(shard.alignment) if shard.alignment else None
     writer = opened_last(
-        (shard.policy, shard.alignment, device),
-        lambda: _open_writer(policy, aligned, device, shard.runtime),
+        (shard.policy, device), lambda: _open_writer(policy, device, shard.runtime)
     )
-    return write_shard(writer, shard.prompts, _asked(shard.config), _grammar_of(policy))
+    parse = _grammar_of(policy, shard.runtime.root)
+    return write_shard(writer, shard.prompts, _asked(shard.config), parse)
 
 
 def _asked(config: PhaseConfig) -> Asked:
@@ -127,9 +118,10 @@ def _asked(config: PhaseConfig) -> Asked:
     return Asked(config, config.n_samples, greedy=True, stream=f"reasonings {config.phase}")
 
 
-def _grammar_of(policy: Artifact) -> Parse | None:
+def _grammar_of(policy: Artifact, root: str) -> Parse | None:
     """What tells a good text from a bad one, for the embedded policy; no other has a grammar."""
-    return is_grammatical if policy.manifest.config["kind"] == "bootstrap" else None
+    kind = first_of(policy, root).manifest.config["kind"]
+    return is_grammatical if kind == "bootstrap" else None
 
 
 def is_grammatical(text: str) -> bool:
@@ -140,5 +132,5 @@ def is_grammatical(text: str) -> bool:
 @reasonings.shows
 def texts_shown(made: Artifact) -> list[str]:
     """The first users' texts."""
-    table = read_table(made.path("reasonings.parquet"), REASONINGS)
+    table = REASONINGS.read(made)
     return [table_section("Some texts", table.head(N_SHOWN))]

@@ -27,10 +27,11 @@ from recalign.evaluation.next_items.outcomes import Outcomes, Response, by_item,
 from recalign.evaluation.next_items.recommendations import recommendations_table
 from recalign.evaluation.per_user import means_over_users, per_user_table, user_means
 from recalign.evaluation.recommended import spread
-from recalign.metric_columns import CATALOGUE, Metric
+from recalign.llm.storage import SFT
+from recalign.metric_columns import CATALOGUE, SCORE, Metric
 from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle
-from recalign.schemas import CANDIDATES, PER_USER, RECOMMENDATIONS, read_table, write_table
+from recalign.schemas import CANDIDATES, PER_USER, RECOMMENDATIONS
 from recalign.splits.candidates import history_popularity
 from recalign.splits.guard import check_window_prompts
 from recalign.splits.phases import NEXT, phase_of
@@ -40,14 +41,12 @@ from recalign.titles.prompts import TitlePrompts
 from tasks.encoding import open_encoder
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
-from tasks.sft import SETTINGS, open_titles
+from tasks.models import first_of, open_policy
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:
+    from recalign.policy import Policy
     from recalign.titles.likelihood import TitleReading, TitleScorer
-    from recalign.titles.policy import TitlePolicy
-
-SCORE = "validation_score"
 
 
 @stage(version=2)
@@ -56,25 +55,25 @@ def recommendations(
     config: RecommendationsPhase,
     interactions: Artifact,
     splits: Artifact,
-    sft: Artifact | None = None,
-    alignment: Artifact | None = None,
+    policy: Artifact | None = None,
     oracle: Artifact | None = None,
     files: dict[str, list[Path]] | None = None,
 ) -> None:
-    """Rank, and let answer, the LLM (sft, or what alignment made of it), SASRec, or popularity."""
+    """Rank, and let answer, the LLM (of sft or alignment), SASRec, or popularity."""
     tables = read_tables(interactions, splits)
     phase = phase_of(tables.windows, config.phase)
     cases = cases_of(tables.sequences, phase.users, phase.starts, phase.ends, config.n_cases)
-    drawn = read_table(splits.path("candidates.parquet"), CANDIDATES)
+    drawn = CANDIDATES.read(splits)
     lists = {kind: fixed_lists(cases, drawn, kind, config.list_length) for kind in DRAWN}
     popularity = history_popularity(tables.sequences, tables.windows)
     llm, rows = None, len(cases)
     given: Callable[[slice], Response]
-    if sft is not None:
-        settings = SftConfig.model_validate_json(sft.path(SETTINGS).read_text())
+    if policy is not None:
+        root = job.runtime.root
+        settings = SftConfig.model_validate_json(first_of(policy, root).path(SFT).read_text())
         shown = _shown(settings, cases, lists, splits.manifest.config["seed"])
-        policy = open_titles(sft, alignment, job.device)
-        llm = _llm(config, policy, settings, tables, cases, shown)
+        opened = open_policy(policy, root, job.device)
+        llm = _llm(config, opened, settings, tables, cases, shown)
         given = partial(_ask, llm, config, cases, lists)
         asked = llm.prompts.values()
         rows = min(llm.scorer.rows_at_once(ids, job.runtime.generation_rows) for ids in asked)
@@ -102,9 +101,9 @@ def recommendations(
 def _write(job: Job, cases: Cases, outcomes: Outcomes, measures: dict[Metric, np.ndarray]) -> None:
     """The tables of the row, and what its figures say of it as a whole."""
     per_user = per_user_table(*user_means(cases.users, measures))
-    write_table(per_user, job.draft.path("per_user.parquet"), PER_USER)
+    PER_USER.write(per_user, job.draft)
     made = recommendations_table(cases, outcomes)
-    write_table(made, job.draft.path("recommendations.parquet"), RECOMMENDATIONS)
+    RECOMMENDATIONS.write(made, job.draft)
     means = means_over_users(per_user)
     job.draft.tell(
         {
@@ -126,7 +125,7 @@ def _write(job: Job, cases: Cases, outcomes: Outcomes, measures: dict[Metric, np
 class _Llm:
     """An LLM, what it is asked per case (list shown, or "catalogue" -> prompts), and its titles."""
 
-    policy: "TitlePolicy"
+    policy: "Policy"
     scorer: "TitleScorer"
     titles: list[str]
     prompts: dict[str, list[list[int]]]
@@ -144,7 +143,7 @@ def _shown(
 
 def _llm(
     config: RecommendationsPhase,
-    policy: "TitlePolicy",
+    policy: "Policy",
     settings: SftConfig,
     tables: Tables,
     cases: Cases,
@@ -200,7 +199,7 @@ def _ask(
 
 
 def _texts(llm: _Llm, reading: "TitleReading") -> list[str]:
-    return [llm.policy.decode(ids) for ids in reading.answers(llm.scorer.n_answer_tokens)]
+    return [llm.policy.decode(ids).strip() for ids in reading.answers(llm.scorer.n_answer_tokens)]
 
 
 def _answered(

@@ -13,7 +13,7 @@ from recalign.recommender.fit import fit_recommender
 from recalign.recommender.signal import require_signal
 from recalign.recommender.storage import save_recommender
 from recalign.recommender.window import fit_examples
-from recalign.schemas import REASONINGS, read_table
+from recalign.schemas import CURVE_FILE, REASONINGS
 from recalign.splits.guard import check_fit
 from recalign.splits.phases import phase_of
 from tasks.encoding import open_encoder
@@ -43,7 +43,7 @@ def recommender(
     model, _ = load_oracle(oracle.folder, job.device)
     encoder = open_encoder(job, config.encoder)
     examples, n_without_text = fit_examples(
-        read_table(reasonings.path("reasonings.parquet"), REASONINGS),
+        REASONINGS.read(reasonings),
         phase.users,
         phase.starts,
         phase.targets(seen),
@@ -59,6 +59,6 @@ def recommender(
     if config.guard:
         require_signal(fitted.figures)
     save_recommender(job.draft.folder, fitted.model, fitted.figures)
-    fitted.curve.drop("seconds").write_parquet(job.draft.path("curve.parquet"), compression="zstd")
+    fitted.curve.drop("seconds").write_parquet(job.draft.path(CURVE_FILE), compression="zstd")
     job.draft.count(len(examples.targets), {"user without a usable reasoning": n_without_text})
     job.draft.tell(fitted.figures)

@@ -15,7 +15,7 @@ from recalign.rejections.draws import unit_vectors
 from recalign.rejections.positions import draw_positions
 from recalign.rejections.reject import reject
 from recalign.rejections.shards import reject_in_shards
-from recalign.schemas import REJECTIONS, write_table
+from recalign.schemas import REJECTIONS
 from recalign.splits.candidates import history_popularity
 from recalign.splits.guard import check_window_prompts
 from recalign.splits.rejected import check_rejections
@@ -24,13 +24,11 @@ from recalign.titles.prompts import TitlePrompts, template_file
 from tasks.encoding import open_encoder
 from tasks.engine.job import Job
 from tasks.engine.stage import local_files, stage
-from tasks.sft import open_titles
+from tasks.models import open_policy
 from tasks.tables import Tables, read_tables, true_smoothing
 
 if TYPE_CHECKING:
-    from recalign.titles.policy import TitlePolicy
-
-TABLE = "rejections.parquet"
+    from recalign.policy import Policy
 
 
 def rejection_files(config: RejectionsStage) -> dict[str, list[Path]]:
@@ -60,7 +58,7 @@ def rejections(
         history_popularity(tables.sequences, tables.windows),
         unit_vectors(vectors),
         prompts.text,
-        score_titles(open_titles(sft, None, job.device), titles) if sft else None,
+        score_titles(open_policy(sft, job.runtime.root, job.device), titles) if sft else None,
     )
     users, positions = draw_positions(tables.windows, config.n_pairs, config.seed)
     table, left_out = reject_in_shards(
@@ -76,7 +74,7 @@ def rejections(
     described = describe_rejections(
         table, tables.sequences, sources.popularity, sources.vectors, truth
     )
-    write_table(table, job.draft.path(TABLE), REJECTIONS)
+    REJECTIONS.write(table, job.draft)
     described.write_parquet(job.draft.path("describe.parquet"), compression="zstd")
     job.draft.count(table.height, left_out)
     users_left = table["user_index"].n_unique()
@@ -85,7 +83,7 @@ def rejections(
     )
 
 
-def score_titles(policy: "TitlePolicy", titles: list[str]) -> Score:
+def score_titles(policy: "Policy", titles: list[str]) -> Score:
     """The SFT model as the callable that rejects: texts in, log-probabilities of titles out."""
     from recalign.titles.likelihood import TitleScorer  # slow: not in a plan
 

@@ -11,7 +11,9 @@ from recalign.artifacts.store import Store
 from recalign.config import ReportConfig
 from recalign.evaluation.texts.quality import liked_values, malformed_reasons
 from recalign.evaluation.texts.rows import policy_label
-from recalign.metric_columns import CATALOGUE, Metric
+from recalign.llm.storage import POLICY_CURVE
+from recalign.metric_columns import CATALOGUE, SCORE, Metric
+from recalign.pairs.describe import flat_pairs
 from recalign.report import PAGE
 from recalign.report.content import DataSet, Example, Round, StageRun
 from recalign.report.dpo4rec import DPO4RecRun, dpo4rec_page
@@ -19,8 +21,9 @@ from recalign.report.examples import Taken, Written, draw_examples, liked_in_wor
 from recalign.report.page import write_page
 from recalign.report.wording import reward_name
 from recalign.schemas import (
+    COMPLETIONS,
+    CURVE_FILE,
     FACETS,
-    PAIRS,
     REASONINGS,
     RECOMMENDED,
     RESULTS,
@@ -31,10 +34,9 @@ from recalign.schemas import (
     read_table,
 )
 from recalign.splits.phases import phase_of
+from recalign.training.log_table import LOG
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
-from tasks.evaluation import SCORE
-from tasks.policy import CURVE
 from tasks.tables import Tables, read_tables
 
 N_SHOWN = 12  # items of history shown in an example
@@ -55,26 +57,26 @@ def report(
 ) -> None:
     """What went in, what each stage did, what came out, and where everything comes from."""
     tables = read_tables(interactions, splits)
-    results = read_table(evaluation.path("results.parquet"), RESULTS)
-    facets = evaluation.path("facets.parquet")
-    curve = policy.path(CURVE)
+    results = RESULTS.read(evaluation)
+    facets = evaluation.path(FACETS.file)
+    curve = policy.path(POLICY_CURVE)
     ends = [interactions, splits, oracle, policy, evaluation, base, aligned, *rounds.values()]
     found = lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends])
     run = DPO4RecRun(
         source=interactions.manifest.config["source"],
         created=f"{evaluation.manifest.created:%Y-%m-%d %H:%M} UTC",
         results=results,
-        recommended=read_table(evaluation.path("recommended.parquet"), RECOMMENDED),
+        recommended=RECOMMENDED.read(evaluation),
         data=data_set(interactions, splits, tables),
         rounds=_rounds(rounds, aligned),
         reward=reward_name(rounds["rewards_1"].manifest.config),
-        texts=read_table(evaluation.path("texts.parquet"), TEXTS),
+        texts=TEXTS.read(evaluation),
         stages=stage_runs(found, job.labels),
-        oracle_curve=pl.read_parquet(oracle.path("curve.parquet")),
+        oracle_curve=pl.read_parquet(oracle.path(CURVE_FILE)),
         policy_curve=pl.read_parquet(curve) if curve.exists() else None,
         facets=read_table(facets, FACETS) if facets.exists() else None,
         malformed={
-            name: malformed_reasons(read_table(artifact.path("reasonings.parquet"), REASONINGS))
+            name: malformed_reasons(REASONINGS.read(artifact))
             for name, artifact in (("base", base), ("aligned", aligned))
         },
         examples=_examples(config, tables, interactions, evaluation, base, aligned),
@@ -98,7 +100,7 @@ def data_set(interactions: Artifact, splits: Artifact, tables: Tables) -> DataSe
 def _rounds(artifacts: dict[str, Artifact], kept: Artifact) -> list[Round]:
     """Round 0 is the base policy: it has a validation and nothing else."""
     n_rounds = sum(name.startswith("alignment_") for name in artifacts)
-    used = kept.manifest.inputs["alignment"].fingerprint
+    used = kept.manifest.inputs["policy"].fingerprint
     rounds = []
     for number in range(n_rounds + 1):
         score = artifacts[f"validation_{number}"].manifest.figures[SCORE]
@@ -106,14 +108,14 @@ def _rounds(artifacts: dict[str, Artifact], kept: Artifact) -> list[Round]:
             rounds.append(Round(0, valid=score))
             continue
         made, chosen = artifacts[f"alignment_{number}"], artifacts[f"pairs_{number}"]
-        rewards = read_table(artifacts[f"rewards_{number}"].path("rewards.parquet"), REWARDS)
-        pairs = read_table(chosen.path("pairs.parquet"), PAIRS)
+        rewards = REWARDS.read(artifacts[f"rewards_{number}"])
+        pairs = flat_pairs(COMPLETIONS.read(chosen))
         rounds.append(
             Round(
                 number,
                 valid=score,
                 kept=made.manifest.fingerprint == used,
-                curve=pl.read_parquet(made.path("log.parquet")),
+                curve=pl.read_parquet(made.path(LOG)),
                 rewards=rewards.filter(pl.col("sample") >= 0)["reward"].to_numpy(),
                 margins=pairs["margin"].to_numpy(),
                 n_users=rewards["user_index"].n_unique(),
@@ -136,13 +138,13 @@ def _examples(
     phase = phase_of(tables.windows, "test")
     users, starts = phase.users.tolist(), phase.starts.tolist()
     rows = {policy_label(name, "greedy", "frozen"): name for name in ("base", "aligned")}
-    per_user = read_table(evaluation.path("per_user.parquet"), ROWS_PER_USER)
+    per_user = ROWS_PER_USER.read(evaluation)
     scored = Metric(CATALOGUE, "NDCG").lines(per_user).select("row", "user_index", "value")
-    truth = interactions.path("truth.parquet")
+    truth = interactions.path(TRUTH.file)
     cutoffs = tables.windows.select("user_index", cutoff="test_start")
     written = Written(
-        read_table(base.path("reasonings.parquet"), REASONINGS),
-        read_table(aligned.path("reasonings.parquet"), REASONINGS),
+        REASONINGS.read(base),
+        REASONINGS.read(aligned),
         {(rows[row], user): value for row, user, value in scored.iter_rows() if row in rows},
     )
     cut, places = tables.sequences.slice, list(zip(users, starts, phase.ends.tolist(), strict=True))

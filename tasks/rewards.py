@@ -21,7 +21,7 @@ from recalign.report.plots import distributions
 from recalign.report.stage_page import picture
 from recalign.report.wording import reward_name
 from recalign.rewards.score import RewardWindow, SampledTexts, score_rewards
-from recalign.schemas import REASONINGS, REWARDS, read_table, write_table
+from recalign.schemas import REASONINGS, REWARDS
 from recalign.splits.phases import phase_of
 from tasks.encoding import open_encoder
 from tasks.engine.job import Job
@@ -45,7 +45,7 @@ def rewards(
 ) -> None:
     """Rank the reward window with each reasoning; the better the ranking, the better the text."""
     phase = phase_of(read_tables(interactions, splits).windows, "reward")
-    written = read_table(reasonings.path("reasonings.parquet"), REASONINGS)
+    written = REASONINGS.read(reasonings)
     encoder = open_encoder(job, recommender.manifest.config["encoder"])
     vectors, rows = encoder.encode_unique(written["reasoning"].to_list(), job.progress)
     grid = text_grid(
@@ -57,7 +57,7 @@ def rewards(
         table = _by_workers(job, config, [made.reference for made in artifacts], texts)
     else:
         table = _scorer(config, artifacts, job.device)(texts, job.progress)
-    write_table(table, job.draft.path("rewards.parquet"), REWARDS)
+    REWARDS.write(table, job.draft)
     job.draft.count(table.height)
     job.draft.tell({"mean_reward": table["reward"].mean()})
 
@@ -65,7 +65,7 @@ def rewards(
 @rewards.shows
 def rewards_shown(made: Artifact) -> list[str]:
     """Rewards of all samples, the greedy ones apart."""
-    table = read_table(made.path("rewards.parquet"), REWARDS)
+    table = REWARDS.read(made)
     kinds = {"sampled": table.filter(pl.col("sample") >= 0), "greedy": table.filter(sample=-1)}
     values = {name: rows["reward"].to_numpy() for name, rows in kinds.items()}
     return [picture(distributions(values, "Rewards", reward_name(made.manifest.config)))]

@@ -8,23 +8,23 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import LoadedModelConfig, SftConfig
-from recalign.schemas import PROMPTS
+from recalign.llm.storage import SFT, trained_part
+from recalign.policy import in_lines
+from recalign.schemas import CURVE_FILE, PROMPTS
 from recalign.sft.examples import Asking, Examples, history_examples, next_item_examples
 from recalign.sft.questions import draw_candidates, drawn_positions, positions_from
 from recalign.splits.guard import check_fit, check_window_prompts
 from recalign.splits.phases import phase_of
 from recalign.titles.names import distinct_titles
 from recalign.titles.prompts import TitlePrompts, template_file
+from recalign.training.run import TrainingRun
 from tasks.encoding import open_encoder
 from tasks.engine.job import Job
 from tasks.engine.stage import local_files, stage
-from tasks.policy import ADAPTER, MODEL
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:
-    from recalign.titles.policy import TitlePolicy
-
-SETTINGS = "sft.json"  # the SftConfig later stages load and ask this LLM with
+    from recalign.policy import Policy
 
 
 def sft_files(config: SftConfig) -> dict[str, list[Path]]:
@@ -56,28 +56,24 @@ def sft(
     train = _training(config, tables, asking).no_longer_than(config.max_length)
     valid, proved = _validation(config, tables, asking)
     valid = valid.no_longer_than(config.max_length)
-    tuned = train_sft(
-        policy.model, policy.tokenizer, train, valid, config,
-        work=job.draft.work / "training",
-        folder=job.draft.path(ADAPTER if config.method == "lora" else MODEL),
-        progress=job.progress, device=job.device,
-    )  # fmt: skip
+    work, folder = job.draft.work / "training", job.draft.path(trained_part(config.method))
+    run = TrainingRun("sft", work, folder, job.progress, job.device)
+    tuned = train_sft(policy, train, valid, config, run)
     if not job.leads:
         return
-    job.draft.path(SETTINGS).write_text(config.model_dump_json(indent=1))
-    tuned.curve.write_parquet(job.draft.path("curve.parquet"), compression="zstd")
+    job.draft.path(SFT).write_text(config.model_dump_json(indent=1))
+    tuned.log.write_parquet(job.draft.path(CURVE_FILE), compression="zstd")
     job.draft.count(len(train), {"too long": train.left_out, "validation too long": valid.left_out})
     job.draft.tell(tuned.figures | {"prompts_proved": proved})
 
 
 def _first_policy(
     job: Job, config: SftConfig, tables: Tables, titles: list[str]
-) -> tuple[SftConfig, "TitlePolicy"]:
+) -> tuple[SftConfig, "Policy"]:
     """The LLM before any training, and the settings with the commit that its name stands for."""
     from recalign.embedded.first_title_model import first_model
     from recalign.embedded.title_tokenizer import title_tokenizer
     from recalign.llm.load import load_policy, resolve_revision
-    from recalign.titles.policy import title_policy
 
     if config.kind == "huggingface":
         config = config.model_copy(update={"revision": resolve_revision(config)})
@@ -93,7 +89,7 @@ def _first_policy(
         model.save_pretrained(first)
         tokenizer.save_pretrained(first)
         loaded = load_policy(first, LoadedModelConfig(), None, job.device)
-    return config, title_policy(loaded, config.format)
+    return config, in_lines(loaded) if config.format == "history" else loaded
 
 
 def _training(config: SftConfig, tables: Tables, asking: Asking) -> Examples:
@@ -131,25 +127,3 @@ def _validation(config: SftConfig, tables: Tables, asking: Asking) -> tuple[Exam
     )  # fmt: skip
     examples = next_item_examples(tables.sequences, users, positions, candidates, asking)
     return examples, proved
-
-
-def open_titles(
-    sft: Artifact, aligned: Artifact | None, device: str, *, trainable: bool = False
-) -> "TitlePolicy":
-    """The fine-tuned LLM, or what an alignment made of it: another adapter, or all weights anew.
-
-    `trainable` keeps an adapter apart from the weights under it, so that it can be trained on.
-    """
-    from recalign.llm.load import load_policy
-    from recalign.titles.policy import title_policy
-
-    config = SftConfig.model_validate_json(sft.path(SETTINGS).read_text())
-    weights = config.model if config.method == "lora" else sft.path(MODEL)
-    adapter = sft.path(ADAPTER) if config.method == "lora" else None
-    if aligned is not None and aligned.path(ADAPTER).is_dir():
-        adapter = aligned.path(ADAPTER)
-    elif aligned is not None:
-        weights, adapter = aligned.path(MODEL), None
-    held = LoadedModelConfig() if config.kind == "bootstrap" else config
-    loaded = load_policy(weights, held, adapter, device, trainable=trainable)
-    return title_policy(loaded, config.format)

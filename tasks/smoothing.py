@@ -8,18 +8,15 @@ from recalign.config import SmoothingConfig
 from recalign.errors import LeakageError
 from recalign.oracle.inference import scores_of
 from recalign.oracle.storage import load_oracle
-from recalign.schemas import PREFERENCES, REJECTIONS, read_table, write_table
+from recalign.schemas import COMPLETIONS, REJECTIONS
 from recalign.smoothing.estimators import Judged, smooth
+from recalign.smoothing.folds import FOLDS, STOPS, fold_name
 from recalign.smoothing.preferences import asked_items, preference_table, quality_table
 from recalign.splits.rejected import check_judged
 from recalign.titles.names import distinct_titles
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
-from tasks.fold_oracles import FOLDS, STOPS, fold_name
-from tasks.rejections import TABLE
 from tasks.tables import Tables, read_tables, true_smoothing
-
-PREFERRED = "preferences.parquet"
 
 
 @stage(version=2)
@@ -36,7 +33,7 @@ def smoothing(
     `oracle` is the one of the earlier cut-off, or (cross_fitted) those of all folds.
     """
     tables = read_tables(interactions, splits)
-    table = read_table(rejections.path(TABLE), REJECTIONS)
+    table = REJECTIONS.read(rejections)
     truth = true_smoothing(interactions, tables.items, table)
     judged = None
     if oracle is not None:
@@ -47,7 +44,7 @@ def smoothing(
     eps = smooth(config, shape, judged, truth)
     quality = quality_table(table["strategies"].to_list(), eps, config.cap, judged, truth)
     made = preference_table(table, distinct_titles(tables.items), eps)
-    write_table(made, job.draft.path(PREFERRED), PREFERENCES)
+    COMPLETIONS.write(made, job.draft)
     quality.write_parquet(job.draft.path("quality.parquet"), compression="zstd")
     job.draft.count(made.height)
     job.draft.tell({"smoothing": float(eps.mean()), "strategies": quality.to_dicts()})

@@ -4,7 +4,7 @@ from recalign.artifacts.artifact import Artifact
 from recalign.config import SplitsConfig
 from recalign.report.plots import windows_picture
 from recalign.report.stage_page import picture
-from recalign.schemas import CANDIDATES, INTERACTIONS, WINDOWS, read_table, write_table
+from recalign.schemas import CANDIDATES, INTERACTIONS, WINDOWS
 from recalign.sequences import Sequences
 from recalign.splits.candidates import count_short, draw_candidates
 from recalign.splits.windows import split_windows
@@ -15,12 +15,12 @@ from tasks.engine.stage import stage
 @stage(version=1)
 def splits(job: Job, config: SplitsConfig, interactions: Artifact) -> None:
     """Cut each user's sequence into history | fit | reward | valid | test; draw negatives."""
-    taken = read_table(interactions.path("interactions.parquet"), INTERACTIONS)
+    taken = INTERACTIONS.read(interactions)
     sequences = Sequences.of(taken, interactions.manifest.figures["items"])
     windows, counts = split_windows(taken, config)
     candidates = draw_candidates(sequences, windows, config)
-    write_table(windows, job.draft.path("windows.parquet"), WINDOWS)
-    write_table(candidates, job.draft.path("candidates.parquet"), CANDIDATES)
+    WINDOWS.write(windows, job.draft)
+    CANDIDATES.write(candidates, job.draft)
     job.draft.count(windows.height, counts)
     job.draft.tell({"short_lists": count_short(candidates, config)})
 
@@ -28,4 +28,4 @@ def splits(job: Job, config: SplitsConfig, interactions: Artifact) -> None:
 @splits.shows
 def windows_shown(made: Artifact) -> list[str]:
     """How long the windows are."""
-    return [picture(windows_picture(read_table(made.path("windows.parquet"), WINDOWS)))]
+    return [picture(windows_picture(WINDOWS.read(made)))]

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
-from recalign.schemas import APPEAL, INTERACTIONS, ITEMS, TRUTH, WINDOWS, read_table
+from recalign.schemas import APPEAL, INTERACTIONS, ITEMS, TRUTH, WINDOWS
 from recalign.sequences import Sequences
 from recalign.splits.guard import Protocol
 from recalign.world.utility import rejected_preferred
@@ -25,9 +25,9 @@ class Tables:
 
 def read_tables(interactions: Artifact, splits: Artifact) -> Tables:
     """Open the two artifacts as typed tables."""
-    taken = read_table(interactions.path("interactions.parquet"), INTERACTIONS)
-    items = read_table(interactions.path("items.parquet"), ITEMS)
-    windows = read_table(splits.path("windows.parquet"), WINDOWS)
+    taken = INTERACTIONS.read(interactions)
+    items = ITEMS.read(interactions)
+    windows = WINDOWS.read(splits)
     protocol = splits.manifest.config["protocol"]
     return Tables(taken, items, windows, Sequences.of(taken, items.height), protocol)
 
@@ -39,9 +39,9 @@ def true_smoothing(
     if interactions.manifest.config["source"] != "synthetic":
         return None
     return rejected_preferred(
-        read_table(interactions.path("truth.parquet"), TRUTH),
+        TRUTH.read(interactions),
         items,
-        read_table(interactions.path("appeal.parquet"), APPEAL),
+        APPEAL.read(interactions),
         interactions.manifest.config["synthetic"]["noise"],
         rejections["user_index"].to_numpy(),
         rejections["position"].to_numpy(),

@@ -14,8 +14,8 @@ from flows.methods import METHODS
 ROOT = Path(__file__).parent.parent
 LAYERS = ("recalign", "tasks", "flows")
 SHARED = {  # what every package of the library may import
-    "artifacts", "config", "errors", "metric_columns", "metrics", "model_files", "progress",
-    "ranking", "schemas", "seeding", "sequences", "templates", "training", "writer",
+    "artifacts", "config", "errors", "metric_columns", "metrics", "model_files", "policy",
+    "progress", "ranking", "schemas", "seeding", "sequences", "templates", "training", "writer",
 }  # fmt: skip
 ROOMS = {  # folder: its files, beside __init__
     "flows": "dpo4rec methods rosepo rounds session",
@@ -23,7 +23,7 @@ ROOMS = {  # folder: its files, beside __init__
     "flows/service": "automations environment prefect_api processes service",
     "tasks/engine": "cache device job launch progress run run_page spread stage trouble",
 }
-BESIDE_STAGES = {"tables", "encoding"}  # what several stages open
+BESIDE_STAGES = {"tables", "encoding", "models"}  # what several stages open
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for layer in LAYERS

@@ -5,15 +5,21 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import distributed, nn
 
-from recalign.alignment.packing import PackedCollator, completion_log_probs
+from recalign.alignment.forward import PackedCollator, completion_log_probs
 from recalign.alignment.rows import Rows
+from recalign.config import AlignmentConfig, ReferenceConfig
 from recalign.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from recalign.policy import Policy
+
+FILE = "reference.npz"
 
 
 @dataclass(frozen=True)
@@ -54,24 +60,23 @@ def _without_adapter(model: nn.Module) -> AbstractContextManager[None]:
 
 
 def reference_log_probs(
-    model: nn.Module,
+    policy: "Policy",
     rows: Rows,
+    config: AlignmentConfig | ReferenceConfig,
+    progress: Progress = silent,
     *,
     adapter: bool = True,
-    pad_token_id: int = 0,
-    batch_size: int = 16,
-    autocast: bool = False,
-    progress: Progress = silent,
 ) -> ReferenceLogProbs:
     """The reference's columns for `rows`, by the same packed pass as training.
 
     `adapter=False` switches a PEFT model's adapter off: the policy before any alignment; else the
     weights count as they are. Batches hold rows of similar length; the result is in the rows'
-    order. `autocast` computes in bfloat16. The processes of a launch share the batches.
+    order. The processes of a launch share the batches.
     """
-    device = next(model.parameters()).device
+    model, batch_size = policy.model, config.micro_batch_size
+    device, autocast = model.device, config.precision == "bfloat16"
     off = nullcontext() if adapter else _without_adapter(model)
-    collate = PackedCollator(pad_token_id)
+    collate = PackedCollator(policy.pad_id)
     result = np.zeros((len(rows), rows.eps.shape[1] + 1), np.float32)
     order = np.argsort(rows.lengths, kind="stable")
     launched = distributed.is_available() and distributed.is_initialized()

@@ -1,17 +1,19 @@
 """Preference pairs as token ids, and which of them are held out."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from recalign.errors import BadInputError, UserError
+from recalign.schemas import COMPLETIONS, check_table
 from recalign.seeding import derive_seed
 
-Encode = Callable[[str], list[int]]
+if TYPE_CHECKING:
+    from recalign.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Rows:
     rejected: list[list[list[int]]]
     """K lists of token ids per pair."""
     eps: np.ndarray
-    """Smoothing: P(this rejected is really preferred), float64 [n, K]; 0 unless the table says."""
+    """Smoothing: P(this rejected is really preferred), float64 [n, K]."""
     left_out: dict[str, int]
     """Pairs that are not among the n, by reason."""
 
@@ -55,49 +57,35 @@ class Rows:
         ]
 
 
-def encode_pairs(
-    pairs: pl.DataFrame, encode_prompt: Encode, encode_completion: Encode, max_length: int
-) -> Rows:
-    """Token ids of every pair that fits; the others are counted, never cut.
+def encode_pairs(completions: pl.DataFrame, policy: "Policy", max_length: int) -> Rows:
+    """Token ids of chosen and rejected of the COMPLETIONS table; rows are left out, never cut.
 
-    `pairs` has user_index, prompt, chosen, rejected (text, or a list of K texts) and perhaps
-    smoothing (a number, or K numbers). `encode_completion` ends with the end token. A pair is left
-    out as `too_long` when its prompt and its longest completion exceed `max_length` tokens, as
-    `same_tokens` when a rejected completion has the chosen one's tokens (nothing to learn there),
-    and as `empty` when prompt or completion has no token.
-    Raises BadInputError when columns are missing or pairs differ in their number of rejected.
+    A row is left out as `too_long` when its prompt and its longest completion exceed `max_length`
+    tokens, as `same_tokens` when a rejected completion has the chosen one's tokens (nothing to
+    learn there), and as `empty` when prompt or completion has no token; each is counted.
+    Raises BadInputError for other columns, and for rows that differ in their number of rejected.
     """
-    missing = {"user_index", "prompt", "chosen", "rejected"} - set(pairs.columns)
-    if missing:
-        raise BadInputError(f"pairs: column(s) {', '.join(sorted(missing))} missing")
-    smoothing = pairs["smoothing"].to_list() if "smoothing" in pairs.columns else [0.0] * len(pairs)
+    table = check_table(completions, COMPLETIONS, "completions")
     left_out = Counter(too_long=0, same_tokens=0, empty=0)
     users, prompts, chosen, rejected, eps = [], [], [], [], []
-    columns = (pairs[name].to_list() for name in ("user_index", "prompt", "chosen", "rejected"))
-    for user, prompt, better, worse, smooth in zip(*columns, smoothing, strict=True):
-        prompt_ids, chosen_ids = encode_prompt(prompt), encode_completion(better)
-        rejected_ids = [
-            encode_completion(text) for text in (worse if isinstance(worse, list) else [worse])
-        ]
+    for row in table.iter_rows(named=True):
+        texts = row["completions"]
+        prompt_ids = policy.encode_prompt(row["prompt"])
+        chosen_ids = policy.encode_completion(texts[row["chosen"]])
+        rejected_ids = [policy.encode_completion(texts[place]) for place in row["rejected"]]
         reason = _unusable(prompt_ids, chosen_ids, rejected_ids, max_length)
         if reason:
             left_out[reason] += 1
             continue
-        users.append(user)
+        users.append(row["user_index"])
         prompts.append(prompt_ids)
         chosen.append(chosen_ids)
         rejected.append(rejected_ids)
-        eps.append(smooth if isinstance(smooth, list) else [smooth] * len(rejected_ids))
+        eps.append(row["smoothing"])
     if len({len(texts) for texts in rejected}) > 1:
         raise BadInputError("pairs: every pair needs the same number of rejected completions")
-    return Rows(
-        np.array(users, np.int64),
-        prompts,
-        chosen,
-        rejected,
-        np.array(eps, np.float64),
-        dict(left_out),
-    )
+    smoothing = np.array(eps, np.float64)
+    return Rows(np.array(users, np.int64), prompts, chosen, rejected, smoothing, dict(left_out))
 
 
 def _unusable(

@@ -8,7 +8,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from recalign.alignment.packing import PackedCollator, completion_log_probs
+from recalign.alignment.forward import PackedCollator, completion_log_probs
 from recalign.alignment.reference import in_evaluation
 from recalign.alignment.rows import Rows
 from recalign.errors import UserError

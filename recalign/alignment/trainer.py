@@ -2,8 +2,8 @@
 
 What is overridden (and pinned by `tests/alignment/test_alignment_contract.py`): the preparation of
 the data set, the signature columns, the precomputation of reference log-probabilities, the loss,
-the sampler and the telemetry. Callbacks, checkpoints, resume, PEFT, accelerate and the logging are
-the ordinary Trainer's.
+and what `OrderedTrainer` exchanges. Callbacks, checkpoints, resume, PEFT, accelerate and the
+logging are the ordinary Trainer's.
 """
 
 from typing import Any, cast
@@ -13,19 +13,12 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.data import Sampler
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    TrainerCallback,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer
 
+from recalign.alignment.forward import PackedCollator, completion_log_probs
 from recalign.alignment.losses import Objective, Scores, preference_loss
-from recalign.alignment.packing import PackedCollator, completion_log_probs
-from recalign.training.adapters import base_model
-from recalign.training.order import LengthGroupedOrder
+from recalign.training.trainer import OrderedTrainer
 
 COLUMNS = [
     "prompt_ids",
@@ -37,7 +30,7 @@ COLUMNS = [
 ]
 
 
-class SharedPromptDPOTrainer(DPOTrainer):
+class SharedPromptDPOTrainer(OrderedTrainer, DPOTrainer):
     """DPO on rows [prompt | chosen | rejected_1 .. rejected_K] whose reference is in columns."""
 
     def __init__(
@@ -48,28 +41,22 @@ class SharedPromptDPOTrainer(DPOTrainer):
         train_dataset: Dataset,
         eval_dataset: Dataset,
         tokenizer: PreTrainedTokenizerBase,
-        callbacks: list[TrainerCallback],
     ) -> None:
         self.objective: Objective = objective
+        self.lengths = np.array(train_dataset["length"])
         # The reference is in columns. Said so, TRL hashes every weight; else, without an adapter
         # to switch off, it loads a second model.
         args.precompute_ref_log_probs = not isinstance(model, PeftModel)
-        self.forwards = [(m, m.__dict__.get("forward")) for m in {base_model(model), model}]
         super().__init__(
-            model=model,
+            model,
             args=args,
             data_collator=PackedCollator(tokenizer.pad_token_id or 0),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
-            callbacks=callbacks,
         )
         if isinstance(model, PeftModel):
             model.delete_adapter("ref")  # TRL's copy of the adapter: our reference is in columns
-        self.remove_callback(PrinterCallback)
-
-    def _send_telemetry(self) -> None:
-        """Nothing leaves the machine."""
 
     def _prepare_dataset(
         self, dataset: Dataset, processing_class: Any, args: DPOConfig, dataset_name: str
@@ -81,23 +68,6 @@ class SharedPromptDPOTrainer(DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         return dataset
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
-        lengths = np.array(cast(Dataset, self.train_dataset)["length"])
-        processes = self.args.world_size  # of a launch; they take the step's micro-batches in turn
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * processes
-        return LengthGroupedOrder(lengths, step, self.args.seed)
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """No README beside every checkpoint."""
-
-    def release(self) -> None:
-        """Undo what TRL and accelerate did to the model's forward method."""
-        for model, forward in self.forwards:
-            model.__dict__.pop("_original_forward", None)
-            model.__dict__.pop("forward", None)
-            if forward is not None:
-                model.__dict__["forward"] = forward
 
     def _compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool

@@ -135,12 +135,15 @@ class WeightsConfig(Config):
     """Longest prompt plus completion, in tokens; longer rows are counted and left out."""
 
 
+Optimiser = Literal["pairs"]
 Loss = Literal["dpo", "rosepo", "cdpo", "rdpo", "ipo", "sdpo", "dmpo", "simpo", "nll"]
 
 
 class AlignmentConfig(WeightsConfig):
     """Preference optimisation with an anchor on the chosen text (TRL, PEFT)."""
 
+    optimiser: Optimiser = "pairs"
+    """What is learned from scored completions: pairs prefers the chosen to the rejected."""
     loss: Loss = "dpo"
     """Preference loss; rosepo, cdpo and rdpo read each pair's smoothing, nll only the chosen."""
     beta: float = Field(0.1, gt=0, le=10)

@@ -12,20 +12,23 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from recalign.config import BootstrapConfig
+from recalign.embedded.batches import batches, rows_of
 from recalign.embedded.grammar import parse_reasoning
-from recalign.embedded.packing import Row, batches, pack, rows_of
 from recalign.embedded.small_llama import first_model, prediction_loss
 from recalign.embedded.word_tokenizer import build_tokenizer
 from recalign.errors import UserError
-from recalign.progress import Progress, silent
+from recalign.schemas import CURVE_FILE
 from recalign.seeding import stream
+from recalign.training.packing import PackedRow, pack
+from recalign.training.run import TrainingRun
 
+CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_STEPS = 50
 HELD_OUT = 128  # at most so many prompts are kept aside, to tell how well the policy generalises
 WARM_UP = 0.05  # share of the steps
 LAST_RATE = 0.02  # of the peak learning rate
 TEXT_ROOM = 512  # positions beyond the longest demonstration
-CURVE = "curve.parquet"  # step, loss, held_out_loss (null between checkpoints)
+CURVE = {"step": pl.Int64, "loss": pl.Float64, "held_out_loss": pl.Float64}  # null: not taken
 
 
 @dataclass
@@ -67,20 +70,14 @@ class _Training:
 
 
 def train_bootstrap(
-    config: BootstrapConfig,
-    prompts: list[str],
-    reasonings: list[str],
-    folder: Path,
-    work: Path,
-    progress: Progress = silent,
-    device: str = "cpu",
+    config: BootstrapConfig, prompts: list[str], reasonings: list[str], run: TrainingRun
 ) -> dict[str, float]:
-    """Train on demonstrations (prompts[d], reasonings[d]) and save model and tokenizer in `folder`.
+    """Train on demonstrations (prompts[d], reasonings[d]); save model and tokenizer.
 
-    The folder is in Hugging Face format, plus the loss curve. The loss is the mean negative
+    The run's folder is in Hugging Face format, plus the loss curve. The loss is the mean negative
     log-likelihood of the reasonings' tokens and EOS given the prompt; demonstrations of equal
-    prompts share a row. Checkpoints go to `work` every 50 steps; a run killed and started again
-    with the same arguments ends with the same weights, bit for bit. `progress` is called after
+    prompts share a row. Checkpoints are written every 50 steps; a run killed and started again
+    with the same arguments ends with the same weights, bit for bit. Progress is told after
     every step, behind the step's checkpoint. Returns figures: sizes, losses (nats per token) on
     training and (from 20 prompts on) held-out demonstrations, and the share of grammatical greedy
     texts. Raises UserError when there are no demonstrations.
@@ -91,17 +88,17 @@ def train_bootstrap(
     tokenizer, rows, longest = _encode(config, prompts, reasonings)
     rows, held_out = _hold_out(rows, config.seed)
     model = first_model(config, tokenizer, max_length=longest + TEXT_ROOM)
-    model.to(torch.device(device))  # type: ignore[arg-type]
+    model.to(torch.device(run.device))  # type: ignore[arg-type]
     training = _Training(model, _optimiser(model, config), _digest(config, prompts, reasonings))
-    work.mkdir(parents=True, exist_ok=True)
-    training.restore(work / "checkpoint.pt")
-    _train(training, rows, held_out, config, work / "checkpoint.pt", progress)
+    run.work.mkdir(parents=True, exist_ok=True)
+    training.restore(run.work / CHECKPOINT)
+    _train(training, rows, held_out, config, run)
 
     model.eval()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    names = {"step": pl.Int64, "loss": pl.Float64, "held_out_loss": pl.Float64}
-    pl.DataFrame(training.curve, schema=names, orient="row").write_parquet(folder / CURVE)
+    model.save_pretrained(run.folder)
+    tokenizer.save_pretrained(run.folder)
+    curve = pl.DataFrame(training.curve, schema=CURVE, orient="row")
+    curve.write_parquet(run.folder / CURVE_FILE)
     figures = {
         "demonstrations": len(prompts),
         "prompts": len(rows) + len(held_out),
@@ -120,7 +117,7 @@ def train_bootstrap(
 
 def _encode(
     config: BootstrapConfig, prompts: list[str], reasonings: list[str]
-) -> tuple[PreTrainedTokenizerFast, list[Row], int]:
+) -> tuple[PreTrainedTokenizerFast, list[PackedRow], int]:
     """The tokenizer, all rows, and the longest demonstration in tokens."""
     tokenizer = build_tokenizer(prompts, reasonings, config.max_values)
     starts = tokenizer(prompts)["input_ids"]
@@ -129,7 +126,7 @@ def _encode(
     return tokenizer, rows_of(starts, ends), longest
 
 
-def _hold_out(rows: list[Row], seed: int) -> tuple[list[Row], list[Row]]:
+def _hold_out(rows: list[PackedRow], seed: int) -> tuple[list[PackedRow], list[PackedRow]]:
     """Rows to train on, and up to a twentieth (at most 128) to validate on."""
     order = stream(seed, "bootstrap", "held out").permutation(len(rows))
     n = min(HELD_OUT, len(rows) // 20)
@@ -151,11 +148,10 @@ def _optimiser(model: LlamaForCausalLM, config: BootstrapConfig) -> torch.optim.
 
 def _train(
     training: _Training,
-    rows: list[Row],
-    held_out: list[Row],
+    rows: list[PackedRow],
+    held_out: list[PackedRow],
     config: BootstrapConfig,
-    checkpoint: Path,
-    progress: Progress,
+    run: TrainingRun,
 ) -> None:
     model, device = training.model.train(), training.model.device
     plan = [
@@ -164,7 +160,7 @@ def _train(
         for batch in batches(rows, config.batch_size, epoch, config.seed)
     ]
     while training.step < len(plan):
-        batch = pack([rows[i] for i in plan[training.step]], device)
+        batch = pack([rows[i] for i in plan[training.step]])
         for group in training.optimiser.param_groups:
             group["lr"] = config.learning_rate * _rate(training.step, len(plan))
         with torch.autocast(device.type, torch.bfloat16, enabled=_fast_bfloat16(device)):
@@ -178,8 +174,8 @@ def _train(
         validated = _held_out_loss(model, held_out) if due and held_out else None
         training.curve.append((training.step, loss.item(), validated))
         if due:
-            training.save(checkpoint)
-        progress(training.step, len(plan), f"loss {training.curve[-1][1]:.3f}")
+            training.save(run.work / CHECKPOINT)
+        run.progress(training.step, len(plan), f"loss {training.curve[-1][1]:.3f}")
 
 
 def _rate(step: int, n_steps: int) -> float:
@@ -197,12 +193,12 @@ def _fast_bfloat16(device: torch.device) -> bool:
 
 
 @torch.no_grad()
-def _held_out_loss(model: LlamaForCausalLM, held_out: list[Row]) -> float:
+def _held_out_loss(model: LlamaForCausalLM, held_out: list[PackedRow]) -> float:
     """Mean negative log-likelihood per completion token."""
     total = count = 0.0
     for start in range(0, len(held_out), 32):
-        batch = pack(held_out[start : start + 32], model.device)
-        n = int((batch.labels >= 0).sum())
+        batch = pack(held_out[start : start + 32])
+        n = int(batch.lengths.sum())
         total += float(prediction_loss(model, batch)) * n
         count += n
     return total / count
@@ -210,7 +206,7 @@ def _held_out_loss(model: LlamaForCausalLM, held_out: list[Row]) -> float:
 
 @torch.no_grad()
 def _grammatical_share(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, held_out: list[Row]
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, held_out: list[PackedRow]
 ) -> float:
     """Share of the held-out prompts whose greedy text follows the grammar."""
     longest = max(len(ids) for row in held_out for ids in row.completions)

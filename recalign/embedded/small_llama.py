@@ -13,9 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import LlamaAttention
 
 from recalign.config import BootstrapConfig, TitleModelConfig
-from recalign.embedded.packing import Batch
 from recalign.errors import UserError
 from recalign.seeding import derive_seed
+from recalign.training.packing import IGNORED, PackedBatch, visible
 
 SPREAD = 0.08  # standard deviation of first weights; transformers' .02 learns slower at this width
 COPYING = 1.0  # first scale of what attention copies from the tokens it looks at
@@ -74,22 +74,23 @@ def first_model(
     return model
 
 
-def prediction_loss(model: LlamaForCausalLM, batch: Batch) -> Tensor:
-    """Mean cross-entropy of the batch's labels, nats per token."""
-    wanted = batch.labels >= 0
+def prediction_loss(model: LlamaForCausalLM, batch: PackedBatch) -> Tensor:
+    """Mean cross-entropy of the batch's targets, nats per token."""
+    targets = batch.targets.to(model.device)
+    wanted = targets != IGNORED
     states = predictor_states(model, batch)[wanted]
     logits = F.linear(states, model.lm_head.weight)
-    return F.cross_entropy(logits.float(), batch.labels[wanted])
+    return F.cross_entropy(logits.float(), targets[wanted])
 
 
-def predictor_states(model: LlamaForCausalLM, batch: Batch) -> Tensor:
-    """Final states [B, W, d] at the columns that predict a label."""
-    config, layers = model.config, model.model.layers
+def predictor_states(model: LlamaForCausalLM, batch: PackedBatch) -> Tensor:
+    """Final states [B, W, d] at the columns that predict a target."""
+    config, layers, device = model.config, model.model.layers, model.device
     width, eps = config.hidden_size, config.rms_norm_eps
-    x = model.model.embed_tokens(batch.ids)  # [B, T, d]
-    angles = _angles(model, x, batch.positions)
-    sees = _visible(batch.segments)  # [B, T, T]
-    last = batch.predictors[:, :, None]  # [B, W, 1]
+    x = model.model.embed_tokens(batch.input_ids.to(device))  # [B, T, d]
+    angles = _angles(model, x, batch.position_ids.to(device))
+    sees = _additive(visible(batch.segments.to(device)))  # [B, T, T]
+    last = batch.predictors.to(device)[:, :, None]  # [B, W, 1]
     for layer in layers:
         h = F.rms_norm(x, (width,), layer.input_layernorm.weight, eps)
         if layer is layers[-1]:
@@ -122,13 +123,9 @@ def _autocast(x: Tensor) -> bool:
     return bool(torch.is_autocast_enabled(x.device.type))
 
 
-def _visible(segments: Tensor) -> Tensor:
-    """Additive mask [B, T, T]: the prompt and the own completion so far are seen."""
-    t = segments.shape[1]
-    earlier = torch.ones(t, t, dtype=torch.bool, device=segments.device).tril()
-    same = segments[:, None, :] == segments[:, :, None]
-    sees = earlier & (same | (segments[:, None, :] == 0))
-    return torch.zeros(sees.shape, device=segments.device).masked_fill_(~sees, float("-inf"))
+def _additive(sees: Tensor) -> Tensor:
+    """The mask as it is added to the scores of attention."""
+    return torch.zeros(sees.shape, device=sees.device).masked_fill_(~sees, float("-inf"))
 
 
 def _rotate(x: Tensor, angles: tuple[Tensor, ...]) -> Tensor:

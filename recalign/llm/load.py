@@ -2,9 +2,8 @@
 
 import importlib.util
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import (
@@ -21,60 +20,7 @@ from recalign.config import LoadedModelConfig
 from recalign.errors import UserError
 from recalign.llm.hub_errors import explained
 from recalign.model_files import refuse_pickles
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A model in evaluation mode and its tokenizer, which is sure to have a padding token."""
-
-    model: PreTrainedModel  # or peft's PeftModel around one, where the adapter stays apart
-    tokenizer: PreTrainedTokenizerBase
-    chat_template: Literal["auto", "never"]
-    eos_ids: list[int]  # every token that ends a text; there may be several
-    pad_id: int
-
-    @property
-    def chats(self) -> bool:
-        """Whether prompts are wrapped in the tokenizer's chat template."""
-        return self.chat_template == "auto" and bool(self.tokenizer.chat_template)
-
-    def encode_prompt(self, text: str) -> list[int]:
-        """Token ids up to where the reasoning starts.
-
-        As one user turn of the chat template, which opens the model's turn (with "thinking"
-        switched off where the template knows it), else as plain text with whatever the tokenizer
-        puts in front of a text (a BOS or nothing); an EOS it may append is taken off.
-        """
-        if self.chats:
-            encoded: Any = self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                enable_thinking=False,
-            )
-            return list(encoded["input_ids"])
-        ids = list(self.tokenizer(text)["input_ids"])
-        while len(ids) > 1 and ids[-1] in self.eos_ids:
-            ids.pop()
-        return ids
-
-    def encode_completion(self, text: str) -> list[int]:
-        """Token ids of a text as the policy would have written it, its end included.
-
-        After a plain prompt a text starts with a space; inside a chat turn it does not.
-        """
-        written = text if self.chats else f" {text}"
-        ids = list(self.tokenizer(written, add_special_tokens=False)["input_ids"])
-        end = self.tokenizer.eos_token_id
-        return [*ids, self.eos_ids[0] if end is None else int(end)]
-
-    def decode(self, ids: list[int]) -> str:
-        """The text of generated tokens, without special tokens."""
-        text = self.tokenizer.decode(
-            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return str(text)
+from recalign.policy import Policy
 
 
 def load_policy(

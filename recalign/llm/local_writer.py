@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from recalign.llm.generate import generate
-from recalign.llm.load import Policy
+from recalign.policy import Policy
 from recalign.writer import Asked, Written
 
 

@@ -11,10 +11,10 @@ from recalign.config.oracle import OracleConfig
 from recalign.errors import BadInputError
 from recalign.oracle.fit import FittedOracle
 from recalign.oracle.sasrec import SASRec
+from recalign.schemas import CURVE_FILE
 
 WEIGHTS = "oracle.safetensors"
 FACTS = "oracle.json"
-CURVE = "curve.parquet"
 
 
 def save_oracle(folder: Path, fitted: FittedOracle) -> None:
@@ -33,7 +33,7 @@ def save_oracle(folder: Path, fitted: FittedOracle) -> None:
     }
     (folder / FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
     # Equal fits leave equal bytes: the time an epoch took belongs to the run, not to the oracle.
-    fitted.curve.drop("seconds").write_parquet(folder / CURVE, compression="zstd")
+    fitted.curve.drop("seconds").write_parquet(folder / CURVE_FILE, compression="zstd")
 
 
 def load_oracle(folder: Path, device: str = "cpu") -> tuple[SASRec, dict[str, Any]]:

@@ -7,11 +7,25 @@ TIE = 1e-12
 """Rewards this close are equal but for rounding."""
 
 
+def flat_pairs(completions: pl.DataFrame) -> pl.DataFrame:
+    """user_index, texts and rewards of chosen and (first) rejected, and the margin between them."""
+    chosen, rejected = pl.col("chosen"), pl.col("rejected").list.first()
+    texts, rewards = pl.col("completions").list, pl.col("rewards").list
+    flat = completions.select(
+        "user_index",
+        chosen=texts.get(chosen),
+        rejected=texts.get(rejected),
+        chosen_reward=rewards.get(chosen),
+        rejected_reward=rewards.get(rejected),
+    )
+    return flat.with_columns(margin=pl.col("chosen_reward") - pl.col("rejected_reward"))
+
+
 def describe_pairs(
     samples: pl.DataFrame,
     usable: pl.DataFrame,
     extremes: pl.DataFrame,
-    pairs: pl.DataFrame,
+    completions: pl.DataFrame,
     skipped: pl.DataFrame,
 ) -> dict[str, object]:
     """Plain figures for the manifest and the report.
@@ -21,6 +35,7 @@ def describe_pairs(
     margin; duplicate_rate: of the well-formed samples, the share that repeats a lower sample of its
     user; reward_random: mean reward of a random usable text, over the users that gave a pair.
     """
+    pairs = flat_pairs(completions)
     comparable = extremes.filter(pl.col("n_texts") >= 2)
     well_formed = samples["malformed"].null_count()
     paired = usable.join(pairs.select("user_index"), "user_index", "semi")

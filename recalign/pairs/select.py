@@ -5,9 +5,9 @@ import polars as pl
 from recalign.config import PairsConfig
 from recalign.errors import BadInputError, UserError
 from recalign.pairs.describe import TIE, describe_pairs
-from recalign.schemas import PAIRS, check_table
+from recalign.schemas import COMPLETIONS, Table, check_table
 
-SKIPPED = {"user_index": pl.Int32, "reason": pl.String}
+SKIPPED = Table("skipped.parquet", user_index=pl.Int32, reason=pl.String)
 TOO_FEW = "fewer than two usable texts"
 TIED = "all usable texts have the same reward"
 SMALL = "margin not above min_margin"
@@ -17,13 +17,14 @@ BEYOND = "beyond max_pairs"
 def select_pairs(
     rewards: pl.DataFrame, reasonings: pl.DataFrame, prompts: pl.DataFrame, config: PairsConfig
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, object]]:
-    """At most one pair per user: (PAIRS by user_index, SKIPPED by user_index, report).
+    """At most one pair per user: (COMPLETIONS by user_index, SKIPPED, report).
 
     Usable are the sampled texts (sample >= 0; the greedy one is -1) that are not malformed; equal
     texts of a user are one text, that of the lowest sample number. Chosen is the one with the
     highest reward, rejected the one with the lowest; among equals the lowest sample number. A
-    margin of at most max(min_margin, 1e-12) makes no pair. BadInputError: a reasoning without
-    reward, a reward that is not finite, a user without a prompt or with two.
+    margin of at most max(min_margin, 1e-12) makes no pair. A pair's row holds all usable texts.
+    BadInputError: a reasoning without reward, a reward that is not finite, a user without a prompt
+    or with two.
     """
     samples = _joined(rewards, reasonings)
     usable = samples.filter(pl.col("malformed").is_null()).unique(
@@ -35,7 +36,7 @@ def select_pairs(
     pairs = pairs.sort(["margin", "user_index"], descending=[True, False])
     kept = pairs.head(config.max_pairs) if config.max_pairs else pairs
     skipped = _skipped(samples, extremes, pairs, kept)
-    table = check_table(_with_prompts(kept, prompts).sort("user_index"), PAIRS, "pairs")
+    table = _completions(kept, prompts)
     return table, skipped, describe_pairs(samples, usable, extremes, table, skipped)
 
 
@@ -69,20 +70,19 @@ def _joined(rewards: pl.DataFrame, reasonings: pl.DataFrame) -> pl.DataFrame:
 
 
 def _extremes(usable: pl.DataFrame) -> pl.DataFrame:
-    """Best and worst text of each user, the lowest sample number among equals."""
-    columns = {"": "reasoning", "_sample": "sample", "_reward": "reward"}
-    best = {
-        f"chosen{end}": pl.col(name).sort_by("reward", "sample", descending=[True, False]).first()
-        for end, name in columns.items()
-    }
-    worst = {
-        f"rejected{end}": pl.col(name).sort_by("reward", "sample").first()
-        for end, name in columns.items()
-    }
+    """Texts of each user, and the places of best and worst: the lowest sample among equals."""
+    reward = pl.col("rewards").list
     return (
         usable.group_by("user_index", maintain_order=True)
-        .agg(n_texts=pl.len(), **best, **worst)
-        .with_columns(margin=pl.col("chosen_reward") - pl.col("rejected_reward"))
+        .agg(
+            n_texts=pl.len(),
+            completions="reasoning",
+            samples="sample",
+            rewards="reward",
+            chosen=pl.col("reward").arg_max().cast(pl.Int16),  # the first of equal ones
+            rejected=pl.col("reward").arg_min().cast(pl.Int16),
+        )
+        .with_columns(margin=reward.get(pl.col("chosen")) - reward.get(pl.col("rejected")))
     )
 
 
@@ -108,12 +108,17 @@ def _skipped(
     )
 
 
-def _with_prompts(pairs: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
-    """`pairs` with the prompt's text of each user."""
+def _completions(pairs: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+    """COMPLETIONS of the extremes `pairs`, with each user's prompt."""
     if prompts["user_index"].is_duplicated().any():
         raise BadInputError("pairs: a user has more than one prompt")
     joined = pairs.join(prompts.select("user_index", "prompt"), "user_index", "left")
     lost = joined.filter(pl.col("prompt").is_null())
     if len(lost):
         raise BadInputError(f"pairs: user_index {lost['user_index'][0]} has no prompt")
-    return joined
+    table = joined.with_columns(
+        position=pl.lit(None, COMPLETIONS["position"]),
+        rejected=pl.concat_list("rejected"),
+        smoothing=pl.concat_list(pl.lit(0.0)),
+    )
+    return check_table(table.sort("user_index"), COMPLETIONS, "completions")

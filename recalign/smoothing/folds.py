@@ -4,6 +4,14 @@ import numpy as np
 
 from recalign.seeding import derive_seed
 
+FOLDS = "folds.parquet"  # user_index, fold
+STOPS = "stops.parquet"  # in each fold's folder: user_index, stop of what its oracle read
+
+
+def fold_name(fold: int) -> str:
+    """The folder of a fold's oracle."""
+    return f"fold-{fold}"
+
 
 def folds_of(n_users: int, n_folds: int, seed: int) -> np.ndarray:
     """The fold of every user, int64 [n_users]: drawn for each user independently."""

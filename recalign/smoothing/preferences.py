@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from recalign.schemas import PREFERENCES, check_table
+from recalign.schemas import COMPLETIONS, check_table
 from recalign.smoothing.estimators import Judged, pairwise
 from recalign.smoothing.quality import calibration_error, expected_auc, expected_brier
 
@@ -38,19 +38,24 @@ def asked_items(rejections: pl.DataFrame) -> np.ndarray:
 def preference_table(
     rejections: pl.DataFrame, titles: list[str], smoothing: np.ndarray
 ) -> pl.DataFrame:
-    """PREFERENCES of the REJECTIONS table, row by row; smoothing [n, K], titles by item index."""
+    """COMPLETIONS of the REJECTIONS table, row by row; smoothing [n, K], titles by item index."""
+    asked = [
+        [chosen, *rejected] for chosen, rejected in rejections.select("chosen", "rejected").rows()
+    ]
+    given = {
+        "completions": [[titles[item] for item in items] for items in asked],
+        "rejected": [list(range(1, len(items))) for items in asked],
+        "smoothing": smoothing.tolist(),
+    }
     table = rejections.select(
         "user_index",
         "position",
         "prompt",
-        chosen=pl.Series([titles[item] for item in rejections["chosen"]], dtype=pl.String),
-        rejected=pl.Series(
-            [[titles[item] for item in items] for items in rejections["rejected"]],
-            dtype=pl.List(pl.String),
-        ),
-        smoothing=pl.Series(smoothing.tolist(), dtype=pl.List(pl.Float64)),
+        *(pl.lit(None, COMPLETIONS[name]).alias(name) for name in ("samples", "rewards")),
+        *(pl.Series(name, lists, COMPLETIONS[name]) for name, lists in given.items()),
+        chosen=pl.lit(0, pl.Int16),
     )
-    return check_table(table, PREFERENCES, "preferences")
+    return check_table(table, COMPLETIONS, "completions")
 
 
 def quality_table(

@@ -30,7 +30,7 @@ class Titler(Protocol):
     @property
     def pad_id(self) -> int: ...
     @property
-    def stop_ids(self) -> list[int]: ...
+    def eos_ids(self) -> list[int]: ...
 
 
 class TitleScorer:
@@ -194,7 +194,7 @@ class TitleReading:
 
     def answers(self, max_new_tokens: int) -> list[list[int]]:
         """See `TitleScorer.answers`."""
-        return greedy_answers(self.reading, self.scorer.policy.stop_ids, max_new_tokens)
+        return greedy_answers(self.reading, self.scorer.policy.eos_ids, max_new_tokens)
 
     def _single(self) -> Tensor:
         """All titles are single tokens: one distribution holds them all, [B, I+1]."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -13,27 +13,28 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from recalign.config import AlignmentConfig, SftConfig
 from recalign.errors import UserError
 from recalign.seeding import derive_seed
+from recalign.training.run import TrainingRun
 
 ADAPTER = "default"
 
 
 def trainable_policy(
-    model: PreTrainedModel | PeftModel, config: AlignmentConfig | SftConfig, stage: str
+    model: PreTrainedModel | PeftModel, config: AlignmentConfig | SftConfig, run: TrainingRun
 ) -> PreTrainedModel | PeftModel:
-    """The same model with what `config.method` trains switched on and the rest frozen.
+    """The same model on the run's device, what `config.method` trains switched on, the rest frozen.
 
     lora: an existing adapter goes on being trained; a plain model gets one on every linear layer
-    but the LM head (in place). Raises UserError, naming `stage`, for an adapter that does not fit
-    the config, and for method full on a model that has an adapter.
+    but the LM head (in place). Raises UserError, naming the run's stage, for an adapter that does
+    not fit the config, and for method full on a model that has an adapter.
     """
     if config.method == "full":
         if isinstance(model, PeftModel):
             raise UserError(
-                f"{stage}.method 'full' needs a policy without adapter: merge it, or use 'lora'"
+                f"{run.stage}.method 'full' needs a policy without adapter: merge it, or use 'lora'"
             )
         # Tied weights are saved once; else transformers warns that the copies are missing.
         model._keys_to_ignore_on_save = set(model.all_tied_weights_keys)
-        return model.requires_grad_(True)
+        return _on_device(model.requires_grad_(True), run.device)
     if not isinstance(model, PeftModel):
         torch.manual_seed(derive_seed(config.seed, "adapter"))
         lora = LoraConfig(
@@ -44,11 +45,17 @@ def trainable_policy(
             task_type="CAUSAL_LM",
         )
         model = get_peft_model(model, lora)
-    _check_adapter(model, config, stage)
+    _check_adapter(model, config, run.stage)
     # An empty name: with a hub id peft would ask the hub for it at every checkpoint.
     model.peft_config[ADAPTER].base_model_name_or_path = ""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name and f".{ADAPTER}" in name)
+    return _on_device(model, run.device)
+
+
+def _on_device(model: PreTrainedModel | PeftModel, device: str) -> PreTrainedModel | PeftModel:
+    if model.device.type != device:
+        cast(Any, model).to(device)
     return model
 
 

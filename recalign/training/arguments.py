@@ -2,12 +2,12 @@
 
 import math
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recalign.config import AlignmentConfig, SftConfig
 from recalign.errors import UserError
 from recalign.seeding import derive_seed
+from recalign.training.run import TrainingRun
 
 if TYPE_CHECKING:  # seconds to import
     from transformers import TrainingArguments
@@ -29,16 +29,16 @@ def require_even_batches(config: AlignmentConfig | SftConfig, n_devices: int, st
 
 
 def shared_arguments(
-    config: AlignmentConfig | SftConfig, work: Path, device: str, steps: int, stage: str
+    config: AlignmentConfig | SftConfig, run: TrainingRun, steps: int
 ) -> dict[str, Any]:
     """Arguments of TRL's configurations, by name; `Schedule` decides when to evaluate and save.
 
     UserError as `require_even_batches`, for the processes of a launch.
     """
     n_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    require_even_batches(config, n_processes, stage)
+    require_even_batches(config, n_processes, run.stage)
     return {
-        "output_dir": str(work),
+        "output_dir": str(run.work),
         "per_device_train_batch_size": config.micro_batch_size,
         "per_device_eval_batch_size": config.micro_batch_size,
         "gradient_accumulation_steps": config.batch_size // (config.micro_batch_size * n_processes),
@@ -47,9 +47,9 @@ def shared_arguments(
         "lr_scheduler_type": "linear",
         "warmup_steps": math.ceil(WARM_UP * steps),
         "bf16": config.precision == "bfloat16",
-        "use_cpu": device == "cpu",
-        "activation_checkpointing": device != "cpu",  # memory is scarce there, time is here
-        "dataloader_pin_memory": device != "cpu",
+        "use_cpu": run.device == "cpu",
+        "activation_checkpointing": run.device != "cpu",  # memory is scarce there, time is here
+        "dataloader_pin_memory": run.device != "cpu",
         "eval_strategy": "no",
         "save_strategy": "no",
         "logging_steps": max(1, steps // LOG_LINES),

@@ -1,7 +1,6 @@
 """When a run is evaluated, saved and stopped: one callback of the ordinary Trainer."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
@@ -9,8 +8,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from recalign.config import AlignmentConfig, SftConfig
 from recalign.errors import UserError
-from recalign.progress import Progress
 from recalign.training.checkpoints import best_step, mark_complete, out_of_patience, prune
+from recalign.training.run import TrainingRun
 
 
 def evaluation_steps(total: int, evaluations: int) -> set[int]:
@@ -31,14 +30,10 @@ class Schedule(TrainerCallback):
     that a resumed run decides as the undisturbed one would.
     """
 
-    def __init__(
-        self, steps: set[int], patience: int, work: Path, progress: Progress, stage: str
-    ) -> None:
-        self.steps = steps
-        self.patience = patience
-        self.work = work
-        self.progress = progress
-        self.stage = stage
+    def __init__(self, config: AlignmentConfig | SftConfig, n_rows: int, run: TrainingRun) -> None:
+        self.steps = evaluation_steps(optimiser_steps(n_rows, config), config.evaluations)
+        self.patience = config.patience
+        self.run = run
         self.note = ""
 
     def on_step_end(
@@ -47,7 +42,7 @@ class Schedule(TrainerCallback):
         """Ask for a log line, an evaluation and a checkpoint."""
         if state.global_step in self.steps:
             control.should_log = control.should_evaluate = control.should_save = True
-        self.progress(state.global_step, state.max_steps, self.note)
+        self.run.progress(state.global_step, state.max_steps, self.note)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -66,8 +61,8 @@ class Schedule(TrainerCallback):
         loss = state.log_history[-1]["eval_loss"]
         if not math.isfinite(loss):
             raise UserError(
-                f"{self.stage} diverged: held-out loss {loss} at step {state.global_step};"
-                f" lower {self.stage}.learning_rate"
+                f"{self.run.stage} diverged: held-out loss {loss} at step {state.global_step};"
+                f" lower {self.run.stage}.learning_rate"
             )
         if out_of_patience(state.log_history, self.patience):
             control.should_training_stop = True
@@ -79,5 +74,5 @@ class Schedule(TrainerCallback):
         PartialState().wait_for_everyone()  # each process of a launch writes a part
         if not state.is_world_process_zero:
             return
-        mark_complete(self.work / f"checkpoint-{state.global_step}")
-        prune(self.work, {best_step(state.log_history), state.global_step})
+        mark_complete(self.run.work / f"checkpoint-{state.global_step}")
+        prune(self.run.work, {best_step(state.log_history), state.global_step})

@@ -15,7 +15,7 @@ from recalign.artifacts.manifest import Reference
 from recalign.artifacts.store import Store
 from recalign.report.stage_page import stage_page
 from recalign.report.tables import result_lines
-from recalign.schemas import RESULTS, read_table
+from recalign.schemas import RESULTS
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,7 @@ def show_stage(label: str, store: Store, reference: Reference, sections: Section
 def show_results(evaluation: Artifact) -> None:
     """The result table, with intervals, as an artifact of the flow run; never fails."""
     try:
-        table: list[dict[str, Any]] = result_lines(
-            read_table(evaluation.path("results.parquet"), RESULTS)
-        )
+        table: list[dict[str, Any]] = result_lines(RESULTS.read(evaluation))
         TableArtifact(key="results", table=table, description="# Results").create(_sync=True)  # type: ignore[call-arg]
     except Exception:
         log.warning("the results cannot be shown", exc_info=True)

@@ -11,6 +11,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
     TrainerCallback,
@@ -19,8 +20,10 @@ from transformers import (
     TrainingArguments,
 )
 
-from recalign.alignment.train import Alignment
 from recalign.config import AlignmentConfig
+from recalign.policy import Policy
+from recalign.schemas import COMPLETIONS
+from recalign.training.run import Trained, TrainingRun
 
 CONFIG = AlignmentConfig(
     epochs=2,
@@ -32,7 +35,7 @@ CONFIG = AlignmentConfig(
     held_out=0.25,
     evaluations=3,
 )
-Run = Callable[..., Alignment]
+Run = Callable[..., Trained]
 WORDS = ["<pad>", "<eos>", "<unk>", *(f"w{i}" for i in range(3, 40))]
 
 
@@ -78,11 +81,31 @@ def qwen2() -> PreTrainedModel:
     )
 
 
-def make_pairs(n: int, n_rejected: int | None = None) -> pl.DataFrame:
-    """n users' pairs: chosen texts use the words w3-w9, rejected ones w20-w39.
+def table(*rows: tuple[int, str, list[str]], smoothing: list[float] | None = None) -> pl.DataFrame:
+    """COMPLETIONS of (user, prompt, [chosen, *rejected])."""
+    columns = [
+        {
+            "user_index": user, "prompt": prompt, "completions": texts, "chosen": 0,
+            "rejected": list(range(1, len(texts))),
+            "smoothing": smoothing or [0.0] * (len(texts) - 1),
+        }
+        for user, prompt, texts in rows
+    ]  # fmt: skip
+    return pl.DataFrame(columns, schema=COMPLETIONS)
 
-    `n_rejected` makes `rejected` a list of so many texts; without it, a text.
-    """
+
+def asked(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Policy:
+    """The model with the sample tokenizer, in plain text."""
+    return Policy(model, tokenizer, "never", eos_ids=[1], pad_id=0)
+
+
+def at(place: Path, **how: Any) -> TrainingRun:
+    """An alignment in this folder."""
+    return TrainingRun("alignment", place / "work", place / "folder", **how)
+
+
+def make_pairs(n: int, n_rejected: int = 1) -> pl.DataFrame:
+    """n users' COMPLETIONS: chosen texts use the words w3-w9, rejected ones w20-w39."""
     random = np.random.default_rng(3)
 
     def text(low: int, high: int, shortest: int, longest: int) -> str:
@@ -91,16 +114,9 @@ def make_pairs(n: int, n_rejected: int | None = None) -> pl.DataFrame:
 
     rows = []
     for user in range(n):
-        worse = [text(20, 40, 2, 5) for _ in range(n_rejected or 1)]
-        rows.append(
-            {
-                "user_index": user,
-                "prompt": text(3, 40, 4, 9),
-                "chosen": text(3, 10, 2, 5),
-                "rejected": worse if n_rejected else worse[0],
-            }
-        )
-    return pl.DataFrame(rows, schema_overrides={"user_index": pl.Int32})
+        worse = [text(20, 40, 2, 5) for _ in range(n_rejected)]
+        rows.append((user, text(3, 40, 4, 9), [text(3, 10, 2, 5), *worse]))
+    return table(*rows)
 
 
 def policy() -> PreTrainedModel:

@@ -1,6 +1,5 @@
 """A tokenizer of 40 words and the samples of `alignment_samples` as fixtures."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,21 @@ from peft import PeftModel
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from recalign.alignment.train import Alignment, align
+from recalign.alignment.preferences import Known
+from recalign.alignment.train import align
 from recalign.config import AlignmentConfig
-from tests.alignment.alignment_samples import CONFIG, WORDS, Run, llama, make_pairs, qwen2
+from recalign.policy import Policy
+from recalign.training.run import Trained
+from tests.alignment.alignment_samples import (
+    CONFIG,
+    WORDS,
+    Run,
+    asked,
+    at,
+    llama,
+    make_pairs,
+    qwen2,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -34,15 +45,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def encode(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], list[int]]:
-    """Text -> token ids, without an end token."""
-    return lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-@pytest.fixture(scope="session")
-def encode_completion(encode: Callable[[str], list[int]]) -> Callable[[str], list[int]]:
-    """Text -> token ids and the end token (1)."""
-    return lambda text: [*encode(text), 1]
+def plain(tokenizer: PreTrainedTokenizerFast) -> Policy:
+    """Texts to token ids, completions with the end token (1); of a model that nobody asks."""
+    return asked(llama(), tokenizer)
 
 
 @pytest.fixture(params=[llama, qwen2], ids=["llama", "qwen2"])
@@ -65,7 +70,7 @@ def pairs() -> pl.DataFrame:
 
 
 @pytest.fixture
-def run(tokenizer: PreTrainedTokenizerFast, encode: Any, encode_completion: Any) -> Run:
+def run(tokenizer: PreTrainedTokenizerFast) -> Run:
     """align with the sample tokenizer: run(model, pairs, folder, config=..., ...)."""
 
     def call(
@@ -73,18 +78,9 @@ def run(tokenizer: PreTrainedTokenizerFast, encode: Any, encode_completion: Any)
         pairs: pl.DataFrame,
         place: Path,
         config: AlignmentConfig = CONFIG,
-        **options: Any,
-    ) -> Alignment:
-        return align(
-            model,
-            tokenizer,
-            pairs,
-            config,
-            encode_prompt=encode,
-            encode_completion=encode_completion,
-            work=place / "work",
-            folder=place / "folder",
-            **options,
-        )
+        reference: Known = "initial",
+        **how: Any,
+    ) -> Trained:
+        return align(asked(model, tokenizer), pairs, config, at(place, **how), reference)
 
     return call

@@ -1,6 +1,5 @@
 """Rows that share their prompt give the log-probabilities of separate sequences."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,17 +12,16 @@ from transformers import (
     PreTrainedModel,
 )
 
-from recalign.alignment.packing import PackedCollator, completion_log_probs
+from recalign.alignment.forward import PackedCollator, completion_log_probs
 from recalign.alignment.rows import Rows, encode_pairs
 from recalign.alignment.support import check_packed_rows
 from recalign.errors import UserError
+from recalign.policy import Policy
 from tests.alignment.alignment_samples import WORDS, llama, make_pairs
 
-Encode = Callable[[str], list[int]]
 
-
-def make_rows(n: int, n_rejected: int, encode: Encode, encode_completion: Encode) -> Rows:
-    return encode_pairs(make_pairs(n, n_rejected), encode, encode_completion, 64)
+def make_rows(n: int, n_rejected: int, plain: Policy) -> Rows:
+    return encode_pairs(make_pairs(n, n_rejected), plain, 64)
 
 
 def alone(model: PreTrainedModel, prompt: list[int], completion: list[int]) -> torch.Tensor:
@@ -42,10 +40,9 @@ def test_packed_log_probs_equal_those_of_plain_sequences(
     any_model: PreTrainedModel,
     implementation: str,
     n_rejected: int,
-    encode: Encode,
-    encode_completion: Encode,
+    plain: Policy,
 ) -> None:
-    rows = make_rows(5, n_rejected, encode, encode_completion)
+    rows = make_rows(5, n_rejected, plain)
     any_model.set_attn_implementation(implementation)
     batch = PackedCollator(0)(rows.records(range(5)))
     found, n_tokens = completion_log_probs(any_model, batch)
@@ -57,9 +54,9 @@ def test_packed_log_probs_equal_those_of_plain_sequences(
 
 
 def test_packed_gradients_equal_those_of_plain_sequences(
-    any_model: PreTrainedModel, encode: Encode, encode_completion: Encode
+    any_model: PreTrainedModel, plain: Policy
 ) -> None:
-    rows = make_rows(3, 2, encode, encode_completion)
+    rows = make_rows(3, 2, plain)
     weights = torch.tensor([[1.0, -0.5, 2.0], [0.3, 1.0, -1.0], [-2.0, 0.7, 0.1]])
     found, _ = completion_log_probs(any_model, PackedCollator(0)(rows.records(range(3))))
     (found * weights).sum().backward()
@@ -72,18 +69,16 @@ def test_packed_gradients_equal_those_of_plain_sequences(
         torch.testing.assert_close(packed[name], parameter.grad, rtol=1e-4, atol=1e-4)
 
 
-def test_a_row_does_not_depend_on_its_batch(encode: Encode, encode_completion: Encode) -> None:
-    model, rows = llama().eval(), make_rows(8, 1, encode, encode_completion)
+def test_a_row_does_not_depend_on_its_batch(plain: Policy) -> None:
+    model, rows = llama().eval(), make_rows(8, 1, plain)
     together, _ = completion_log_probs(model, PackedCollator(0)(rows.records(range(8))))
     for i in range(8):
         single, _ = completion_log_probs(model, PackedCollator(0)(rows.records([i])))
         torch.testing.assert_close(single[0], together[i], rtol=0, atol=2e-5)
 
 
-def test_the_head_runs_only_where_a_completion_token_is_predicted(
-    encode: Encode, encode_completion: Encode
-) -> None:
-    model, rows = llama().eval(), make_rows(4, 2, encode, encode_completion)
+def test_the_head_runs_only_where_a_completion_token_is_predicted(plain: Policy) -> None:
+    model, rows = llama().eval(), make_rows(4, 2, plain)
     seen = []
     model.lm_head.register_forward_hook(lambda module, given, result: seen.append(given[0].shape))
     completion_log_probs(model, PackedCollator(0)(rows.records(range(4))))
@@ -93,9 +88,7 @@ def test_the_head_runs_only_where_a_completion_token_is_predicted(
     assert seen == [(predicting, 32)]
 
 
-def test_a_model_whose_window_is_shorter_than_a_row_is_refused(
-    encode: Encode, encode_completion: Encode
-) -> None:
+def test_a_model_whose_window_is_shorter_than_a_row_is_refused(plain: Policy) -> None:
     def mistral(window: int) -> PreTrainedModel:
         torch.manual_seed(0)
         return MistralForCausalLM(
@@ -111,30 +104,28 @@ def test_a_model_whose_window_is_shorter_than_a_row_is_refused(
             )
         )
 
-    rows = make_rows(4, 1, encode, encode_completion)
+    rows = make_rows(4, 1, plain)
     check_packed_rows(mistral(64), rows, 0)
     with pytest.raises(UserError, match="MistralForCausalLM does not keep completions"):
         check_packed_rows(mistral(4), rows, 0)
 
 
-def test_a_model_without_attention_is_refused(encode: Encode, encode_completion: Encode) -> None:
+def test_a_model_without_attention_is_refused(plain: Policy) -> None:
     config = MambaConfig(vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=1, state_size=4)
-    rows = make_rows(4, 1, encode, encode_completion)
+    rows = make_rows(4, 1, plain)
     with pytest.raises(UserError, match="MambaForCausalLM"):
         check_packed_rows(MambaForCausalLM(config), rows, 0)
 
 
-def test_an_attention_that_takes_no_free_mask_is_refused(
-    encode: Encode, encode_completion: Encode
-) -> None:
+def test_an_attention_that_takes_no_free_mask_is_refused(plain: Policy) -> None:
     model = llama()
     model.set_attn_implementation("flex_attention")
     with pytest.raises(UserError, match="attn_implementation='sdpa'"):
-        check_packed_rows(model, make_rows(2, 1, encode, encode_completion), 0)
+        check_packed_rows(model, make_rows(2, 1, plain), 0)
 
 
 def test_a_full_memory_is_not_taken_for_a_refusal(
-    encode: Encode, encode_completion: Encode, monkeypatch: pytest.MonkeyPatch
+    plain: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -142,4 +133,4 @@ def test_a_full_memory_is_not_taken_for_a_refusal(
     model = llama()
     monkeypatch.setattr(model, "forward", full)
     with pytest.raises(torch.OutOfMemoryError):
-        check_packed_rows(model, make_rows(2, 1, encode, encode_completion), 0)
+        check_packed_rows(model, make_rows(2, 1, plain), 0)

@@ -5,40 +5,35 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 import torch
-from transformers import (
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedTokenizerFast
 
 from recalign.alignment.train import align
 from recalign.training.checkpoints import checkpoints, is_complete
-from tests.alignment.alignment_samples import CONFIG, Fails, Run, adapter_bytes, make_pairs, policy
+from tests.alignment.alignment_samples import (
+    CONFIG,
+    Fails,
+    Run,
+    adapter_bytes,
+    asked,
+    at,
+    make_pairs,
+    policy,
+)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(
     tokenizer: PreTrainedTokenizerFast,
-    encode: Any,
-    encode_completion: Any,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[bytes, pl.DataFrame]:
     """Adapter file and log of a run that nothing stops."""
     torch.set_num_threads(1)
     place = tmp_path_factory.mktemp("undisturbed")
-    result = align(
-        policy(),
-        tokenizer,
-        make_pairs(48),
-        CONFIG,
-        encode_prompt=encode,
-        encode_completion=encode_completion,
-        work=place / "work",
-        folder=place / "folder",
-    )
+    result = align(asked(policy(), tokenizer), make_pairs(48), CONFIG, at(place))
     return adapter_bytes(place), result.log
 
 
@@ -101,17 +96,15 @@ from recalign.alignment.trainer import SharedPromptDPOTrainer
 from recalign.config import AlignmentConfig
 from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained({str(tmp_path / "tokenizer")!r})
-encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
 save = SharedPromptDPOTrainer._save_optimizer_and_scheduler
 def kill(self, output_dir):
     if self.state.global_step > 3:
         os.kill(os.getpid(), signal.SIGKILL)  # weights are written, the rest is not
     save(self, output_dir)
 SharedPromptDPOTrainer._save_optimizer_and_scheduler = kill
-align(samples.llama(spread=0.1), tokenizer, samples.make_pairs(48),
+align(samples.asked(samples.policy(), tokenizer), samples.make_pairs(48),
       AlignmentConfig.model_validate_json({CONFIG.model_dump_json()!r}),
-      encode_prompt=encode, encode_completion=lambda text: [*encode(text), 1],
-      work=Path({str(tmp_path / "work")!r}), folder=Path({str(tmp_path / "folder")!r}))
+      samples.at(Path({str(tmp_path)!r})))
 """
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     killed = subprocess.run(

@@ -1,69 +1,62 @@
 """Pairs as rows: what is left out, who is held out, in which order rows are trained on."""
 
-from collections.abc import Callable
-
 import numpy as np
 import polars as pl
 import pytest
 
 from recalign.alignment.rows import encode_pairs, held_out
 from recalign.errors import BadInputError, UserError
+from recalign.policy import Policy
 from recalign.training.order import LengthGroupedOrder
-from tests.alignment.alignment_samples import make_pairs
-
-Encode = Callable[[str], list[int]]
+from tests.alignment.alignment_samples import make_pairs, table
 
 
-def table(*rows: tuple[int, str, str, str]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=["user_index", "prompt", "chosen", "rejected"], orient="row")
-
-
-def test_long_pairs_are_counted_and_the_others_are_whole(
-    encode: Encode, encode_completion: Encode
-) -> None:
+def test_long_pairs_are_counted_and_the_others_are_whole(plain: Policy) -> None:
     pairs = table(
-        (1, "w3 w4 w5", "w6", "w7 w8"),  # 3 + 2 + the end token: 6
-        (2, "w3 w4 w5", "w6", "w7 w8 w9"),  # 7
-        (3, "w3 w4 w5 w6", "w6 w7 w8", "w9"),  # 8
+        (1, "w3 w4 w5", ["w6", "w7 w8"]),  # 3 + 2 + the end token: 6
+        (2, "w3 w4 w5", ["w6", "w7 w8 w9"]),  # 7
+        (3, "w3 w4 w5 w6", ["w6 w7 w8", "w9"]),  # 8
     )
-    rows = encode_pairs(pairs, encode, encode_completion, max_length=6)
+    rows = encode_pairs(pairs, plain, max_length=6)
     assert rows.left_out == {"too_long": 2, "same_tokens": 0, "empty": 0}
     assert rows.users.tolist() == [1]
     assert (rows.prompts, rows.chosen, rows.rejected) == ([[3, 4, 5]], [[6, 1]], [[[7, 8, 1]]])
     assert rows.lengths.tolist() == [3 + 2 + 3]
 
 
-def test_texts_that_become_the_same_tokens_or_none_are_counted(
-    encode: Encode, encode_completion: Encode
-) -> None:
-    pairs = table((1, "w3", "strange", "unheard"), (2, "w3", "w4", "w5"), (3, "", "w4", "w5"))
-    rows = encode_pairs(pairs, encode, encode_completion, 64)
+def test_texts_that_become_the_same_tokens_or_none_are_counted(plain: Policy) -> None:
+    pairs = table((1, "w3", ["strange", "unheard"]), (2, "w3", ["w4", "w5"]), (3, "", ["w4", "w5"]))
+    rows = encode_pairs(pairs, plain, 64)
     assert rows.left_out == {"too_long": 0, "same_tokens": 1, "empty": 1}
     assert rows.users.tolist() == [2]
 
 
-def test_smoothing_becomes_eps_of_every_rejected(encode: Encode, encode_completion: Encode) -> None:
+def test_smoothing_becomes_eps_of_every_rejected(plain: Policy) -> None:
     pairs = make_pairs(2, n_rejected=3)
-    assert encode_pairs(pairs, encode, encode_completion, 64).eps.tolist() == [[0.0] * 3] * 2
-    with_number = pairs.with_columns(smoothing=pl.Series([0.1, 0.2]))
-    rows = encode_pairs(with_number, encode, encode_completion, 64)
-    assert rows.eps.tolist() == [[0.1] * 3, [0.2] * 3]
-    with_list = pairs.with_columns(smoothing=pl.Series([[0.1, 0.2, 0.3], [0.0, 0.4, 0.1]]))
-    rows = encode_pairs(with_list, encode, encode_completion, 64)
-    assert rows.eps.tolist() == [[0.1, 0.2, 0.3], [0.0, 0.4, 0.1]]
+    assert encode_pairs(pairs, plain, 64).eps.tolist() == [[0.0] * 3] * 2
+    eps = [[0.1, 0.2, 0.3], [0.0, 0.4, 0.1]]
+    rows = encode_pairs(pairs.with_columns(smoothing=pl.Series(eps)), plain, 64)
+    assert rows.eps.tolist() == eps
 
 
-def test_pairs_with_different_numbers_of_rejected_are_refused(
-    encode: Encode, encode_completion: Encode
-) -> None:
+def test_chosen_and_rejected_are_found_by_their_places_among_all_samples(plain: Policy) -> None:
+    samples = table((1, "w3", ["w4", "w5", "w6", "w7"])).with_columns(
+        chosen=pl.lit(2, pl.Int16), rejected=pl.Series([[1]], dtype=pl.List(pl.Int16)),
+        smoothing=pl.Series([[0.0]]), rewards=pl.Series([[0.2, 0.1, 0.9, 0.3]]),
+    )  # fmt: skip
+    rows = encode_pairs(samples, plain, 64)
+    assert (rows.chosen, rows.rejected) == ([[6, 1]], [[[5, 1]]])
+
+
+def test_pairs_with_different_numbers_of_rejected_are_refused(plain: Policy) -> None:
     mixed = pl.concat([make_pairs(1, n_rejected=2), make_pairs(1, n_rejected=3)])
     with pytest.raises(BadInputError, match="same number of rejected"):
-        encode_pairs(mixed, encode, encode_completion, 64)
+        encode_pairs(mixed, plain, 64)
 
 
-def test_a_missing_column_is_named(encode: Encode, encode_completion: Encode) -> None:
+def test_a_missing_column_is_named(plain: Policy) -> None:
     with pytest.raises(BadInputError, match="chosen missing"):
-        encode_pairs(make_pairs(2).drop("chosen"), encode, encode_completion, 64)
+        encode_pairs(make_pairs(2).drop("chosen"), plain, 64)
 
 
 def test_a_user_is_held_out_whoever_else_is_there() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,13 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import (
-    TrainerCallback,
-)
+from transformers import TrainerCallback
 from trl.trainer import base_trainer
 
 from recalign.alignment.reference import ReferenceLogProbs, reference_log_probs
-from recalign.alignment.rows import encode_pairs, held_out
+from recalign.alignment.rows import Rows, encode_pairs, held_out
 from recalign.errors import UserError
+from recalign.policy import Policy
 from tests.alignment.alignment_samples import (
     CONFIG,
     Fails,
@@ -30,8 +30,13 @@ from tests.alignment.alignment_samples import (
 )
 
 
+def scored(plain: Policy, model: Any, rows: Rows, adapter: bool = True) -> ReferenceLogProbs:
+    """Log-probabilities of the rows under this model."""
+    return reference_log_probs(replace(plain, model=model), rows, CONFIG, adapter=adapter)
+
+
 def test_training_separates_held_out_pairs_and_saves_what_it_returns(
-    run: Run, pairs: pl.DataFrame, tmp_path: Path, encode: Any, encode_completion: Any
+    run: Run, pairs: pl.DataFrame, tmp_path: Path, plain: Policy
 ) -> None:
     seen: list[tuple[int, int]] = []
     result = run(
@@ -49,11 +54,11 @@ def test_training_separates_held_out_pairs_and_saves_what_it_returns(
     evaluated = log.filter(pl.col("held_out_loss").is_not_null())["step"].to_list()
     assert evaluated == [0, *sorted({round(steps * i / 3) for i in (1, 2, 3)})]
 
-    rows = encode_pairs(pairs, encode, encode_completion, 512)
+    rows = encode_pairs(pairs, plain, 512)
     saved = PeftModel.from_pretrained(policy(), tmp_path / "folder")
-    again, returned = (reference_log_probs(m, rows) for m in (saved, result.model))
+    again, returned = (scored(plain, m, rows) for m in (saved, result.model))
     assert again.chosen.tolist() == returned.chosen.tolist()
-    base = reference_log_probs(policy(), rows)
+    base = scored(plain, policy(), rows)
     assert result.log["held_out_chosen_drift"].to_list()[figures["best_step"]] == pytest.approx(
         float((again.chosen - base.chosen)[held].mean()), abs=1e-4
     )
@@ -84,9 +89,9 @@ def test_training_stops_when_held_out_pairs_get_worse_and_keeps_the_best(
     run: Run, pairs: pl.DataFrame, tmp_path: Path
 ) -> None:
     held = held_out(pairs["user_index"].to_numpy(), 0.25, 0)
+    turned = pl.when(pl.Series(held))
     contrary = pairs.with_columns(
-        chosen=pl.when(pl.Series(held)).then("rejected").otherwise("chosen"),
-        rejected=pl.when(pl.Series(held)).then("chosen").otherwise("rejected"),
+        completions=turned.then(pl.col("completions").list.reverse()).otherwise("completions")
     )
     config = CONFIG.model_copy(update={"epochs": 10, "evaluations": 25, "patience": 2})
     result = run(policy(), contrary, tmp_path, config)
@@ -104,22 +109,20 @@ def test_training_stops_when_held_out_pairs_get_worse_and_keeps_the_best(
     assert again.log.equals(result.log)
 
 
-def test_all_weights_can_be_trained_and_loaded(
-    run: Run, tmp_path: Path, encode: Any, encode_completion: Any
-) -> None:
+def test_all_weights_can_be_trained_and_loaded(run: Run, tmp_path: Path, plain: Policy) -> None:
     pairs = make_pairs(24)
     config = CONFIG.model_copy(update={"method": "full", "learning_rate": 1e-3})
     result = run(qwen2(), pairs, tmp_path, config)
     assert result.figures["held_out_loss"] < result.figures["held_out_loss_start"]
-    rows = encode_pairs(pairs, encode, encode_completion, 512)
+    rows = encode_pairs(pairs, plain, 512)
     loaded = type(result.model).from_pretrained(tmp_path / "folder", dtype=torch.float32)
-    again, returned = (reference_log_probs(m, rows) for m in (loaded, result.model))
+    again, returned = (scored(plain, m, rows) for m in (loaded, result.model))
     assert again.rejected.tolist() == returned.rejected.tolist()
     assert (tmp_path / "folder" / "tokenizer.json").exists()
 
 
 def test_an_adapter_goes_on_from_where_it_was_against_either_reference(
-    run: Run, tmp_path: Path, encode: Any, encode_completion: Any
+    run: Run, tmp_path: Path, plain: Policy
 ) -> None:
     pairs = make_pairs(24)
     config = CONFIG.model_copy(update={"epochs": 1, "evaluations": 1})
@@ -128,10 +131,10 @@ def test_an_adapter_goes_on_from_where_it_was_against_either_reference(
     def continued() -> PeftModel:
         return PeftModel.from_pretrained(policy(), tmp_path / "first" / "folder")
 
-    rows = encode_pairs(pairs, encode, encode_completion, 512)
+    rows = encode_pairs(pairs, plain, 512)
     held = held_out(rows.users, 0.25, 0)
-    base, adapted = (reference_log_probs(m, rows) for m in (policy(), continued()))
-    off = reference_log_probs(continued(), rows, adapter=False)
+    base, adapted = (scored(plain, m, rows) for m in (policy(), continued()))
+    off = scored(plain, continued(), rows, adapter=False)
     assert off.chosen.tolist() == pytest.approx(base.chosen.tolist(), abs=1e-5)
     moved = float((adapted.chosen - base.chosen)[held].mean())
     assert abs(moved) > 0.1
@@ -148,13 +151,13 @@ def test_an_adapter_goes_on_from_where_it_was_against_either_reference(
 
 
 def test_several_rejected_and_smoothing_reach_the_loss(
-    run: Run, tmp_path: Path, encode: Any, encode_completion: Any
+    run: Run, tmp_path: Path, plain: Policy
 ) -> None:
     pairs = make_pairs(16, n_rejected=3).with_columns(
         smoothing=pl.Series([[0.1, 0.2, 0.3]] * 8 + [[0.4, 0.0, 0.2]] * 8)
     )
-    rows = encode_pairs(pairs, encode, encode_completion, 512)
-    base = reference_log_probs(policy(), rows)
+    rows = encode_pairs(pairs, plain, 512)
+    base = scored(plain, policy(), rows)
     away = ReferenceLogProbs(base.chosen + 1.0, base.rejected - [[0.5, 1.0, 2.0]])
     config = CONFIG.model_copy(update={"anchor": 0.0, "beta": 0.5})
     h = torch.tensor([[0.5, 1.0, 2.0]]) * -1 - 1.0  # r_rejected = .5, 1, 2 and r_chosen = -1
@@ -212,16 +215,14 @@ def test_devices_that_cannot_share_a_batch_are_refused(
         run(policy(), make_pairs(16), tmp_path)
 
 
-def test_what_does_not_fit_is_said(
-    run: Run, tmp_path: Path, encode: Any, encode_completion: Any
-) -> None:
+def test_what_does_not_fit_is_said(run: Run, tmp_path: Path, plain: Policy) -> None:
     pairs = make_pairs(16)
     adapted = run(policy(), pairs, tmp_path / "adapter").model
     with pytest.raises(UserError, match="has rank 4 and alpha 8"):
         run(adapted, pairs, tmp_path / "a", CONFIG.model_copy(update={"lora_rank": 2}))
     with pytest.raises(UserError, match="without adapter"):
         run(adapted, pairs, tmp_path / "b", CONFIG.model_copy(update={"method": "full"}))
-    few = reference_log_probs(policy(), encode_pairs(make_pairs(3), encode, encode_completion, 512))
+    few = scored(plain, policy(), encode_pairs(make_pairs(3), plain, 512))
     with pytest.raises(UserError, match="3 reference log-probabilities given for 16 pairs"):
         run(policy(), pairs, tmp_path / "c", reference=few)
     with pytest.raises(UserError, match="diverged"):

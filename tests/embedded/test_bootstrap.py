@@ -10,9 +10,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from recalign.config import BootstrapConfig
-from recalign.embedded.bootstrap import CHECKPOINT_STEPS, CURVE, train_bootstrap
+from recalign.embedded.bootstrap import CHECKPOINT_STEPS, train_bootstrap
 from recalign.embedded.grammar import parse_reasoning
 from recalign.errors import UserError
+from recalign.progress import Progress, silent
+from recalign.schemas import CURVE_FILE
+from recalign.training.run import TrainingRun
 
 MOODS = ["dark", "light", "wry", "tense"]
 SMALL = BootstrapConfig(hidden=32, layers=2, heads=2, epochs=1, batch_size=32, learning_rate=1e-2)
@@ -34,6 +37,10 @@ class Stopped(Exception):
     """Stands for the end of the process."""
 
 
+def at(folder: Path, progress: Progress = silent) -> TrainingRun:
+    return TrainingRun("policy", folder / "work", folder / "model", progress)
+
+
 def train(
     folder: Path, config: BootstrapConfig = SMALL, n: int = 2000, stop_at: int | None = None
 ) -> dict[str, float]:
@@ -41,7 +48,7 @@ def train(
         if done == stop_at:
             raise Stopped
 
-    return train_bootstrap(config, *copy_task(n), folder / "model", folder / "work", progress)
+    return train_bootstrap(config, *copy_task(n), at(folder, progress))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +78,7 @@ def test_figures_tell_size_losses_and_grammar(trained: tuple[Path, dict[str, flo
     )
     assert 0 < figures["held_out_loss"] < 0.1
     assert figures["grammatical"] >= 0.97
-    curve = pl.read_parquet(folder / "model" / CURVE)
+    curve = pl.read_parquet(folder / "model" / CURVE_FILE)
     assert curve["step"].to_list() == list(range(1, int(figures["steps"]) + 1))
     assert curve["loss"][0] > 2  # about log of the vocabulary
     assert curve.drop_nulls()["step"].to_list() == [
@@ -83,9 +90,7 @@ def test_what_cannot_be_learned_is_not(tmp_path: Path) -> None:
     """Moods drawn without regard to the prompt: the loss stays at the entropy of a fair draw."""
     prompts, texts = copy_task(2000)
     order = np.random.default_rng(2).permutation(2000)
-    figures = train_bootstrap(
-        SMALL, prompts, [texts[i] for i in order], tmp_path / "model", tmp_path / "work"
-    )
+    figures = train_bootstrap(SMALL, prompts, [texts[i] for i in order], at(tmp_path))
     n_tokens = len(["Enjoys", "War", ".", "Mood", "dark", "."]) + 1
     assert abs(figures["held_out_loss"] - np.log(4) / n_tokens) < 0.03
 
@@ -106,7 +111,7 @@ def test_a_run_killed_at_a_checkpoint_and_resumed_ends_with_the_same_weights(
     expected = load_file(tmp_path / "whole" / "model" / "model.safetensors")
     found = load_file(tmp_path / "killed" / "model" / "model.safetensors")
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
-    for name in (CURVE, "tokenizer.json"):
+    for name in (CURVE_FILE, "tokenizer.json"):
         paths = [tmp_path / run / "model" / name for run in ("whole", "killed")]
         assert paths[0].read_bytes() == paths[1].read_bytes()
 
@@ -115,10 +120,8 @@ def test_a_resumed_run_does_not_start_over(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         train(tmp_path, stop_at=CHECKPOINT_STEPS)
     seen: list[int] = []
-    train_bootstrap(
-        SMALL, *copy_task(2000), tmp_path / "model", tmp_path / "work",
-        lambda done, total, note="": seen.append(done),
-    )  # fmt: skip
+    told = at(tmp_path, lambda done, total, note="": seen.append(done))
+    train_bootstrap(SMALL, *copy_task(2000), told)
     assert seen[0] == CHECKPOINT_STEPS + 1
 
 
@@ -133,10 +136,10 @@ def test_a_checkpoint_of_other_demonstrations_or_settings_is_not_taken(tmp_path:
 
     for config, n in ((SMALL, 1999), (SMALL.model_copy(update={"seed": 1}), 2000)):
         with pytest.raises(Stopped):
-            train_bootstrap(config, *copy_task(n), tmp_path / "m", tmp_path / "work", progress)
+            train_bootstrap(config, *copy_task(n), at(tmp_path, progress))
     assert seen == [1, 1]
 
 
 def test_no_demonstrations_are_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no demonstration"):
-        train_bootstrap(SMALL, [], [], tmp_path / "model", tmp_path / "work")
+        train_bootstrap(SMALL, [], [], at(tmp_path))

@@ -6,15 +6,16 @@ import torch
 from transformers import LlamaForCausalLM
 
 from recalign.config import BootstrapConfig
-from recalign.embedded.packing import MAX_COMPLETIONS, Row, batches, pack, rows_of
+from recalign.embedded.batches import MAX_COMPLETIONS, batches, rows_of
 from recalign.embedded.small_llama import first_model, prediction_loss, predictor_states
 from recalign.embedded.word_tokenizer import build_tokenizer
 from recalign.errors import UserError
+from recalign.training.packing import PackedRow, pack
 
 CONFIG = BootstrapConfig(hidden=32, layers=3, heads=2)
 ROWS = [
-    Row([6, 7, 8, 9], [[10, 11, 2], [12, 2], [10, 2]]),
-    Row([9, 6], [[13, 14, 15, 16, 2]]),
+    PackedRow([6, 7, 8, 9], [[10, 11, 2], [12, 2], [10, 2]]),
+    PackedRow([9, 6], [[13, 14, 15, 16, 2]]),
 ]
 
 
@@ -32,7 +33,7 @@ def model() -> LlamaForCausalLM:
 def test_the_packed_loss_and_its_gradient_equal_those_of_single_texts(
     model: LlamaForCausalLM,
 ) -> None:
-    packed = prediction_loss(model, pack(ROWS, "cpu"))
+    packed = prediction_loss(model, pack(ROWS))
     texts = [(row.prompt, completion) for row in ROWS for completion in row.completions]
     total = torch.zeros(())
     for prompt, completion in texts:
@@ -50,7 +51,7 @@ def test_the_packed_loss_and_its_gradient_equal_those_of_single_texts(
 
 
 def test_states_are_those_of_the_predicting_columns(model: LlamaForCausalLM) -> None:
-    batch = pack(ROWS, "cpu")
+    batch = pack(ROWS)
     states = predictor_states(model, batch)
     whole = model.model(torch.tensor([ROWS[0].prompt + ROWS[0].completions[1]])).last_hidden_state
     # row 0 predicts [10 11 2 | 12 2 | 10 2]: columns 3 and 4 are the second completion's
@@ -66,7 +67,7 @@ def test_equal_prompts_share_a_row_up_to_a_limit() -> None:
 
 def test_every_row_is_in_one_batch_per_epoch_and_the_order_is_the_epochs_own() -> None:
     rng = np.random.default_rng(0)
-    rows = [Row([5] * int(rng.integers(1, 60)), [[1, 2]] * 5) for _ in range(333)]
+    rows = [PackedRow([5] * int(rng.integers(1, 60)), [[1, 2]] * 5) for _ in range(333)]
     first = batches(rows, 40, epoch=0, seed=3)
     assert sorted(np.concatenate(first)) == list(range(333))
     assert max(map(len, first)) == 8  # 8 rows of 5 completions

@@ -17,7 +17,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from recalign.llm.load import Policy
+from recalign.policy import Policy
 
 VOCABULARY = 24
 STOP = 2

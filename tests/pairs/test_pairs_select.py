@@ -5,8 +5,9 @@ import pytest
 
 from recalign.config import PairsConfig
 from recalign.errors import BadInputError, UserError
+from recalign.pairs.describe import flat_pairs
 from recalign.pairs.select import BEYOND, SMALL, TIED, TOO_FEW, require_pairs, select_pairs
-from recalign.schemas import PAIRS, PROMPTS, REASONINGS, REWARDS, check_table
+from recalign.schemas import COMPLETIONS, PROMPTS, REASONINGS, REWARDS, check_table
 
 # user -> list of (sample, text, reward, malformed)
 SAMPLES = {
@@ -54,16 +55,28 @@ def select(config=None, samples=SAMPLES):
 
 def pair_of(user, **given):
     pairs, _, _ = select(**given)
-    return pairs.filter(user_index=user).row(0, named=True)
+    return flat_pairs(pairs).filter(user_index=user).row(0, named=True)
+
+
+def row_of(user):
+    return select()[0].filter(user_index=user).row(0, named=True)
 
 
 def test_best_against_worst():
     assert pair_of(0) == {
-        "user_index": 0, "prompt": "prompt of 0", "chosen": "Drama", "rejected": "Crime",
-        "chosen_sample": 1, "rejected_sample": 2, "chosen_reward": 0.5, "rejected_reward": 0.1,
-        "margin": pytest.approx(0.4),
+        "user_index": 0, "chosen": "Drama", "rejected": "Crime",
+        "chosen_reward": 0.5, "rejected_reward": 0.1, "margin": pytest.approx(0.4),
     }  # fmt: skip
-    assert dict(select()[0].schema) == PAIRS
+    assert dict(select()[0].schema) == COMPLETIONS
+
+
+def test_a_row_holds_every_usable_text_with_its_sample_number_and_reward():
+    assert row_of(0) == {
+        "user_index": 0, "position": None, "prompt": "prompt of 0",
+        "completions": ["War and War", "Drama", "Crime"], "samples": [0, 1, 2],
+        "rewards": [0.2, 0.5, 0.1], "chosen": 1, "rejected": [2], "smoothing": [0.0],
+    }  # fmt: skip
+    assert row_of(1)["samples"] == [1, 2]  # 0 and 3 are malformed
 
 
 def test_malformed_texts_are_neither_chosen_nor_rejected():
@@ -72,8 +85,9 @@ def test_malformed_texts_are_neither_chosen_nor_rejected():
 
 
 def test_among_equal_rewards_the_lowest_sample_number_counts():
-    pair = pair_of(4)
-    assert (pair["chosen_sample"], pair["rejected_sample"]) == (1, 0)
+    pair, row = pair_of(4), row_of(4)
+    assert row["samples"] == [0, 1, 2, 3]
+    assert (row["chosen"], row["rejected"]) == (1, [0])
     assert (pair["chosen"], pair["rejected"]) == ("early", "low a")
 
 
@@ -105,7 +119,7 @@ def test_only_the_largest_margins_are_kept():
 def test_the_greedy_reasoning_takes_no_part():
     samples = {0: [(-1, "greedy", 9.0, None), (0, "a", 0.5, None), (1, "b", 0.25, None)]}
     pairs, _, report = select(samples=samples)
-    assert (pairs["chosen"][0], pairs["rejected"][0]) == ("a", "b")
+    assert pairs["completions"].to_list() == [["a", "b"]]
     assert report["n_samples"] == 2
 
 
@@ -151,7 +165,7 @@ def test_the_report_counts_what_was_compared():
 def test_no_pair_at_all_gives_an_empty_table_and_a_report():
     pairs, skipped, report = select(samples={2: SAMPLES[2]})
     assert len(pairs) == 0
-    assert dict(pairs.schema) == PAIRS
+    assert dict(pairs.schema) == COMPLETIONS
     assert len(skipped) == 1
     assert report["tie_rate"] == 1.0
     assert report["reward_chosen"] is None

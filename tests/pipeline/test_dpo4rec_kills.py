@@ -21,7 +21,7 @@ def first_fingerprint(root, stage):
     found = [json.loads(p.read_text()) for p in root.glob(f"{stage}/[!.]*/manifest.json")]
     wanted = [
         m for m in found
-        if "alignment" not in m["inputs"] and "previous" not in m["inputs"]
+        if all(one["stage"] != "alignment" for one in m["inputs"].values())
         and m["config"].get("phase", "reward") == "reward"
     ]  # fmt: skip
     assert len(wanted) == 1

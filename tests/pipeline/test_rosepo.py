@@ -96,7 +96,7 @@ def test_permuted_doubts_are_the_same_numbers_in_another_order(both):
     found = {}
     for path in (both / "smoothing").glob("[!.]*/manifest.json"):
         config = json.loads(path.read_text())["config"]
-        table = pl.read_parquet(path.parent / "preferences.parquet")
+        table = pl.read_parquet(path.parent / "completions.parquet")
         found[config["estimator"]] = table["smoothing"].list.first().to_list()
     assert found["pairwise"] != found["permuted"]
     assert sorted(found["pairwise"]) == pytest.approx(sorted(found["permuted"]))

@@ -1,5 +1,7 @@
 """Users who walk round a circle of items, so that the next one is known, and how they are asked."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -7,10 +9,12 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from recalign.config import SftConfig, TitleModelConfig, TitlePromptConfig
 from recalign.embedded.first_title_model import first_model
 from recalign.embedded.title_tokenizer import title_tokenizer
+from recalign.policy import Lines, Policy, in_lines
+from recalign.progress import Progress, silent
 from recalign.sequences import Sequences
 from recalign.sft.examples import Asking, Examples, history_examples, next_item_examples
-from recalign.titles.policy import Lines
 from recalign.titles.prompts import TitlePrompts
+from recalign.training.run import TrainingRun
 
 N_ITEMS, N_USERS, LENGTH, STOP = 12, 60, 11, 9
 TITLES = ["", *(f"Title {i}" for i in range(1, N_ITEMS + 1))]
@@ -49,3 +53,11 @@ def examples() -> tuple[Examples, Examples]:
 def model() -> LlamaForCausalLM:
     torch.set_num_threads(1)
     return first_model(CONFIG.bootstrap, tokenizer(), 4, seed=0)
+
+
+def policy() -> Policy:
+    return in_lines(Policy(model(), tokenizer(), "never", eos_ids=[2], pad_id=0))
+
+
+def run(place: Path, progress: Progress = silent) -> TrainingRun:
+    return TrainingRun("sft", place / "work", place / "model", progress)

@@ -17,25 +17,23 @@ from transformers import AutoModelForCausalLM
 from recalign.config import SftConfig
 from recalign.errors import UserError
 from recalign.sft.examples import Examples, next_item_examples
-from recalign.sft.train import Tuned, train_sft
+from recalign.sft.train import train_sft
 from recalign.training.checkpoints import checkpoints
-from tests.sft.sft_samples import CONFIG, TITLES, asking, circle, examples, model, tokenizer
+from recalign.training.run import Trained
+from tests.sft.sft_samples import CONFIG, TITLES, asking, circle, examples, policy, run
 
 
 class Stopped(Exception):
     """Stands for the end of the process."""
 
 
-def train(place: Path, config: SftConfig = CONFIG, stop_at: int = -1, **given: Any) -> Tuned:
+def train(place: Path, config: SftConfig = CONFIG, stop_at: int = -1, **given: Any) -> Trained:
     def progress(done: int, total: int, note: str = "") -> None:
         if done == stop_at:
             raise Stopped
 
     fitted, valid = examples()
-    return train_sft(
-        given.get("model") or model(), tokenizer(), fitted, given.get("valid", valid), config,
-        work=place / "work", folder=place / "model", progress=progress,
-    )  # fmt: skip
+    return train_sft(policy(), fitted, given.get("valid", valid), config, run(place, progress))
 
 
 def weights(place: Path) -> bytes:
@@ -43,13 +41,13 @@ def weights(place: Path) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tuned]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained]:
     place = tmp_path_factory.mktemp("whole")
     return place, train(place)
 
 
 def test_the_next_item_is_learned_and_the_saved_model_is_the_returned_one(
-    whole: tuple[Path, Tuned],
+    whole: tuple[Path, Trained],
 ) -> None:
     place, tuned = whole
     assert tuned.figures["valid_loss_start"] == pytest.approx(np.log(len(TITLES) + 3), abs=0.2)
@@ -65,16 +63,18 @@ def test_the_next_item_is_learned_and_the_saved_model_is_the_returned_one(
     assert np.mean(losses) == pytest.approx(tuned.figures["valid_loss"], abs=1e-5)
 
 
-def test_the_curve_tells_every_evaluation(whole: tuple[Path, Tuned]) -> None:
+def test_the_curve_tells_every_evaluation(whole: tuple[Path, Trained]) -> None:
     tuned = whole[1]
     n_steps = 4 * -(-tuned.figures["examples"] // 16)
-    evaluated = tuned.curve.drop_nulls("valid_loss")
+    evaluated = tuned.log.drop_nulls("valid_loss")
     assert evaluated["step"].to_list() == [0, *(round(n_steps * i / 4) for i in (1, 2, 3, 4))]
     assert tuned.figures["valid_loss"] == evaluated["valid_loss"][1:].min()
     assert tuned.figures["trained_tokens"] == 60 * 9
 
 
-def test_a_stopped_run_resumes_to_the_same_bits(whole: tuple[Path, Tuned], tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_to_the_same_bits(
+    whole: tuple[Path, Trained], tmp_path: Path
+) -> None:
     steps = whole[1].figures["steps"]
     for stop_at in (steps // 2 + 1, steps - 1):
         with pytest.raises(Stopped):
@@ -82,12 +82,12 @@ def test_a_stopped_run_resumes_to_the_same_bits(whole: tuple[Path, Tuned], tmp_p
         assert not (tmp_path / "model").exists()
     tuned = train(tmp_path)
     assert weights(tmp_path) == weights(whole[0])
-    assert tuned.curve.equals(whole[1].curve)
+    assert tuned.log.equals(whole[1].log)
 
 
 @pytest.mark.slow
 def test_a_process_killed_while_saving_resumes_to_the_same_bits(
-    whole: tuple[Path, Tuned], tmp_path: Path
+    whole: tuple[Path, Trained], tmp_path: Path
 ) -> None:
     script = f"""
 import os, signal, sys
@@ -102,8 +102,8 @@ def kill(self, output_dir):
         os.kill(os.getpid(), signal.SIGKILL)  # weights are written, the rest is not
     save(self, output_dir)
 TitleSFTTrainer._save_optimizer_and_scheduler = kill
-train_sft(samples.model(), samples.tokenizer(), *samples.examples(), samples.CONFIG,
-          work=Path({str(tmp_path / "work")!r}), folder=Path({str(tmp_path / "model")!r}))
+train_sft(samples.policy(), *samples.examples(), samples.CONFIG,
+          samples.run(Path({str(tmp_path)!r})))
 """
     killed = subprocess.run(
         [sys.executable, "-c", script],
@@ -114,7 +114,7 @@ train_sft(samples.model(), samples.tokenizer(), *samples.examples(), samples.CON
     assert len(checkpoints(tmp_path / "work")) == 2
     tuned = train(tmp_path)
     assert weights(tmp_path) == weights(whole[0])
-    assert tuned.curve.equals(whole[1].curve)
+    assert tuned.log.equals(whole[1].log)
 
 
 def test_training_stops_when_validation_gets_worse_and_keeps_the_best(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_training_stops_when_validation_gets_worse_and_keeps_the_best(tmp_path: 
     contrary = Examples([[*ids[:-1], ids[-3]] for ids in valid.ids], valid.first)
     config = CONFIG.model_copy(update={"epochs": 10, "evaluations": 50, "patience": 2})
     tuned = train(tmp_path, config, valid=contrary)
-    losses = tuned.curve.drop_nulls("valid_loss").filter(pl.col("step") > 0)
+    losses = tuned.log.drop_nulls("valid_loss").filter(pl.col("step") > 0)
     best = losses.sort("valid_loss").row(0, named=True)
     assert tuned.figures["stopped_early"]
     assert tuned.figures["best_step"] == best["step"]
@@ -135,7 +135,7 @@ def test_training_stops_when_validation_gets_worse_and_keeps_the_best(tmp_path: 
 
 
 def test_the_folder_of_another_run_is_refused_and_nothing_to_train_on_is_told(
-    whole: tuple[Path, Tuned],
+    whole: tuple[Path, Trained],
 ) -> None:
     with pytest.raises(UserError, match="another sft"):
         train(whole[0], CONFIG.model_copy(update={"seed": 1}))

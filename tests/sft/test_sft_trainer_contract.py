@@ -9,14 +9,13 @@ from trl import SFTTrainer
 from recalign.sft.examples import Examples
 from recalign.sft.train import _arguments, _dataset
 from recalign.sft.trainer import TitleSFTTrainer
-from tests.sft.sft_samples import CONFIG, examples, model, tokenizer
+from tests.sft.sft_samples import CONFIG, examples, model, run, tokenizer
 
 
 def trainer(place: Path) -> TitleSFTTrainer:
     both = [_dataset(rows) for rows in examples()]
-    return TitleSFTTrainer(
-        model(), _arguments(CONFIG, place, "cpu", 10), both[0], both[1], tokenizer(), []
-    )
+    arguments = _arguments(CONFIG, run(place), 10)
+    return TitleSFTTrainer(model(), arguments, both[0], both[1], tokenizer())
 
 
 def loss_and_gradient(run: Any, compute: Any, rows: list[dict[str, Any]]) -> tuple[float, Any]:

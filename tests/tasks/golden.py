@@ -13,11 +13,11 @@ from recalign.artifacts.fingerprint import canonical
 from recalign.evaluation.texts.rows import POPULARITY
 
 KEYS = {  # columns of tables whose other columns depend on trained weights
+    "completions.parquet": [],
     "curve.parquet": ["epoch"],
     "facets.parquet": ["texts", "facet"],
     "log.parquet": [],
     "model/curve.parquet": [],
-    "pairs.parquet": [],
     "per_user.parquet": ["row", "user_index", "lists", "measure", "k"],
     "reasonings.parquet": ["user_index", "sample"],
     "recommended.parquet": ["row"],

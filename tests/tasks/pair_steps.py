@@ -1,7 +1,7 @@
 """RosePO's stages up to smoothed pairs, on the world of the smallest run."""
 
 from recalign.config import RejectionsConfig, SmoothingConfig, TitlePromptConfig
-from recalign.schemas import PREFERENCES, REJECTIONS, read_table
+from recalign.schemas import COMPLETIONS, REJECTIONS
 from tasks.fold_oracles import fold_oracles
 from tasks.interactions import interactions
 from tasks.oracle import oracle
@@ -37,14 +37,14 @@ def rejected(walk, prompt=PLAIN, sft=None, **settings):
     stage = config.asked_as(prompt)
     inputs = world(walk) | ({"sft": sft} if sft else {})
     made = walk(rejections, stage, inputs, files=rejection_files(stage))
-    return made, read_table(walk.store.open(made).path("rejections.parquet"), REJECTIONS)
+    return made, REJECTIONS.read(walk.store.open(made))
 
 
 def smoothed(walk, pairs, judge=None, **settings):
     """The opened artifact of the pairs' smoothing, and its table."""
     inputs = world(walk) | {"rejections": pairs} | ({"oracle": judge} if judge else {})
     opened = walk.store.open(walk(smoothing, SmoothingConfig(**settings), inputs))
-    return opened, read_table(opened.path("preferences.parquet"), PREFERENCES)
+    return opened, COMPLETIONS.read(opened)
 
 
 def folded(walk):

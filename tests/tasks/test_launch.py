@@ -17,7 +17,7 @@ from recalign.alignment.rows import held_out
 from recalign.artifacts.store import Store
 from recalign.config import AlignmentConfig, Runtime, SplitsConfig
 from recalign.errors import UserError
-from recalign.schemas import PAIRS, read_table, write_table
+from recalign.schemas import COMPLETIONS
 from tasks.alignment import alignment
 from tasks.engine.stage import Call
 from tests.tasks.launched_stages import mistaken
@@ -45,12 +45,12 @@ def inputs(finished):
     """
     store = finished.store
     made = finished.artifact("pairs, round 1")
-    table = read_table(made.path("pairs.parquet"), PAIRS)
+    table = COMPLETIONS.read(made)
     table = next(shorter for shorter in heads(table) if fills_batches(shorter))
     identity = replace(made.manifest.identity, files={"only so many": str(table.height)})
     draft = store.draft(identity, made.manifest.inputs)
-    write_table(table, draft.path("pairs.parquet"), PAIRS)
-    return {"policy": finished.done["policy"], "pairs": store.commit(draft).reference}
+    COMPLETIONS.write(table, draft)
+    return {"start": finished.done["policy"], "completions": store.commit(draft).reference}
 
 
 def runtime(store, devices):

@@ -15,10 +15,11 @@ from recalign.artifacts.identity import Identity
 from recalign.artifacts.store import Store
 from recalign.config import AlignmentConfig, PolicyConfig
 from recalign.errors import UserError
-from recalign.schemas import ITEMS, PAIRS, PROMPTS, REASONINGS, read_table, write_table
+from recalign.schemas import COMPLETIONS, ITEMS, PROMPTS, REASONINGS
 from tasks.alignment import alignment
 from tasks.interactions import interactions
-from tasks.policy import open_policy, policy, policy_files
+from tasks.models import open_policy
+from tasks.policy import policy, policy_files
 from tasks.reasonings import prompt_files, reasonings
 from tasks.splits import splits
 from tests.tasks.tiny_run import CONFIG, direct
@@ -48,7 +49,7 @@ def inputs_of(walk):
 @pytest.fixture(scope="module")
 def save_llm(world, tmp_path_factory):
     """A function that saves the model with a tokenizer that knows the prompts' words."""
-    items = read_table(world.artifact("interactions").path("items.parquet"), ITEMS)
+    items = ITEMS.read(world.artifact("interactions"))
     attributes = items["attributes"].explode().struct.field("value").unique().sort().to_list()
     known = list(
         dict.fromkeys([*SPECIAL, *WORDS, *(value.replace(" ", "-") for value in attributes)])
@@ -99,8 +100,8 @@ def test_a_local_llm_writes_reasonings_from_proved_prompts(world, save_llm, chat
             files=prompt_files(SAMPLING),
         )
     )  # fmt: skip
-    prompts = read_table(written.path("prompts.parquet"), PROMPTS)
-    texts = read_table(written.path("reasonings.parquet"), REASONINGS)
+    prompts = PROMPTS.read(written)
+    texts = REASONINGS.read(written)
     assert written.manifest.figures["prompts_proved"] == prompts.height == 60
     assert not prompts["prompt"].str.contains("<turn>").any()  # the wrapping is the model's own
 
@@ -157,22 +158,21 @@ def test_a_folder_below_the_home_folder_may_be_named_with_a_tilde(world, save_ll
     folder = save_llm(False)
     monkeypatch.setenv("HOME", str(folder.parent))
     first = world.store.open(make_policy(world, f"~/{folder.name}"))
-    assert open_policy(first, None, "cpu").model.config.hidden_size == 32
+    assert open_policy(first, world.runtime.root, "cpu").model.config.hidden_size == 32
 
 
 def hand_made_pairs(store: Store, prompt_texts: list[str]) -> Artifact:
     """An artifact as stage pairs commits it: everyone prefers dark tales to bright ones."""
     draft = store.draft(Identity("pairs", 1, {"by": "hand", "prompts": prompt_texts}, {}, {}), {})
-    users = np.arange(len(prompt_texts))
-    table = pl.DataFrame(
+    rows = [
         {
-            "user_index": users, "prompt": prompt_texts, "chosen": "Enjoys dark tales .",
-            "rejected": "Enjoys bright tales .", "chosen_sample": 0, "rejected_sample": 1,
-            "chosen_reward": 0.6, "rejected_reward": 0.2, "margin": 0.4,
-        },
-        schema_overrides=PAIRS,
-    )  # fmt: skip
-    write_table(table, draft.path("pairs.parquet"), PAIRS)
+            "user_index": user, "prompt": text, "samples": [0, 1], "rewards": [0.2, 0.6],
+            "completions": ["Enjoys bright tales .", "Enjoys dark tales ."],
+            "chosen": 1, "rejected": [0], "smoothing": [0.0],
+        }
+        for user, text in enumerate(prompt_texts)
+    ]  # fmt: skip
+    COMPLETIONS.write(pl.DataFrame(rows, schema=COMPLETIONS), draft)
     return store.commit(draft)
 
 
@@ -185,21 +185,21 @@ def test_an_alignment_of_a_local_llm_is_really_loaded(world, save_llm, method, c
         method=method, lora_rank=2, epochs=6, batch_size=4, micro_batch_size=4, evaluations=2,
         learning_rate=2e-2 if method == "lora" else 2e-3, held_out=0.2,
     )  # fmt: skip
-    inputs = {"policy": first, "pairs": pairs.reference}
+    inputs = {"start": first, "completions": pairs.reference}
     aligned = world.store.open(world(alignment, config, inputs))
     policy_0 = world.store.open(first)
     assert aligned.manifest.rows == 8
-    table = read_table(pairs.path("pairs.parquet"), PAIRS)
+    table = COMPLETIONS.read(pairs)
 
     def log_probs(opened):
-        rows = encode_pairs(table, opened.encode_prompt, opened.encode_completion, 512)
-        return reference_log_probs(opened.model, rows, pad_token_id=opened.pad_id)
+        return reference_log_probs(opened, encode_pairs(table, opened, 512), config)
 
-    before, after = (log_probs(open_policy(policy_0, which, "cpu")) for which in (None, aligned))
+    root = world.runtime.root
+    before, after = (log_probs(open_policy(which, root, "cpu")) for which in (policy_0, aligned))
     gained = (after.chosen - after.rejected[:, 0]) - (before.chosen - before.rejected[:, 0])
     assert (gained > 0.1).all()
     if method == "lora":
-        trainable = open_policy(policy_0, aligned, "cpu", trainable=True)
+        trainable = open_policy(aligned, root, "cpu", trainable=True)
         assert isinstance(trainable.model, PeftModel)
         wanting = {name for name, p in trainable.model.named_parameters() if p.requires_grad}
         assert wanting

@@ -12,6 +12,7 @@ from recalign.config import RecommendationsConfig, SftConfig
 from recalign.embedded.title_tokenizer import title_tokenizer
 from recalign.errors import LeakageError
 from recalign.evaluation.next_items.measures import MEASURES
+from recalign.llm.storage import SFT
 from recalign.metric_columns import Metric
 from recalign.schemas import (
     CANDIDATES,
@@ -20,14 +21,13 @@ from recalign.schemas import (
     PER_USER,
     RECOMMENDATIONS,
     WINDOWS,
-    read_table,
 )
 from recalign.titles.names import distinct_titles
 from tasks.engine.stage import Call, stage
 from tasks.interactions import interactions
+from tasks.models import open_policy
 from tasks.oracle import oracle
 from tasks.recommendations import recommendations
-from tasks.sft import SETTINGS, open_titles
 from tasks.splits import splits
 from tests.tasks.tiny_run import CONFIG, direct
 
@@ -64,12 +64,12 @@ def pieces(titles: list[str]) -> PreTrainedTokenizerFast:
 @stage(version=1)
 def sft(job, config, interactions, splits):
     """An LLM as the stage of this name leaves it, but untrained."""
-    titles = distinct_titles(read_table(interactions.path("items.parquet"), ITEMS))
+    titles = distinct_titles(ITEMS.read(interactions))
     tokenizer = title_tokenizer(titles) if config.kind == "bootstrap" else pieces(titles)
     folder = job.draft.path("model")
     llama(tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    job.draft.path(SETTINGS).write_text(config.model_dump_json())
+    job.draft.path(SFT).write_text(config.model_dump_json())
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def judge(walk, config=JUDGED, phase="test", **judged):
 
 def values(artifact) -> dict[str, dict[int, float]]:
     """Label of a metric -> user -> value."""
-    table = read_table(artifact.path("per_user.parquet"), PER_USER)
+    table = PER_USER.read(artifact)
     found: dict[str, dict[int, float]] = {}
     for user, *metric, value in table.iter_rows():
         found.setdefault(Metric(*metric).label, {})[user] = value
@@ -107,8 +107,8 @@ def values(artifact) -> dict[str, dict[int, float]]:
 
 def cases(walk) -> pl.DataFrame:
     """One row per test position: user, items before, target, by plain joins of the tables."""
-    taken = read_table(walk.artifact("interactions").path("interactions.parquet"), INTERACTIONS)
-    windows = read_table(walk.artifact("splits").path("windows.parquet"), WINDOWS)
+    taken = INTERACTIONS.read(walk.artifact("interactions"))
+    windows = WINDOWS.read(walk.artifact("splits"))
     rows = []
     for user, start, end in windows.filter("prompted")["user_index", "test_start", "end"].rows():
         items = taken.filter(user_index=user).sort("position")["item_index"].to_list()
@@ -117,18 +117,18 @@ def cases(walk) -> pl.DataFrame:
 
 
 def drawn(walk, kind: str) -> dict[int, list[int]]:
-    table = read_table(walk.artifact("splits").path("candidates.parquet"), CANDIDATES)
+    table = CANDIDATES.read(walk.artifact("splits"))
     return dict(table.filter(kind=kind).select("user_index", "negatives").iter_rows())
 
 
 def test_an_llm_of_one_token_titles_is_judged_as_plain_passes_judge_it(walk):
-    row = judge(walk, sft="sft")
-    policy = open_titles(walk.artifact("sft"), None, "cpu")
+    row = judge(walk, policy="sft")
+    policy = open_policy(walk.artifact("sft"), walk.runtime.root, "cpu")
     found = values(row)
     negatives = drawn(walk, "popularity")
     hits: dict[int, list[tuple[float, ...]]] = {}
-    shown = read_table(row.path("recommendations.parquet"), RECOMMENDATIONS)
-    titles = distinct_titles(read_table(walk.artifact("interactions").path("items.parquet"), ITEMS))
+    shown = RECOMMENDATIONS.read(row)
+    titles = distinct_titles(ITEMS.read(walk.artifact("interactions")))
     for case, (user, before, target) in enumerate(cases(walk).iter_rows()):
         ids = [policy.tokenizer.bos_token_id, *(item + 3 for item in before[-SHOWN:])]
         with torch.no_grad():
@@ -160,10 +160,11 @@ def test_an_llm_of_one_token_titles_is_judged_as_plain_passes_judge_it(walk):
 
 
 def test_batches_of_a_run_change_nothing(walk):
-    whole = judge(walk, sft="sft")
+    whole = judge(walk, policy="sft")
     expected = whole.path("per_user.parquet").read_bytes()
     runtime = walk.runtime.model_copy(update={"generation_rows": 7})
-    inputs = {name: walk.done[name] for name in ("interactions", "splits", "sft")}
+    inputs = {name: walk.done[name] for name in ("interactions", "splits")}
+    inputs["policy"] = walk.done["sft"]
     settings = JUDGED.for_phase("test")
     identity = recommendations.identity(settings, inputs, {})
     made = recommendations.compute(Call(identity, settings, inputs, {}, runtime, force=True))
@@ -190,8 +191,10 @@ def test_baselines_are_ranked_and_asked_nothing(walk):
 
 def test_a_beam_over_the_whole_catalogue_judges_as_the_likelihood_does(walk):
     config = JUDGED.model_copy(update={"n_cases": 1})
-    scored = judge(walk, config, sft="asked for the next line")
-    searched = judge(walk, config.model_copy(update={"beam": 120}), sft="asked for the next line")
+    scored = judge(walk, config, policy="asked for the next line")
+    searched = judge(
+        walk, config.model_copy(update={"beam": 120}), policy="asked for the next line"
+    )
     expected, found = values(scored), values(searched)
     assert expected.keys() == found.keys()
     for name in expected:
@@ -201,8 +204,8 @@ def test_a_beam_over_the_whole_catalogue_judges_as_the_likelihood_does(walk):
 
 @pytest.mark.parametrize("label", ["sft", "asked with candidates"])
 def test_every_measure_is_explained(walk, label):
-    row = judge(walk, JUDGED.model_copy(update={"n_cases": 1}), sft=label)
-    found = set(read_table(row.path("per_user.parquet"), PER_USER)["measure"])
+    row = judge(walk, JUDGED.model_copy(update={"n_cases": 1}), policy=label)
+    found = set(PER_USER.read(row)["measure"])
     assert found <= set(MEASURES)
     assert "popular error" in found
 
@@ -210,9 +213,9 @@ def test_every_measure_is_explained(walk, label):
 def test_titles_are_scored_by_their_mean_where_asked(walk):
     config = JUDGED.model_copy(update={"n_cases": 1})
     means = judge(
-        walk, config.model_copy(update={"likelihood": "mean"}), sft="asked for the next line"
+        walk, config.model_copy(update={"likelihood": "mean"}), policy="asked for the next line"
     )
-    sums = judge(walk, config, sft="asked for the next line")
+    sums = judge(walk, config, policy="asked for the next line")
     assert values(means)["MRR"] != values(sums)["MRR"]
     assert values(means)["valid"] == values(sums)["valid"]
 
@@ -228,7 +231,7 @@ def test_with_candidates_in_the_prompt_only_lists_are_ranked(walk, monkeypatch):
 
     monkeypatch.setattr(tasks.recommendations, "TitlePrompts", Noting)
     config = JUDGED.model_copy(update={"n_cases": 1, "top": 4})  # no other test's artifact
-    row = judge(walk, config, sft="asked with candidates")
+    row = judge(walk, config, policy="asked with candidates")
     found = values(row)
     assert {"list HR@1", "popular list HR@1", "list in candidates", "popular list valid"} <= set(
         found
@@ -256,4 +259,4 @@ def test_a_prompt_that_shows_its_target_stops_the_stage(walk, monkeypatch):
     monkeypatch.setattr(tasks.recommendations.Cases, "prompts", late)
     config = JUDGED.model_copy(update={"n_cases": 2})
     with pytest.raises(LeakageError, match=r"prompts, row 3, user 1: shows item \d+ at position"):
-        judge(walk, config, sft="sft")
+        judge(walk, config, policy="sft")

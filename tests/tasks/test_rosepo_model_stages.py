@@ -7,16 +7,16 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from recalign.alignment.reference import ReferenceLogProbs
+from recalign.alignment.reference import FILE, ReferenceLogProbs
 from recalign.alignment.rows import encode_pairs
 from recalign.config import RosePOAlignmentConfig, SftConfig, TitlePromptConfig
 from recalign.embedded.title_tokenizer import title_tokenizer
+from recalign.llm.storage import MODEL, SFT
 from recalign.rejections.strategies import NOT_ABOVE
 from recalign.titles.names import distinct_titles
 from tasks.engine.stage import Stage
-from tasks.policy import MODEL
-from tasks.reference import REFERENCE, reference
-from tasks.sft import SETTINGS, open_titles
+from tasks.models import open_policy
+from tasks.reference import reference
 from tests.tasks.pair_steps import PLAIN, rejected, smoothed, started, tables, world
 
 QUESTION = TitlePromptConfig(format="candidates", n_candidates=6)
@@ -57,7 +57,7 @@ def untrained(walk, config):
         )  # fmt: skip
         model.save_pretrained(job.draft.path(MODEL))
         tokenizer.save_pretrained(job.draft.path(MODEL))
-        job.draft.path(SETTINGS).write_text(config.model_dump_json())
+        job.draft.path(SFT).write_text(config.model_dump_json())
 
     return walk(Stage("sft", 1, body), config)
 
@@ -77,7 +77,7 @@ def log_probs(policy, prompt, titles):
 def test_self_hard_rejects_what_the_model_itself_finds_likeliest_in_the_catalogue(walk):
     sft = untrained(walk, SftConfig())
     made, table = rejected(walk, sft=sft, strategy="self_hard", pool=0)
-    policy = open_titles(walk.store.open(sft), None, "cpu")
+    policy = open_policy(walk.store.open(sft), walk.runtime.root, "cpu")
     titles, sequences = distinct_titles(tables(walk).items), tables(walk).sequences
     for row in table.sample(6, seed=1).iter_rows(named=True):
         scores = np.array([-np.inf, *log_probs(policy, row["prompt"], titles[1:])])
@@ -95,7 +95,7 @@ def test_a_model_that_is_asked_with_candidates_prefers_among_those_it_is_shown(w
     settings = SftConfig(kind="huggingface", model="anywhere", format="candidates", n_candidates=6)
     sft = untrained(walk, settings)
     _, table = rejected(walk, QUESTION, sft, strategy="self_hard", n_pairs=40)
-    policy = open_titles(walk.store.open(sft), None, "cpu")
+    policy = open_policy(walk.store.open(sft), walk.runtime.root, "cpu")
     titles = distinct_titles(tables(walk).items)
     for row in table.sample(5, seed=1).iter_rows(named=True):
         shown = row["candidates"]
@@ -110,16 +110,16 @@ def test_the_reference_is_of_the_rows_that_alignment_makes_of_any_smoothing(walk
     settings = RosePOAlignmentConfig(max_length=16)  # prompts of more than 15 titles are left out
     inputs = world(walk) | {"sft": sft, "rejections": pairs}
     opened = walk.store.open(walk(reference, settings.for_reference(), inputs))
-    scored = ReferenceLogProbs.load(opened.path(REFERENCE))
-    policy = open_titles(walk.store.open(sft), None, "cpu")
+    scored = ReferenceLogProbs.load(opened.path(FILE))
+    policy = open_policy(walk.store.open(sft), walk.runtime.root, "cpu")
     _, preferences = smoothed(walk, pairs, walk.done["oracle"])
-    rows = encode_pairs(preferences, policy.encode_prompt, policy.encode_completion, 16)
+    rows = encode_pairs(preferences, policy, 16)
     assert len(rows) == len(scored.chosen) == opened.manifest.rows < len(table)
     assert opened.manifest.dropped == {"too_long": len(table) - len(rows)}
     kept = preferences.filter(pl.col("prompt").str.count_matches("\n") < 15)
     for i in range(0, len(rows), 40):
         row = kept.row(i, named=True)
-        expected = log_probs(policy, row["prompt"], [row["chosen"], *row["rejected"]])
+        expected = log_probs(policy, row["prompt"], row["completions"])
         found = [scored.chosen[i], *scored.rejected[i]]
         np.testing.assert_allclose(found, expected, atol=1e-4)
 

@@ -11,12 +11,13 @@ from peft import PeftModel
 import tasks.sft
 from recalign.config import SftConfig, TitleModelConfig
 from recalign.errors import LeakageError
-from recalign.schemas import INTERACTIONS, ITEMS, WINDOWS, read_table
+from recalign.schemas import INTERACTIONS, ITEMS, WINDOWS
 from recalign.sequences import Sequences
 from recalign.titles.names import distinct_titles
 from recalign.titles.prompts import TitlePrompts
 from tasks.interactions import interactions
-from tasks.sft import open_titles, sft, sft_files
+from tasks.models import open_policy
+from tasks.sft import sft, sft_files
 from tasks.splits import splits
 from tests.tasks.llama3_folder import save_llama3
 from tests.tasks.tiny_run import CONFIG, direct
@@ -42,13 +43,17 @@ def tune(walk, config):
     return walk.store.open(walk(sft, config, inputs, files=sft_files(config)))
 
 
+def opened(walk, made, **how):
+    return open_policy(made, walk.runtime.root, "cpu", **how)
+
+
 def tables(walk):
     data, windows = walk.artifact("interactions"), walk.artifact("splits")
-    items = read_table(data.path("items.parquet"), ITEMS)
-    taken = read_table(data.path("interactions.parquet"), INTERACTIONS)
+    items = ITEMS.read(data)
+    taken = INTERACTIONS.read(data)
     return (
         distinct_titles(items), Sequences.of(taken, items.height),
-        read_table(windows.path("windows.parquet"), WINDOWS),
+        WINDOWS.read(windows),
     )  # fmt: skip
 
 
@@ -58,7 +63,7 @@ def test_the_embedded_llm_is_opened_with_the_loss_it_was_kept_for(world):
     history = windows["fit_start"].to_numpy()
     assert made.manifest.figures["trained_tokens"] == history.sum()
     assert made.manifest.figures["prompts_proved"] == 50
-    policy = open_titles(made, None, "cpu")
+    policy = opened(world, made)
     prompts = TitlePrompts(EMBEDDED.prompt, titles)
     losses = []
     for user in range(50):  # of 60 users the first position of their validation window
@@ -99,7 +104,7 @@ def test_a_llama_3_learns_to_answer_questions_in_its_chat_template(world, llama3
     made = tune(world, config)
     figures = made.manifest.figures
     assert figures["valid_loss"] < figures["valid_loss_start"] - 0.1
-    policy = open_titles(made, None, "cpu")
+    policy = opened(world, made)
     titles = tables(world)[0]
     prompt = policy.encode_prompt(TitlePrompts(config.prompt, titles).text([1, 2], [3, 4]))
     text = policy.tokenizer.decode(prompt)
@@ -107,14 +112,14 @@ def test_a_llama_3_learns_to_answer_questions_in_its_chat_template(world, llama3
     assert text.endswith("<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n")
     answer = policy.encode_completion(titles[3])
     assert policy.tokenizer.decode(answer) == f"{titles[3]}<|eot_id|>"
-    assert answer[-1] in policy.stop_ids
+    assert answer[-1] in policy.eos_ids
 
     def log_prob(which):
         with torch.no_grad():
             logits = which.model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
         return float(logits.log_softmax(-1)[range(len(answer)), answer].sum())
 
-    trainable = open_titles(made, None, "cpu", trainable=True)
+    trainable = opened(world, made, trainable=True)
     assert isinstance(trainable.model, PeftModel)
     tuned = log_prob(trainable)
     assert tuned == pytest.approx(log_prob(policy), abs=1e-3)
@@ -126,7 +131,7 @@ def test_only_the_answer_is_trained_on(world, llama3):
     """Answers are a few tokens each, prompts some hundred."""
     made = tune(world, questions(llama3, epochs=1, evaluations=1))
     titles = tables(world)[0]
-    policy = open_titles(made, None, "cpu")
+    policy = opened(world, made)
     longest = max(len(policy.encode_completion(title)) for title in titles[1:])
     assert 40 * 2 <= made.manifest.figures["trained_tokens"] <= 40 * longest
 
@@ -137,7 +142,7 @@ def test_all_weights_of_an_own_llm_are_trained_on_plain_histories(world, llama3)
     )
     made = tune(world, config)
     assert made.manifest.figures["valid_loss"] < made.manifest.figures["valid_loss_start"]
-    policy = open_titles(made, None, "cpu")
+    policy = opened(world, made)
     titles = tables(world)[0]
     assert policy.tokenizer.decode(policy.encode_completion(titles[5])) == titles[5] + "\n"
 

@@ -8,7 +8,7 @@ from prefect import flow
 from flows.dpo4rec import stages
 from recalign.config import Runtime
 from recalign.errors import UserError
-from recalign.schemas import REWARDS, read_table
+from recalign.schemas import REWARDS
 from tasks.engine.run import Run, StoppedAfter
 from tasks.engine.spread import take_slot
 from tests.tasks.tiny_run import CONFIG
@@ -53,7 +53,7 @@ def test_rewards_by_shard_are_those_of_all_at_once(finished, copy):
     [(before, after)] = compute_again(finished, copy, "threads", [SCORED])
     assert list((copy / ".cache" / "sentences").rglob("*.keys"))
     assert after.manifest.device == "cpu by threads"
-    first, second = (read_table(a.path("rewards.parquet"), REWARDS) for a in (before, after))
+    first, second = (REWARDS.read(a) for a in (before, after))
     assert second.drop("log_prob", "reward").equals(first.drop("log_prob", "reward"))
     for name in ("log_prob", "reward"):
         assert second[name].to_list() == pytest.approx(first[name].to_list(), abs=1e-6)

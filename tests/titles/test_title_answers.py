@@ -12,14 +12,14 @@ from tests.titles import title_samples as samples
 
 def test_free_answers_are_what_generate_writes_up_to_the_stop():
     policy = samples.pieces_policy()
-    policy = replace(policy, stop_ids=list(range(0, 290, 4)))  # else so raw a model hardly stops
+    policy = replace(policy, eos_ids=list(range(0, 290, 4)))  # else so raw a model hardly stops
     prompts = samples.prompts_of(policy)
     answers = TitleScorer(policy, samples.title_ids(policy)).answers(prompts, 12, rows=4)
     lengths = set()
     for prompt, answer in zip(prompts, answers, strict=True):
         written = policy.model.generate(
             torch.tensor([prompt]), max_new_tokens=12, do_sample=False, pad_token_id=0,
-            eos_token_id=policy.stop_ids,
+            eos_token_id=policy.eos_ids,
         )  # fmt: skip
         assert answer == written[0, len(prompt) :].tolist()
         lengths.add(len(answer))

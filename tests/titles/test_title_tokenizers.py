@@ -9,8 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from recalign.config import LoadedModelConfig, TitlePromptConfig
 from recalign.embedded.title_tokenizer import title_tokenizer
-from recalign.llm.load import Policy, load_policy
-from recalign.titles.policy import title_policy
+from recalign.llm.load import load_policy
+from recalign.policy import Policy, in_lines
 from recalign.titles.prompts import TitlePrompts
 
 TITLES = ["", "Heat (1995)", "Alien  3", "Aliens", "é 東京; <x>"]
@@ -51,26 +51,26 @@ def bytes_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def test_the_embedded_tokenizer_has_one_token_per_title(embedded: Policy) -> None:
-    policy = title_policy(embedded, "history")
+    policy = in_lines(embedded)
     assert [policy.encode_completion(title) for title in TITLES[1:]] == [[4], [5], [6], [7]]
     text = TitlePrompts(TitlePromptConfig(), TITLES).text([3, 1, 4])
     assert policy.encode_prompt(text) == [1, 6, 4, 7]
     assert policy.encode_prompt("") == [1]
     assert [policy.decode([token]) for token in (4, 5, 6, 7)] == TITLES[1:]
     assert policy.decode([4, policy.tokenizer.eos_token_id]) == "Heat (1995)"
-    assert set(policy.stop_ids) >= {4, 5, 6, 7}, "every title is a whole answer"
+    assert set(policy.eos_ids) >= {4, 5, 6, 7}, "every title is a whole answer"
 
 
 def test_a_title_that_has_no_token_is_the_unknown_one(embedded: Policy) -> None:
     unknown = embedded.tokenizer.unk_token_id
-    assert title_policy(embedded, "history").encode_completion("Heat") == [unknown]
+    assert in_lines(embedded).encode_completion("Heat") == [unknown]
 
 
 def test_no_token_crosses_a_line_so_that_a_longer_history_is_the_same_tokens_and_more(
     bytes_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     save_llama(bytes_tokenizer, tmp_path)
-    policy = title_policy(load_policy(tmp_path, LoadedModelConfig()), "history")
+    policy = in_lines(load_policy(tmp_path, LoadedModelConfig()))
     prompts = TitlePrompts(TitlePromptConfig(), TITLES)
     longer = policy.encode_prompt(prompts.text([1, 2, 4, 3]))
     shorter = policy.encode_prompt(prompts.text([1, 2, 4]))
@@ -79,18 +79,16 @@ def test_no_token_crosses_a_line_so_that_a_longer_history_is_the_same_tokens_and
     assert policy.tokenizer.decode(longer[1:]) == prompts.text([1, 2, 4, 3])
     for title in TITLES[1:]:
         *inside, last = policy.encode_completion(title)
-        assert last in policy.stop_ids
-        assert not set(inside) & set(policy.stop_ids)
-        assert policy.decode([*inside, last]) == title
+        assert last in policy.eos_ids
+        assert not set(inside) & set(policy.eos_ids)
+        assert policy.decode([*inside, last]) == f"{title}\n"
 
 
 def test_candidates_are_asked_for_in_the_chat_template_and_answers_end_in_eos(
     bytes_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     save_llama(bytes_tokenizer, tmp_path)
-    loaded = load_policy(tmp_path, LoadedModelConfig())
-    policy = title_policy(loaded, "candidates")
+    policy = load_policy(tmp_path, LoadedModelConfig())
     assert policy.tokenizer.decode(policy.encode_prompt("A or B?")) == "[A or B?]"
-    assert policy.encode_prompt("A or B?") == loaded.encode_prompt("A or B?")
     assert policy.encode_completion("A")[-1] == bytes_tokenizer.eos_token_id
-    assert policy.stop_ids == [bytes_tokenizer.eos_token_id]
+    assert policy.eos_ids == [bytes_tokenizer.eos_token_id]

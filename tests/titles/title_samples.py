@@ -1,6 +1,5 @@
 """A tiny Llama whose titles are byte pairs, and one whose titles are one token each."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -9,30 +8,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from recalign.embedded.title_tokenizer import title_tokenizer
-from recalign.titles.policy import TitlePolicy, title_policy
+from recalign.policy import Policy, in_lines
 
 TITLES = [
     "", "Alien", "Aliens", "Alien Resurrection", "Heat", "The Heat", "The Third Man", "The Thing",
     "Up", "The Third Man Returns", "M", "Thing", "Man of Aran", "The Man", "Aliens in the Attic",
 ]  # fmt: skip
 HISTORIES = [[1, 2], [7], [5, 5, 8, 9], [14, 3, 2, 1], [10, 4, 6], [12]]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model and tokenizer that answer plain questions."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
-    eos_ids: list[int]
-    pad_id: int
-
-    def encode_prompt(self, text: str) -> list[int]:
-        return list(self.tokenizer(text)["input_ids"])
-
-    def encode_completion(self, text: str) -> list[int]:
-        ids = self.tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
-        return [*ids, self.eos_ids[0]]
 
 
 def llama(n_tokens: int, attention: str = "sdpa") -> PreTrainedModel:
@@ -60,7 +42,7 @@ def llama(n_tokens: int, attention: str = "sdpa") -> PreTrainedModel:
 
 def pieces_policy(
     format: Literal["history", "candidates"] = "history", attention: str = "sdpa"
-) -> TitlePolicy:
+) -> Policy:
     """Titles of several tokens each, line breaks included."""
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -76,33 +58,34 @@ def pieces_policy(
         tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
     )
     model = llama(len(tokenizer), attention)
-    return title_policy(Loaded(model, tokenizer, [2], 0), format)
+    policy = Policy(model, tokenizer, "never", [2], 0)
+    return in_lines(policy) if format == "history" else policy
 
 
-def single_policy() -> TitlePolicy:
+def single_policy() -> Policy:
     """The embedded LLM's tokenizer: one token per title."""
     tokenizer = title_tokenizer(TITLES)
-    return title_policy(Loaded(llama(len(tokenizer)), tokenizer, [2], 0), "history")
+    return in_lines(Policy(llama(len(tokenizer)), tokenizer, "never", [2], 0))
 
 
-def title_ids(policy: TitlePolicy) -> list[list[int]]:
+def title_ids(policy: Policy) -> list[list[int]]:
     return [[], *(policy.encode_completion(title) for title in TITLES[1:])]
 
 
-def prompts_of(policy: TitlePolicy) -> list[list[int]]:
+def prompts_of(policy: Policy) -> list[list[int]]:
     texts = ["".join(f"{TITLES[item]}\n" for item in history) for history in HISTORIES]
     return [policy.encode_prompt(text) for text in texts]
 
 
 @torch.no_grad()
-def alone(policy: TitlePolicy, prompt: list[int], title: list[int]) -> float:
+def alone(policy: Policy, prompt: list[int], title: list[int]) -> float:
     """log p(title | prompt) from one plain pass over both, nothing shared, nothing padded."""
     logits = policy.model(torch.tensor([prompt + title])).logits[0].double()
     log_probs = logits.log_softmax(-1)[len(prompt) - 1 : -1]
     return float(log_probs[torch.arange(len(title)), torch.tensor(title)].sum())
 
 
-def all_alone(policy: TitlePolicy) -> np.ndarray:
+def all_alone(policy: Policy) -> np.ndarray:
     """`alone` for every prompt and title: float64 [B, I+1], -inf for padding."""
     ids = title_ids(policy)
     rows = [[alone(policy, prompt, title) for title in ids[1:]] for prompt in prompts_of(policy)]

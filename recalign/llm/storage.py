@@ -1,0 +1,58 @@
+"""How an LLM lies in an artifact's folder: the settings, and all weights or an adapter."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from recalign.config import LoadedModelConfig, PolicyConfig, SftConfig
+from recalign.policy import Policy, in_lines
+from recalign.schemas import CURVE_FILE
+
+MODEL = "model"  # folder of all weights
+ADAPTER = "adapter"  # folder of a LoRA adapter on other weights
+POLICY_CURVE = f"{MODEL}/{CURVE_FILE}"  # where policy 0 is trained here
+POLICY = "policy.json"  # the PolicyConfig that a policy is loaded with
+SFT = "sft.json"  # the SftConfig that a fine-tuned LLM is loaded and asked with
+
+
+@dataclass(frozen=True)
+class StoredPolicy:
+    """Where a policy's weights are, and how it is loaded and asked."""
+
+    weights: str | Path
+    """A folder, or a hub id."""
+    held: LoadedModelConfig
+    adapter: Path | None = None
+    lines: bool = False
+    """Asked in plain lines, one title each."""
+
+    def trained(self, folder: Path) -> "StoredPolicy":
+        """What training made of it and saved under `folder`: an adapter, or all weights anew."""
+        if (folder / ADAPTER).is_dir():
+            return replace(self, adapter=folder / ADAPTER)
+        return replace(self, weights=folder / MODEL, adapter=None)
+
+    def load(self, device: str, *, trainable: bool = False) -> Policy:
+        """`trainable` keeps an adapter apart from the weights under it. Raises as `load_policy`."""
+        from recalign.llm.load import load_policy  # seconds to import
+
+        loaded = load_policy(self.weights, self.held, self.adapter, device, trainable=trainable)
+        return in_lines(loaded) if self.lines else loaded
+
+
+def trained_part(method: Literal["lora", "full"]) -> str:
+    """The folder that training by this method fills."""
+    return ADAPTER if method == "lora" else MODEL
+
+
+def stored_policy(folder: Path) -> StoredPolicy:
+    """Policy 0, as the stage of that name left it in `folder`."""
+    config = PolicyConfig.model_validate_json((folder / POLICY).read_text())
+    return StoredPolicy(folder / MODEL if config.kind == "bootstrap" else config.model, config)
+
+
+def stored_sft(folder: Path) -> StoredPolicy:
+    """The LLM that was fine-tuned to name titles, as the stage sft left it in `folder`."""
+    config = SftConfig.model_validate_json((folder / SFT).read_text())
+    held = LoadedModelConfig() if config.kind == "bootstrap" else config
+    return StoredPolicy(config.model, held, lines=config.format == "history").trained(folder)

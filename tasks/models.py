@@ -1,0 +1,41 @@
+"""The LLM of a stage, opened alike whichever stage made it: policy, sft or alignment."""
+
+from typing import TYPE_CHECKING
+
+from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.roots import open_root
+from recalign.llm.storage import StoredPolicy, stored_policy, stored_sft
+
+if TYPE_CHECKING:
+    from recalign.policy import Policy
+
+
+def open_policy(made: Artifact, root: str, device: str, *, trainable: bool = False) -> "Policy":
+    """The policy that `made` holds; what an alignment stands on is found under `root`.
+
+    `trainable` keeps an adapter apart from the weights under it, so that it can be trained on.
+    """
+    return _stored(made, root).load(device, trainable=trainable)
+
+
+def first_of(made: Artifact, root: str) -> Artifact:
+    """The policy before any alignment: `made` itself, or what its alignments started from."""
+    while made.manifest.stage == "alignment":
+        made = _start_of(made, root)
+    return made
+
+
+def _start_of(alignment: Artifact, root: str) -> Artifact:
+    return open_root(root).open(alignment.manifest.inputs["start"])
+
+
+def _stored(made: Artifact, root: str) -> StoredPolicy:
+    match made.manifest.stage:
+        case "policy":
+            return stored_policy(made.folder)
+        case "sft":
+            return stored_sft(made.folder)
+        case "alignment":
+            return _stored(_start_of(made, root), root).trained(made.folder)
+        case other:
+            raise ValueError(f"stage {other} makes no policy")
