@@ -1,4 +1,4 @@
-"""The command line: run, plan, up, down, status, ls, show, diff, report, series, verify, gc."""
+"""The command line; `recalign --help` lists its commands."""
 
 import os
 import sys
@@ -185,6 +185,14 @@ def status(root: Root = ROOT, home: Home = None) -> None:
     from flows.service import service
 
     service.status(root, home)
+
+
+@app.command("open")
+def open_ui(root: Root = ROOT, home: Home = None) -> None:
+    """Print an address that logs a browser in to the UI, once."""
+    from flows.service import service
+
+    service.open_ui(root, home)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flows.methods import Method
+from flows.service.service import log_in
 from recalign.artifacts.roots import is_url
 from recalign.config import Config, Runtime
 from recalign.config.presets import load_settings, preset_names
@@ -48,6 +49,7 @@ class Asked:
 
 def run_method(method: Method, asked: Asked) -> None:
     """Run a method's flow in this process and print the report's path."""
+    log_in(asked.root)
     plan_steps(method, asked)  # mistakes, before a server starts
     _start_server()
     state: Any = method.load().flow(

@@ -3,12 +3,15 @@
 import subprocess
 import sys
 import time
+import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from flows.service.automations import AUTOMATIONS
+from flows.service.pool import JOB_TEMPLATE
 from recalign.errors import UserError
 
 ATTEMPTS = 5
@@ -23,13 +26,23 @@ def is_healthy(api: str) -> bool:
         return False
 
 
+def connect(api: str, secret: str) -> httpx.Client:
+    """A client that the server knows, with Prefect's token against forged requests."""
+    user, _, password = secret.partition(":")
+    client = httpx.Client(base_url=api, timeout=60, auth=(user, password))
+    name = uuid.uuid4().hex
+    token = ask(client, "GET", f"/csrf-token?client={name}", {})["token"]
+    client.headers.update({"Prefect-Csrf-Client": name, "Prefect-Csrf-Token": token})
+    return client
+
+
 def prepare(api: str, environment: dict[str, str], folder: Path, log: Path) -> None:
     """Make the work pool, the deployments of prefect.yaml and the automations what they should be.
 
     Schedules of deployments that exist already are the operator's: they stay as they are.
     """
     try:
-        with httpx.Client(base_url=api, timeout=60) as client:
+        with closing(connect(api, environment["PREFECT_API_AUTH_STRING"])) as client:
             _prepare(client, environment, folder, log)
     except httpx.HTTPError as error:
         raise UserError(f"Prefect's server does not do as asked: {error}") from error
@@ -38,6 +51,7 @@ def prepare(api: str, environment: dict[str, str], folder: Path, log: Path) -> N
 def _prepare(client: httpx.Client, environment: dict[str, str], folder: Path, log: Path) -> None:
     if client.get("/work_pools/recalign").status_code == 404:
         _prefect(environment, folder, log, "work-pool", "create", "recalign", "--type", "process")
+    ask(client, "PATCH", "/work_pools/recalign", {"base_job_template": JOB_TEMPLATE})
     before = ask(client, "POST", "/deployments/filter", {})
     _prefect(environment, folder, log, "--no-prompt", "deploy", "--all")
     for deployment in before:
@@ -57,11 +71,11 @@ def ask(client: httpx.Client, method: str, path: str, content: dict[str, Any]) -
     return answer.json() if answer.content else None
 
 
-def crash(api: str, flow_run: str, message: str) -> None:
+def crash(api: str, secret: str, flow_run: str, message: str) -> None:
     """Mark a run whose process is gone as crashed, unless it has told its end itself."""
     state = {"type": "CRASHED", "name": "Crashed", "message": message}
     try:
-        with httpx.Client(base_url=api, timeout=30) as client:
+        with closing(connect(api, secret)) as client:
             if ask(client, "GET", f"/flow_runs/{flow_run}", {})["state"]["type"] not in FINAL:
                 ask(client, "POST", f"/flow_runs/{flow_run}/set_state",
                     {"state": state, "force": True})  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -13,6 +14,7 @@ import typer
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from flows.service import processes
+from flows.service.access import LOGIN, Access, narrow, write_private
 from flows.service.environment import QUIET, SERVICE
 from flows.service.processes import Member
 from recalign.errors import UserError
@@ -44,6 +46,10 @@ class Service:
     def api(self) -> str:
         return f"{self.url}/api"
 
+    @property
+    def access(self) -> Access:
+        return Access(Path(self.home))
+
     def path(self, name: str) -> Path:
         """A file of this service."""
         return Path(self.home) / name
@@ -53,6 +59,10 @@ class Service:
         ours = {
             "PREFECT_HOME": self.home,
             "PREFECT_API_URL": self.api,
+            "PREFECT_API_AUTH_STRING": self.access.secret,
+            "PREFECT_SERVER_API_AUTH_STRING": self.access.secret,
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{self.url},http://localhost:{self.port}",
+            "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
             "PREFECT_SERVER_UI_API_URL": self.api,
             "RECALIGN_ROOT": self.root,
             "PWD": str(CHECKOUT),  # prefect.yaml's pull step
@@ -94,7 +104,8 @@ def up(root: str, home: Path | None, port: int | None, database: str | None) -> 
             raise UserError(
                 f"already up: {service.url}, {_pids(running)}; `recalign down` stops it"
             )
-        _write_record(service)
+        narrow(place)
+        write_private(service.path(RECORD), json.dumps(asdict(service), indent=1))
         try:
             _bring_up(service, running)
         except BaseException:
@@ -102,6 +113,7 @@ def up(root: str, home: Path | None, port: int | None, database: str | None) -> 
                 _take_down(service)
             raise
         show(service)
+        print_login(service)
 
 
 def down(root: str, home: Path | None) -> None:
@@ -140,7 +152,28 @@ def show(service: Service) -> None:
     print_table(["", "where", "process", "log"], rows)
     if "server" in running:
         typer.echo(f"runs of the command line appear there after: "
-                   f"export PREFECT_API_URL={service.api}")  # fmt: skip
+                   f"export PREFECT_API_URL={service.api} "
+                   f"PREFECT_API_AUTH_STRING=$(cat {service.path('secret')})")  # fmt: skip
+
+
+def print_login(service: Service) -> None:
+    """An address that logs a browser in, once."""
+    typer.echo(f"log in, once, at: {service.url}{LOGIN}?ticket={service.access.new_ticket()}")
+
+
+def open_ui(root: str, home: Path | None) -> None:
+    """Print a new address that logs a browser in, once."""
+    service = remembered(home_of(root, home))
+    if service is None or "server" not in _parts(Path(service.home)):
+        raise UserError("no service runs here; `recalign up` starts one")
+    print_login(service)
+
+
+def log_in(root: str) -> None:
+    """Let this process's Prefect in where the shell names the service of this root."""
+    service = None if "://" in root else remembered(home_of(root, None))
+    if service and os.environ.get("PREFECT_API_URL", "").rstrip("/") == service.api:
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", service.access.secret)
 
 
 def remembered(home: Path) -> Service | None:
@@ -152,10 +185,13 @@ def remembered(home: Path) -> Service | None:
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    start, at, rest = url.rpartition("@")
-    user, colon, _ = start.partition("://")[2].partition(":")
-    return f"{start.partition('://')[0]}://{user}{':***' if colon else ''}@{rest}" if at else url
+    """The URL as it may be shown: of what stands before an @ or in a query, names only."""
+    scheme, separator, rest = url.rpartition("://")
+    rest, question, query = rest.partition("?")
+    user, at, place = rest.rpartition("@")
+    user = re.sub(":.*", ":***", user)
+    query = re.sub("=[^&]*", "=***", query)
+    return f"{scheme}{separator}{user}{at}{place}{question}{query}"
 
 
 def _wanted(place: Path, root: str, port: int | None, database: str | None) -> Service:
@@ -177,12 +213,6 @@ def _checked(database: str) -> str:
     raise UserError(
         f"--database {without_password(database)}: must be sqlite or postgresql://user@host/name"
     )
-
-
-def _write_record(service: Service) -> None:
-    path = service.path(RECORD)
-    path.touch(mode=0o600)  # the database's URL may hold a password
-    path.write_text(json.dumps(asdict(service), indent=1))
 
 
 def _alone(place: Path) -> AcquireReturnProxy:
@@ -230,8 +260,7 @@ def _start_server(service: Service) -> None:
         except OSError as error:
             raise UserError(f"--port {service.port}: {error.strerror}; name a free one") from error
     log = service.path("server.log")
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1",
-               "--port", str(service.port)]  # fmt: skip
+    command = [sys.executable, "-m", "flows.service.server", str(service.port)]
     server = processes.start(Path(service.home), "server", command, service.environment(), log,
                              CHECKOUT)  # fmt: skip
     deadline = time.monotonic() + START_SECONDS
@@ -263,7 +292,12 @@ def _take_down(service: Service) -> list[str]:
     processes.stop({m.process for m in runs if m.leads}, STOP_SECONDS)
     processes.kill(m.process for m in processes.members(place) if m.part == "worker")
     for run in sorted({m.flow_run for m in runs}):
-        prefect_api.crash(service.api, run, "stopped by `recalign down`; Retry continues it")
+        prefect_api.crash(
+            service.api,
+            service.access.secret,
+            run,
+            "stopped by `recalign down`; Retry continues it",
+        )
         told.append(f"run {run} stopped; Retry continues it")
     servers = [m for m in processes.members(place) if m.part == "server"]
     processes.stop([m.process for m in servers], STOP_SECONDS)

@@ -5,12 +5,14 @@ import socket
 import subprocess
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from flows.service import processes
+from flows.service.prefect_api import connect
 from recalign.config import DPO4RecConfig
 from recalign.config.presets import load_settings
 
@@ -65,14 +67,19 @@ class RunningService:
 
     def api(self, method: str, path: str, **json: Any) -> Any:
         """A call to Prefect's API, made again where SQLite is locked (503); the decoded answer."""
-        address = f"http://127.0.0.1:{self.port}/api{path}"
         for _ in range(10):
-            answer = httpx.request(method, address, json=json or None, timeout=60)
+            answer = self.client.request(method, path, json=json or None)
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
                 break
             time.sleep(1)
         answer.raise_for_status()
         return answer.json() if answer.content else None
+
+    @cached_property
+    def client(self) -> httpx.Client:
+        """One that is logged in, as the command line is."""
+        address = f"http://127.0.0.1:{self.port}/api"
+        return connect(address, (self.home / "secret").read_text())
 
     def start_run(self, deployment: str = "dpo4rec", epochs: int = 3, **parameters: Any) -> str:
         """Start a tiny run of a deployment now, its policy trained for `epochs`; its id."""

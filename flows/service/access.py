@@ -1,0 +1,66 @@
+"""Who may talk to a service: its owner's secret, and tickets that log a browser in once."""
+
+import hmac
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from recalign.errors import UserError
+
+LOGIN = "/log-in-once"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that its owner alone can read, whatever mode an earlier one had."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.fchmod(handle, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+
+
+def narrow(home: Path) -> None:
+    """Close a service's folder to others; UserError where that is not ours to do.
+
+    A folder of somebody else's content, given by mistake, stays as it is.
+    """
+    own = (home / "service.json").exists() or not any(home.iterdir())
+    if own and home.stat().st_mode & 0o077:
+        try:
+            home.chmod(0o700)
+        except OSError as error:
+            raise UserError(f"{home}: cannot be closed to others: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class Access:
+    """The secrets of the service at `home`, in files that its owner alone can read."""
+
+    home: Path
+
+    @property
+    def secret(self) -> str:
+        """What every request must carry, as "user:password"; made when it is first asked for."""
+        path = self.home / "secret"
+        try:
+            return path.read_text()
+        except FileNotFoundError:
+            write_private(path, f"recalign:{secrets.token_urlsafe(32)}")
+            return path.read_text()
+
+    def new_ticket(self) -> str:
+        """A ticket for one login; an earlier one is worth nothing any more."""
+        ticket = secrets.token_urlsafe(32)
+        write_private(self.home / "ticket", ticket)
+        return ticket
+
+    def redeem(self, ticket: str) -> bool:
+        """Whether this ticket is good; it is so once."""
+        path = self.home / "ticket"
+        try:
+            good = hmac.compare_digest(path.read_text().encode(), ticket.encode())
+            if good:
+                path.unlink()
+        except FileNotFoundError:
+            return False
+        return good

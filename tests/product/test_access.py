@@ -1,0 +1,197 @@
+"""Who reaches a service of `recalign up`, and what they can make it do: all of it for real."""
+
+import re
+import shutil
+import socket
+import stat
+import threading
+
+import httpx
+import pytest
+from playwright.sync_api import expect, sync_playwright
+from running_service import RunningService, free_port
+
+from flows.service.access import Access, narrow
+from flows.service.service import without_password
+
+pytestmark = pytest.mark.slow
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    service = RunningService(tmp_path_factory.mktemp("access") / "artifacts", free_port())
+    service.told = service.up()
+    yield service
+    service("down")
+
+
+def request(service, path="/api/flows/", method="POST", **headers):
+    url = f"http://127.0.0.1:{service.port}{path}"
+    json = {"name": "evil"} if method == "POST" else None
+    return httpx.request(method, url, json=json, headers=headers, timeout=30)
+
+
+def logged_in(service):
+    return {name: value for name, value in service.client.headers.items() if "csrf" in name} | {
+        "Authorization": httpx.BasicAuth(*secret(service).split(":"))._auth_header
+    }
+
+
+def secret(service):
+    return (service.home / "secret").read_text()
+
+
+def flows(service):
+    return {flow["name"] for flow in service.api("POST", "/flows/filter", limit=100)}
+
+
+def test_without_the_secret_nothing_is_told_or_made(service):
+    csrf = {name: value for name, value in logged_in(service).items() if "csrf" in name}
+    assert request(service, **csrf).status_code == 401
+    assert request(service, "/api/deployments/filter", **csrf).status_code == 401
+    assert "evil" not in flows(service)
+
+
+def test_a_foreign_origin_or_host_gets_nothing_even_with_the_secret(service):
+    known = logged_in(service)
+    for origin in ("http://evil.example", "null", f"http://127.0.0.1:{service.port + 1}"):
+        assert request(service, Origin=origin, **known).status_code == 403
+    assert request(service, Host="evil.example", **known).status_code == 400
+    assert request(service, "/", "GET", Host=f"evil.example:{service.port}").status_code == 400
+    assert "evil" not in flows(service)
+    assert request(service, Origin=f"http://localhost:{service.port}", **known).status_code == 201
+
+
+def test_a_forged_request_without_prefects_token_makes_nothing(service):
+    only = {"Authorization": logged_in(service)["Authorization"]}
+    assert request(service, "/api/deployments/filter", **only).status_code == 403
+
+
+def test_a_command_in_a_request_is_not_run(service, tmp_path):
+    mark = tmp_path / "executed"
+    (found,) = [d for d in service.api("POST", "/deployments/filter", limit=100)
+                if d["name"] == "dpo4rec"]  # fmt: skip
+    run = service.api(
+        "POST", f"/deployments/{found['id']}/create_flow_run",
+        parameters={"plan_only": True}, state={"type": "SCHEDULED"},
+        job_variables={"command": f"touch {mark}", "env": {"RECALIGN_ROOT": "/nowhere"},
+                       "working_dir": str(tmp_path)},
+    )["id"]  # fmt: skip
+    kind, message = service.wait_for_end(run)
+    assert kind == "COMPLETED", message
+    assert "Only planned" in message
+    assert not mark.exists()
+    template = service.api("GET", "/work_pools/recalign")["base_job_template"]
+    assert set(template["job_configuration"]) == {"name", "labels"}
+
+
+def test_files_with_secrets_are_their_owners_alone(service):
+    assert stat.S_IMODE(service.home.stat().st_mode) == 0o700
+    for name in ("secret", "ticket", "service.json"):
+        assert stat.S_IMODE((service.home / name).stat().st_mode) == 0o600
+    assert secret(service) not in service.told
+
+
+def test_wide_modes_of_an_earlier_home_are_narrowed_and_a_foreign_folder_is_left(tmp_path):
+    home, foreign = tmp_path / "home", tmp_path / "foreign"
+    for folder, name in ((home, "service.json"), (foreign, "letters.txt")):
+        folder.mkdir()
+        folder.chmod(0o755)
+        (folder / name).touch()
+        narrow(folder)
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    assert stat.S_IMODE(foreign.stat().st_mode) == 0o755
+
+
+def test_a_ticket_is_good_once_and_only_the_newest(tmp_path):
+    access = Access(tmp_path)
+    old, new = access.new_ticket(), access.new_ticket()
+    assert [access.redeem(ticket) for ticket in ("", old, new, new)] == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://ann:se@cret@db:5432/x", "postgresql://ann:***@db:5432/x"),
+        ("postgresql://db/x?user=ann&password=secret", "postgresql://db/x?user=***&password=***"),
+        ("ann:secret@db/x", "ann:***@db/x"),
+        ("postgresql:/ann:secret@db", "postgresql:***@db"),
+        ("postgresql://ann@db/x", "postgresql://ann@db/x"),
+    ],
+)
+def test_no_password_of_a_database_is_shown(url, shown):
+    assert without_password(url) == shown
+
+
+@pytest.fixture
+def outside():
+    """A port that counts who connects to it."""
+    seen = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def listen():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                seen.append(connection.recv(4096))
+                connection.close()
+
+        threading.Thread(target=listen, daemon=True).start()
+        yield listener.getsockname()[1], seen
+
+
+@pytest.fixture
+def browse(outside):
+    """browse(rules): a page in a browser; every other name leads to the port that counts."""
+    port, _ = outside
+    with sync_playwright() as playwright:
+        opened = []
+
+        def open_page(rules=""):
+            rules = ", ".join(filter(None, [rules, f"MAP * 127.0.0.1:{port}, EXCLUDE 127.0.0.1"]))
+            browser = playwright.chromium.launch(
+                executable_path=CHROMIUM,
+                args=["--no-sandbox", "--disable-gpu", "--disable-background-networking",
+                      "--disable-component-update", "--disable-sync",
+                      f"--host-resolver-rules={rules}"],
+            )  # fmt: skip
+            opened.append(browser)
+            return browser.new_page(viewport={"width": 1280, "height": 800})
+
+        yield open_page
+        for browser in opened:
+            browser.close()
+
+
+def address(text):
+    return re.search(r"log in, once, at: (\S+)", text).group(1)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs the program chromium")
+def test_the_printed_address_logs_in_once_and_the_ui_contacts_nobody_else(service, browse, outside):
+    page = browse()
+    page.set_default_timeout(60_000)
+    page.goto(f"http://127.0.0.1:{service.port}/")
+    expect(page.locator("input[type=password]")).to_be_visible()
+    once = address(service("open").stdout)
+    page.goto(once)
+    page.wait_for_url(re.compile("/(v2/)?(dashboard|runs)"))
+    page.goto(f"http://127.0.0.1:{service.port}/v2/deployments")
+    expect(page.get_by_text("dpo4rec-rounds").first).to_be_visible()
+    page.goto(f"http://127.0.0.1:{service.port}/v2/runs")
+    page.wait_for_timeout(5000)
+    _, seen = outside
+    assert seen == []
+    assert page.goto(once).status == 403
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs the program chromium")
+def test_a_name_that_is_led_to_the_service_gets_nothing(service, browse):
+    page = browse(f"MAP evil.example 127.0.0.1:{service.port}")
+    answer = page.goto("http://evil.example/")
+    assert answer.status == 400
+    told = page.evaluate("fetch('/api/deployments/filter', {method: 'POST'}).then(a => a.status)")
+    assert told == 400
