@@ -29,7 +29,7 @@ def results_section(
     return Section(
         "Results on the test window",
         "Results",
-        f"{count(results['n_users'].max())} users. Figures are means over users; below each "
+        f"{count(max(results['n_users'].to_list()))} users. Figures are means over users; below each "
         "stands its 95 % interval (bootstrap over users). Differences are paired by user. Blue "
         "is better, rust is worse, and grey shows no difference.",
         grids=grids,
