@@ -2,12 +2,7 @@
 
 from recalign.config.base import Config
 from recalign.config.dpo4rec import DPO4RecConfig
-from recalign.config.evaluation import (
-    EvaluationConfig,
-    EvaluationPhase,
-    ReportConfig,
-    RoundsConfig,
-)
+from recalign.config.evaluation import EvaluationConfig, EvaluationPhase, ReportConfig, RoundsConfig
 from recalign.config.interactions import (
     AmazonSource,
     FilesSource,

@@ -89,14 +89,7 @@ class FilesSource(Config):
 
 
 MovieLens = Literal[
-    "ml-100k",
-    "ml-1m",
-    "ml-10m",
-    "ml-20m",
-    "ml-25m",
-    "ml-32m",
-    "ml-latest",
-    "ml-latest-small",
+    "ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-latest", "ml-latest-small"
 ]
 
 

@@ -70,11 +70,7 @@ def _read_csv(path: Path, content: bytes, separator: str) -> pl.DataFrame:
     """All cells as text, with the number of the record (the header is 1); blank lines left out."""
     try:
         table = pl.read_csv(
-            content,
-            separator=separator,
-            infer_schema=False,
-            row_index_name=ROW,
-            row_index_offset=2,
+            content, separator=separator, infer_schema=False, row_index_name=ROW, row_index_offset=2
         )
     except pl.exceptions.ComputeError:
         table = _read_csv_leniently(path, content, separator)

@@ -127,10 +127,7 @@ def _amazon(source: AmazonSource) -> Published:
             paper, page = "Ni et al. 2019", "https://nijianmo.github.io/amazon/"
         case "2023":
             base = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023/raw"
-            paths = [
-                f"review_categories/{name}.jsonl.gz",
-                f"meta_categories/meta_{name}.jsonl.gz",
-            ]
+            paths = [f"review_categories/{name}.jsonl.gz", f"meta_categories/meta_{name}.jsonl.gz"]
             paper, page = "Hou et al. 2024", "https://amazon-reviews-2023.github.io"
     terms = _AMAZON_TERMS.format(paper=paper, page=page)
     return _gzipped(base, paths, terms, partial(read_amazon, source))

@@ -165,11 +165,7 @@ def _fast_cells(block: bytes, schema: dict[str, Any]) -> pl.DataFrame | None:
 
 
 def _slow_cells(
-    lines: list[bytes],
-    before: int,
-    path: Path,
-    schema: dict[str, Any],
-    parse: Callable[[str], Any],
+    lines: list[bytes], before: int, path: Path, schema: dict[str, Any], parse: Callable[[str], Any]
 ) -> pl.DataFrame:
     rows: list[dict[str, Any]] = []
     for row, line in enumerate(lines, start=before + 1):

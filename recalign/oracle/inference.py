@@ -46,11 +46,7 @@ def states_of(
 
 @torch.inference_mode()
 def scores_of(
-    model: SASRec,
-    sequences: Sequences,
-    users: np.ndarray,
-    stops: np.ndarray,
-    items: np.ndarray,
+    model: SASRec, sequences: Sequences, users: np.ndarray, stops: np.ndarray, items: np.ndarray
 ) -> np.ndarray:
     """Scores of `items` [U, C] to `users` [U] after positions < stops [U], float32 [U, C].
 

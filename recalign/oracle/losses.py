@@ -48,12 +48,7 @@ def sampled_softmax(
 
 
 def gbce(
-    states: Tensor,
-    matrix: Tensor,
-    bias: Tensor,
-    targets: Tensor,
-    negatives: Tensor,
-    n_items: int,
+    states: Tensor, matrix: Tensor, bias: Tensor, targets: Tensor, negatives: Tensor, n_items: int
 ) -> Tensor:
     """gBCE (Petrov and Macdonald, arXiv 2308.07192) with K of `n_items` items as uniform negatives.
 
