@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from recalign.metrics import hit_rate, list_ranks, mean_average_precision, mrr, ndcg
+from recalign.metrics import hit_rate, mean_average_precision, mrr, ndcg
 
 K = 10
 LENGTH = 100
@@ -35,6 +35,14 @@ def made_up(n_users: int) -> Lists:
         repeated = (targets[:, :column] == targets[:, column : column + 1]).any(1)
         targets[repeated, column] = 0
     return items[:, :LENGTH].copy(), targets
+
+
+def list_ranks(recommended: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Rank of each target [B, T] in its user's list [B, k], best first; 0 where it is not in it."""
+    ranks = np.zeros(targets.shape, dtype=np.int64)
+    for place in range(recommended.shape[1], 0, -1):
+        ranks[(recommended[:, place - 1, None] == targets) & (targets > 0)] = place
+    return ranks
 
 
 def ours(lists: Lists) -> dict[str, np.ndarray]:

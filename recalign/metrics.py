@@ -55,19 +55,6 @@ def mrr(ranks: Numbers, n_targets: Numbers, k: int) -> np.ndarray:
     return np.where(n > 0, best, np.nan)
 
 
-def list_ranks(recommended: Numbers, targets: Numbers) -> np.ndarray:
-    """Rank of each target in its user's list, 0 where it is not in it: int64 [B, T].
-
-    For lists without scores, such as generated ones. recommended [B, k], best first, and targets
-    [B, T] are item indices, 0 is padding; of a repeated item the first place counts.
-    """
-    lists, wanted = np.asarray(recommended), np.asarray(targets)
-    ranks = np.zeros(wanted.shape, dtype=np.int64)
-    for place in range(lists.shape[1], 0, -1):
-        ranks[(lists[:, place - 1, None] == wanted) & (wanted > 0)] = place
-    return ranks
-
-
 def metric_table(
     ranks: Numbers, n_targets: Numbers, cutoffs: list[int], lists: str = CATALOGUE
 ) -> dict[Metric, np.ndarray]:
@@ -75,14 +62,12 @@ def metric_table(
 
     lists: what was ranked, see `metric_columns.STARTS`.
     """
-    table: dict[Metric, np.ndarray] = {}
-    for k in cutoffs:
-        table[Metric(lists, "NDCG", k)] = ndcg(ranks, n_targets, k)
-        table[Metric(lists, "HR", k)] = hit_rate(ranks, n_targets, k)
-        table[Metric(lists, "MAP", k)] = mean_average_precision(ranks, n_targets, k)
-        table[Metric(lists, "MRR", k)] = mrr(ranks, n_targets, k)
-    table[Metric(lists, "NDCG")] = ndcg(ranks, n_targets, None)
-    return table
+    measures = {"NDCG": ndcg, "HR": hit_rate, "MAP": mean_average_precision, "MRR": mrr}
+    return {
+        Metric(lists, name, k): measure(ranks, n_targets, k)
+        for k in cutoffs
+        for name, measure in measures.items()
+    } | {Metric(lists, "NDCG"): ndcg(ranks, n_targets, None)}
 
 
 def coverage(recommended: Numbers, n_items: int) -> float:
@@ -122,36 +107,6 @@ def long_tail_share(recommended: Numbers, popularity: Numbers, head: float = 0.2
     tail = np.ones(len(counts), dtype=bool)
     tail[1 + np.argsort(-counts[1:], kind="stable")[:n_head]] = False
     return _mean_over_list(tail[items], items > 0)
-
-
-def novelty(recommended: Numbers, popularity: Numbers) -> np.ndarray:
-    """Mean self-information of each user's list, in bits: float64 [B], NaN for an empty list.
-
-    -log2 p of an item, p its share of all interactions with one added to every item, so that an
-    item nobody took is finite: p_i = (x_i + 1) / sum_j (x_j + 1).
-    recommended [B, k] (0 padded); popularity x [I+1], e.g. interactions in the training window.
-    """
-    items, counts = np.asarray(recommended), np.asarray(popularity, dtype=np.float64) + 1
-    bits = np.log2(counts[1:].sum()) - np.log2(counts)
-    return _mean_over_list(bits[items], items > 0)
-
-
-def intra_list_diversity(recommended: Numbers, vectors: Numbers) -> np.ndarray:
-    """Mean of 1 - cosine over the pairs of each user's list: float64 [B], NaN below two items.
-
-    recommended [B, k] (0 padded); vectors [I+1, e] of any length: a zero vector has cosine 0 with
-    every other. For unit vectors u, |sum u|^2 - sum |u|^2 is twice the sum of the pairs' cosines.
-    """
-    items, given = np.asarray(recommended), np.asarray(vectors, dtype=np.float64)
-    length = np.sqrt((given**2).sum(1, keepdims=True))
-    unit = given / np.where(length > 0, length, 1)
-    unit[0] = 0
-    total = np.zeros((len(items), unit.shape[1]))
-    for column in items.T:
-        total += unit[column]
-    cosines = (total**2).sum(1) - (unit**2).sum(1)[items].sum(1)
-    n = (items > 0).sum(1)
-    return 1 - cosines / np.where(n > 1, n * (n - 1), np.nan)
 
 
 def _hits(

@@ -13,14 +13,11 @@ from recalign.metrics import (
     coverage,
     gini,
     hit_rate,
-    intra_list_diversity,
-    list_ranks,
     long_tail_share,
     mean_average_precision,
     metric_table,
     mrr,
     ndcg,
-    novelty,
 )
 from recalign.schemas import METRIC
 
@@ -154,37 +151,3 @@ def test_popularity_and_long_tail_are_means_over_each_list() -> None:
     # A head of 40 % of five items: 1 and 3.
     np.testing.assert_allclose(long_tail_share(lists, popularity, head=0.4), [0.5, 2 / 3, np.nan])
     np.testing.assert_allclose(long_tail_share(lists, popularity, head=0.2), [0.5, 1.0, np.nan])
-
-
-def test_novelty_is_the_mean_self_information_with_one_added_to_every_count() -> None:
-    popularity = np.array([1000, 7, 3, 3, 0, 0])  # 7 + 3 + 3 and one for each of five items: 18
-    lists = np.array([[1, 2, 0], [5, 0, 0], [0, 0, 0]])
-    expected = [-(log2(8 / 18) + log2(4 / 18)) / 2, -log2(1 / 18), np.nan]
-    np.testing.assert_allclose(novelty(lists, popularity), expected)
-    uniform = np.full(9, 5)
-    np.testing.assert_allclose(novelty(np.array([[3, 4]]), uniform), [log2(8)])
-
-
-def test_intra_list_diversity_is_the_mean_over_all_pairs() -> None:
-    draws = np.random.default_rng(3)
-    vectors = draws.normal(size=(8, 5)) * 10.0 ** draws.integers(-3, 4, (8, 1))
-    vectors[7] = 0
-    lists = np.array([[1, 2, 3, 0], [4, 4, 0, 0], [7, 5, 6, 1], [2, 0, 0, 0], [0, 0, 0, 0]])
-    expected = []
-    for row in lists:
-        own = [vectors[item] for item in row if item]
-        pairs = [(a, b) for i, a in enumerate(own) for b in own[:i]]
-        norms = [np.linalg.norm(a) * np.linalg.norm(b) or 1.0 for a, b in pairs]
-        expected.append(
-            float(np.mean([1 - a @ b / n for (a, b), n in zip(pairs, norms, strict=True)]))
-            if pairs
-            else np.nan
-        )
-    np.testing.assert_allclose(intra_list_diversity(lists, vectors), expected, atol=1e-12)
-    assert intra_list_diversity(np.array([[1, 2]]), np.eye(3))[0] == 1.0
-
-
-def test_a_list_without_scores_ranks_its_targets_by_first_place() -> None:
-    lists = np.array([[5, 3, 5, 0], [1, 2, 3, 4]])
-    targets = torch.tensor([[3, 5, 9], [4, 0, 0]])
-    assert list_ranks(lists, targets).tolist() == [[2, 1, 0], [4, 0, 0]]

@@ -43,15 +43,3 @@ from recalign.config.rosepo import (
 from recalign.config.runtime import Runtime
 from recalign.config.sft import SftConfig, TitleModelConfig, TitlePromptConfig
 from recalign.config.splits import SplitsConfig
-
-__all__ = [
-    "ASKS_SFT", "AlignmentConfig", "AmazonSource", "BootstrapConfig", "ComparedRow",
-    "ComparisonConfig", "Config", "DPO4RecConfig", "EvaluationConfig", "EvaluationPhase",
-    "FilesSource", "FoldsConfig", "GoodreadsSource", "GridConfig", "InteractionsConfig",
-    "LoadedModelConfig", "MixConfig", "OracleConfig", "PairsConfig", "PhaseConfig", "PolicyConfig",
-    "ReasoningsConfig", "RecommendationsConfig", "RecommendationsPhase", "RecommenderConfig",
-    "ReferenceConfig", "RejectionsConfig", "RejectionsStage", "ReportConfig", "RewardsConfig",
-    "RosePOAlignmentConfig", "RosePOConfig", "RoundsConfig", "Runtime", "SamplingConfig",
-    "SftConfig", "SmoothingConfig", "SplitsConfig", "Strategy", "SyntheticWorld",
-    "TitleModelConfig", "TitlePromptConfig",
-]  # fmt: skip

@@ -96,10 +96,10 @@ def synthesise(config: SyntheticWorld) -> World:
 def _make_catalogue(config: SyntheticWorld) -> _Catalogue:
     rng = stream(config.seed, "world", "items")
     facets = {
-        "genre": list(GENRES[: config.n_genres]),
+        "genre": GENRES[: config.n_genres],
         "creator": surnames(config.n_creators, config.seed),
-        "era": list(ERAS[-config.n_eras :]),
-        "mood": list(MOODS[: config.n_moods]),
+        "era": ERAS[-config.n_eras :],
+        "mood": MOODS[: config.n_moods],
     }
     names = [(facet, value) for facet, values in facets.items() for value in values]
     count = {facet: len(values) for facet, values in facets.items()}

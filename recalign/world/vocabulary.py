@@ -4,52 +4,27 @@ import numpy as np
 
 from recalign.seeding import stream
 
-GENRES = (
-    "Comedy", "Thriller", "War", "Romance", "Western", "Fantasy", "Horror", "Sport", "Crime",
-    "Musical", "Documentary", "Animation", "Drama", "Mystery", "Adventure", "Biography", "Satire",
-    "Espionage", "Science-Fiction", "Family", "Disaster", "Martial-Arts", "Courtroom", "Gothic",
-    "Heist", "Superhero", "Travel", "Cooking", "Medical", "Political", "Nature", "Religious",
-    "Survival", "Fable", "Epic", "Noir", "Pirate", "Silent", "Puppet", "Experimental",
-)  # fmt: skip
-ERAS = (
-    "1930s", "1940s", "1950s", "1960s", "1970s", "1980s", "1990s", "2000s", "2010s", "2020s",
-)  # fmt: skip
-MOODS = (
-    "dark", "light", "tense", "tender", "playful", "melancholic", "hopeful", "eerie", "dreamy",
-    "gritty", "wry", "solemn",
-)  # fmt: skip
-SURNAME_STARTS = (
-    "Mar", "Ber", "Cal", "Dor", "El", "Fen", "Gal", "Hal", "Ing", "Jar", "Kes", "Lor", "Mel", "Nor",
-    "Or", "Pel", "Quin", "Ros", "Sel", "Tor", "Ul", "Ver", "Wil", "Yar", "Zel", "Ash", "Bran",
-    "Cor", "Dal", "Eg", "Far", "Gren", "Hol", "Il", "Jen", "Kal", "Lan", "Mon", "Nev", "Os",
-)  # fmt: skip
-SURNAME_ENDS = (
-    "low", "ton", "wick", "den", "mere", "strin", "va", "gard", "holm", "esco", "ini", "owska",
-    "sen", "ley", "ford", "bury", "quist", "dahl", "mann", "eau", "ier", "oni", "aga", "iro",
-    "ette", "worth", "combe", "stad", "lund", "berg", "ovic", "enko", "ides", "akis", "ades",
-    "anti", "elli", "ucci", "ando", "eira", "ano", "yama", "moto", "kawa", "hara", "dottir",
-    "stone", "field", "shaw", "croft",
-)  # fmt: skip
-ADJECTIVES = (
-    "Silent", "Crooked", "Amber", "Hollow", "Distant", "Broken", "Gilded", "Burning", "Frozen",
-    "Hidden", "Last", "Long", "Paper", "Quiet", "Red", "Salt", "Second", "Seventh", "Sleeping",
-    "Stolen", "Thin", "Wandering", "White", "Wild", "Winter", "Copper", "Empty", "Endless",
-    "Forgotten", "Glass", "Golden", "Grey", "Iron", "Ivory", "Lonely", "Midnight", "Northern",
-    "Painted", "Scarlet", "Velvet",
-)  # fmt: skip
-NOUNS = (
-    "Harbour", "Orchard", "Lantern", "River", "Station", "Garden", "Letter", "Mirror", "Bridge",
-    "Island", "Clock", "Door", "Engine", "Feather", "Field", "Forest", "Hour", "House", "Key",
-    "Kingdom", "Ladder", "Lighthouse", "Map", "Market", "Mountain", "Needle", "Ocean", "Parade",
-    "Promise", "Road", "Room", "Season", "Shadow", "Song", "Stair", "Stranger", "Summer", "Tide",
-    "Tower", "Train", "Valley", "Violin", "Voyage", "Wall", "Window", "Witness", "Wolf", "Year",
-    "Yard", "Border",
-)  # fmt: skip
-PLACES = (
-    "Vesper", "Arden", "Tamsin", "Corvale", "Old-Quay", "Lisbet", "Marrow", "Nineveh-Street",
-    "Ostrava", "Pell", "Quarry-Hill", "Rhona", "Saint-Olm", "Thessaly", "Undine", "Wexley",
-    "Yarrow", "Zennor", "Bellmouth", "Carrick",
-)  # fmt: skip
+GENRES = """Comedy Thriller War Romance Western Fantasy Horror Sport Crime Musical Documentary
+Animation Drama Mystery Adventure Biography Satire Espionage Science-Fiction Family Disaster
+Martial-Arts Courtroom Gothic Heist Superhero Travel Cooking Medical Political Nature Religious
+Survival Fable Epic Noir Pirate Silent Puppet Experimental""".split()
+ERAS = "1930s 1940s 1950s 1960s 1970s 1980s 1990s 2000s 2010s 2020s".split()
+MOODS = "dark light tense tender playful melancholic hopeful eerie dreamy gritty wry solemn".split()
+SURNAME_STARTS = """Mar Ber Cal Dor El Fen Gal Hal Ing Jar Kes Lor Mel Nor Or Pel Quin Ros Sel Tor
+Ul Ver Wil Yar Zel Ash Bran Cor Dal Eg Far Gren Hol Il Jen Kal Lan Mon Nev Os""".split()
+SURNAME_ENDS = """low ton wick den mere strin va gard holm esco ini owska sen ley ford bury quist
+dahl mann eau ier oni aga iro ette worth combe stad lund berg ovic enko ides akis ades anti elli
+ucci ando eira ano yama moto kawa hara dottir stone field shaw croft""".split()
+ADJECTIVES = """Silent Crooked Amber Hollow Distant Broken Gilded Burning Frozen Hidden Last Long
+Paper Quiet Red Salt Second Seventh Sleeping Stolen Thin Wandering White Wild Winter Copper Empty
+Endless Forgotten Glass Golden Grey Iron Ivory Lonely Midnight Northern Painted Scarlet
+Velvet""".split()
+NOUNS = """Harbour Orchard Lantern River Station Garden Letter Mirror Bridge Island Clock Door
+Engine Feather Field Forest Hour House Key Kingdom Ladder Lighthouse Map Market Mountain Needle
+Ocean Parade Promise Road Room Season Shadow Song Stair Stranger Summer Tide Tower Train Valley
+Violin Voyage Wall Window Witness Wolf Year Yard Border""".split()
+PLACES = """Vesper Arden Tamsin Corvale Old-Quay Lisbet Marrow Nineveh-Street Ostrava Pell
+Quarry-Hill Rhona Saint-Olm Thessaly Undine Wexley Yarrow Zennor Bellmouth Carrick""".split()
 
 
 def surnames(n: int, seed: int) -> list[str]:
