@@ -23,7 +23,7 @@ from recalign.evaluation.intervals import mean_interval
 from recalign.interactions.ingest import Ingested, ingest
 from recalign.interactions.sources import read_source, source_files
 from recalign.metrics import metric_table
-from recalign.oracle.fit import FittedOracle, fit_oracle
+from recalign.oracle.fit import FittedOracle, OracleData, fit_oracle
 from recalign.oracle.inference import rank_in_full
 from recalign.recommender.encoder import SentenceEncoder
 from recalign.sequences import Sequences
@@ -39,14 +39,16 @@ def fitted(config: OracleConfig, data: Ingested, sequences: Sequences, work: Pat
         encoder = SentenceEncoder(config.encoder, work / "sentences", "cpu")
         text = encoder.encode_items(data.items["text"].to_list())
     users = np.arange(sequences.n_users)
-    stops = sequences.lengths - 2
-    targets = [sequences.slice(user, stops[user], stops[user] + 1) for user in users]
+    seen, targets = (
+        sequences.before(sequences.lengths - 2),
+        sequences.items[sequences.offsets[1:] - 2],
+    )
 
     def told(done: int, total: int, note: str = "") -> None:
         if note.startswith("epoch"):
             print(f"  {done / total:4.0%} {time.process_time():6.0f} CPU s, {note}", flush=True)
 
-    return fit_oracle(config, sequences, stops, users, targets, text, work, told)
+    return fit_oracle(config, OracleData(seen, users, targets[:, None], text), work, told)
 
 
 def print_test(model: torch.nn.Module, sequences: Sequences) -> None:

@@ -32,10 +32,9 @@ from oracle_peers import LOSSES_OF
 from stopwatch import Found, Stopwatch, peak_mib, users_per_second
 
 from recalign.config import OracleConfig
-from recalign.oracle.batches import training_windows
 from recalign.oracle.inference import rank_in_full
 from recalign.oracle.sasrec import SASRec
-from recalign.oracle.training import Training, popularity_of
+from recalign.oracle.training import Training
 from recalign.sequences import Sequences
 
 OURS = "recalign"
@@ -82,13 +81,9 @@ def measured(path: Path, loss: str, hidden: int, max_length: int, batch: int) ->
     stored = np.load(path)
     whole = Sequences(stored["offsets"], stored["items"], int(stored["n_items"]))
     sequences = last(whole, max_length + 3)
-    stops = sequences.lengths - 2
-    windows = training_windows(sequences, stops, max_length)
-    popularity = torch.from_numpy(popularity_of(sequences, stops)).double() + 1
-    popularity[0] = 0
     config = OracleConfig(hidden=hidden, max_length=max_length, loss=loss, batch_users=batch)
     model = SASRec(config, sequences.n_items, None)
-    training = Training(model, sequences, windows, popularity)
+    training = Training(model, sequences.before(sequences.lengths - 2))
     watch = Stopwatch()
     training.run_epoch(1, lambda step, loss: None)
     found = {"epoch_seconds": watch.elapsed(), "peak_mib": peak_mib()}

@@ -47,7 +47,7 @@ class Problem:
         self.text_rows = np.arange(n_users * N_SAMPLES).reshape(n_users, N_SAMPLES)
         self.samples = np.tile(np.arange(N_SAMPLES), (n_users, 1))
         with torch.no_grad():
-            self.matrix, self.bias = self.oracle.item_matrix(), self.oracle.item_bias()
+            self.matrix, self.bias = self.oracle.item_matrix(), self.oracle.bias
         self.reader: KnowledgeRecommender = start_model(
             RecommenderConfig(),
             self.matrix,

@@ -53,18 +53,14 @@ def training(n_users: int, n_items: int) -> "tuple[Training, Sequences]":
     from oracle_speed import made_up
 
     from recalign.config import OracleConfig
-    from recalign.oracle.batches import training_windows
     from recalign.oracle.sasrec import SASRec
-    from recalign.oracle.training import Training, popularity_of
+    from recalign.oracle.training import Training
 
     torch.set_num_threads(1)
     sequences = made_up(n_users, n_items)
-    stops = sequences.lengths - 1
     config = OracleConfig(loss="sampled", item_text=False)
-    windows = training_windows(sequences, stops, config.max_length)
-    popularity = torch.from_numpy(popularity_of(sequences, stops)).double() + 1
-    popularity[0] = 0
-    return Training(SASRec(config, n_items, None), sequences, windows, popularity), sequences
+    seen = sequences.before(sequences.lengths - 1)
+    return Training(SASRec(config, n_items, None), seen), sequences
 
 
 def epoch(n_users: int, n_items: int = 3416) -> tuple[float, float]:

@@ -38,8 +38,7 @@ class Sequences:
 
     def slice(self, user: int, start: int, stop: int) -> np.ndarray:
         """Items of `user` at positions start..stop-1 (clipped to the sequence)."""
-        first = self.offsets[user]
-        last = self.offsets[user + 1]
+        first, last = self.offsets[user], self.offsets[user + 1]
         return self.items[min(first + max(start, 0), last) : min(first + max(stop, 0), last)]
 
     def until(
@@ -58,6 +57,10 @@ class Sequences:
         inside = columns < lengths[:, None]
         padded = np.where(inside, self.items[np.where(inside, rows, 0)], 0)
         return padded, lengths
+
+    def counts(self) -> np.ndarray:
+        """How often each item occurs, int64 [n_items + 1] (0 at padding)."""
+        return np.bincount(self.items, minlength=self.n_items + 1)
 
     def before(self, stops: np.ndarray) -> "Sequences":
         """Only the items at positions < `stops[u]` of every user: what a fit may hold in hand."""

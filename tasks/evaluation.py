@@ -99,7 +99,7 @@ def evaluation(
     backbone = Backbone(
         states_of(model, tables.sequences, phase.users, phase.starts),
         model.item_matrix(),
-        model.item_bias(),
+        model.bias,
     )
     scores = scores_of(rows, backbone, popularity, texts, readers, config.seed)
     evaluated = evaluate_rows(scores, _targets(splits, tables, config), config.cutoffs)

@@ -8,7 +8,7 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import FoldsConfig, OracleConfig
-from recalign.oracle.fit import fit_oracle
+from recalign.oracle.fit import OracleData, fit_oracle
 from recalign.oracle.storage import load_oracle, save_oracle
 from recalign.smoothing.folds import FOLDS, STOPS, fold_name, folds_of, stops_of
 from recalign.splits.guard import check_fit
@@ -74,18 +74,9 @@ def _fit_fold(
     check_fit(done.name, np.arange(len(folds)), seen.lengths, seen, tables.interactions, stops)
     phase = phase_of(tables.windows, "valid")
     others = folds[phase.users] != fold
-    targets = phase.targets(tables.sequences)[others]
-    fitted = fit_oracle(
-        settings,
-        seen,
-        seen.lengths,
-        phase.users[others],
-        [items[items > 0] for items in targets],
-        text,
-        job.draft.work / f"fitting-{fold}",
-        job.progress,
-        job.device,
-    )
+    data = OracleData(seen, phase.users[others], phase.targets(tables.sequences)[others], text)
+    work = job.draft.work / f"fitting-{fold}"
+    fitted = fit_oracle(settings, data, work, job.progress, job.device)
     draft = done.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)
     save_oracle(draft, fitted)

@@ -7,7 +7,7 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import OracleConfig
-from recalign.oracle.fit import fit_oracle
+from recalign.oracle.fit import OracleData, fit_oracle
 from recalign.oracle.storage import save_oracle
 from recalign.report.plots import oracle_curves
 from recalign.report.stage_page import picture
@@ -43,10 +43,8 @@ def oracle(
         encoder = open_encoder(job, config.encoder)
         text = encoder.encode_items(tables.items["text"].to_list(), job.progress)
     validation = oracle_validation(tables.windows)
-    fitted = fit_oracle(
-        config, seen, seen.lengths, validation.users, list(validation.targets(tables.sequences)),
-        text, job.draft.work, job.progress, job.device,
-    )  # fmt: skip
+    data = OracleData(seen, validation.users, validation.targets(tables.sequences), text)
+    fitted = fit_oracle(config, data, job.draft.work, job.progress, job.device)
     save_oracle(job.draft.folder, fitted)
     job.draft.count(int(seen.offsets[-1]))
     job.draft.tell(

@@ -80,7 +80,7 @@ def recommendations(
     elif oracle is not None:
         model, _ = load_oracle(oracle.folder, job.device)
         states = states_of(model, tables.sequences, cases.users, cases.positions)
-        given = by_states(states, model.item_matrix(), model.item_bias())
+        given = by_states(states, model.item_matrix(), model.bias)
     else:
         given = by_item(torch.from_numpy(popularity).float())
     outcomes = judge(given, cases, lists, config.top, rows=rows, progress=job.progress)

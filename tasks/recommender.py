@@ -54,7 +54,7 @@ def recommender(
         ),
     )
     item_text = encoder.encode_items(tables.items["text"].to_list(), job.progress)
-    items = ItemVectors(model.item_matrix(), model.item_bias(), item_text)
+    items = ItemVectors(model.item_matrix(), model.bias, item_text)
     fitted = fit_recommender(config, examples, items, device=job.device, progress=job.progress)
     if config.guard:
         require_signal(fitted.figures)

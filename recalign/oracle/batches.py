@@ -35,12 +35,12 @@ class Batch:
     targets: Tensor
 
 
-def training_windows(sequences: Sequences, stops: np.ndarray, max_length: int) -> Windows:
-    """Windows of at most max_length targets that cover positions 1..stops[u]-1 once.
+def training_windows(sequences: Sequences, max_length: int) -> Windows:
+    """Windows of at most max_length targets that cover all positions of every user from 1 once.
 
     They are cut from the end backwards, so that a user's latest window is full.
     """
-    n_targets = np.maximum(np.minimum(stops, sequences.lengths) - 1, 0)
+    n_targets = np.maximum(sequences.lengths - 1, 0)
     n_windows = -(-n_targets // max_length)
     users = np.repeat(np.arange(sequences.n_users), n_windows)
     back = np.arange(len(users)) - np.repeat(np.cumsum(n_windows) - n_windows, n_windows)
@@ -61,11 +61,6 @@ def shuffled_batches(
     starts = np.arange(0, len(order), size)
     for start in draws.permutation(starts):
         yield _batch(sequences, windows, order[start : start + size])
-
-
-def n_batches(windows: Windows, size: int) -> int:
-    """Number of batches that `shuffled_batches` yields."""
-    return -(-len(windows) // size)
 
 
 def _batch(sequences: Sequences, windows: Windows, chosen: np.ndarray) -> Batch:

@@ -49,11 +49,8 @@ def calibrate(differences: np.ndarray, half: np.ndarray) -> tuple[float, dict[st
     """
     if half.all() or not half.any():
         return 1.0, {"pairs": float(len(differences))}
-    scaled = np.where(
-        half,
-        differences / fit_temperature(differences[~half]),
-        differences / fit_temperature(differences[half]),
-    )
+    others, own = fit_temperature(differences[~half]), fit_temperature(differences[half])
+    scaled = differences / np.where(half, others, own)
     return fit_temperature(differences), {
         "pairs": float(len(differences)),
         "accuracy": float((differences > 0).mean()),

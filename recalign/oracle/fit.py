@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ import torch
 from recalign.config.oracle import OracleConfig
 from recalign.errors import BadInputError
 from recalign.metrics import ndcg
-from recalign.oracle.batches import training_windows
 from recalign.oracle.calibration import calibrate
 from recalign.oracle.checkpoints import fit_identity, load_checkpoint, save_checkpoint
-from recalign.oracle.inference import padded, rank_in_full, scores_of
+from recalign.oracle.inference import rank_in_full, scores_of
 from recalign.oracle.losses import gbce_exponent
 from recalign.oracle.sasrec import SASRec
 from recalign.oracle.training import Training, popularity_of
@@ -45,89 +44,80 @@ class FittedOracle:
 
 
 @dataclass(frozen=True)
-class Validation:
-    """Users [U], the stops of their histories [U], and the items that follow [U, T] (0 padded)."""
+class OracleData:
+    """What an oracle is fitted on, and what it is stopped early and calibrated by.
 
+    sequences: of all users, cut where the fit ends; users [U]: validation users, all with a
+    history; targets [U, T]: the items that follow theirs, soonest first, 0 padded; item_text
+    [n_items + 1, e], None: not used.
+    """
+
+    sequences: Sequences
     users: np.ndarray
-    stops: np.ndarray
     targets: np.ndarray
+    item_text: np.ndarray | None = None
 
-    def ndcg_at_10(self, model: SASRec, sequences: Sequences) -> float:
+    @property
+    def stops(self) -> np.ndarray:
+        """The lengths of the validation users' histories, int64 [U]."""
+        return self.sequences.lengths[self.users]
+
+    def ndcg_at_10(self, model: SASRec) -> float:
         """Mean NDCG@10 in the full ranking, seen items left out."""
-        ranks = rank_in_full(model, sequences, self.users, self.stops, self.targets)
+        ranks = rank_in_full(model, self.sequences, self.users, self.stops, self.targets)
         return float(ndcg(ranks, (ranks > 0).sum(1), 10).mean())
 
 
 def fit_oracle(
     config: OracleConfig,
-    sequences: Sequences,
-    stops: np.ndarray,
-    valid_users: np.ndarray,
-    valid_targets: list[np.ndarray],
-    item_text: np.ndarray | None,
+    data: OracleData,
     work: Path,
     progress: Progress = silent,
     device: str = "cpu",
 ) -> FittedOracle:
-    """Train on positions < stops [n_users] alone; validate on the items that follow them.
+    """Train on the sequences alone; validate on what follows them.
 
-    valid_targets[i] are the items of valid_users[i] at and after its stop, soonest first;
-    item_text [n_items + 1, e]; `work` keeps one checkpoint, taken up again if it is there.
-    Without validation users all epochs are run and the last average is kept.
+    `work` keeps one checkpoint, taken up again if it is there. Without validation users all epochs
+    are run and the last average is kept.
 
-    BadInputError: no user has two items before its stop, or the checkpoint is damaged.
+    BadInputError: no user has two items, or the checkpoint is damaged.
     """
-    stops = np.asarray(stops, dtype=np.int64)
-    kept = [i for i, items in enumerate(valid_targets) if len(items) and stops[valid_users[i]] > 0]
-    users = np.asarray(valid_users, dtype=np.int64)[kept]
-    validation = Validation(users, stops[users], padded([valid_targets[i] for i in kept]))
-    text = item_text if config.item_text else None
-    training = _prepare(config, sequences, stops, text, device)
-    identity = fit_identity(
-        config, sequences.offsets, sequences.items, stops, users, validation.targets, text
-    )
-    best, curve = _train(training, sequences, validation, identity, work, progress)
+    if not config.item_text:
+        data = replace(data, item_text=None)
+    training = _prepare(config, data, device)
+    best, curve = _train(training, data, work, progress)
     training.model.load_state_dict(best)
     model = training.model.requires_grad_(False)
-    temperature, calibration = _calibrate(model, sequences, validation)
+    temperature, calibration = _calibrate(model, data)
     return FittedOracle(model, pl.DataFrame(curve, CURVE, orient="row"), temperature, calibration)
 
 
-def _prepare(
-    config: OracleConfig,
-    sequences: Sequences,
-    stops: np.ndarray,
-    item_text: np.ndarray | None,
-    device: str,
-) -> Training:
+def _prepare(config: OracleConfig, data: OracleData, device: str) -> Training:
     """A model at its start: random weights, and an output bias at log popularity."""
-    windows = training_windows(sequences, stops, config.max_length)
-    if not len(windows):
+    if not (data.sequences.lengths > 1).any():
         raise BadInputError(
             "the oracle has nothing to learn from: no user has two items in history"
         )
-    text = None if item_text is None else torch.from_numpy(np.asarray(item_text, np.float32))
-    model = SASRec(config, sequences.n_items, text)
-    popularity = torch.from_numpy(popularity_of(sequences, stops)).double() + 1
-    popularity[0] = 0
+    text = data.item_text
+    text = None if text is None else torch.from_numpy(np.asarray(text, np.float32))
+    model = SASRec(config, data.sequences.n_items, text)
+    popularity = popularity_of(data.sequences)[1:]
     with torch.no_grad():
-        model.bias[1:] = (popularity[1:] / popularity[1:].mean()).log().float()
+        model.bias[1:] = (popularity / popularity.mean()).log().float()
         if config.loss == "gbce":  # log-odds with many negatives start low, and are slow to learn
-            exponent = gbce_exponent(config.n_negatives, sequences.n_items)
+            exponent = gbce_exponent(config.n_negatives, data.sequences.n_items)
             model.bias[1:] += math.log(exponent / config.n_negatives)
-    return Training(model.to(device), sequences, windows, popularity)
+    return Training(model.to(device), data.sequences)
 
 
 def _train(
-    training: Training,
-    sequences: Sequences,
-    validation: Validation,
-    identity: str,
-    work: Path,
-    progress: Progress,
+    training: Training, data: OracleData, work: Path, progress: Progress
 ) -> tuple[dict[str, torch.Tensor], list[tuple[Any, ...]]]:
     """Epochs until patience runs out; the best averaged weights, and the curve's rows."""
-    config = training.model.config
+    config, sequences = training.model.config, data.sequences
+    identity = fit_identity(
+        config, sequences.offsets, sequences.items, data.users, data.targets, data.item_text
+    )
     curve: list[tuple[Any, ...]] = []
     best: dict[str, torch.Tensor] = {}
     best_epoch = 0
@@ -142,9 +132,7 @@ def _train(
         started = time.perf_counter()
         told = lambda step, loss: progress(step, total, f"loss {loss:.3f}")  # noqa: E731
         loss = training.run_epoch(epoch, told)
-        reached = (
-            validation.ndcg_at_10(training.average, sequences) if len(validation.users) else None
-        )
+        reached = data.ndcg_at_10(training.average) if len(data.users) else None
         curve.append((epoch, loss, reached, time.perf_counter() - started))
         if reached is None or reached > max((row[2] for row in curve[:-1]), default=-1.0):
             best_epoch = epoch
@@ -156,31 +144,27 @@ def _train(
     return best, curve
 
 
-def _calibrate(
-    model: SASRec, sequences: Sequences, validation: Validation
-) -> tuple[float, dict[str, float]]:
+def _calibrate(model: SASRec, data: OracleData) -> tuple[float, dict[str, float]]:
     """Temperature from each validation user's next item against random items it did not take."""
-    if not len(validation.users):
+    if not len(data.users):
         return 1.0, {"pairs": 0.0}
     draws = stream(model.config.seed, "calibration")
-    shape = (len(validation.users), CALIBRATION_NEGATIVES)
-    negatives = draws.integers(1, sequences.n_items + 1, shape)
-    items = np.concatenate([validation.targets[:, :1], negatives], 1)
-    scores = scores_of(model, sequences, validation.users, validation.stops, items)
+    shape = (len(data.users), CALIBRATION_NEGATIVES)
+    negatives = draws.integers(1, data.sequences.n_items + 1, shape)
+    items = np.concatenate([data.targets[:, :1], negatives], 1)
+    scores = scores_of(model, data.sequences, data.users, data.stops, items)
     differences = (scores[:, :1] - scores[:, 1:]).astype(np.float64)
-    free = ~_taken(sequences, validation, negatives)
+    free = ~_taken(data, negatives)
     halves = np.broadcast_to(np.arange(len(differences))[:, None] % 2 == 0, shape)
     return calibrate(differences[free], halves[free])
 
 
-def _taken(sequences: Sequences, validation: Validation, items: np.ndarray) -> np.ndarray:
+def _taken(data: OracleData, items: np.ndarray) -> np.ndarray:
     """Which of `items` [U, n] the validation users have in their history or among their targets."""
-    taken = np.zeros(items.shape, dtype=bool)
-    for rows in row_chunks(len(items), int(validation.stops.max())):
-        seen, _ = sequences.until(
-            validation.users[rows], validation.stops[rows], int(validation.stops[rows].max())
-        )
-        theirs = np.concatenate([seen, validation.targets[rows]], axis=1)
-        own = np.arange(len(seen))[:, None] * (sequences.n_items + 1)
+    taken, stops = np.zeros(items.shape, dtype=bool), data.stops
+    for rows in row_chunks(len(items), int(stops.max())):
+        seen, _ = data.sequences.until(data.users[rows], stops[rows], int(stops[rows].max()))
+        theirs = np.concatenate([seen, data.targets[rows]], axis=1)
+        own = np.arange(len(seen))[:, None] * (data.sequences.n_items + 1)
         taken[rows] = np.isin(own + items[rows], own + theirs)
     return taken

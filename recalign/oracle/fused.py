@@ -70,8 +70,7 @@ def fused_negatives_cross_entropy(
     states [N, d], own [N], negatives [K, d], bias [K]; where `left_out` [N] is true, the negative
     in `column` [N] (0..K-1) does not count for that row.
     """
-    args = (states, own, negatives, bias, column, left_out)
-    loss: Tensor = _NegativesCrossEntropy.apply(*args)
+    loss: Tensor = _NegativesCrossEntropy.apply(states, own, negatives, bias, column, left_out)
     return loss
 
 

@@ -53,7 +53,7 @@ def scores_of(
     -inf at padding (item 0). A user may stand in several rows, with different stops.
     """
     states = states_of(model, sequences, users, stops)
-    matrix, bias = model.item_matrix(), model.item_bias()
+    matrix, bias = model.item_matrix(), model.bias
     found = np.full(items.shape, -np.inf, dtype=np.float32)
     for rows in row_chunks(len(items), items.shape[1] * states.shape[1]):
         asked = torch.from_numpy(items[rows]).to(states.device)
@@ -64,20 +64,15 @@ def scores_of(
 
 @torch.inference_mode()
 def rank_in_full(
-    model: SASRec,
-    sequences: Sequences,
-    users: np.ndarray,
-    stops: np.ndarray,
-    targets: np.ndarray,
-    batch: int | None = None,
+    model: SASRec, sequences: Sequences, users: np.ndarray, stops: np.ndarray, targets: np.ndarray
 ) -> np.ndarray:
     """Ranks of `targets` [U, T] (0 padded) in the whole catalogue, int64 [U, T], 0 at padding.
 
     All items at positions < stops [U] are seen and never ranked, unless they are targets.
     """
     device = model.items.device
-    states = states_of(model, sequences, users, stops, batch)
-    matrix, bias = model.item_matrix(), model.item_bias()
+    states = states_of(model, sequences, users, stops)
+    matrix, bias = model.item_matrix(), model.bias
     ranks = np.zeros(targets.shape, dtype=np.int64)
     for rows in row_chunks(len(users), model.n_items + 1, least=PRODUCT_USERS):
         seen, _ = sequences.until(users[rows], stops[rows], int(stops[rows].max(initial=1)))

@@ -48,8 +48,7 @@ class ItemRows:
         self._weight_decay = weight_decay
         # log of the product of all decays so far, now and when each item was last averaged
         self._log_decay = 0.0
-        self._log_decay_at = torch.zeros(len(model.items), dtype=torch.float64)
-        self._log_decay_at = self._log_decay_at.to(model.items.device)
+        self._log_decay_at = torch.zeros_like(model.bias.detach(), dtype=torch.float64)
 
     def take(self, named: list[Tensor]) -> Taken:
         """Copies of the rows of all items that the tensors `named` hold."""
@@ -67,32 +66,20 @@ class ItemRows:
         missed = (self._log_decay - self._log_decay_at[items]).exp().float()
         self._log_decay += math.log(max(decay, LEAST_DECAY))
         self._log_decay_at[items] = self._log_decay
+        first, second = self._betas
         for place, row in enumerate((taken.vectors, taken.bias)):
             assert row.grad is not None
-            weight, average = self._weights[place], self._averages[place]
+            average = self._averages[place]
             averaged = _faded(average[items], row, missed)
-            self._step(self._moments[place], items, row, row.grad, step, rate)
-            weight[items] = row
+            means, squares = self._moments[place]  # AdamW: Loshchilov and Hutter, arXiv 1711.05101
+            mean = means[items].lerp_(row.grad, 1 - first)
+            square = squares[items].lerp_(row.grad**2, 1 - second)
+            row.mul_(1 - rate * self._weight_decay)
+            scale = (square / (1 - second**step)).sqrt_().add_(EPS)
+            row.addcdiv_(mean, scale, value=-rate / (1 - first**step))
+            means[items], squares[items] = mean, square
+            self._weights[place][items] = row
             average[items] = averaged.lerp_(row, 1 - decay)
-
-    def _step(
-        self,
-        moments: tuple[Tensor, Tensor],
-        items: Tensor | slice,
-        row: Tensor,
-        gradient: Tensor,
-        step: int,
-        rate: float,
-    ) -> None:
-        """AdamW on `row` in place (Loshchilov and Hutter, arXiv 1711.05101)."""
-        first, second = self._betas
-        means, squares = moments
-        mean = means[items].lerp_(gradient, 1 - first)
-        square = squares[items].lerp_(gradient**2, 1 - second)
-        row.mul_(1 - rate * self._weight_decay)
-        scale = (square / (1 - second**step)).sqrt_().add_(EPS)
-        row.addcdiv_(mean, scale, value=-rate / (1 - first**step))
-        means[items], squares[items] = mean, square
 
     @torch.no_grad()
     def settle(self) -> None:

@@ -74,10 +74,11 @@ def _add(x: Tensor, branch: Tensor, masks: DropoutMasks | None) -> Tensor:
 
 
 class SASRec(nn.Module):
-    """Scores of all items after a history: states(history) @ item_matrix().T + item_bias().
+    """Scores of all items after a history: states(history) @ item_matrix().T + bias.
 
-    item_text [n_items + 1, e] (row 0 is padding) are frozen vectors; they are z-scored per column
-    over the items, and a learned projection of them is added to each item's own vector.
+    bias [n_items + 1] is NEVER at padding. item_text [n_items + 1, e] (row 0 is padding) are frozen
+    vectors; they are z-scored per column over the items, and a learned projection of them is added
+    to each item's own vector.
     """
 
     text: Tensor | None
@@ -97,11 +98,9 @@ class SASRec(nn.Module):
             self.blocks = nn.ModuleList(blocks)
             self.final_norm = nn.LayerNorm(config.hidden)
             if item_text is not None:
-                self.text_projection = nn.Parameter(
-                    torch.randn(item_text.shape[1], config.hidden)
-                    * 0.02
-                    / item_text.shape[1] ** 0.5
-                )
+                width = item_text.shape[1]
+                projection = torch.randn(width, config.hidden) * 0.02 / width**0.5
+                self.text_projection = nn.Parameter(projection)
         text = None if item_text is None else _standardise(item_text)
         self.register_buffer("text", text, persistent=False)
         with torch.no_grad():
@@ -117,10 +116,6 @@ class SASRec(nn.Module):
         if self.text is None:
             return own
         return torch.addmm(own, self.text[items], self.text_projection)
-
-    def item_bias(self) -> Tensor:
-        """Output bias [n_items + 1]; the padding item's is NEVER."""
-        return self.bias
 
     def all_states(self, histories: Tensor, matrix: Tensor, masks: DropoutMasks | None) -> Tensor:
         """States after every position, for training.

@@ -4,12 +4,11 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from recalign.config.oracle import OracleConfig
-from recalign.oracle.batches import Batch, Windows, n_batches, shuffled_batches
+from recalign.oracle.batches import Batch, shuffled_batches, training_windows
 from recalign.oracle.dropout import DropoutMasks
 from recalign.oracle.fused import product_dtype
 from recalign.oracle.itemrows import ItemRows, Taken
@@ -30,32 +29,29 @@ class Training:
     generator states, and a resumed run repeats the undisturbed one.
     """
 
-    def __init__(
-        self, model: SASRec, sequences: Sequences, windows: Windows, popularity: Tensor
-    ) -> None:
+    def __init__(self, model: SASRec, sequences: Sequences) -> None:
         self.model = model
         self.average = copy.deepcopy(model).requires_grad_(False)
         self._config: OracleConfig = model.config
         self._sequences = sequences
-        self._windows = windows
-        shares = popularity**SAMPLING_ALPHA / (popularity**SAMPLING_ALPHA).sum()
+        self._windows = training_windows(sequences, model.config.max_length)
+        weights = popularity_of(sequences) ** SAMPLING_ALPHA
+        shares = weights / weights.sum()
         self._cumulative = shares.cumsum(0)
         expected = shares * model.config.n_negatives
         self._log_expected = expected.log().float().to(model.items.device)
         self._device = model.items.device
         self._dtype = product_dtype(self._device)
         self._step = 0
-        self.steps_per_epoch = n_batches(windows, self._config.batch_users)
-        sampled = self._config.loss != "full"
+        self.steps_per_epoch = -(-len(self._windows) // self._config.batch_users)
         self._rows = None
-        if sampled and sequences.n_items >= ROWS_FROM:
+        if self._config.loss != "full" and sequences.n_items >= ROWS_FROM:
             self._rows = ItemRows(model, self.average, BETAS, self._config.weight_decay)
         by_row = {"items", "bias"} if self._rows else set()
-        self._dense: list[Tensor] = [
-            p for name, p in model.named_parameters() if name not in by_row
-        ]
-        averaged = self.average.named_parameters()
-        self._dense_average: list[Tensor] = [p for name, p in averaged if name not in by_row]
+        self._dense, self._dense_average = (
+            [tensor for name, tensor in either.named_parameters() if name not in by_row]
+            for either in (model, self.average)
+        )
         self._optimiser = torch.optim.AdamW(
             self._dense,
             lr=self._config.learning_rate,
@@ -166,10 +162,8 @@ class Training:
         self._step = int(state["step"])
 
 
-def popularity_of(sequences: Sequences, stops: np.ndarray) -> np.ndarray:
-    """How often each item occurs at positions < stops[u], int64 [n_items + 1]."""
-    position = np.arange(len(sequences.items)) - np.repeat(
-        sequences.offsets[:-1], sequences.lengths
-    )
-    before = position < np.repeat(stops, sequences.lengths)
-    return np.bincount(sequences.items[before], minlength=sequences.n_items + 1)
+def popularity_of(sequences: Sequences) -> Tensor:
+    """How often each item occurs, and once more: float64 [n_items + 1], 0 at padding."""
+    counts = torch.from_numpy(sequences.counts()).double() + 1
+    counts[0] = 0
+    return counts

@@ -62,11 +62,7 @@ def count_short(candidates: pl.DataFrame, config: SplitsConfig) -> dict[str, int
 def history_popularity(sequences: Sequences, windows: pl.DataFrame) -> np.ndarray:
     """How often each item stands in a history window, int64 [n_items + 1] (0 at padding)."""
     fit_start = windows.sort("user_index")["fit_start"].to_numpy()
-    positions = np.arange(len(sequences.items)) - np.repeat(
-        sequences.offsets[:-1], sequences.lengths
-    )
-    in_history = positions < np.repeat(fit_start, sequences.lengths)
-    return np.bincount(sequences.items[in_history], minlength=sequences.n_items + 1)
+    return sequences.before(fit_start).counts()
 
 
 def _draw(

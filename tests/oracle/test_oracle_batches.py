@@ -4,9 +4,8 @@ import tracemalloc
 
 import numpy as np
 
-from recalign.oracle.batches import n_batches, shuffled_batches, training_windows
+from recalign.oracle.batches import shuffled_batches, training_windows
 from recalign.oracle.dropout import DropoutMasks
-from recalign.oracle.training import popularity_of
 from recalign.sequences import Sequences
 
 
@@ -21,8 +20,8 @@ STOPS = np.array([0, 1, 2, 7, 30, 99])
 
 
 def test_windows_cover_every_target_before_the_stop_once() -> None:
-    sequences = numbered(LENGTHS)
-    windows = training_windows(sequences, STOPS, max_length=4)
+    sequences = numbered(LENGTHS).before(STOPS)
+    windows = training_windows(sequences, max_length=4)
     targets = np.concatenate(
         [first + 1 + np.arange(n) for first, n in zip(windows.firsts, windows.lengths, strict=True)]
     )
@@ -40,10 +39,10 @@ def test_windows_cover_every_target_before_the_stop_once() -> None:
 
 
 def test_batches_pair_each_input_with_the_item_after_it() -> None:
-    sequences = numbered(LENGTHS)
-    windows = training_windows(sequences, STOPS, max_length=4)
+    sequences = numbered(LENGTHS).before(STOPS)
+    windows = training_windows(sequences, max_length=4)
     batches = list(shuffled_batches(sequences, windows, 3, np.random.default_rng(0)))
-    assert len(batches) == n_batches(windows, 3)
+    assert len(batches) == -(-len(windows) // 3)
     seen = []
     for batch in batches:
         inputs = batch.histories.flatten()[batch.places]
@@ -56,7 +55,7 @@ def test_batches_pair_each_input_with_the_item_after_it() -> None:
 
 def test_batches_hold_windows_of_like_length() -> None:
     sequences = numbered(list(np.random.default_rng(0).integers(2, 60, 400)))
-    windows = training_windows(sequences, sequences.lengths, max_length=60)
+    windows = training_windows(sequences, max_length=60)
     batches = list(shuffled_batches(sequences, windows, 8, np.random.default_rng(1)))
     slots = sum(batch.histories.numel() for batch in batches)
     assert windows.lengths.sum() / slots > 0.9  # in random order it is about 0.55
@@ -64,7 +63,7 @@ def test_batches_hold_windows_of_like_length() -> None:
 
 def test_the_order_is_decided_by_the_generator() -> None:
     sequences = numbered([5] * 40)
-    windows = training_windows(sequences, sequences.lengths, max_length=4)
+    windows = training_windows(sequences, max_length=4)
 
     def order(seed: int) -> list[int]:
         draws = np.random.default_rng(seed)
@@ -78,7 +77,7 @@ def test_the_order_is_decided_by_the_generator() -> None:
 
 def test_popularity_counts_only_what_is_before_the_stop() -> None:
     sequences = Sequences(np.array([0, 3, 5]), np.array([2, 2, 3, 3, 1]), 4)
-    assert popularity_of(sequences, np.array([2, 9])).tolist() == [0, 1, 2, 1, 0]
+    assert sequences.before(np.array([2, 9])).counts().tolist() == [0, 1, 2, 1, 0]
 
 
 def test_dropout_masks_repeat_by_epoch_and_keep_the_mean() -> None:
@@ -98,7 +97,7 @@ def test_an_epoch_of_batches_grows_by_a_place_per_window_not_by_the_windows() ->
     peaks = []
     for n_users in (2_000, 32_000):
         sequences = numbered([50] * n_users)
-        windows = training_windows(sequences, sequences.lengths, max_length=50)
+        windows = training_windows(sequences, max_length=50)
         tracemalloc.start()
         for batch in shuffled_batches(sequences, windows, 32, np.random.default_rng(0)):
             assert batch.histories.shape[1] == 49

@@ -10,7 +10,7 @@ import torch
 from recalign.config.oracle import OracleConfig
 from recalign.errors import BadInputError
 from recalign.metrics import ndcg
-from recalign.oracle.fit import FittedOracle, fit_oracle
+from recalign.oracle.fit import FittedOracle, OracleData, fit_oracle
 from recalign.oracle.inference import padded, rank_in_full, states_of
 from recalign.oracle.sasrec import SASRec
 from recalign.oracle.storage import load_oracle, save_oracle
@@ -39,10 +39,15 @@ def fit(
     item_text: np.ndarray | None = None,
 ) -> FittedOracle:
     """Fit on all but the last three items of each user, validate on the first two of those."""
-    stops = sequences.lengths - 3
-    users = np.arange(sequences.n_users)
-    targets = [sequences.slice(u, 11, 13) for u in users.tolist()]
-    return fit_oracle(config, sequences, stops, users, targets, item_text, work, progress)
+    seen, users = sequences.before(sequences.lengths - 3), np.arange(sequences.n_users)
+    targets = sequences.items.reshape(-1, 14)[:, 11:13]
+    return fit_oracle(config, OracleData(seen, users, targets, item_text), work, progress)
+
+
+def unvalidated(sequences: Sequences, stops: np.ndarray) -> OracleData:
+    """Positions below `stops`, and no validation user."""
+    none = np.zeros((0, 1), dtype=np.int64)
+    return OracleData(sequences.before(stops), none[:, 0], none)
 
 
 def reached(model: SASRec, sequences: Sequences) -> float:
@@ -167,17 +172,15 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(tmp_path: Path) -> Non
 
 def test_without_validation_users_all_epochs_run(tmp_path: Path) -> None:
     sequences = walks(60, follow=0.9)
-    stops, none = sequences.lengths - 3, np.array([], dtype=np.int64)
-    fitted = fit_oracle(QUICK, sequences, stops, none, [], None, tmp_path)
+    fitted = fit_oracle(QUICK, unvalidated(sequences, sequences.lengths - 3), tmp_path)
     assert fitted.curve["valid_ndcg_at_10"].null_count() == len(fitted.curve) == QUICK.epochs
     assert fitted.temperature == 1.0
 
 
 def test_histories_too_short_to_learn_from_are_refused(tmp_path: Path) -> None:
     sequences = walks(5, follow=0.9)
-    none = np.array([], dtype=np.int64)
     with pytest.raises(BadInputError, match="two items"):
-        fit_oracle(QUICK, sequences, np.ones(5, dtype=int), none, [], None, tmp_path)
+        fit_oracle(QUICK, unvalidated(sequences, np.ones(5, dtype=int)), tmp_path)
 
 
 def test_item_text_is_used_and_survives_saving_to_the_bit(tmp_path: Path) -> None:
@@ -192,7 +195,7 @@ def test_item_text_is_used_and_survives_saving_to_the_bit(tmp_path: Path) -> Non
     states = [states_of(model, sequences, users, users) for model in (fitted.model, loaded)]
     assert torch.equal(states[0], states[1])
     assert torch.equal(fitted.model.item_matrix(), loaded.item_matrix())
-    assert torch.equal(fitted.model.item_bias(), loaded.item_bias())
+    assert torch.equal(fitted.model.bias, loaded.bias)
     assert facts["temperature"] == fitted.temperature
     assert facts["calibration"] == fitted.calibration
     assert str(tmp_path) not in (tmp_path / "saved" / "oracle.json").read_text()

@@ -13,12 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from recalign.config.oracle import OracleConfig
 from recalign.oracle import training
-from recalign.oracle.batches import training_windows
-from recalign.oracle.fit import Validation, _taken, fit_oracle
-from recalign.oracle.inference import padded, rank_in_full
+from recalign.oracle.fit import OracleData, _taken, fit_oracle
+from recalign.oracle.inference import rank_in_full
 from recalign.oracle.itemrows import ItemRows
 from recalign.oracle.sasrec import SASRec
-from recalign.oracle.training import Training, popularity_of
+from recalign.oracle.training import Training
 from recalign.ranking import CHUNK_ELEMENTS
 from recalign.sequences import Sequences
 
@@ -90,9 +89,8 @@ def fitted(work: Path, loss: str, item_text: np.ndarray | None = None) -> tuple[
     )
     sequences, users = ring(300, 40), np.arange(300)
     last = sequences.items.reshape(300, 14)[:, 13:]
-    model = fit_oracle(
-        config, sequences, sequences.lengths - 1, users, list(last), item_text, work
-    ).model
+    seen = sequences.before(sequences.lengths - 1)
+    model = fit_oracle(config, OracleData(seen, users, last, item_text), work).model
     ranks = rank_in_full(model, sequences, users, sequences.lengths - 1, last)
     return model, float(np.median(ranks))
 
@@ -113,10 +111,7 @@ def whole_catalogue(n_items: int) -> Training:
     sequences = ring(40, n_items)
     config = TINY.model_copy(update={"loss": "sampled", "n_negatives": 30, "batch_users": 8})
     model = SASRec(config, n_items, None)
-    windows = training_windows(sequences, sequences.lengths, config.max_length)
-    popularity = torch.from_numpy(popularity_of(sequences, sequences.lengths)).double() + 1
-    popularity[0] = 0
-    return Training(model, sequences, windows, popularity)
+    return Training(model, sequences)
 
 
 class Made(TorchDispatchMode):
@@ -177,11 +172,11 @@ def test_what_validation_users_took_is_found_in_bounded_memory() -> None:
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     sequences = Sequences(offsets, draws.integers(1, 501, offsets[-1]), 500)
     users = np.arange(3000)
-    later = padded([draws.integers(1, 501, 2) for _ in users])
-    validation = Validation(users, lengths - 2, later)
+    later = draws.integers(1, 501, (3000, 2))
+    data = OracleData(sequences.before(lengths - 2), users, later)
     items = draws.integers(1, 501, (3000, 6))
     tracemalloc.start()
-    found = _taken(sequences, validation, items)
+    found = _taken(data, items)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 100 << 20

@@ -82,7 +82,7 @@ def test_initial_weights_come_from_the_seed_and_leave_the_global_stream_alone() 
     pairs = zip(first.parameters(), again.parameters(), strict=True)
     assert all(torch.equal(one, two) for one, two in pairs)
     assert not torch.equal(first.items, other.items)
-    assert first.item_bias()[0] == NEVER
+    assert first.bias[0] == NEVER
 
 
 def test_states_in_bulk_equal_those_one_by_one_in_the_given_order() -> None:
@@ -107,7 +107,7 @@ def test_ranks_in_full_leave_out_the_whole_history_not_only_what_is_read() -> No
     )
     ranks = rank_in_full(model, sequences, users, stops, targets)
     states = states_of(model, sequences, users, stops)
-    scores = (states @ model.item_matrix().T + model.item_bias()).numpy()
+    scores = (states @ model.item_matrix().T + model.bias).numpy()
     for row, user in enumerate(users):
         seen = set(sequences.slice(int(user), 0, int(stops[row])).tolist())
         for place, target in enumerate(targets[row]):

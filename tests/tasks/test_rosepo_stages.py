@@ -90,7 +90,7 @@ def test_a_killed_fit_of_folds_goes_on_with_the_fold_it_was_at(walk, monkeypatch
         if len(fitted) == 2:
             fitted.append("killed")
             raise KeyboardInterrupt
-        fitted.append(arguments[6].name)
+        fitted.append(arguments[2].name)
         return fit(*arguments)
 
     monkeypatch.setattr(tasks.fold_oracles, "fit_oracle", killed_in_the_third)
