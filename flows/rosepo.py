@@ -37,7 +37,7 @@ def whole_grid(run: Run, config: RosePOConfig) -> Reference:
 
 
 ONE = Wiring("rosepo", RosePOConfig, STAGES, one_strategy, about=__doc__)
-GRID = Wiring("rosepo-grid", RosePOConfig, STAGES, whole_grid, about=whole_grid.__doc__ or "")
+GRID = Wiring("rosepo-grid", RosePOConfig, STAGES, whole_grid, about=whole_grid.__doc__)
 rosepo = ONE.flow
 rosepo_grid = GRID.flow
 

@@ -77,7 +77,7 @@ class Wiring:
     """In the order of a run; the last one makes the report."""
     walk: Callable[[Run, Any], Reference]
     """Calls the stages for a configuration; returns the report."""
-    about: str
+    about: str | None
     """The flow's description."""
 
     @cached_property

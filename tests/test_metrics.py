@@ -63,9 +63,9 @@ def test_the_table_labels_every_cut_off_and_takes_tensors() -> None:
     table = metric_table(torch.tensor(RANKS), torch.tensor(N_TARGETS), [5, 10])
     labels = [f"{name}@{k}" for k in (5, 10) for name in ("NDCG", "HR", "MAP", "MRR")]
     assert [metric.label for metric in table] == [*labels, "NDCG"]
-    table = {metric.name: values for metric, values in table.items()}
-    np.testing.assert_array_equal(table["MAP@5"], mean_average_precision(RANKS, N_TARGETS, 5))
-    np.testing.assert_array_equal(table["NDCG"], ndcg(RANKS, N_TARGETS, None))
+    by_name = {metric.name: values for metric, values in table.items()}
+    np.testing.assert_array_equal(by_name["MAP@5"], mean_average_precision(RANKS, N_TARGETS, 5))
+    np.testing.assert_array_equal(by_name["NDCG"], ndcg(RANKS, N_TARGETS, None))
 
 
 def test_what_was_ranked_stands_before_the_measure_in_a_metrics_label() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from recalign.embedded.reasoners import REASONERS, facets_of, reasonings_from
+from recalign.embedded.reasoners import REASONERS, Reasoner, facets_of, reasonings_from
 from recalign.errors import UserError
 from recalign.seeding import stream
 from recalign.sequences import Sequences
@@ -18,7 +18,7 @@ class Demonstrations:
 
     users: np.ndarray  # [D]
     cutoffs: np.ndarray  # [D] exclusive
-    reasoners: list[str]
+    reasoners: list[Reasoner]
     prompts: list[str]
     reasonings: list[str]
 

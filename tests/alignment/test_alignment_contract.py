@@ -123,6 +123,8 @@ def test_loss_and_gradient_are_those_of_trl(
 ) -> None:
     ours = LlamaForCausalLM.from_pretrained(tmp_path / "llama", dtype=torch.float32)
     theirs = trl_trainer(tiny_llama, tokenizer, losses, tmp_path / "theirs")
+    assert isinstance(theirs.train_dataset, Dataset)
+    assert isinstance(theirs.model, PreTrainedModel)
     their_batch = theirs.data_collator([theirs.train_dataset[i] for i in range(8)])
     move(theirs.model)
     their_loss = theirs.compute_loss(theirs.model, their_batch)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 from trl.trainer import base_trainer
 
 from recalign.alignment.reference import ReferenceLogProbs, reference_log_probs
@@ -115,6 +115,7 @@ def test_all_weights_can_be_trained_and_loaded(run: Run, tmp_path: Path, plain: 
     result = run(qwen2(), pairs, tmp_path, config)
     assert result.figures["held_out_loss"] < result.figures["held_out_loss_start"]
     rows = encode_pairs(pairs, plain, 512)
+    assert isinstance(result.model, PreTrainedModel)
     loaded = type(result.model).from_pretrained(tmp_path / "folder", dtype=torch.float32)
     again, returned = (scored(plain, m, rows) for m in (loaded, result.model))
     assert again.rejected.tolist() == returned.rejected.tolist()
@@ -176,6 +177,7 @@ def test_the_model_comes_out_as_it_went_in_but_for_its_adapter(run: Run, tmp_pat
     model = policy()
     config = CONFIG.model_copy(update={"precision": "bfloat16"})
     result = run(model, make_pairs(16), tmp_path, config)
+    assert isinstance(result.model, PeftModel)
     base = result.model.get_base_model()
     assert base is model
     assert "forward" not in base.__dict__

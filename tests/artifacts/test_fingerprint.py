@@ -103,7 +103,7 @@ def without_effect(config):
 
 def not_counting(config: Config, prefix=""):
     """Settings that say themselves that they do not count."""
-    found = set()
+    found: set[str] = set()
     for name, value in config:
         if isinstance(value, Config):
             inner = not_counting(value, f"{prefix}{name}.")

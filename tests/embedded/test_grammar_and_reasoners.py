@@ -145,7 +145,7 @@ def test_every_reasoner_follows_the_grammar(name: Reasoner) -> None:
 
 
 @pytest.mark.parametrize("name", ["lift", "counts", "last"])
-def test_a_history_reads_the_same_whatever_others_are_asked_for(name: str) -> None:
+def test_a_history_reads_the_same_whatever_others_are_asked_for(name: Reasoner) -> None:
     histories = [[1, 2, 3], [4], [3, 3, 1, 2, 4]]
     together = write(name, *histories)
     assert together == [write(name, history)[0] for history in histories]

@@ -132,9 +132,12 @@ def test_states_and_items_are_scored_as_such():
     import torch
 
     states, matrix = torch.eye(2), torch.tensor([[0.0, 0], [1, 2], [3, 4]])
-    given = by_states(states, matrix, torch.tensor([0.0, 10, 20]))(slice(1, 2))
-    assert given.scores.tolist() == [[0.0, 12.0, 24.0]]
-    assert by_item(torch.tensor([0.0, 1, 2]))(slice(3, 5)).scores.tolist() == [[0, 1, 2]] * 2
+    scores = by_states(states, matrix, torch.tensor([0.0, 10, 20]))(slice(1, 2)).scores
+    assert scores is not None
+    assert scores.tolist() == [[0.0, 12.0, 24.0]]
+    scores = by_item(torch.tensor([0.0, 1, 2]))(slice(3, 5)).scores
+    assert scores is not None
+    assert scores.tolist() == [[0, 1, 2]] * 2
 
 
 def test_popularity_of_what_is_recommended():
@@ -211,11 +214,12 @@ def test_cases_leave_their_lists_and_answers():
     assert spread(one.recommended, 7)["gini"] == pytest.approx(
         sum((2 * i - 8) * x for i, x in enumerate([0, 0, 1, 2, 2, 2, 3], 1)) / (7 * 10)
     )
-    answered = judged(
-        lambda where: Response(
-            answers={"uniform": [f"a{i}" for i in range(5)][where], "popularity": ["b"] * 5}
-        )
-    )
+
+    def answer(where: slice) -> Response:
+        uniform = [f"a{i}" for i in range(5)][where]
+        return Response(answers={"uniform": uniform, "popularity": ["b"] * 5})
+
+    answered = judged(answer)
     assert answered.recommended is None
     table = recommendations_table(CASES, answered)
     assert table["answer"].to_list() == ["a0", "a1", "a2", "a3", "a4"]

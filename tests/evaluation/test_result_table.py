@@ -71,7 +71,7 @@ def test_pooled_table_is_the_mean_of_the_runs():
         (0.15, 0.15, 0.15)
     )
     assert table["n_users"].item() == 81
-    means = [NDCG_AT_10.lines(run).filter(row="b")["value"].mean() for run in runs]
+    means = [NDCG_AT_10.lines(run).filter(row="b")["value"].to_numpy().mean() for run in runs]
     assert table["mean"].item() == pytest.approx(np.mean(means))
 
 

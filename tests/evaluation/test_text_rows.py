@@ -25,8 +25,8 @@ def values(scores, targets, cutoffs):
     return by_label(evaluate_row(scores, targets, cutoffs).values)
 
 
-def list_metrics(*arguments):
-    return by_label(evaluate.list_metrics(*arguments, "uniform"))
+def list_metrics(scores, lists, cutoffs):
+    return by_label(evaluate.list_metrics(scores, lists, cutoffs, "uniform"))
 
 
 def by_label(table):
@@ -180,6 +180,7 @@ def test_every_policy_row_is_compared_under_its_own_decoding_and_recommender():
     assert len(by_label) == len(rows) == 13
     for row in rows:
         if row.policy == "aligned":
+            assert row.base is not None
             base = by_label[row.base]
             assert (base.policy, base.decoding, base.recommender) == (
                 "base", row.decoding, row.recommender

@@ -26,13 +26,12 @@ def test_a_published_source_says_where_its_files_are_and_who_reads_them(source):
 
 def test_movielens_reader_reads_movielens_editions_and_nothing_else():
     readers = {one: published(InteractionsConfig(source=one)).read for one in PUBLISHED}
-    editions = {
-        source
+    of_editions = {
+        source: read.args
         for source, read in readers.items()
         if isinstance(read, partial) and read.func is read_movielens
     }
-    assert editions == set(get_args(MovieLens))
-    assert all(readers[source].args == (source,) for source in editions)
+    assert of_editions == {edition: (edition,) for edition in get_args(MovieLens)}
 
 
 def test_a_source_that_nobody_reads_is_refused_and_not_taken_for_movielens():

@@ -21,7 +21,7 @@ Row = tuple[str, str, int, float | None]
 
 def raw(rows: list[Row], titles: dict[str, str | None] | None = None) -> RawTables:
     ids = {item: item.upper() for _, item, _, _ in rows} if titles is None else titles
-    items: list[tuple[str, str, list]] = [(item, title, []) for item, title in ids.items()]
+    items: list[tuple[str, str | None, list]] = [(item, title, []) for item, title in ids.items()]
     return RawTables(
         pl.DataFrame(rows, schema=RAW_INTERACTIONS, orient="row"),
         pl.DataFrame(items, schema=RAW_ITEMS, orient="row"),

@@ -161,7 +161,7 @@ def test_parquet_lists_are_attributes_and_empty_titles_are_null(tmp_path):
 
 
 HEAD = "user_id,item_id,timestamp,rating\n"
-BAD_INTERACTIONS = {
+BAD_INTERACTIONS: dict[str, tuple[str, str | bytes, str]] = {
     "empty file": ("i.csv", "", "i.csv: is empty"),
     "blank file": ("i.csv", " \n\n", "i.csv: is empty"),
     "header only": ("i.csv", HEAD, "i.csv: has columns but no row"),

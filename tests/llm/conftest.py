@@ -1,5 +1,7 @@
 """Tiny random language models of several architectures, and a policy of one."""
 
+from typing import Any
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -12,6 +14,7 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -21,7 +24,7 @@ from recalign.policy import Policy
 
 VOCABULARY = 24
 STOP = 2
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
     "intermediate_size": 40, "max_position_embeddings": 128, "initializer_range": 0.3,
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": STOP,
@@ -43,6 +46,7 @@ def make_model():
 
     def make(name):
         torch.manual_seed(0)
+        model: PreTrainedModel
         match name:
             case "llama":
                 model = LlamaForCausalLM(LlamaConfig(**SIZES))
@@ -53,8 +57,8 @@ def make_model():
             case "gpt-neox":
                 model = GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES))
             case "mistral":
-                window = {"num_key_value_heads": 2, "sliding_window": 16}
-                model = MistralForCausalLM(MistralConfig(**SIZES, **window))
+                config = MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=16)
+                model = MistralForCausalLM(config)
             case "bloom":
                 model = BloomForCausalLM(
                     BloomConfig(**{k: SIZES[k] for k in ("vocab_size", "hidden_size")},

@@ -193,7 +193,9 @@ def test_batches_come_when_they_are_done_and_between_them_the_model_is_its_own(m
 def test_a_model_whose_attention_is_hooked_passes_the_trial_and_others_say_why(make_model, prompts):
     with torch.inference_mode():
         assert shared_prefix_refusal(make_model("qwen2"), prompts, 10) is None
-        assert "window of 16" in shared_prefix_refusal(make_model("mistral"), prompts, 10)
+        refusal = shared_prefix_refusal(make_model("mistral"), prompts, 10)
+        assert refusal is not None
+        assert "window of 16" in refusal
         assert shared_prefix_refusal(make_model("mistral"), [prompts[2]], 10) is None
 
 

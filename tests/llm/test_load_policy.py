@@ -10,6 +10,7 @@ import pytest
 import torch
 from huggingface_hub.errors import (
     GatedRepoError,
+    HfHubHTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -114,7 +115,7 @@ def adapter_on(folder: Path, out: Path) -> torch.Tensor:
         LlamaForCausalLM.from_pretrained(folder),
         LoraConfig(r=2, target_modules=["v_proj"], init_lora_weights=False),
     ).eval()
-    model.save_pretrained(out)
+    model.save_pretrained(str(out))
     with torch.no_grad():
         return model(torch.tensor([[4, 5, 6, 7]])).logits
 
@@ -212,7 +213,7 @@ def test_a_hub_model_that_cannot_be_reached_is_one_sentence(
         (RevisionNotFoundError, "no revision 'v9'"),
     ],
 )
-def test_what_the_hub_refuses_is_explained(kind: type[Exception], words_said: str) -> None:
+def test_what_the_hub_refuses_is_explained(kind: type[HfHubHTTPError], words_said: str) -> None:
     response = httpx.Response(403, request=httpx.Request("GET", "https://example.org"))
 
     def load() -> None:

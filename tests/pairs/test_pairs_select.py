@@ -50,7 +50,8 @@ def tables(samples=SAMPLES):
 
 
 def select(config=None, samples=SAMPLES):
-    return select_pairs(*tables(samples), config or PairsConfig())
+    rewards, reasonings, prompts = tables(samples)
+    return select_pairs(rewards, reasonings, prompts, config or PairsConfig())
 
 
 def pair_of(user, **given):

@@ -32,7 +32,7 @@ def grow(folder: Path) -> None:
     """One more interaction of the first user, with an item new to him."""
     path = folder / "ratings.csv"
     table = pl.read_csv(path)
-    user, last = table["user_id"][0], table["timestamp"].max()
+    user, last = table["user_id"][0], max(table["timestamp"].to_list())
     seen = set(table.filter(pl.col("user_id") == user)["item_id"])
     new = next(item for item in table["item_id"] if item not in seen)
     with path.open("a") as file:

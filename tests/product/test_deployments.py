@@ -1,7 +1,7 @@
 """The deployments of prefect.yaml on a real server, run by a real worker."""
 
 import time
-from typing import get_args
+from typing import Any, get_args
 
 import httpx
 
@@ -100,7 +100,7 @@ def test_runs_from_the_form_are_refused_computed_and_copied(
 ):
     deployment = deployments["dpo4rec"]
     root = tmp_path / "artifacts"
-    form = {  # a form submits every field
+    form: dict[str, Any] = {  # a form submits every field
         "preset": "tiny",
         "config": DPO4RecConfig().model_dump(mode="json"),
         "stop_after": "splits",

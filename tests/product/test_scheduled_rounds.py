@@ -67,7 +67,9 @@ class Rounds:
     def execute(self, run_id):
         """Run, or run again as the UI's Retry does, a flow run of the deployment."""
         with get_client(sync_client=True) as client:
-            if client.read_flow_run(run_id).state.is_final():
+            state = client.read_flow_run(run_id).state
+            assert state is not None
+            if state.is_final():
                 client.set_flow_run_state(run_id, AwaitingRetry(), force=True)
             run = client.read_flow_run(run_id)
         run_flow(dpo4rec_rounds, flow_run=run, parameters=self.parameters, return_type="state")
@@ -203,6 +205,7 @@ def a_changed_source_begins_a_generation(rounds, recalign):
     kept = rounds.made()
     assert len([stage for stage, _ in kept if stage == "report"]) == 1
     latest = read_series(Store(rounds.root), "news").latest
+    assert latest is not None
     assert {(r.stage, r.fingerprint) for r in latest.stages.values()} <= kept.keys()
     planned = rounds()
     assert planned.message.startswith("series news goes on after round 2 of generation 2")

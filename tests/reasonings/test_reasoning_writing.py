@@ -1,11 +1,13 @@
 """Whoever writes: shards are resumed, distrusted when damaged, checked, and told as progress."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from recalign.config import SamplingConfig
+from recalign.progress import silent
 from recalign.reasonings.generation import generate_reasonings, write_shard, write_shards
 from recalign.schemas import PROMPTS
 from recalign.writer import Asked, Written
@@ -54,20 +56,26 @@ def prompts():
 TEXTS = ["{prompt} likes war films", "{prompt} likes sea films", "{prompt} {seed}", "no one knows"]
 
 
-@pytest.fixture
-def run(prompts, tmp_path):
-    """Write into tmp_path; returns the table and the prompts that the writer was given."""
+@dataclass(frozen=True)
+class Run:
+    """Write into `work`; returns the table and the prompts that the writer was given."""
 
-    def call(shard_users=3, config=CONFIG, prompts=prompts, progress=lambda *_: None, parse=None):
+    prompts: pl.DataFrame
+    work: Path
+
+    def __call__(self, prompts=None, shard_users=3, config=CONFIG, progress=silent, parse=None):
+        prompts = self.prompts if prompts is None else prompts
         writer, asked = Letters(TEXTS), Asked(config, n_samples=3)
         table = generate_reasonings(
             lambda shards: write_shards(writer, shards, asked, parse, prompts.height, progress),
-            prompts, asked, call.work, shard_users,
+            prompts, asked, self.work, shard_users,
         )  # fmt: skip
         return table, writer.read
 
-    call.work = tmp_path / "work"
-    return call
+
+@pytest.fixture
+def run(prompts, tmp_path):
+    return Run(prompts, tmp_path / "work")
 
 
 def test_every_text_lands_in_its_row_in_order_of_user_and_sample(run, prompts):

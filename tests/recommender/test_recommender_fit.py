@@ -105,8 +105,8 @@ def test_the_naive_setup_fails_the_guard(telling, fitted):
         torch.from_numpy(telling.item_text), train.all_texts(),
     )  # fmt: skip
     with torch.no_grad():
-        model.text_mean.zero_()
-        model.text_std.fill_(1)
+        model.get_buffer("text_mean").zero_()
+        model.get_buffer("text_std").fill_(1)
         model.user_map.zero_()
         model.adapter.scale_output(0)
     model.user_map.requires_grad_(False)

@@ -89,9 +89,11 @@ def test_cached_sentences_need_no_model(tmp_path):
 
 def test_progress_counts_distinct_sentences(encoder):
     calls = []
-    SentenceEncoder("minilm").encode(
-        ["One. Two.", "Two. Three."], lambda done, total, note="": calls.append((done, total))
-    )
+
+    def count(done: int, total: int, note: str = "") -> None:
+        calls.append((done, total))
+
+    SentenceEncoder("minilm").encode(["One. Two.", "Two. Three."], count)
     assert calls == [(3, 3)]
 
 

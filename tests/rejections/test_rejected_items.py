@@ -1,9 +1,10 @@
 """What each strategy rejects, and that no accident rejects what the user took."""
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -48,7 +49,7 @@ USERS = np.repeat(np.arange(N_USERS), 3)
 POSITIONS = np.tile([7, 8, 9], N_USERS)
 
 
-def render(history: list[int], candidates: list[int]) -> str:
+def render(history: Sequence[int], candidates: Sequence[int]) -> str:
     return f"{list(history)} {list(candidates)}".replace(" []", "")
 
 
@@ -60,7 +61,7 @@ def score(prompts: list[str], pools: np.ndarray | None) -> np.ndarray:
     return np.where(items > 0, found, -np.inf)
 
 
-def stage_config(settings: dict[str, object], prompt: TitlePromptConfig) -> RejectionsStage:
+def stage_config(settings: dict[str, Any], prompt: TitlePromptConfig) -> RejectionsStage:
     """The model scores the whole catalogue unless the settings say otherwise."""
     return RejectionsConfig.model_validate({"pool": 0} | settings).asked_as(prompt)
 
@@ -70,14 +71,14 @@ def rejected(
     users: np.ndarray = USERS,
     positions: np.ndarray = POSITIONS,
     sequences: Sequences = SEQUENCES,
-    **settings: object,
+    **settings: Any,
 ) -> pl.DataFrame:
     config = stage_config(settings, prompt)
     sources = Sources(sequences, POPULARITY, VECTORS, render, score)
     return reject(config, sources, users, positions)
 
 
-EVERY = [
+EVERY: list[dict[str, Any]] = [
     {"strategy": "random", "n_rejected": 3},
     {"strategy": "popularity", "n_rejected": 3},
     {"strategy": "semantic", "n_rejected": 3, "neighbours": 5},
@@ -159,7 +160,8 @@ def test_self_hard_takes_the_best_wrong_items_and_leaves_out_rows_without_an_err
 def test_a_pool_limits_what_the_model_may_prefer_and_always_holds_the_truth():
     seen = []
 
-    def watch(prompts: list[str], pools: np.ndarray) -> np.ndarray:
+    def watch(prompts: list[str], pools: np.ndarray | None) -> np.ndarray:
+        assert pools is not None
         seen.extend(pools.tolist())
         return score(prompts, pools)
 

@@ -13,8 +13,8 @@ def windows(*rows: tuple[int, int, int]) -> pl.DataFrame:
     return pl.DataFrame([*table, (99, 4, 4, 9, 9, 9, False)], schema=WINDOWS, orient="row")
 
 
-def drawn(*arguments: object) -> list[tuple[int, int]]:
-    users, positions = draw_positions(*arguments)
+def drawn(table: pl.DataFrame, n_pairs: int, seed: int) -> list[tuple[int, int]]:
+    users, positions = draw_positions(table, n_pairs, seed)
     return list(zip(users.tolist(), positions.tolist(), strict=True))
 
 

@@ -119,7 +119,7 @@ def test_boxes_of_one_layer_do_not_overlap():
     stages += [run(f"b{n}", "a" if n % 3 else "z") for n in range(7)]
     stages += [run(f"c{n}", f"b{n}", f"b{6 - n}") for n in range(4)]
     svg = lineage_graph(stages) or ""
-    width = float(re.search(r'width="([\d.]+)"', svg)[1])
+    width = float(re.findall(r'width="([\d.]+)"', svg)[0])
     boxes = [
         (float(y), float(x))
         for x, y in re.findall(rf'<rect x="([-\d.]+)" y="([-\d.]+)" width="{lineage.BOX}"', svg)

@@ -95,7 +95,7 @@ def test_the_sections_hold_claims_trade_off_validation_pairs_and_eps():
 
 
 def test_the_trade_off_leaves_popularity_out_and_names_the_baselines():
-    svg = tradeoff(ROSEPO_RESULTS, HELPFUL, LIFT)
+    svg = tradeoff(ROSEPO_RESULTS, HELPFUL, LIFT) or ""
     assert ">SFT<" in svg
     assert ">Popularity<" not in svg
     assert "self_hard" in svg

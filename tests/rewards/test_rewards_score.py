@@ -50,7 +50,7 @@ def inputs():
 
 def rewards_of(inputs, config=None, reader=None, n_items=N_ITEMS, progress=silent):
     window = RewardWindow(
-        *(inputs[name] for name in ("users", "states", "targets", "seen")), n_items
+        inputs["users"], inputs["states"], inputs["targets"], inputs["seen"], n_items
     )
     places = np.arange(len(window.users))
     texts = SampledTexts(
@@ -163,5 +163,9 @@ def test_a_user_without_targets_is_refused(inputs):
 def test_progress_ends_with_all_users(inputs, monkeypatch):
     monkeypatch.setattr(score, "CHUNK_ELEMENTS", 1)
     calls = []
-    rewards_of(inputs, progress=lambda done, total, note="": calls.append((done, total)))
+
+    def count(done: int, total: int, note: str = "") -> None:
+        calls.append((done, total))
+
+    rewards_of(inputs, progress=count)
     assert calls == [(done, N_USERS) for done in range(1, N_USERS + 1)]

@@ -1,5 +1,7 @@
 """Pairs that reject what was taken, or that an oracle judges which saw the answer, are refused."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
@@ -15,9 +17,9 @@ def interactions() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=INTERACTIONS, orient="row")
 
 
-def rejections(row: int = 0, **changes: object) -> pl.DataFrame:
+def rejections(row: int = 0, **changes: Any) -> pl.DataFrame:
     """A pair of each user at position 5, of which one is changed."""
-    rows: list[dict[str, object]] = [
+    rows: list[dict[str, Any]] = [
         {
             "user_index": user, "position": 5, "first_position": 3, "prompt": "?", "seed": 1,
             "history": [10 * user + 4, 10 * user + 5], "chosen": 10 * user + 6,

@@ -37,7 +37,7 @@ def save_llama3(texts: list[str], folder: Path) -> None:
         clean_up_tokenization_spaces=False,
     )  # fmt: skip
     tokenizer.chat_template = CHAT
-    begin, end, turn_over = (tokenizer.convert_tokens_to_ids(SPECIAL[i]) for i in (0, 1, 4))
+    begin, end, turn_over = (tokenizer.vocab[SPECIAL[i]] for i in (0, 1, 4))
     torch.manual_seed(0)
     llm = LlamaForCausalLM(
         LlamaConfig(

@@ -10,12 +10,14 @@ import threading
 
 import pytest
 
+from recalign.artifacts.manifest import Reference
 from recalign.config import Config, Runtime
 from tasks.engine.device import device_lock, device_of
 from tasks.engine.stage import Call, Stage
 
 HOLDER = """
 import logging, sys, time
+from recalign.artifacts.manifest import Reference
 from recalign.config import Runtime
 from tasks.engine.device import device_of
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
@@ -70,7 +72,7 @@ def computed(root, exclusive):
     """The stage's artifact, in a thread that is given two seconds; None: it waits."""
     stage = Stage("probe", 1, asks_for_its_device)
     runtime = Runtime(root=str(root), device="cpu", exclusive=exclusive)
-    made = []
+    made: list[Reference] = []
     call = Call(stage.identity(Nothing(), {}, {}), Nothing(), {}, {}, runtime)
     worker = threading.Thread(target=lambda: made.append(stage.compute(call)), daemon=True)
     worker.start()

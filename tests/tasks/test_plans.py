@@ -1,6 +1,7 @@
 """What a plan tells when raw files are not here yet, and what a run is called."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import prefect.runtime
@@ -17,6 +18,10 @@ from tasks.engine.run import FORCED, UNKNOWN, Run
 def planned(root, preset):
     config = load_settings(DPO4RecConfig, preset)
     return plan(Run(Runtime(root=str(root))), lambda run: stages(run, config))
+
+
+def run_name(flow):
+    return flow.flow_run_name()
 
 
 def test_a_plan_downloads_nothing_and_says_what_a_run_would_download(tmp_path):
@@ -69,19 +74,19 @@ def test_one_run_of_a_stage_is_forced_by_its_label_and_all_of_them_by_its_name(t
 )
 def test_a_run_is_named_by_its_data_rounds_and_changes(monkeypatch, parameters, expected):
     monkeypatch.setattr(prefect.runtime, "flow_run", SimpleNamespace(parameters=parameters))
-    assert dpo4rec.flow_run_name() == expected
+    assert run_name(dpo4rec) == expected
 
 
 def test_the_runs_of_a_grid_are_not_named_like_those_of_one_strategy(monkeypatch):
     parameters = {"preset": "tiny"}
     monkeypatch.setattr(prefect.runtime, "flow_run", SimpleNamespace(parameters=parameters))
-    names = [flow.flow_run_name() for flow in (rosepo, rosepo_grid)]
+    names = [run_name(flow) for flow in (rosepo, rosepo_grid)]
     assert names == ["rosepo on synthetic", "rosepo-grid on synthetic"]
 
 
 def test_plan_only_ends_completed_with_the_plan_and_computes_nothing(prefect_server, tmp_path):
     root = tmp_path / "root"
-    state = dpo4rec(
+    state: Any = dpo4rec(
         preset="tiny", plan_only=True, force=["splits"], runtime=Runtime(root=str(root)),
         return_state=True,
     )  # fmt: skip
@@ -89,8 +94,10 @@ def test_plan_only_ends_completed_with_the_plan_and_computes_nothing(prefect_ser
     assert state.message == "Only planned, as asked: 28 steps: 0 reused, 28 to do"
     assert not list(root.glob("[!.]*"))
     of_run = {"id": {"any_": [str(state.state_details.flow_run_id)]}}
-    ask = {"json": {"flow_runs": of_run}, "timeout": 30}
-    (shown,) = httpx.post(f"{prefect_server}/artifacts/filter", **ask).json()
+    ask = {"flow_runs": of_run}
+    with httpx.Client(base_url=prefect_server, timeout=30) as api:
+        (shown,) = api.post("/artifacts/filter", json=ask).json()
+        task_runs = api.post("/task_runs/filter", json=ask).json()
     assert shown["key"] == "plan"
     assert '"why": "forced"' in shown["data"]
-    assert httpx.post(f"{prefect_server}/task_runs/filter", **ask).json() == []
+    assert task_runs == []

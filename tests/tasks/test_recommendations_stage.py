@@ -23,6 +23,7 @@ from recalign.schemas import (
     WINDOWS,
 )
 from recalign.titles.names import distinct_titles
+from recalign.titles.prompts import TitlePrompts
 from tasks.engine.stage import Call, stage
 from tasks.interactions import interactions
 from tasks.models import open_policy
@@ -221,10 +222,9 @@ def test_titles_are_scored_by_their_mean_where_asked(walk):
 
 
 def test_with_candidates_in_the_prompt_only_lists_are_ranked(walk, monkeypatch):
-    asked: list[str] = []
-    prompts_class = tasks.recommendations.TitlePrompts
+    asked: list[list[int]] = []
 
-    class Noting(prompts_class):
+    class Noting(TitlePrompts):
         def text(self, history, candidates=()):
             asked.append(sorted(candidates))
             return super().text(history, candidates)

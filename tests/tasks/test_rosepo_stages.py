@@ -84,7 +84,8 @@ def test_controls_need_no_oracle_and_share_all_but_the_smoothing(walk):
 
 
 def test_a_killed_fit_of_folds_goes_on_with_the_fold_it_was_at(walk, monkeypatch):
-    fit, fitted = tasks.fold_oracles.fit_oracle, []
+    fit = tasks.fold_oracles.fit_oracle
+    fitted: list[str] = []
 
     def killed_in_the_third(*arguments):
         if len(fitted) == 2:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from typing import Any
 
 import httpx
 import prefect.artifacts
@@ -32,7 +33,7 @@ def run_flow(root, stage):
     def one():
         return Run(Runtime(root=str(root)))(stage, PairsConfig(), label="pairs, round 1")
 
-    state = one(return_state=True)
+    state: Any = one(return_state=True)
     return state.result(), str(state.state_details.flow_run_id)
 
 

@@ -108,6 +108,7 @@ def test_a_llama_3_learns_to_answer_questions_in_its_chat_template(world, llama3
     titles = tables(world)[0]
     prompt = policy.encode_prompt(TitlePrompts(config.prompt, titles).text([1, 2], [3, 4]))
     text = policy.tokenizer.decode(prompt)
+    assert isinstance(text, str)
     assert text.startswith("<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n")
     assert text.endswith("<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n")
     answer = policy.encode_completion(titles[3])

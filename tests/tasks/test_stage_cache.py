@@ -37,7 +37,7 @@ class Pipeline:
     """splits -> oracle -> pairs, and what of it was computed."""
 
     def __init__(self, root):
-        self.calls = []
+        self.calls: list[str] = []
         self.runtime = Runtime(root=str(root))
         self.stages = [counting(n, 1, self.calls) for n in ("splits", "oracle", "pairs")]
         self.splits, self.oracle = SplitsConfig(), OracleConfig()
