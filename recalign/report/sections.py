@@ -29,9 +29,9 @@ def results_section(
     return Section(
         "Results on the test window",
         "Results",
-        f"{count(max(results['n_users'].to_list()))} users. Figures are means over users; below each "
-        "stands its 95 % interval (bootstrap over users). Differences are paired by user. Blue "
-        "is better, rust is worse, and grey shows no difference.",
+        f"{count(max(results['n_users'].to_list()))} users. Figures are means over users; below "
+        "each stands its 95 % interval (bootstrap over users). Differences are paired by user. "
+        "Blue is better, rust is worse, and grey shows no difference.",
         grids=grids,
         figures=[Figure(svg, f"{RANKED[lists]}. {HOLLOW}") for lists, svg in drawn if svg],
         folded=every_result(results),

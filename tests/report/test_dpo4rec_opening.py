@@ -83,7 +83,9 @@ def test_two_answers_that_agree_make_one_verdict():
 
 
 def test_the_picture_holds_the_main_comparisons_alone_the_aligned_policy_first():
-    svg = opened(table(0.002, 0.018)).picture.svg
+    picture = opened(table(0.002, 0.018)).picture
+    assert picture is not None
+    svg = picture.svg
     rows = ["Aligned", "Base", "Shuffled"]
     places = [svg.index(f">{row}<") for row in rows]
     assert places == sorted(places)

@@ -17,7 +17,7 @@ def test_free_answers_are_what_generate_writes_up_to_the_stop():
     answers = TitleScorer(policy, samples.title_ids(policy)).answers(prompts, 12, rows=4)
     lengths = set()
     for prompt, answer in zip(prompts, answers, strict=True):
-        written = policy.model.generate(
+        written = policy.model.generate(  # type: ignore[operator]
             torch.tensor([prompt]), max_new_tokens=12, do_sample=False, pad_token_id=0,
             eos_token_id=policy.eos_ids,
         )  # fmt: skip
