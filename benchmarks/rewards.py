@@ -21,6 +21,7 @@ from torch import Tensor
 from recalign.config import OracleConfig, RecommenderConfig, RewardsConfig
 from recalign.oracle.inference import states_of
 from recalign.oracle.sasrec import SASRec
+from recalign.recommender.examples import ItemVectors
 from recalign.recommender.model import KnowledgeRecommender, start_model
 from recalign.rewards.score import RewardWindow, SampledTexts, score_rewards
 from recalign.sequences import Sequences
@@ -50,9 +51,7 @@ class Problem:
             self.matrix, self.bias = self.oracle.item_matrix(), self.oracle.bias
         self.reader: KnowledgeRecommender = start_model(
             RecommenderConfig(),
-            self.matrix,
-            self.bias,
-            item_text,
+            ItemVectors(self.matrix, self.bias, item_text.numpy()),
             torch.from_numpy(self.texts[:2000]),
         )
 

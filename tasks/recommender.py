@@ -55,7 +55,7 @@ def recommender(
     )
     item_text = encoder.encode_items(tables.items["text"].to_list(), job.progress)
     items = ItemVectors(model.item_matrix(), model.bias, item_text)
-    fitted = fit_recommender(config, examples, items, device=job.device, progress=job.progress)
+    fitted = fit_recommender(config, examples, items, job.progress)
     if config.guard:
         require_signal(fitted.figures)
     save_recommender(job.draft.folder, fitted.model, fitted.figures)

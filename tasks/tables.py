@@ -9,7 +9,7 @@ from recalign.artifacts.artifact import Artifact
 from recalign.schemas import APPEAL, INTERACTIONS, ITEMS, TRUTH, WINDOWS
 from recalign.sequences import Sequences
 from recalign.splits.guard import Protocol
-from recalign.world.utility import rejected_preferred
+from recalign.world.utility import TrueWorld, rejected_preferred
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,9 @@ def true_smoothing(
     """The synthetic world's P(rejected preferred) of the REJECTIONS, [n, K]; else None."""
     if interactions.manifest.config["source"] != "synthetic":
         return None
+    noise = interactions.manifest.config["synthetic"]["noise"]
     return rejected_preferred(
-        TRUTH.read(interactions),
-        items,
-        APPEAL.read(interactions),
-        interactions.manifest.config["synthetic"]["noise"],
+        TrueWorld(TRUTH.read(interactions), items, APPEAL.read(interactions), noise),
         rejections["user_index"].to_numpy(),
         rejections["position"].to_numpy(),
         rejections["chosen"].to_numpy(),

@@ -21,11 +21,6 @@ class GatedAdapter(nn.Module):
         opened = nn.functional.gelu(self.inner(z)) * torch.sigmoid(self.gate(z))
         return self.outer(self.dropout(opened))
 
-    def scale_output(self, factor: float) -> None:
-        """Multiply what comes out by `factor`."""
-        with torch.no_grad():
-            self.outer.weight.mul_(factor)
-
 
 class ExpertsAdapter(nn.Module):
     """sum_n softmax(W_g z)_n E_n(z): small experts, mixed by the text (KAR, arXiv 2306.10933)."""
@@ -43,7 +38,10 @@ class ExpertsAdapter(nn.Module):
         weighted = inner * torch.softmax(self.mixture(z), dim=-1)[..., None]
         return weighted.flatten(-2) @ self.outer.flatten(0, 1)
 
-    def scale_output(self, factor: float) -> None:
-        """Multiply what comes out by `factor`."""
-        with torch.no_grad():
-            self.outer.mul_(factor)
+
+@torch.no_grad()
+def scale_output(adapter: nn.Module, factor: float) -> None:
+    """Multiply what comes out of either adapter by `factor`."""
+    for name, weight in adapter.named_parameters():
+        if name.startswith("outer"):
+            weight.mul_(factor)

@@ -1,6 +1,7 @@
 """What the recommender is fitted on: targets of the fit window and their users' texts."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -41,58 +42,36 @@ class ItemVectors:
 class FitExamples:
     """One row per fit-window target; U users own them, T distinct texts are shared by all.
 
-    users [U] user indices; text_vectors [T, e] float32; text_rows [U, R] int64 rows of
-    text_vectors, -1 after a user's last text (see `text_grid`); owners [E] in 0..U-1; states
-    [E, d] float32 of the sequence model just before the target; targets [E] item indices; seen
-    [E, L] items before the target, 0 padded. Every user has a text and a target (ValueError).
+    users [U] user indices; tensors on one device: texts [T, e] float32; text_rows [U, R] int64 rows
+    of texts, -1 after a user's last text (see `text_grid`); owners [E] in 0..U-1; states [E, d]
+    float32 of the sequence model just before the target; targets [E] item indices; seen [E, L]
+    items before the target, 0 padded. Every user has a text and a target (ValueError).
     """
 
     users: np.ndarray
-    text_vectors: np.ndarray
-    text_rows: np.ndarray
-    owners: np.ndarray
-    states: Tensor
-    targets: np.ndarray
-    seen: np.ndarray
-
-    def __post_init__(self) -> None:
-        counts = (self.text_rows >= 0).sum(1)
-        leading = np.arange(self.text_rows.shape[1]) < counts[:, None]
-        if not ((self.text_rows >= 0) == leading).all() or not counts.all():
-            raise ValueError("every user needs a text, and -1 may only follow the last one")
-        if len(self.users) != len(self.text_rows) or len(np.unique(self.owners)) != len(self.users):
-            raise ValueError("every user needs a row of texts and at least one target")
-        if not (len(self.owners) == len(self.states) == len(self.targets) == len(self.seen)):
-            raise ValueError("owners, states, targets and seen must have one row per example")
-
-
-@dataclass(frozen=True)
-class FitTensors:
-    """`FitExamples` as tensors on one device; counts [U] is the number of texts per user."""
-
     texts: Tensor
     text_rows: Tensor
-    counts: Tensor
     owners: Tensor
     states: Tensor
     targets: Tensor
     seen: Tensor
 
-    @classmethod
-    def of(cls, examples: FitExamples, device: str) -> "FitTensors":
-        """Copy to `device`."""
-        rows = torch.from_numpy(examples.text_rows).long()
-        return cls(
-            torch.from_numpy(examples.text_vectors).float().to(device),
-            rows.to(device),
-            (rows >= 0).sum(1).to(device),
-            torch.from_numpy(examples.owners).long().to(device),
-            examples.states.detach().float().to(device),
-            torch.from_numpy(examples.targets).long().to(device),
-            torch.from_numpy(examples.seen).long().to(device),
-        )
+    def __post_init__(self) -> None:
+        leading = torch.arange(self.text_rows.shape[1], device=self.counts.device)
+        leading = leading < self.counts[:, None]
+        if not torch.equal(self.text_rows >= 0, leading) or not self.counts.all():
+            raise ValueError("every user needs a text, and -1 may only follow the last one")
+        if len(self.users) != len(self.text_rows) or len(self.owners.unique()) != len(self.users):
+            raise ValueError("every user needs a row of texts and at least one target")
+        if not (len(self.owners) == len(self.states) == len(self.targets) == len(self.seen)):
+            raise ValueError("owners, states, targets and seen must have one row per example")
 
-    def of_users(self, chosen: np.ndarray) -> "FitTensors":
+    @cached_property
+    def counts(self) -> Tensor:
+        """The number of texts per user, int64 [U]."""
+        return (self.text_rows >= 0).sum(1)
+
+    def of_users(self, chosen: np.ndarray) -> "FitExamples":
         """The part of the users `chosen` (rows of text_rows), renumbered from 0 in that order."""
         users = torch.from_numpy(chosen).to(self.owners.device)
         place = torch.full_like(self.counts, -1)
@@ -100,8 +79,8 @@ class FitTensors:
         rows = (place[self.owners] >= 0).nonzero()[:, 0]
         return replace(
             self,
+            users=self.users[chosen],
             text_rows=self.text_rows[users],
-            counts=self.counts[users],
             owners=place[self.owners[rows]],
             states=self.states[rows],
             targets=self.targets[rows],

@@ -11,7 +11,7 @@ from torch import Tensor
 from recalign.config import RecommenderConfig
 from recalign.errors import UserError
 from recalign.progress import Progress, silent
-from recalign.recommender.examples import FitExamples, FitTensors, ItemVectors
+from recalign.recommender.examples import FitExamples, ItemVectors
 from recalign.recommender.model import KnowledgeRecommender, start_model
 from recalign.recommender.signal import (
     Figures,
@@ -95,25 +95,16 @@ def fit_recommender(
     config: RecommenderConfig,
     examples: FitExamples,
     items: ItemVectors,
-    *,
-    device: str = "cpu",
     progress: Progress = silent,
 ) -> FittedRecommender:
-    """Fit `KnowledgeRecommender` and measure whether it reads the texts.
+    """Fit `KnowledgeRecommender` on the examples' device and measure whether it reads the texts.
 
     In an epoch every example meets one random text of its user. Users are held out by
     config.held_out, by a draw of their own per user index. UserError below MIN_USERS users.
     """
     held_out, fitted = split_users(config, examples.users)
-    data = FitTensors.of(examples, device)
-    train, test = data.of_users(fitted), data.of_users(held_out)
-    model = start_model(
-        config,
-        items.matrix.detach().cpu().float(),
-        items.bias.detach().cpu().float(),
-        torch.from_numpy(items.text).float(),
-        train.all_texts().cpu(),
-    ).to(device)
+    train, test = examples.of_users(fitted), examples.of_users(held_out)
+    model = start_model(config, items, train.all_texts().cpu()).to(examples.states.device)
     curve, choice = train_epochs(config, model, train, test, progress)
     figures = guard_figures(config, model, test, choice)
     choice.everyone.restore(model)
@@ -123,8 +114,8 @@ def fit_recommender(
 def train_epochs(
     config: RecommenderConfig,
     model: KnowledgeRecommender,
-    train: FitTensors,
-    test: FitTensors,
+    train: FitExamples,
+    test: FitExamples,
     progress: Progress = silent,
 ) -> tuple[pl.DataFrame, Choice]:
     """Train `model` in place until `test` gets no better; the curve and the best weights."""
@@ -136,7 +127,7 @@ def train_epochs(
         started = time.perf_counter()
         loss = _train_epoch(config, model, train, epoch, optimiser, schedule) if epoch else None
         model.eval()
-        per_user = _quality(model, test, test.grid()).log_prob
+        per_user = quality(model, test, test.grid()).log_prob
         waited = 0 if choice.offer(per_user, model) else waited + 1
         rows.append((epoch, loss, float(per_user.mean()), time.perf_counter() - started))
         progress(epoch, config.epochs, f"held-out log-probability {per_user.mean():.4f}")
@@ -146,7 +137,7 @@ def train_epochs(
 
 
 def guard_figures(
-    config: RecommenderConfig, model: KnowledgeRecommender, test: FitTensors, choice: Choice
+    config: RecommenderConfig, model: KnowledgeRecommender, test: FitExamples, choice: Choice
 ) -> Figures:
     """Real against shuffled texts, every user by the weights that users of the other half chose."""
     grid, n_users = test.grid(), len(test.counts)
@@ -157,7 +148,7 @@ def guard_figures(
         best.restore(model)
         part = test.of_users(np.arange(half, n_users, 2))
         texts = [None if variant is None else variant[half::2] for variant in variants]
-        parts.append([_quality(model, part, vectors) for vectors in texts])
+        parts.append([quality(model, part, vectors) for vectors in texts])
     real, *shuffled, none = (
         Quality(
             np.concatenate([even.log_prob, odd.log_prob]), np.concatenate([even.ndcg, odd.ndcg])
@@ -183,7 +174,7 @@ def split_users(config: RecommenderConfig, users: np.ndarray) -> tuple[np.ndarra
 def _train_epoch(
     config: RecommenderConfig,
     model: KnowledgeRecommender,
-    data: FitTensors,
+    data: FitExamples,
     epoch: int,
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
@@ -222,7 +213,3 @@ def _optimiser(config: RecommenderConfig, model: KnowledgeRecommender) -> torch.
         {"params": list(model.adapter.parameters()), "lr": slow},
     ]
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-
-
-def _quality(model: KnowledgeRecommender, data: FitTensors, texts: Tensor | None) -> Quality:
-    return quality(model, data.states, data.targets, data.seen, data.owners, texts)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from recalign.config import RecommenderConfig
-from recalign.recommender.adapters import ExpertsAdapter, GatedAdapter
+from recalign.recommender.adapters import ExpertsAdapter, GatedAdapter, scale_output
+from recalign.recommender.examples import ItemVectors
 from recalign.seeding import derive_seed
 
 CLIP = 6.0
@@ -107,34 +108,30 @@ class KnowledgeRecommender(nn.Module):
 
 
 def start_model(
-    config: RecommenderConfig,
-    item_matrix: Tensor,
-    item_bias: Tensor,
-    item_text: Tensor,
-    text_vectors: Tensor,
+    config: RecommenderConfig, items: ItemVectors, texts: Tensor
 ) -> KnowledgeRecommender:
-    """The recommender before training, on the tensors' device.
+    """The recommender before training, on the CPU.
 
-    item_matrix [I+1, d], item_bias [I+1], item_text [I+1, e] (row 0 is padding), text_vectors
-    [n, e]: the fit texts, which give mean, standard deviation and principal components.
+    texts [n, e]: the fit texts, which give mean, standard deviation and principal components.
     """
+    item_text = torch.from_numpy(items.text).float()
     n_items, width = item_text.shape[0] - 1, item_text.shape[1]
     hidden = min(config.hidden, width)
-    shape = Shape(width, item_matrix.shape[1], hidden, n_items, config.adapter)
+    shape = Shape(width, items.matrix.shape[1], hidden, n_items, config.adapter)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "recommender", "weights"))
         model = KnowledgeRecommender(shape, config.dropout)
-    model.get_buffer("item_matrix").copy_(item_matrix)
-    model.get_buffer("item_bias").copy_(item_bias)
-    mean, std = _mean_std(text_vectors)
+    model.get_buffer("item_matrix").copy_(items.matrix.detach())
+    model.get_buffer("item_bias").copy_(items.bias.detach())
+    mean, std = _mean_std(texts)
     model.get_buffer("text_mean").copy_(mean)
     model.get_buffer("text_std").copy_(std)
     item_mean, item_std = _mean_std(item_text[1:])
     z_items = ((item_text - item_mean) / item_std).clamp(-CLIP, CLIP)
     z_items[0] = 0
     model.get_buffer("item_text").copy_(z_items)
-    _start_as_similarity(model, ((text_vectors - mean) / std).clamp(-CLIP, CLIP), config.gate)
-    return model.to(item_matrix.device)
+    _start_as_similarity(model, ((texts - mean) / std).clamp(-CLIP, CLIP), config.gate)
+    return model
 
 
 def _mean_std(vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,8 +143,7 @@ def _mean_std(vectors: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _start_as_similarity(model: KnowledgeRecommender, z: Tensor, gate: float) -> None:
     """P = W = principal components of z [n, e], scaled so that k_u.k_i has unit variance."""
-    z_items = model.get_buffer("item_text").cpu()
-    z = z.cpu()
+    z_items = model.get_buffer("item_text")
     components = torch.linalg.eigh((z.T @ z).double())[1][:, -model.shape.hidden :].float()
     few = z[:: max(1, len(z) // 2000)]
     spread = float(((few @ components) @ (z_items @ components).T).std())
@@ -157,4 +153,4 @@ def _start_as_similarity(model: KnowledgeRecommender, z: Tensor, gate: float) ->
     model.gate.fill_(gate)
     model.eval()
     wanted = ADAPTER_SHARE * float((few @ projection).std())
-    model.adapter.scale_output(wanted / max(float(model.adapter(few).std()), 1e-12))
+    scale_output(model.adapter, wanted / max(float(model.adapter(few).std()), 1e-12))

@@ -10,6 +10,7 @@ from torch import Tensor
 from recalign.errors import NoSignalError
 from recalign.metrics import ndcg
 from recalign.ranking import row_chunks, target_ranks
+from recalign.recommender.examples import FitExamples
 from recalign.recommender.model import KnowledgeRecommender
 
 N_SHUFFLES = 5
@@ -36,24 +37,16 @@ def visible_scores(scores: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def quality(
-    model: KnowledgeRecommender,
-    states: Tensor,
-    targets: Tensor,
-    seen: Tensor,
-    owners: Tensor,
-    texts: Tensor | None,
-) -> Quality:
-    """How well the targets are ranked given each owner's texts; texts None: without any.
-
-    states [E, d], targets [E], seen [E, L], owners [E] in 0..U-1, texts [U, R, e] raw vectors.
-    """
+def quality(model: KnowledgeRecommender, data: FitExamples, texts: Tensor | None) -> Quality:
+    """How well the targets are ranked given each owner's texts [U, R, e]; None: without any."""
+    states, targets, owners = data.states, data.targets, data.owners
     n_texts = 1 if texts is None else texts.shape[1]
     knowledge = None if texts is None else model.user_knowledge(texts)  # [U, R, h]
     items = model.item_knowledge()
     log_probs, gains = np.empty(len(states)), np.empty(len(states))
     for rows in row_chunks(len(states), n_texts * len(items)):
-        scores = visible_scores(model.base_scores(states[rows]), targets[rows], seen[rows])[:, None]
+        scores = visible_scores(model.base_scores(states[rows]), targets[rows], data.seen[rows])
+        scores = scores[:, None]
         if knowledge is not None:
             scores = scores + knowledge[owners[rows]] @ items.T
         chosen = targets[rows].repeat_interleave(n_texts)[:, None]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import polars as pl
+import torch
 from torch import Tensor
 
 from recalign.errors import UserError
@@ -41,13 +42,9 @@ def fit_examples(
     owners, steps = np.nonzero(targets[kept])
     at_users, positions = users[kept][owners], starts[kept][owners] + steps
     states, seen = before(at_users, positions)
-    examples = FitExamples(
-        users=users[kept],
-        text_vectors=vectors,
-        text_rows=grid[kept],
-        owners=owners,
-        states=states,
-        targets=targets[kept][owners, steps],
-        seen=seen,
+    columns = (vectors, grid[kept], owners, targets[kept][owners, steps], seen)
+    texts, text_rows, owned, wanted, taken = (
+        torch.from_numpy(c).to(states.device) for c in columns
     )
+    examples = FitExamples(users[kept], texts, text_rows, owned, states.detach(), wanted, taken)
     return examples, len(users) - len(kept)

@@ -5,39 +5,36 @@ weight of every attribute value that the user holds dear at that time. The user 
 with the largest utility + noise * Gumbel(0, 1), so choices follow a multinomial logit.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 
 
-def appeal_by_index(items: pl.DataFrame, appeal: pl.DataFrame) -> np.ndarray:
-    """The appeal of each item, float64 [n_items + 1] (0 for the padding item).
+@dataclass(frozen=True)
+class TrueWorld:
+    """The world as ingest kept it: the tables TRUTH, ITEMS and APPEAL, and the scale of noise."""
 
-    `items` has item_index and item_id (as after ingest), `appeal` the columns of `World.appeal`.
-    """
-    joined = items.select("item_index", "item_id").join(appeal, on="item_id", how="left")
-    values = np.zeros(int(joined["item_index"].max()) + 1)  # type: ignore[arg-type]
-    values[joined["item_index"].to_numpy()] = joined["appeal"].to_numpy()
-    return values
+    truth: pl.DataFrame
+    items: pl.DataFrame
+    appeal: pl.DataFrame
+    noise: float
 
 
 def utilities(
-    truth: pl.DataFrame,
-    items: pl.DataFrame,
-    appeal: np.ndarray,
-    users: np.ndarray,
-    positions: np.ndarray,
-    item_indices: np.ndarray,
+    world: TrueWorld, users: np.ndarray, positions: np.ndarray, item_indices: np.ndarray
 ) -> np.ndarray:
     """True utility of items to users at a position of their sequence, float64 [B, K].
 
-    truth: the TRUTH table; a user's tastes at position p are the rows with the largest
-    from_position <= p. items: the ITEMS table. appeal: [n_items + 1], see `appeal_by_index`.
+    A user's tastes at position p are the rows of TRUTH with the largest from_position <= p.
     users, positions: int [B]; item_indices: int [B, K] (1..n_items; 0 gives 0).
     """
-    item_values, value_codes = _coded_attributes(items)
-    regimes, weights = _coded_tastes(truth, value_codes)
+    item_values, value_codes = _coded_attributes(world.items)
+    regimes, weights = _coded_tastes(world.truth, value_codes)
     rows = _regime_rows(regimes, users, positions)
-    total = appeal[item_indices].astype(np.float64)
+    appeal = np.zeros(world.items.height + 1)
+    appeal[world.appeal["item_index"].to_numpy()] = world.appeal["appeal"].to_numpy()
+    total = appeal[item_indices]
     for column in item_values.T:  # the few attributes of an item: [n_items + 1] codes each
         total += weights[rows[:, None], column[item_indices]]
     return total
@@ -51,10 +48,7 @@ def preference_probability(
 
 
 def rejected_preferred(
-    truth: pl.DataFrame,
-    items: pl.DataFrame,
-    appeal: pl.DataFrame,
-    noise: float,
+    world: TrueWorld,
     users: np.ndarray,
     positions: np.ndarray,
     chosen: np.ndarray,
@@ -62,14 +56,12 @@ def rejected_preferred(
 ) -> np.ndarray:
     """The true P(user prefers the rejected to the chosen item), float64 [n, K].
 
-    Asked anew, at that position: that the user did take the chosen one does not count. truth,
-    items, appeal: the tables TRUTH, ITEMS, APPEAL; users, positions, chosen [n]; rejected [n, K].
+    Asked anew, at that position: that the user did take the chosen one does not count.
+    users, positions, chosen [n]; rejected [n, K].
     """
-    by_index = np.zeros(items.height + 1)
-    by_index[appeal["item_index"].to_numpy()] = appeal["appeal"].to_numpy()
     asked = np.concatenate([chosen[:, None], rejected], axis=1)
-    utility = utilities(truth, items, by_index, users, positions, asked)
-    return preference_probability(utility[:, 1:], utility[:, :1], noise)
+    utility = utilities(world, users, positions, asked)
+    return preference_probability(utility[:, 1:], utility[:, :1], world.noise)
 
 
 def match_weights(weights: np.ndarray, item_values: np.ndarray) -> np.ndarray:
@@ -111,9 +103,8 @@ def _coded_tastes(truth: pl.DataFrame, codes: pl.DataFrame) -> tuple[pl.DataFram
         .sort("user_index", "from_position")
         .with_row_index("row")
     )
-    coded = truth.join(regimes, on=["user_index", "from_position"]).join(
-        codes, on=["name", "value"]
-    )
+    coded = truth.join(regimes, on=["user_index", "from_position"])
+    coded = coded.join(codes, on=["name", "value"])
     weights = np.zeros((len(regimes), len(codes) + 1))
     weights[coded["row"].to_numpy(), coded["code"].to_numpy()] = coded["weight"].to_numpy()
     return regimes, weights

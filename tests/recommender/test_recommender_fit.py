@@ -8,7 +8,8 @@ import torch
 
 from recalign.config import RecommenderConfig
 from recalign.errors import NoSignalError, UserError
-from recalign.recommender.examples import FitExamples, FitTensors, ItemVectors, text_grid
+from recalign.recommender.adapters import scale_output
+from recalign.recommender.examples import FitExamples, ItemVectors, text_grid
 from recalign.recommender.fit import (
     fit_recommender,
     guard_figures,
@@ -50,21 +51,24 @@ class Problem:
         owners = np.repeat(np.arange(N_USERS), N_TARGETS)
         self.examples = FitExamples(
             users=np.arange(N_USERS),
-            text_vectors=self.vectors(rng, tastes, told.ravel()),
-            text_rows=np.arange(N_USERS * N_TEXTS).reshape(N_USERS, N_TEXTS),
-            owners=owners,
+            texts=torch.from_numpy(self.vectors(rng, tastes, told.ravel())),
+            text_rows=torch.arange(N_USERS * N_TEXTS).reshape(N_USERS, N_TEXTS),
+            owners=torch.from_numpy(owners),
             states=torch.tensor(states[owners]).float(),
-            targets=taken[:, 3:].ravel(),
-            seen=taken[owners, :3],
+            targets=torch.from_numpy(taken[:, 3:].flatten()),
+            seen=torch.from_numpy(taken[owners, :3]),
         )
 
     def vectors(self, rng, tastes, which):
         noise = rng.normal(size=(len(which), WIDTH))
         return (0.03 * (tastes[which] + noise) + 0.2).astype(np.float32)
 
+    @property
+    def items(self):
+        return ItemVectors(self.item_matrix, self.item_bias, self.item_text)
+
     def fit(self, config=CONFIG):
-        items = ItemVectors(self.item_matrix, self.item_bias, self.item_text)
-        return fit_recommender(config, self.examples, items)
+        return fit_recommender(config, self.examples, self.items)
 
 
 @pytest.fixture(scope="module")
@@ -98,17 +102,13 @@ def test_the_naive_setup_fails_the_guard(telling, fitted):
     # Raw vectors and an adapter that starts at zero: the reward would be noise, although the
     # texts tell as much and the steps are as many as in the set-up that passes.
     held_out, kept = split_users(CONFIG, telling.examples.users)
-    data = FitTensors.of(telling.examples, "cpu")
-    train, test = data.of_users(kept), data.of_users(held_out)
-    model = start_model(
-        CONFIG, telling.item_matrix, telling.item_bias,
-        torch.from_numpy(telling.item_text), train.all_texts(),
-    )  # fmt: skip
+    train, test = telling.examples.of_users(kept), telling.examples.of_users(held_out)
+    model = start_model(CONFIG, telling.items, train.all_texts())
     with torch.no_grad():
         model.get_buffer("text_mean").zero_()
         model.get_buffer("text_std").fill_(1)
         model.user_map.zero_()
-        model.adapter.scale_output(0)
+        scale_output(model.adapter, 0)
     model.user_map.requires_grad_(False)
     _, choice = train_epochs(CONFIG, model, train, test)
     with pytest.raises(NoSignalError):
@@ -127,10 +127,8 @@ def test_the_same_seed_gives_the_same_weights(telling, fitted):
 
 def test_the_kept_epoch_is_the_best_on_held_out_users(telling, fitted):
     held_out, _ = split_users(CONFIG, telling.examples.users)
-    test = FitTensors.of(telling.examples, "cpu").of_users(held_out)
-    kept = quality(
-        fitted.model, test.states, test.targets, test.seen, test.owners, test.grid()
-    ).log_prob.mean()
+    test = telling.examples.of_users(held_out)
+    kept = quality(fitted.model, test, test.grid()).log_prob.mean()
     best = fitted.curve["held_out_log_prob"].max()
     assert kept == pytest.approx(best, abs=1e-6)
     assert best > fitted.curve["held_out_log_prob"][0], "training did not improve on the start"
@@ -151,14 +149,19 @@ def test_too_few_users_are_refused():
 
 
 def test_quality_is_the_softmax_over_unseen_items_and_one_over_log_rank():
-    model = start_model(
-        RecommenderConfig(hidden=4), torch.tensor([[0.0], [3.0], [2.0], [1.0], [0.5]]),
-        torch.zeros(5), torch.randn(5, 3), torch.randn(20, 3),
-    )  # fmt: skip
-    found = quality(
-        model, torch.ones(2, 1), torch.tensor([3, 2]), torch.tensor([[1, 0], [0, 0]]),
-        torch.tensor([0, 0]), None,
-    )  # fmt: skip
+    matrix = torch.tensor([[0.0], [3.0], [2.0], [1.0], [0.5]])
+    items = ItemVectors(matrix, torch.zeros(5), torch.randn(5, 3).numpy())
+    model = start_model(RecommenderConfig(hidden=4), items, torch.randn(20, 3))
+    data = FitExamples(
+        users=np.array([0]),
+        texts=torch.zeros(1, 3),
+        text_rows=torch.tensor([[0]]),
+        owners=torch.tensor([0, 0]),
+        states=torch.ones(2, 1),
+        targets=torch.tensor([3, 2]),
+        seen=torch.tensor([[1, 0], [0, 0]]),
+    )
+    found = quality(model, data, None)
     first = 1 - np.log(np.exp([2, 1, 0.5]).sum())  # item 1 is seen
     second = 2 - np.log(np.exp([3, 2, 1, 0.5]).sum())
     assert found.log_prob == pytest.approx([(first + second) / 2], abs=1e-6)
@@ -205,9 +208,9 @@ def test_the_text_grid_has_one_line_per_user_in_order_of_samples():
 
 
 def test_users_with_fewer_texts_draw_only_their_own(telling):
-    rows = telling.examples.text_rows.copy()
+    rows = telling.examples.text_rows.clone()
     rows[::2, 1:] = -1
-    data = FitTensors.of(replace(telling.examples, text_rows=rows), "cpu")
+    data = replace(telling.examples, text_rows=rows)
     first = data.drawn(torch.zeros(1, dtype=torch.int64), torch.tensor([0.999]))
     assert torch.equal(first[0], data.texts[0])
     assert torch.equal(data.grid()[0], data.texts[[0, 0, 0]])
@@ -215,7 +218,7 @@ def test_users_with_fewer_texts_draw_only_their_own(telling):
 
 
 def test_a_user_without_a_text_is_refused(telling):
-    rows = telling.examples.text_rows.copy()
+    rows = telling.examples.text_rows.clone()
     rows[4] = -1
     with pytest.raises(ValueError, match="every user needs a text"):
         replace(telling.examples, text_rows=rows)

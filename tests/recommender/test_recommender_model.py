@@ -8,6 +8,7 @@ import torch
 
 from recalign.config import RecommenderConfig
 from recalign.errors import BadInputError
+from recalign.recommender.examples import ItemVectors
 from recalign.recommender.model import CLIP, start_model
 from recalign.recommender.storage import load_recommender, save_recommender
 
@@ -27,9 +28,11 @@ def make_model(adapter):
     config = RecommenderConfig(adapter=adapter, hidden=4, gate=0.5)
     model = start_model(
         config,
-        torch.randn(N_ITEMS + 1, STATE, generator=draw),
-        torch.randn(N_ITEMS + 1, generator=draw),
-        torch.randn(N_ITEMS + 1, WIDTH, generator=draw),
+        ItemVectors(
+            torch.randn(N_ITEMS + 1, STATE, generator=draw),
+            torch.randn(N_ITEMS + 1, generator=draw),
+            torch.randn(N_ITEMS + 1, WIDTH, generator=draw).numpy(),
+        ),
         TEXTS,
     )
     with torch.no_grad():
@@ -100,7 +103,9 @@ def test_the_knowledge_term_starts_alive_and_with_unit_spread():
     texts = torch.randn(500, 20, generator=draw) * 0.02 + 1
     items = torch.randn(301, 20, generator=draw)
     config = RecommenderConfig(hidden=16)
-    model = start_model(config, torch.zeros(301, 2), torch.zeros(301), items, texts)
+    model = start_model(
+        config, ItemVectors(torch.zeros(301, 2), torch.zeros(301), items.numpy()), texts
+    )
     knowledge = model.user_knowledge(texts) @ model.item_knowledge()[1:].T
     assert float(knowledge.detach().std()) == pytest.approx(config.gate, rel=0.05)
 
@@ -116,7 +121,9 @@ def test_a_text_dimension_that_never_varies_changes_nothing():
     texts[:, 1] = 0.3
     items = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
     model = start_model(
-        RecommenderConfig(hidden=4), torch.zeros(6, 2), torch.zeros(6), items, texts
+        RecommenderConfig(hidden=4),
+        ItemVectors(torch.zeros(6, 2), torch.zeros(6), items.numpy()),
+        texts,
     )
     assert torch.isfinite(model.scores(torch.zeros(1, 2), texts[None, :5])).all()
 

@@ -58,8 +58,7 @@ def test_every_target_meets_the_state_just_before_it():
 def test_texts_belong_to_their_user_and_malformed_ones_to_nobody():
     examples, _ = examples_of(ROWS)
     texts = [
-        [examples.text_vectors[row].tolist() for row in rows if row >= 0]
-        for rows in examples.text_rows
+        [examples.texts[row].tolist() for row in rows if row >= 0] for rows in examples.text_rows
     ]
     assert texts == [[[6, 1], [3, 2]], [[3, 2], [14, 3]]]
 

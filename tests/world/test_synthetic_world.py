@@ -12,12 +12,12 @@ from recalign.schemas import ATTRIBUTES
 from recalign.world import synthesise as synthesise_module
 from recalign.world.synthesise import World, synthesise
 from recalign.world.tables import with_indices
-from recalign.world.utility import appeal_by_index, preference_probability, utilities
+from recalign.world.utility import TrueWorld, preference_probability, utilities
 from recalign.world.vocabulary import surnames, titles
 
 
-def indexed(world: World) -> tuple[pl.DataFrame, pl.DataFrame, np.ndarray, pl.DataFrame]:
-    """truth and items with indices, appeal [n_items + 1], interactions with indices."""
+def indexed(world: World) -> tuple[TrueWorld, pl.DataFrame]:
+    """The truth, items and appeal with indices, and interactions with indices."""
     items = world.items.with_row_index("item_index", offset=1)
     users = world.interactions.select(pl.col("user_id").unique().sort()).with_row_index(
         "user_index"
@@ -30,7 +30,8 @@ def indexed(world: World) -> tuple[pl.DataFrame, pl.DataFrame, np.ndarray, pl.Da
             position=pl.int_range(pl.len()).over("user_index"), n=pl.len().over("user_index")
         )
     )
-    return truth, items, appeal_by_index(items, world.appeal), events
+    appeal = items.join(world.appeal, on="item_id").select("item_index", "appeal")
+    return TrueWorld(truth, items, appeal, noise=1.0), events
 
 
 def test_the_seed_alone_decides_the_world() -> None:
@@ -129,11 +130,9 @@ def test_utilities_add_appeal_and_the_weights_of_the_tastes_held_at_that_positio
             "weight": [2.0, 0.5, 4.0, 9.0],
         }
     )
-    appeal = np.array([0.0, 0.1, 0.2, 0.3])
+    appeal = pl.DataFrame({"item_index": [1, 2, 3], "appeal": [0.1, 0.2, 0.3]})
     found = utilities(
-        truth,
-        items,
-        appeal,
+        TrueWorld(truth, items, appeal, 1.0),
         np.array([0, 0, 1]),
         np.array([6, 7, 3]),
         np.array([[1, 2, 3, 0]] * 3),
@@ -190,14 +189,14 @@ def test_users_take_a_before_b_as_often_as_the_true_probability_says() -> None:
     config = SyntheticWorld(
         n_users=400, n_items=50, min_length=50, max_length=50, noise=1.5, drift_share=0
     )
-    truth, items, appeal, events = indexed(synthesise(config))
+    world, events = indexed(synthesise(config))
     ranks = np.zeros((400, 51), dtype=int)
     ranks[events["user_index"].to_numpy(), events["item_index"].to_numpy()] = events[
         "position"
     ].to_numpy()
     users = np.arange(400)
     everything = np.broadcast_to(np.arange(51), (400, 51))
-    utility = utilities(truth, items, appeal, users, np.zeros(400, dtype=int), everything)
+    utility = utilities(world, users, np.zeros(400, dtype=int), everything)
     expected = preference_probability(utility[:, 1:26], utility[:, 26:], 1.5).ravel()
     happened = (ranks[:, 1:26] < ranks[:, 26:]).ravel()
     for low in np.arange(0, 1, 0.1):
@@ -208,7 +207,7 @@ def test_users_take_a_before_b_as_often_as_the_true_probability_says() -> None:
 
 def ndcg_and_auc(config: SyntheticWorld) -> tuple[float, float, float]:
     """NDCG@10 of the truth and of popularity for the last 5 items, and the truth's AUC."""
-    truth, items, appeal, events = indexed(synthesise(config))
+    world, events = indexed(synthesise(config))
     n = config.n_users
     is_target = pl.col("position") >= pl.col("n") - 5
     history, targets = events.filter(~is_target), events.filter(is_target)
@@ -216,9 +215,7 @@ def ndcg_and_auc(config: SyntheticWorld) -> tuple[float, float, float]:
     popularity = np.bincount(history["item_index"].to_numpy(), minlength=config.n_items + 1)
     positions = targets.group_by("user_index").agg(pl.col("position").min()).sort("user_index")
     everything = np.broadcast_to(np.arange(config.n_items + 1), (n, config.n_items + 1))
-    utility = utilities(
-        truth, items, appeal, np.arange(n), positions["position"].to_numpy(), everything
-    )
+    utility = utilities(world, np.arange(n), positions["position"].to_numpy(), everything)
     results = []
     for scores in (utility, np.broadcast_to(popularity, utility.shape).astype(float)):
         scores = scores.copy()
