@@ -40,11 +40,11 @@ def plain_dpo(run, config):
     before = run(reference, config.alignment.for_reference(), drawn_by)
     story = {"rejections_random": drawn, "smoothing_random_none": pairs}
     for number, row in enumerate(ROWS):
-        judged = dict(tuned)
+        judged = {"policy": tuned["sft"]}
         if row.kind in LOSSES:
             settings = config.alignment.model_copy(update={"loss": LOSSES[row.kind]})
-            inputs = tuned | {"pairs": pairs, "reference": before}
-            judged["alignment"] = run(alignment, settings, inputs, label=f"tuning to {row.label}")
+            inputs = {"start": tuned["sft"], "completions": pairs, "reference": before}
+            judged["policy"] = run(alignment, settings, inputs, label=f"tuning to {row.label}")
         for name, phase in (("valid", "valid"), ("row", "test")):
             asked, label = config.recommendations.for_phase(phase), f"{phase} of {row.label}"
             story[f"{name}_{number}"] = run(recommendations, asked, world | judged, label=label)
@@ -84,7 +84,7 @@ def test_a_third_method_runs_is_planned_and_reports_like_the_others(prefect_serv
     labels = {line.split("  ")[0].strip() for line in lines[1:-1]}
     assert {"tuning to DPO", "test of SFT continued"} < labels
     text = Path(page).read_text()
-    shown = set(re.findall(r'<a class="plain" href="#artifact-\w+">([^<]*)</a>', text))
+    shown = set(re.findall(r'<tr id="artifact-\w+"><td class="l wrap">([^<]*)<small', text))
     assert shown == labels - {"comparison"}
 
     list_presets(PLAIN_DPO)
