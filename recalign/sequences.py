@@ -41,6 +41,11 @@ class Sequences:
         first, last = self.offsets[user], self.offsets[user + 1]
         return self.items[min(first + max(start, 0), last) : min(first + max(stop, 0), last)]
 
+    def slices(self, users: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> list[np.ndarray]:
+        """Items of each of `users` [n] at its positions starts..stops-1, all int64 [n]."""
+        places = zip(users.tolist(), starts.tolist(), stops.tolist(), strict=True)
+        return [self.slice(*place) for place in places]
+
     def until(
         self, users: np.ndarray, stops: np.ndarray, max_length: int
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -14,8 +14,7 @@ from recalign.embedded.reasoners import REASONERS, Reasoner, reasonings_by_rule
 from recalign.evaluation.candidate_lists import candidate_lists
 from recalign.evaluation.per_user import per_user_table, rows_per_user
 from recalign.evaluation.recommended import described, recommended_table
-from recalign.evaluation.result_table import resample
-from recalign.evaluation.rows import ResultRow
+from recalign.evaluation.result_table import ResultRow, resample
 from recalign.evaluation.texts.encoded import EncodedTexts, encoded_lines, encoded_texts
 from recalign.evaluation.texts.evaluate import Evaluated, UserTargets, evaluate_rows
 from recalign.evaluation.texts.quality import facet_quality, liked_values, text_quality

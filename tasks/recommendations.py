@@ -24,7 +24,6 @@ from recalign.evaluation.next_items.measures import (
     validation_metric,
 )
 from recalign.evaluation.next_items.outcomes import Outcomes, Response, by_item, by_states, judge
-from recalign.evaluation.next_items.recommendations import recommendations_table
 from recalign.evaluation.per_user import means_over_users, per_user_table, user_means
 from recalign.evaluation.recommended import spread
 from recalign.llm.storage import SFT
@@ -102,8 +101,7 @@ def _write(job: Job, cases: Cases, outcomes: Outcomes, measures: dict[Metric, np
     """The tables of the row, and what its figures say of it as a whole."""
     per_user = per_user_table(*user_means(cases.users, measures))
     PER_USER.write(per_user, job.draft)
-    made = recommendations_table(cases, outcomes)
-    RECOMMENDATIONS.write(made, job.draft)
+    RECOMMENDATIONS.write(outcomes.table(cases), job.draft)
     means = means_over_users(per_user)
     job.draft.tell(
         {

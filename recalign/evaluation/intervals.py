@@ -1,7 +1,6 @@
 """95 % intervals by the bootstrap over users: paired, for many columns at once, and pooled."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -11,53 +10,21 @@ CHUNK_DRAWS = 1 << 21  # drawn users held at a time: 16 MB of indices, and as mu
 TAILS = (0.025, 0.975)
 
 
-class Interval(NamedTuple):
-    """A mean over users and its 95 % percentile interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def side(self) -> int:
-        """1: the whole interval lies above zero; -1: below; 0: it holds or touches zero."""
-        return int(self.low > 0) - int(self.high < 0)
-
-
-def paired_bootstrap(values: np.ndarray, base: np.ndarray, n_resamples: int, seed: int) -> Interval:
-    """Mean of `values - base` over users, with its 95 % percentile interval (Efron 1979).
-
-    values [U] and base [U] belong to the same users in the same order; users are drawn with
-    replacement and keep their pair together. ValueError: shapes differ, no user, or a NaN.
-    """
-    if np.shape(values) != np.shape(base):
-        raise ValueError(f"values {np.shape(values)} and base {np.shape(base)} are not paired")
-    return mean_interval(np.asarray(values, float) - np.asarray(base, float), n_resamples, seed)
-
-
-def mean_interval(values: np.ndarray, n_resamples: int, seed: int) -> Interval:
-    """Mean of `values` [U] over users, with its 95 % percentile interval."""
-    return pooled_interval([values], n_resamples, seed)
-
-
-def pooled_interval(runs: Sequence[np.ndarray], n_resamples: int, seed: int) -> Interval:
-    """Mean over runs of each run's mean over users; every run resamples its own users.
-
-    runs: one array [U_r] of values (or of paired differences) per run. It is meant for runs whose
-    users are independent, such as several synthetic worlds. Runs that share their users, such as
-    training seeds on one data set, are averaged per user first and then given as one array; else
-    the interval is too narrow. Neither way covers training seeds that were not run.
-    """
-    columns = [_column(values) for values in runs]
-    means = pooled_means(columns, n_resamples, seed)
-    low, high = np.quantile(means[:, 0], TAILS)
-    return Interval(float(np.mean([column.mean() for column in columns])), float(low), float(high))
+def mean_interval(values: np.ndarray, n_resamples: int, seed: int) -> tuple[float, float, float]:
+    """Mean of `values` [U] over users, and its 95 % percentile interval (Efron 1979)."""
+    means = pooled_means([values[:, None]], n_resamples, seed)[:, 0]
+    low, high = np.quantile(means, TAILS)
+    return float(values.mean()), float(low), float(high)
 
 
 def pooled_means(runs: Sequence[np.ndarray], n_resamples: int, seed: int) -> np.ndarray:
     """Resampled means, float64 [n_resamples, M], averaged over `runs` of [U_r, M] values.
 
-    All M columns of a run see the same drawn users, so differences of columns are paired.
+    All M columns of a run see the same drawn users, so differences of columns are paired. Every
+    run resamples its own users: it is meant for runs whose users are independent, such as several
+    synthetic worlds. Runs that share their users, such as training seeds on one data set, are
+    averaged per user first and then given as one array; else the interval is too narrow. Neither
+    way covers training seeds that were not run. ValueError: no run.
     """
     if not runs:
         raise ValueError("there is no run to average over")
@@ -93,11 +60,3 @@ def _drawn_sums(values: np.ndarray, n_resamples: int, seed: int) -> Iterator[np.
         users += n_users * np.arange(rows)[:, None]
         counts = np.bincount(users.ravel(), minlength=rows * n_users)
         yield counts.reshape(rows, n_users).astype(float) @ values
-
-
-def _column(values: np.ndarray) -> np.ndarray:
-    """`values` [U] as float64 [U, 1]."""
-    column = np.asarray(values, float)
-    if column.ndim != 1:
-        raise ValueError(f"values {column.shape} must have one dimension, the users")
-    return column[:, None]

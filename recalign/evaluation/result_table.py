@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from recalign.evaluation.intervals import TAILS, pooled_means
 from recalign.evaluation.per_user import user_columns
-from recalign.evaluation.rows import ResultRow
 from recalign.metric_columns import Metric
 from recalign.schemas import RESULTS
 
@@ -17,6 +17,21 @@ SHARES = {
     "popular hallucination": ("popular error", "wrong"),
 }
 """Measures that are the ratio of two others' means, as users differ in what the share is of."""
+
+
+class ResultRow(NamedTuple):
+    """Whose policy, how decoded, who recommends, and the row it is compared with.
+
+    All but `base` are the first columns of `schemas.RESULTS`, where the values of each are listed.
+    """
+
+    label: str
+    policy: str
+    decoding: Literal["none", "greedy", "sampled"]
+    recommender: str
+    strategy: str | None = None
+    estimator: str | None = None
+    base: str | None = None  # label of the row it is compared with
 
 
 @dataclass(frozen=True)
@@ -34,41 +49,36 @@ class Resampled:
 
     def results(self, rows: Sequence[ResultRow]) -> pl.DataFrame:
         """RESULTS of these rows, each compared in the metrics that its base row has as well."""
-        lines = [
-            (*row.columns, *metric, *self._mean(place), *self._paired(row, metric), self.n_users)
+        lines = [  # a row without its last field, the base, is what the columns begin with
+            (*row[:-1], *metric, *self._compared(place, row, metric), self.n_users)
             for row in rows
             for (label, metric), place in self.places.items()
             if label == row.label
         ]
         return pl.DataFrame(lines, schema=RESULTS, orient="row")
 
-    def _mean(self, place: int) -> tuple[float, ...]:
-        return self.means[place], *np.quantile(self.draws[:, place], TAILS)
-
-    def _paired(self, row: ResultRow, metric: Metric) -> tuple[object, ...]:
-        """Base row, difference, its interval, and the relative difference."""
-        own = self.places[row.label, metric]
+    def _compared(self, own: int, row: ResultRow, metric: Metric) -> tuple[object, ...]:
+        """Mean and interval; base row, difference, its interval, and the relative difference."""
+        mean, draws = self.means[own], self.draws[:, own]
         base = self.places.get((row.base, metric)) if row.base else None
         if base is None:
-            return (None,) * 5
-        difference, of = self.means[own] - self.means[base], self.means[base]
-        interval = np.quantile(self.draws[:, own] - self.draws[:, base], TAILS)
-        return row.base, difference, *interval, difference / of if of else None
+            return mean, *np.quantile(draws, TAILS), *(None,) * 5
+        difference, of = mean - self.means[base], self.means[base]
+        interval = np.quantile(draws - self.draws[:, base], TAILS)
+        relative = difference / of if of else None
+        return mean, *np.quantile(draws, TAILS), row.base, difference, *interval, relative
 
 
 def resample(runs: Sequence[pl.DataFrame], n_resamples: int, seed: int) -> Resampled:
     """Means over runs of each run's mean over users; runs: ROWS_PER_USER, with users of their own.
 
-    Every run resamples its own users (see `intervals.pooled_interval`). What a run does not have
+    Every run resamples its own users (see `intervals.pooled_means`). What a run does not have
     is left out; SHARES are ratios of means, whatever the tables hold of them. ValueError: a row
     lacks users that another has, or some users of a row lack a metric.
     """
     measured = [user_columns(run) for run in runs]
-    columns = [
-        column
-        for column in measured[0]
-        if column[1].measure not in SHARES and all(column in one for one in measured)
-    ]
+    shared = [column for column in measured[0] if all(column in one for one in measured)]
+    columns = [column for column in shared if column[1].measure not in SHARES]
     values = [np.stack([one[column] for column in columns], axis=1) for one in measured]
     means = np.mean([one.mean(0) for one in values], axis=0)
     draws = pooled_means(values, n_resamples, seed)

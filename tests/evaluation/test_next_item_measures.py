@@ -8,7 +8,6 @@ from recalign.evaluation.next_items import outcomes as judge_module
 from recalign.evaluation.next_items.fixed_lists import DRAWN, fixed_lists
 from recalign.evaluation.next_items.measures import nearest_items, validation_metric
 from recalign.evaluation.next_items.outcomes import Response, by_item, by_states, judge
-from recalign.evaluation.next_items.recommendations import recommendations_table
 from recalign.evaluation.per_user import means_over_users, per_user_table, user_means
 from recalign.evaluation.recommended import spread
 from recalign.metric_columns import CATALOGUE, Metric
@@ -206,7 +205,7 @@ def test_users_are_averaged_over_their_own_defined_cases():
 
 def test_cases_leave_their_lists_and_answers():
     one = judged(world.by_table(BEST_FIRST))
-    table = recommendations_table(CASES, one)
+    table = one.table(CASES)
     assert table["recommended"].to_list()[1] == [5, 6]
     assert table["answer"].to_list() == [None] * 5
     # Items 1 3 4 5 6 of 7 are recommended, 1, 2, 2, 3 and 2 times.
@@ -221,7 +220,7 @@ def test_cases_leave_their_lists_and_answers():
 
     answered = judged(answer)
     assert answered.recommended is None
-    table = recommendations_table(CASES, answered)
+    table = answered.table(CASES)
     assert table["answer"].to_list() == ["a0", "a1", "a2", "a3", "a4"]
     assert table["recommended"].to_list() == [[]] * 5
 

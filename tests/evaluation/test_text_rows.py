@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from recalign.evaluation.candidate_lists import CandidateLists, candidate_lists
-from recalign.evaluation.rows import ResultRow
 from recalign.evaluation.texts import evaluate
 from recalign.evaluation.texts.encoded import EncodedTexts
-from recalign.evaluation.texts.evaluate import UserTargets, evaluate_row, evaluate_rows
+from recalign.evaluation.texts.evaluate import UserTargets, evaluate_row
 from recalign.evaluation.texts.rows import NO_REASONING, dpo4rec_rows
 from recalign.evaluation.texts.scores import (
     same_for_all,
@@ -119,13 +118,6 @@ def test_shuffling_gives_each_text_to_exactly_one_other_user():
 def test_users_without_a_target_are_refused():
     with pytest.raises(ValueError, match="1 users have no target"):
         cases([[1], [0]], [[2], [2]])
-
-
-def test_two_rows_of_one_label_are_refused():
-    row, other = (ResultRow("a", name, "none", "frozen") for name in "xy")
-    scores = same_for_all(torch.zeros(3))
-    with pytest.raises(ValueError, match="same label"):
-        evaluate_rows({row: scores, other: scores}, cases([[1]], [[0]]), [1])
 
 
 def test_candidate_lists_hold_the_first_targets_then_the_first_negatives():

@@ -38,14 +38,10 @@ class Cases:
 
     def prompts(self, n_shown: int, write: Callable[[int, list[int]], str]) -> pl.DataFrame:
         """PROMPTS: `write(case, items)` of the last `n_shown` items before each target."""
-        rows = []
-        for case, (user, stop) in enumerate(
-            zip(self.users.tolist(), self.positions.tolist(), strict=True)
-        ):
-            first = max(0, stop - n_shown)
-            items = self.sequences.slice(user, first, stop).tolist()
-            rows.append((user, stop, first, items, write(case, items)))
-        return pl.DataFrame(rows, schema=PROMPTS, orient="row")
+        first = np.maximum(self.positions - n_shown, 0)
+        shown = [i.tolist() for i in self.sequences.slices(self.users, first, self.positions)]
+        texts = [write(case, items) for case, items in enumerate(shown)]
+        return pl.DataFrame([self.users, self.positions, first, shown, texts], schema=PROMPTS)
 
 
 def cases_of(

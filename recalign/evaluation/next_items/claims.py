@@ -1,13 +1,11 @@
 """RosePO's comparisons: every aligned policy against the SFT model, and each claim by itself."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import polars as pl
 
 from recalign.config import ComparedRow
-from recalign.evaluation.result_table import Resampled
-from recalign.evaluation.rows import ResultRow
+from recalign.evaluation.result_table import Resampled, ResultRow
 
 TUNED, CONTINUED = "sft", "continued"
 
@@ -21,9 +19,9 @@ def rosepo_rows(compared: Sequence[ComparedRow]) -> list[ResultRow]:
             policy="none" if one.kind in ("popularity", "sasrec") else one.kind,
             decoding="none",
             recommender=one.kind if one.kind in ("popularity", "sasrec") else "llm",
-            base=None if one.kind == TUNED else tuned,
             strategy=one.strategy or None,
             estimator=one.estimator or None,
+            base=None if one.kind == TUNED else tuned,
         )
         for one in compared
     ]
@@ -65,7 +63,7 @@ def contrast_table(compared: Sequence[ComparedRow], means: Resampled) -> pl.Data
     """RESULTS of the answers, with the column `question` in front."""
     rows = {row.label: row for row in rosepo_rows(compared)}
     answers = [
-        means.results([replace(rows[label], base=base) for label, base in pairs]).select(
+        means.results([rows[label]._replace(base=base) for label, base in pairs]).select(
             pl.lit(question).alias("question"), pl.all()
         )
         for question, pairs in questions(compared).items()

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 import numpy as np
+import polars as pl
 import torch
 
 from recalign.evaluation.next_items.cases import Cases
@@ -119,30 +120,20 @@ def answer_measures(
     shown: what the prompts showed to pick from, whose titles are candidates [N, C]; "catalogue"
     where they showed none.
     """
+    before = cases.sequences.slices(cases.users, np.zeros_like(cases.positions), cases.positions)
+    given = pl.DataFrame([cases.users, texts], {"user_index": pl.Int64, "text": pl.String})
     table = {
         Metric(shown, "answer HR", 1): items == cases.targets,
         Metric(shown, "valid"): items > 0,
-        Metric(shown, "already seen"): _taken_before(items, cases),
-        Metric(shown, "repeated"): _repeated(texts, cases.users),
+        Metric(shown, "already seen"): np.array(
+            [item in own for item, own in zip(items, before, strict=True)], dtype=bool
+        ),
+        Metric(shown, "repeated"): ~given.to_struct().is_first_distinct().to_numpy(),
     }
     if candidates is not None:
         inside = (candidates == items[:, None]) & (candidates > 0)
         table[Metric(shown, "in candidates")] = inside.any(1)
     return {metric: values.astype(np.float64) for metric, values in table.items()}
-
-
-def _taken_before(items: np.ndarray, cases: Cases) -> np.ndarray:
-    triples = zip(items.tolist(), cases.users.tolist(), cases.positions.tolist(), strict=True)
-    return np.array([item in cases.sequences.slice(user, 0, stop) for item, user, stop in triples])
-
-
-def _repeated(texts: list[str], users: np.ndarray) -> np.ndarray:
-    given: set[tuple[int, str]] = set()
-    repeated = []
-    for answer in zip(users.tolist(), texts, strict=True):
-        repeated.append(answer in given)
-        given.add(answer)
-    return np.array(repeated)
 
 
 def validation_metric(measured: Collection[Metric]) -> Metric:

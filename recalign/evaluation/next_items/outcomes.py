@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from recalign.evaluation.next_items.cases import Cases
 from recalign.metric_columns import CATALOGUE
 from recalign.progress import Progress, silent
 from recalign.ranking import target_ranks, top_items
+from recalign.schemas import RECOMMENDATIONS
 
 CHUNK_SCORES = 1 << 22  # of the catalogue, held at a time
 
@@ -44,6 +46,15 @@ class Outcomes:
     firsts: dict[str, np.ndarray]
     recommended: np.ndarray | None
     answers: dict[str, list[str]]
+
+    def table(self, cases: Cases) -> pl.DataFrame:
+        """RECOMMENDATIONS: one row per case; of answers to several prompts, that to the first."""
+        lists = self.recommended
+        heads = [[]] * len(cases) if lists is None else [row[row > 0].tolist() for row in lists]
+        answers = next(iter(self.answers.values()), None) or [None] * len(cases)
+        columns = [cases.users, cases.positions, cases.targets, heads, answers]
+        named = dict(zip(RECOMMENDATIONS, columns, strict=True))
+        return pl.DataFrame(named, schema_overrides=RECOMMENDATIONS)
 
 
 Ranked = tuple[np.ndarray, np.ndarray]

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from recalign.evaluation.candidate_lists import CandidateLists, ranks_in_lists
-from recalign.evaluation.rows import ResultRow
 from recalign.evaluation.texts.scores import Scores
 from recalign.metric_columns import Metric
 from recalign.metrics import metric_table
@@ -53,16 +52,6 @@ class Evaluated:
     recommended: np.ndarray
 
 
-def evaluate_rows(
-    rows: dict[ResultRow, Scores], cases: UserTargets, cutoffs: list[int], top_k: int = 10
-) -> dict[str, Evaluated]:
-    """`evaluate_row` for every row, by label."""
-    labels = [row.label for row in rows]
-    if len(set(labels)) < len(labels):
-        raise ValueError("two rows have the same label")
-    return {row.label: evaluate_row(scores, cases, cutoffs, top_k) for row, scores in rows.items()}
-
-
 @torch.no_grad()
 def evaluate_row(
     scores: Scores, cases: UserTargets, cutoffs: list[int], top_k: int = 10
@@ -78,18 +67,13 @@ def evaluate_row(
         n_users, n_samples, width = given.shape
         flat = given.reshape(n_users * n_samples, width)
         seen, targets = (table[where].to(given.device) for table in (cases.seen, cases.targets))
-        ranks = target_ranks(
-            flat,
-            targets.repeat_interleave(n_samples, 0),
-            seen.repeat_interleave(n_samples, 0),
-        )
+        wanted, hidden = (one.repeat_interleave(n_samples, 0) for one in (targets, seen))
+        ranks = target_ranks(flat, wanted, hidden)
         table = metric_table(ranks.cpu(), (ranks > 0).sum(1).cpu(), cutoffs)
         if cases.lists is not None:
             lists = cases.lists.of(where, n_samples, given.device)
             table |= list_metrics(flat, lists, cutoffs, cases.drawn)
-        tables.append(
-            {name: values.reshape(n_users, n_samples).mean(1) for name, values in table.items()}
-        )
+        tables.append({m: v.reshape(n_users, n_samples).mean(1) for m, v in table.items()})
         heads.append(top_items(given[:, 0], seen, top_k).cpu().numpy())
     values = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
     return Evaluated(values, np.concatenate(heads))

@@ -61,24 +61,18 @@ def liked_values(truth: pl.DataFrame, cutoffs: pl.DataFrame) -> pl.DataFrame:
 
 def stated_values(reasonings: pl.DataFrame, parse: Parse) -> pl.DataFrame:
     """Values each text states, once each: columns user_index, sample, facet, value."""
-    read: dict[str, dict[str, list[str]] | None] = {
-        text: parse(text) for text in reasonings["reasoning"].unique(maintain_order=True)
-    }
     rows = [
         (text, facet, value)
-        for text, facets in read.items()
-        for facet, values in (facets or {}).items()
+        for text in reasonings["reasoning"].unique(maintain_order=True)
+        for facet, values in (parse(text) or {}).items()
         for value in values
     ]
-    schema = {"reasoning": pl.String, "facet": pl.String, "value": pl.String}
+    schema = dict.fromkeys(("reasoning", "facet", "value"), pl.String)
     stated = pl.DataFrame(rows, schema=schema, orient="row").with_columns(
         _comparable(pl.col("value"))
     )
-    return (
-        reasonings.select("user_index", "sample", "reasoning")
-        .join(stated.unique(maintain_order=True), on="reasoning")
-        .drop("reasoning")
-    )
+    texts = reasonings.select("user_index", "sample", "reasoning")
+    return texts.join(stated.unique(maintain_order=True), on="reasoning").drop("reasoning")
 
 
 def facet_quality(

@@ -1,6 +1,6 @@
 """DPO4Rec's rows: each comparison that the method's claim has to survive."""
 
-from recalign.evaluation.rows import ResultRow
+from recalign.evaluation.result_table import ResultRow
 
 POPULARITY, NO_REASONING = "Popularity", "SASRec, no reasoning"
 
@@ -15,24 +15,19 @@ def dpo4rec_rows(reasoners: list[str], refitted: bool = True) -> list[ResultRow]
     the aligned policy's.
     """
     rows = [
-        ResultRow(POPULARITY, "none", "none", "popularity", NO_REASONING),
+        ResultRow(POPULARITY, "none", "none", "popularity", base=NO_REASONING),
         ResultRow(NO_REASONING, "none", "none", "sasrec"),
-        *(
-            ResultRow(f"Template {name}", name, "none", "frozen", NO_REASONING)
-            for name in reasoners
-        ),
-        ResultRow(
-            "Base reasonings shuffled across users",
-            "shuffled", "sampled", "frozen", policy_label("base", "sampled", "frozen"),
-        ),
-    ]  # fmt: skip
+    ]
+    rows += [ResultRow(f"Template {r}", r, "none", "frozen", base=NO_REASONING) for r in reasoners]
+    own, label = policy_label("base", "sampled", "frozen"), "Base reasonings shuffled across users"
+    rows.append(ResultRow(label, "shuffled", "sampled", "frozen", base=own))
     for recommender in ("frozen", "refitted") if refitted else ("frozen",):
         for policy in ("base", "aligned"):
             for decoding in ("greedy", "sampled"):
                 label = policy_label(policy, decoding, recommender)
                 base = policy_label("base", decoding, recommender)
                 row_base = NO_REASONING if policy == "base" else base
-                rows.append(ResultRow(label, policy, decoding, recommender, row_base))
+                rows.append(ResultRow(label, policy, decoding, recommender, base=row_base))
     return rows
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recalign.evaluation.rows import ResultRow
+from recalign.evaluation.result_table import ResultRow
 from recalign.evaluation.texts.encoded import EncodedTexts
 from recalign.seeding import stream
 
@@ -34,8 +34,8 @@ def scores_of(
     texts: Mapping[tuple[str, str], EncodedTexts],
     readers: Mapping[str, Reader],
     seed: int,
-) -> dict[ResultRow, Scores]:
-    """How each row scores the catalogue.
+) -> dict[str, Scores]:
+    """How each row scores the catalogue, by label.
 
     popularity [I+1]; texts by (policy, decoding), reasoners under (name, "none"); readers by
     ResultRow.recommender.
@@ -54,7 +54,7 @@ def scores_of(
             read = texts[row.policy, row.decoding]
         return with_reasonings(backbone.states, read, readers[row.recommender], alone)
 
-    return {row: scores(row) for row in rows}
+    return {row.label: scores(row) for row in rows}
 
 
 def same_for_all(item_scores: Tensor) -> Scores:
