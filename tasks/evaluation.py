@@ -16,7 +16,7 @@ from recalign.evaluation.per_user import per_user_table, rows_per_user
 from recalign.evaluation.recommended import described, recommended_table
 from recalign.evaluation.result_table import ResultRow, resample
 from recalign.evaluation.texts.encoded import EncodedTexts, encoded_lines, encoded_texts
-from recalign.evaluation.texts.evaluate import Evaluated, UserTargets, evaluate_rows
+from recalign.evaluation.texts.evaluate import Evaluated, UserTargets, evaluate_row
 from recalign.evaluation.texts.quality import facet_quality, liked_values, text_quality
 from recalign.evaluation.texts.rows import dpo4rec_rows
 from recalign.evaluation.texts.scores import Backbone, scores_of
@@ -101,7 +101,8 @@ def evaluation(
         model.bias,
     )
     scores = scores_of(rows, backbone, popularity, texts, readers, config.seed)
-    evaluated = evaluate_rows(scores, _targets(splits, tables, config), config.cutoffs)
+    targets = _targets(splits, tables, config)
+    evaluated = {n: evaluate_row(one, targets, config.cutoffs) for n, one in scores.items()}
     results = _write(job, config, rows, phase.users, evaluated)
     recommended = recommended_table(
         {n: described(one.recommended, popularity.numpy()) for n, one in evaluated.items()}
@@ -143,11 +144,8 @@ def _reasoner_texts(
 ) -> dict[tuple[str, str], EncodedTexts]:
     """What the reasoners write about the very history the policy was shown."""
     phase = phase_of(tables.windows, config.phase)
-    n_shown = base.manifest.config["history_items"]
-    histories = [
-        tables.sequences.slice(user, start - n_shown, start)
-        for user, start in zip(phase.users.tolist(), phase.starts.tolist(), strict=True)
-    ]
+    first = phase.starts - base.manifest.config["history_items"]
+    histories = tables.sequences.slices(phase.users, first, phase.starts)
     return {
         (name, "none"): encoded_lines(
             reasonings_by_rule(name, tables.items, histories, config.seed),

@@ -125,7 +125,7 @@ def test_sigkill_loses_no_finished_work(recalign, copied, both, stage, label):
     }
     (fingerprint,) = [
         one["fingerprint"] for one in found
-        if stage == "sft" or (one["inputs"]["pairs"]["fingerprint"] in doubted
+        if stage == "sft" or (one["inputs"]["completions"]["fingerprint"] in doubted
         and "sft" in one["inputs"])
     ]  # fmt: skip
     shutil.rmtree(copied / stage / fingerprint)
