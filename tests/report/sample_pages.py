@@ -84,7 +84,7 @@ def cell(row, metric, mean, difference=None, low=None, high=None, base=None):
     relative = None if difference is None else difference / mean
     paired = (base, difference, low, high, relative)
     (known,) = [one for one in rosepo_rows(COMPARED) if one.label == row]
-    return (*known.columns, *metric, mean, mean - 0.01, mean + 0.01, *paired, 90)
+    return (*known[:-1], *metric, mean, mean - 0.01, mean + 0.01, *paired, 90)
 
 
 def table(*cells) -> pl.DataFrame:
