@@ -56,12 +56,17 @@ class Sequences:
         """
         stops = np.minimum(stops, self.lengths[users])
         lengths = np.minimum(stops, max_length)
-        width = max(1, int(lengths.max(initial=0)))
-        columns = np.arange(width)
-        rows = (self.offsets[users] + stops - lengths)[:, None] + columns
+        return self.window(users, stops - lengths, lengths), lengths
+
+    def window(self, users: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The `lengths[b]` items of each user from position `starts[b]` on, int64 [B, L], 0 padded.
+
+        L is the largest length, at least 1.
+        """
+        columns = np.arange(int(lengths.max(initial=1)))
         inside = columns < lengths[:, None]
-        padded = np.where(inside, self.items[np.where(inside, rows, 0)], 0)
-        return padded, lengths
+        rows = (self.offsets[users] + starts)[:, None] + columns
+        return np.where(inside, self.items[np.where(inside, rows, 0)], 0)
 
     def counts(self) -> np.ndarray:
         """How often each item occurs, int64 [n_items + 1] (0 at padding)."""

@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,10 +31,7 @@ def load_settings(
     values = _read_preset(model, preset) if preset else {}
     for override in overrides:
         _set(values, override)
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise UserError(explain(error, model)) from error
+    return _validated(model, values)
 
 
 def changes(model: type[Config], given: Config | dict[str, Any]) -> dict[str, Any]:
@@ -55,10 +53,13 @@ def fill_from_preset(
         return given
     values = _read_preset(model, preset) if preset else {}
     _lay_over(values, changes(model, given))
+    return _validated(model, values, f"with preset {preset}: " if preset else "")
+
+
+def _validated(model: type[Settings], values: dict[str, Any], where: str = "") -> Settings:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        where = f"with preset {preset}: " if preset else ""
         raise UserError(where + explain(error, model)) from error
 
 
@@ -120,16 +121,10 @@ def _set(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise UserError(f"--set {override}: {parent} is a single value")
-    text = text.strip()
-    values[last] = json.loads(text) if text[:1] in "[{" and _is_json(text) else text
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except json.JSONDecodeError:
-        return False
-    return True
+    values[last] = text.strip()
+    if values[last][:1] in ("[", "{"):
+        with suppress(json.JSONDecodeError):
+            values[last] = json.loads(text)
 
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

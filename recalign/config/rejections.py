@@ -1,6 +1,6 @@
 """Which items RosePO rejects in favour of the one that was taken."""
 
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import Field, model_validator
 
@@ -30,13 +30,7 @@ class MixConfig(Config):
 
     def weights(self) -> dict[Strategy, float]:
         """The weight of each strategy."""
-        return {
-            "self_hard": self.self_hard,
-            "self_softmax": self.self_softmax,
-            "semantic": self.semantic,
-            "popularity": self.popularity,
-            "random": self.random,
-        }
+        return cast(dict[Strategy, float], dict(self))
 
     @model_validator(mode="after")
     def _something_is_left(self) -> "MixConfig":

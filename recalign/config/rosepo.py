@@ -107,8 +107,8 @@ class RosePOAlignmentConfig(AlignmentConfig):
         )
 
 
-class RecommendationsConfig(Config):
-    """How next-item rankings and answers are judged."""
+class JudgementConfig(Config):
+    """How next-item rankings and answers are judged, in every phase alike."""
 
     list_length: int = Field(20, ge=2, le=1000)
     """Length of the fixed candidate lists, the true next item among them."""
@@ -124,6 +124,11 @@ class RecommendationsConfig(Config):
     """A wrong answer among this many nearest texts of the true item counts as semantic."""
     encoder: str = "minilm"
     """Sentence encoder of the item texts."""
+
+
+class RecommendationsConfig(JudgementConfig):
+    """How next-item rankings and answers are judged and compared."""
+
     n_resamples: int = Field(2000, ge=100, le=100_000)
     """Bootstrap resamples of the users for the 95 % intervals."""
     seed: int = Field(0, ge=0)
@@ -135,20 +140,13 @@ class RecommendationsConfig(Config):
 
     def for_phase(self, phase: Literal["valid", "test"]) -> "RecommendationsPhase":
         """The settings for judging on validation or test targets."""
-        values = {n: v for n, v in dict(self).items() if n not in ("n_resamples", "seed")}
+        values = {name: getattr(self, name) for name in JudgementConfig.model_fields}
         return RecommendationsPhase(**values, phase=phase)
 
 
-class RecommendationsPhase(Config):
+class RecommendationsPhase(JudgementConfig):
     """Rankings and answers for the targets of one phase."""
 
-    list_length: int
-    n_cases: int
-    top: int
-    beam: int
-    likelihood: Literal["sum", "mean"]
-    neighbours: int
-    encoder: str
     phase: Literal["valid", "test"]
 
 

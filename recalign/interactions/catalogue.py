@@ -56,13 +56,10 @@ def item_table(described: dict[str, Description]) -> pl.DataFrame:
     schema = {"place": pl.UInt32, "name": pl.String, "value": pl.String}
     lists = pl.DataFrame(facets, schema=schema, orient="row")
     lists = lists.group_by("place").agg(pl.struct("name", "value").alias("attributes"))
-    titles = [title for title, _ in described.values()]
-    items = pl.DataFrame({"item_id": list(described), "title": titles}, schema=_NAMED)
+    titles = pl.Series([title for title, _ in described.values()], dtype=pl.String)
+    items = pl.DataFrame({"item_id": pl.Series(list(described), dtype=pl.String), "title": titles})
     joined = items.with_row_index("place").join(
         lists, on="place", how="left", maintain_order="left"
     )
     none = pl.lit([], dtype=ATTRIBUTES)
     return joined.select("item_id", "title", pl.col("attributes").fill_null(none))
-
-
-_NAMED = {"item_id": pl.String, "title": pl.String}

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -41,7 +42,7 @@ def read_cells(
     else:
         content = read_bytes(path)
         table = _read_csv(path, content, SEPARATORS[kind])
-        origin = Origin(path, fields, _CsvLines(content, SEPARATORS[kind]))
+        origin = Origin(path, fields, partial(_line_of, content, SEPARATORS[kind]))
     missing = [field for field in fields.values() if field not in table.columns]
     if missing:
         present = ", ".join(column for column in table.columns if column != ROW)
@@ -98,16 +99,10 @@ def _read_csv_leniently(path: Path, content: bytes, separator: str) -> pl.DataFr
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
-class _CsvLines:
+def _line_of(content: bytes, separator: str, record: int) -> int:
     """The line on which the n-th record of a CSV starts: cells may hold line breaks."""
-
-    def __init__(self, content: bytes, separator: str) -> None:
-        self.content = content
-        self.separator = separator
-
-    def __call__(self, record: int) -> int:
-        text = io.StringIO(self.content.decode(errors="replace"), newline="")
-        reader = csv.reader(text, delimiter=self.separator)
-        for _ in range(record - 1):
-            next(reader)
-        return reader.line_num + 1
+    text = io.StringIO(content.decode(errors="replace"), newline="")
+    reader = csv.reader(text, delimiter=separator)
+    for _ in range(record - 1):
+        next(reader)
+    return reader.line_num + 1

@@ -49,13 +49,13 @@ def ids(cells: pl.Series, row: pl.Series, origin: Origin, column: str) -> pl.Ser
     """Ids as text without surrounding blanks; whole floats (pandas with gaps) as integers."""
     if cells.dtype.is_float():
         whole = cells.is_finite() & (cells == cells.floor())
-        _refuse_first(~whole.fill_null(False), cells, row, origin, column, "is not an id")
+        refuse_first(~whole.fill_null(False), cells, row, origin, column, "is not an id")
         cells = cells.cast(pl.Int64)
     if cells.dtype.is_nested() or cells.dtype == pl.Binary:
         origin.refuse(int(row[0]), column, f"is of type {cells.dtype}; ids are text or numbers")
     text = cells.cast(pl.String).str.strip_chars()
     empty = text.is_null() | (text == "")
-    _refuse_first(empty, cells, row, origin, column, "is empty; every row needs an id")
+    refuse_first(empty, cells, row, origin, column, "is empty; every row needs an id")
     return text
 
 
@@ -66,7 +66,7 @@ def _ratings(cells: pl.DataFrame, row: pl.Series, origin: Origin) -> pl.Series:
     given = _blank_is_null(cells["rating"])
     numbers = _numbers(given)
     bad = given.is_not_null() & ~numbers.is_finite().fill_null(False)
-    _refuse_first(bad, given, row, origin, "rating", "is not a number; mend or remove the row")
+    refuse_first(bad, given, row, origin, "rating", "is not a number; mend or remove the row")
     return numbers.cast(pl.Float32)
 
 
@@ -75,20 +75,20 @@ def _milliseconds(cells: pl.Series, row: pl.Series, origin: Origin) -> pl.Series
     if cells.dtype == pl.Date or isinstance(cells.dtype, pl.Datetime):
         moments = cells.cast(pl.Datetime("us")) if cells.dtype == pl.Date else cells
         times = moments.dt.epoch("ms")
-        _refuse_first(times.is_null(), cells, row, origin, "timestamp", "is empty")
+        refuse_first(times.is_null(), cells, row, origin, "timestamp", "is empty")
         return times
     given = _blank_is_null(cells)
-    _refuse_first(given.is_null(), given, row, origin, "timestamp", f"is empty; {NUMBER_OR_ISO}")
+    refuse_first(given.is_null(), given, row, origin, "timestamp", f"is empty; {NUMBER_OR_ISO}")
     numbers = _numbers(given)
     if given.dtype == pl.String and numbers.null_count() * 2 > len(numbers):
         return _iso_milliseconds(given, row, origin)
     bad = ~numbers.is_finite().fill_null(False) | (numbers.abs() >= 1e15)
-    _refuse_first(bad, given, row, origin, "timestamp", f"is not a time; {NUMBER_OR_ISO}")
+    refuse_first(bad, given, row, origin, "timestamp", f"is not a time; {NUMBER_OR_ISO}")
     fine = numbers.abs() >= MILLISECONDS_FROM
     if fine.all():
         return numbers.cast(pl.Int64)
     mixed = "is in milliseconds, other rows are in seconds; write all in one unit"
-    _refuse_first(fine, given, row, origin, "timestamp", mixed)
+    refuse_first(fine, given, row, origin, "timestamp", mixed)
     return (numbers * 1000).floor().cast(pl.Int64)
 
 
@@ -107,9 +107,7 @@ def _iso_milliseconds(text: pl.Series, row: pl.Series, origin: Origin) -> pl.Ser
     if known:
         others = text.replace_strict(known, default=None, return_dtype=pl.Int64)
         times = times.zip_with(times.is_not_null(), others)
-    _refuse_first(
-        times.is_null(), text, row, origin, "timestamp", f"is not a time; {NUMBER_OR_ISO}"
-    )
+    refuse_first(times.is_null(), text, row, origin, "timestamp", f"is not a time; {NUMBER_OR_ISO}")
     return times
 
 
@@ -139,7 +137,7 @@ def _numbers(cells: pl.Series) -> pl.Series:
     return pl.Series(cells.name, [None], dtype=pl.Float64).new_from_index(0, len(cells))
 
 
-def _refuse_first(
+def refuse_first(
     bad: pl.Series, cells: pl.Series, row: pl.Series, origin: Origin, column: str, problem: str
 ) -> None:
     """Raise BadInputError for the first row where `bad` holds."""

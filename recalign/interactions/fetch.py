@@ -9,6 +9,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,38 +37,52 @@ class UnknownChecksum(BadInputError):
         self.sha256 = sha256
 
 
+@dataclass(frozen=True)
+class Download:
+    """A publisher's file: where it is, where it goes, under which terms, and its checksums."""
+
+    url: str
+    target: Path
+    terms: str
+    md5: str | None = None
+    """None: the publisher gives none."""
+    sha256: Collection[str] = ()
+    """Any of these will do where there is no MD5."""
+
+    def is_known(self, file: Path) -> bool:
+        """Whether `file` has the MD5, or one of the SHA-256."""
+        if self.md5 is not None:
+            return _digest(file, "md5") == self.md5
+        return bool(self.sha256) and _digest(file, "sha256") in self.sha256
+
+
 def fetch(
-    url: str,
-    target: Path,
-    *,
-    md5: str | None,
-    sha256: Collection[str] = (),
-    terms: str,
+    file: Download,
     print_terms: Callable[[str], None] = logger.warning,
     progress: Progress = silent,
     pause: float = 1.0,
 ) -> Path:
-    """`target`, downloaded from `url` unless a sound copy lies there; `terms` are shown before.
+    """`file.target`, downloaded unless a sound copy lies there; the terms are shown before.
 
     A partial download stays in `<target>.part` and is resumed by the next call. The file takes its
-    name only when its length and its MD5 are right; where the publisher gives none (`md5` is None)
-    its SHA-256 must be one of `sha256`. Between attempts it waits `pause`, then twice as long, and
-    so on (seconds). Raises BadInputError for a truncated or wrong file, UnknownChecksum for a
-    sound one of another SHA-256 (it stays, and is not downloaded again), UserError when the server
-    cannot be reached or the folder cannot be written.
+    name only when its length and its checksum are right. Between attempts it waits `pause`, then
+    twice as long, and so on (seconds). Raises BadInputError for a truncated or wrong file,
+    UnknownChecksum for a sound one of another SHA-256 (it stays, and is not downloaded again),
+    UserError when the server cannot be reached or the folder cannot be written.
     """
+    target = file.target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if target.exists():
-                if _is_known(target, md5, sha256):
+                if file.is_known(target):
                     return target
-                if md5 is None and not _damage(target, target.name):
+                if file.md5 is None and not _damage(target, target.name):
                     raise UnknownChecksum(target.name, _digest(target, "sha256"))
-            print_terms(terms)
+            print_terms(file.terms)
             part = target.with_name(f"{target.name}.part")
-            _download(url, part, progress, pause)
-            _verify(url, part, target.name, md5, sha256)
+            _download(file.url, part, progress, pause)
+            _verify(file, part)
             os.replace(part, target)
             _validator_of(part).unlink(missing_ok=True)
     except PermissionError as problem:
@@ -167,24 +182,18 @@ def md5_beside(url: str, target: Path) -> str:
     return note.read_text()
 
 
-def _is_known(file: Path, md5: str | None, sha256: Collection[str]) -> bool:
-    if md5 is not None:
-        return _digest(file, "md5") == md5
-    return bool(sha256) and _digest(file, "sha256") in sha256
-
-
-def _verify(url: str, part: Path, name: str, md5: str | None, sha256: Collection[str]) -> None:
+def _verify(file: Download, part: Path) -> None:
     """Delete `part` and raise BadInputError if it is wrong; UnknownChecksum if nobody can tell."""
-    if _is_known(part, md5, sha256):
+    if file.is_known(part):
         return
-    if md5 is not None:
-        problem = f"the file's MD5 is {_digest(part, 'md5')}, the publisher's is {md5}"
+    if file.md5 is not None:
+        problem = f"the file's MD5 is {_digest(part, 'md5')}, the publisher's is {file.md5}"
     else:
-        problem = _damage(part, name)
+        problem = _damage(part, file.target.name)
         if not problem:
-            raise UnknownChecksum(name, _digest(part, "sha256"))
+            raise UnknownChecksum(file.target.name, _digest(part, "sha256"))
     part.unlink()
-    raise BadInputError(f"{url}: {problem}; it was deleted, run again, {BY_HAND}")
+    raise BadInputError(f"{file.url}: {problem}; it was deleted, run again, {BY_HAND}")
 
 
 def _damage(part: Path, name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from recalign.interactions.catalogue import Description, item_table, wanted_records
-from recalign.interactions.columns import typed_interactions
+from recalign.interactions.columns import refuse_first, typed_interactions
 from recalign.interactions.rawlines import json_cells, parse_json
 from recalign.interactions.rawtables import Origin, RawTables
 from recalign.interactions.titles import attributes, clean, decade
@@ -54,12 +54,9 @@ def _dated(cells: pl.DataFrame, origin: Origin) -> pl.DataFrame:
     """`cells` with times instead of "Sat Jan 09 19:50:11 -0800 2010"."""
     text = cells["timestamp"]
     times = text.str.to_datetime(DATE, time_unit="ms", strict=False)
-    bad = (text.is_not_null() & times.is_null()).arg_true()
-    if len(bad):
-        row, value = int(cells["row"][int(bad[0])]), text[int(bad[0])]
-        origin.refuse(
-            row, "timestamp", f"'{value}' is no date like 'Sat Jan 09 19:50:11 -0800 2010'"
-        )
+    bad = text.is_not_null() & times.is_null()
+    problem = "is no date like 'Sat Jan 09 19:50:11 -0800 2010'"
+    refuse_first(bad, text, cells["row"], origin, "timestamp", problem)
     return cells.with_columns(times)
 
 

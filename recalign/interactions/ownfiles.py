@@ -1,6 +1,7 @@
 """The user's own interactions and items, with the columns that `FilesSource` names."""
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import polars as pl
 from recalign.config import FilesSource
 from recalign.errors import BadInputError
 from recalign.interactions.cells import ending, read_cells
-from recalign.interactions.columns import ids, typed_interactions
+from recalign.interactions.columns import ids, refuse_first, typed_interactions
 from recalign.interactions.rawlines import parse_json, records
 from recalign.interactions.rawtables import RAW_ITEMS, Origin, RawTables
-from recalign.interactions.titles import Attribute, attributes, clean
+from recalign.interactions.titles import attributes, clean
 from recalign.progress import Progress
 
 SINGULAR = {
@@ -57,26 +58,16 @@ def _read_items(source: FilesSource, path: Path, progress: Progress) -> pl.DataF
         cells, origin = read_cells(path, fields, progress)
         values = cells.select(pl.col(f"={name}").alias(name) for name in wanted).to_dicts()
     item_ids = ids(cells["item_id"], cells["row"], origin, "item_id")
-    twice = (~item_ids.is_first_distinct()).arg_true()
-    if len(twice):
-        row, item = int(cells["row"][int(twice[0])]), item_ids[int(twice[0])]
-        origin.refuse(row, "item_id", f"'{item}' is listed twice; keep one row per item")
+    twice, problem = ~item_ids.is_first_distinct(), "is listed twice; keep one row per item"
+    refuse_first(twice, item_ids, cells["row"], origin, "item_id", problem)
     titles, facets = [], []
     for record in values:
         titles.append(clean(str(record.get(source.title_column) or "")) or None)
-        facets.append(_attributes(source, record))
+        described = (attributes(SINGULAR.get(c, c), record[c]) for c in source.attribute_columns)
+        facets.append(list(chain.from_iterable(described)))
     return pl.DataFrame(
         {"item_id": item_ids, "title": titles, "attributes": facets}, schema=RAW_ITEMS
     )
-
-
-def _attributes(source: FilesSource, record: dict[str, Any]) -> list[Attribute]:
-    columns = source.attribute_columns
-    return [
-        attribute
-        for column in columns
-        for attribute in attributes(SINGULAR.get(column, column), record[column])
-    ]
 
 
 def _json_items(
@@ -98,7 +89,5 @@ def _json_items(
         raise BadInputError(
             f"{path}: no row has the field {', '.join(absent)}; name yours in interactions.files"
         )
-    return pl.DataFrame({"row": rows, "item_id": item_ids}, schema=_ROWS), values
-
-
-_ROWS = {"row": pl.Int64, "item_id": pl.String}
+    schema = {"row": pl.Int64, "item_id": pl.String}
+    return pl.DataFrame({"row": rows, "item_id": item_ids}, schema=schema), values

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from recalign.config import InteractionsConfig
 from recalign.errors import BadInputError
-from recalign.interactions.fetch import UnknownChecksum, fetch, md5_beside
+from recalign.interactions.fetch import Download, UnknownChecksum, fetch, md5_beside
 from recalign.interactions.ownfiles import read_own_files
 from recalign.interactions.publishers import Published, published
 from recalign.interactions.rawtables import RawTables
@@ -57,24 +57,14 @@ def _download(
         if source.md5_beside:
             md5 = md5_beside(url, target)
         try:
-            files.append(
-                fetch(
-                    url,
-                    target,
-                    md5=md5,
-                    sha256=sha256,
-                    terms=source.terms,
-                    print_terms=print_terms,
-                    progress=progress,
-                )
-            )
+            file = Download(url, target, source.terms, md5, sha256)
+            files.append(fetch(file, print_terms, progress))
         except UnknownChecksum as refused:
             unknown.append(refused)
     if unknown:
-        found = ", ".join(f"{file.name} has {file.sha256}" for file in unknown)
-        stated = ", ".join(
-            f'"{digest}"' for digest in [*sha256, *(file.sha256 for file in unknown)]
-        )
+        found = ", ".join(f"{refused.name} has {refused.sha256}" for refused in unknown)
+        digests = [*sha256, *(refused.sha256 for refused in unknown)]
+        stated = ", ".join(f'"{digest}"' for digest in digests)
         raise BadInputError(
             f"{base}: the publisher gives no checksums, and interactions.sha256 states no SHA-256 "
             f"of what was downloaded: {found}; compare with a copy that you trust, then set "

@@ -81,7 +81,8 @@ def quality_table(
             ahead = judged.scores[:, 1:] > judged.scores[:, :1]
             row["oracle_prefers"] = ahead[inside].mean()
         if truth is not None:
-            row |= _against_truth(eps, truth[inside])
+            row |= {"truth": truth[inside].mean(), "auc": expected_auc(eps, truth[inside])}
+            row["ece"] = calibration_error(eps, truth[inside])
         if truth is not None and judged is not None:
             for end, tau in (("uncalibrated", 1.0), ("calibrated", judged.temperature)):
                 estimate = pairwise(judged.scores, tau)[inside]
@@ -89,11 +90,3 @@ def quality_table(
                 row[f"brier_{end}"] = expected_brier(estimate, truth[inside])
         rows.append(row)
     return pl.DataFrame(rows, schema=QUALITY)
-
-
-def _against_truth(eps: np.ndarray, truth: np.ndarray) -> dict[str, object]:
-    return {
-        "truth": truth.mean(),
-        "auc": expected_auc(eps, truth),
-        "ece": calibration_error(eps, truth),
-    }

@@ -22,10 +22,7 @@ class Phase:
 
     def targets(self, sequences: Sequences) -> np.ndarray:
         """The items of each user's window in order of time, int64 [U, T], 0 padded."""
-        columns = np.arange(int((self.ends - self.starts).max(initial=1)))
-        inside = columns < (self.ends - self.starts)[:, None]
-        rows = (sequences.offsets[self.users] + self.starts)[:, None] + columns
-        return np.where(inside, sequences.items[np.where(inside, rows, 0)], 0)
+        return sequences.window(self.users, self.starts, self.ends - self.starts)
 
 
 def phase_of(windows: pl.DataFrame, phase: PhaseName) -> Phase:

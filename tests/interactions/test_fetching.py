@@ -11,7 +11,7 @@ import pytest
 
 from recalign.config import AmazonSource, InteractionsConfig
 from recalign.errors import BadInputError, UserError
-from recalign.interactions.fetch import UnknownChecksum, fetch
+from recalign.interactions.fetch import Download, UnknownChecksum, fetch
 from recalign.interactions.ingest import ingest
 from recalign.interactions.sources import read_source, source_files
 
@@ -87,7 +87,7 @@ def publisher(monkeypatch) -> Iterator[Publisher]:
 def get(publisher: Publisher, folder, md5: str | None = MD5, sha256: Sequence[str] = ()):
     target = folder / "cache" / "data.gz"
     url = f"{publisher.base}/data.gz"
-    return fetch(url, target, md5=md5, sha256=sha256, terms="terms", pause=0)
+    return fetch(Download(url, target, "terms", md5, sha256), pause=0)
 
 
 def movielens_zip(name: str) -> bytes:
@@ -104,10 +104,7 @@ def test_a_download_is_whole_reports_progress_and_happens_once(publisher, tmp_pa
     shown: list[str] = []
     for _ in range(2):
         fetch(
-            f"{publisher.base}/data.gz",
-            target,
-            md5=MD5,
-            terms="no redistribution",
+            Download(f"{publisher.base}/data.gz", target, "no redistribution", MD5),
             print_terms=lambda line: shown.append(f"{line} ({len(publisher.requests)} requests)"),
             progress=lambda done, total, note="": seen.append((done, total, note)),
         )
@@ -217,7 +214,7 @@ def test_a_passing_server_error_is_tried_again_and_a_lasting_one_refused(publish
 def test_an_unreachable_server_is_told_with_the_way_around(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with pytest.raises(UserError, match=r"cannot be reached.*interactions\.raw_folder"):
-        fetch("http://127.0.0.1:9/x.gz", tmp_path / "x.gz", md5=None, terms="", pause=0)
+        fetch(Download("http://127.0.0.1:9/x.gz", tmp_path / "x.gz", terms=""), pause=0)
 
 
 def test_amazon_is_downloaded_with_its_terms_once_its_checksums_are_stated(publisher, tmp_path):
