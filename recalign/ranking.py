@@ -38,7 +38,8 @@ def target_ranks(scores: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
 def _ranks_of_rows(scores: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
     """`target_ranks` of a few rows: NaN marks what never ranks, as NaN >= x is false."""
     _refuse_nan(scores)
-    targets = _first_places(targets)
+    copies = (targets[:, :, None] == targets[:, None, :]).tril(diagonal=-1).any(2)
+    targets = targets.masked_fill(copies, 0)  # an item counts at its first place in the row
     own = scores.gather(1, targets)
     shown = scores.scatter(1, seen, torch.nan)
     shown.scatter_(1, targets, own)
@@ -63,12 +64,6 @@ def _refuse_nan(scores: Tensor) -> None:
     if ranked.sum().isnan() and ranked.isnan().any():
         row = int(ranked.isnan().any(1).nonzero()[0])
         raise ValueError(f"a score is NaN (row {row} of its chunk): the model diverged")
-
-
-def _first_places(targets: Tensor) -> Tensor:
-    """Targets with the later copies of an item in the same row set to 0."""
-    copies = (targets[:, :, None] == targets[:, None, :]).tril(diagonal=-1).any(2)
-    return targets.masked_fill(copies, 0)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ SLICE = 1 << 13
 """Rows sorted at once: their keys stay in the processor's cache."""
 CHUNK = 1 << 17
 """Rows converted at once: numpy counts and looks up only 64-bit copies."""
+Repeats = Literal["first", "last", "keep"]
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,7 @@ def looked_up(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return found
 
 
-def chronological(
-    columns: dict[str, np.ndarray], repeats: Literal["first", "last", "keep"]
-) -> dict[str, np.ndarray]:
+def chronological(columns: dict[str, np.ndarray], repeats: Repeats) -> dict[str, np.ndarray]:
     """Rows by user and time, rows of one time as they stand; of repeated pairs only one, if asked.
 
     columns: "user" and "item" int32 [n] codes, "time" integers [n], and any others. The sorted
@@ -80,7 +79,7 @@ def chronological(
     n_kept = 0
     for start, stop in _slices(columns["user"]):
         part = {name: column[start:stop] for name, column in columns.items()}
-        rows = _sorted_rows(part["user"], part["item"], part["time"], repeats)
+        rows = _sorted_rows(part, repeats)
         whole = n_kept == start and len(rows) == stop - start
         for name, column in columns.items():
             if whole and name == "user":
@@ -91,15 +90,13 @@ def chronological(
     return {name: column[:n_kept] for name, column in columns.items()}
 
 
-def _sorted_rows(
-    users: np.ndarray,
-    items: np.ndarray,
-    times: np.ndarray,
-    repeats: Literal["first", "last", "keep"],
-) -> np.ndarray:
+def _sorted_rows(columns: dict[str, np.ndarray], repeats: Repeats) -> np.ndarray:
     """`chronological` of a few rows of ascending users: the rows to take, int64."""
-    rows = stable_order(users, times)
-    if repeats == "keep" or _ascends(users, items):
+    users, items = columns["user"], columns["item"]
+    rows = stable_order(users, columns["time"])
+    # many files stand by user and item without a repeat
+    ascends = ((users[1:] > users[:-1]) | (items[1:] > items[:-1])).all()
+    if repeats == "keep" or ascends:
         return rows
     return rows[_once(users[rows], items[rows], repeats)]
 
@@ -114,11 +111,6 @@ def _slices(users: np.ndarray) -> Iterator[tuple[int, int]]:
             stop = int(last) if last > start else int(np.searchsorted(users, users[start], "right"))
         yield start, stop
         start = stop
-
-
-def _ascends(users: np.ndarray, items: np.ndarray) -> bool:
-    """Whether rows stand by user (as they do here) and item without a repeat, as many files do."""
-    return bool(((users[1:] > users[:-1]) | (items[1:] > items[:-1])).all())
 
 
 def _once(users: np.ndarray, items: np.ndarray, repeats: Literal["first", "last"]) -> np.ndarray:

@@ -22,11 +22,7 @@ def split_windows(
     """
     users = interactions["user_index"].to_numpy()
     lengths = np.bincount(users)
-    match config.protocol:
-        case "per_user":
-            starts = _by_counts(lengths, config)
-        case "temporal":
-            starts = _by_time(users, interactions["timestamp"].to_numpy(), lengths, config)
+    starts = _starts(users, interactions["timestamp"].to_numpy(), lengths, config)
     history = starts[:, 0]
     short_sequence = history < 0
     short_history = ~short_sequence & (history < config.min_history)
@@ -53,10 +49,18 @@ def split_windows(
     return check_table(table, WINDOWS, "windows").rechunk(), counts
 
 
-def _by_counts(lengths: np.ndarray, config: SplitsConfig) -> np.ndarray:
-    """Starts [n_users, 4] counted from each user's end; negative where the sequence is shorter."""
-    sizes = np.array([config.fit, config.reward, config.valid, config.test])
-    return lengths[:, None] - np.cumsum(sizes[::-1])[::-1]
+def _starts(
+    users: np.ndarray, timestamps: np.ndarray, lengths: np.ndarray, config: SplitsConfig
+) -> np.ndarray:
+    """Starts [n_users, 4]; counted from a user's end they are negative in too short a sequence."""
+    match config.protocol:
+        case "per_user":
+            sizes = np.array([config.fit, config.reward, config.valid, config.test])
+            return lengths[:, None] - np.cumsum(sizes[::-1])[::-1]
+        case "temporal":
+            earlier = (timestamps < moment for moment in boundaries(timestamps, config))
+            counts = [np.bincount(users[rows], minlength=len(lengths)) for rows in earlier]
+            return np.stack(counts, axis=1)
 
 
 def boundaries(timestamps: np.ndarray, config: SplitsConfig) -> np.ndarray:
@@ -69,16 +73,6 @@ def boundaries(timestamps: np.ndarray, config: SplitsConfig) -> np.ndarray:
     n = len(timestamps)
     after = np.ceil(np.cumsum(shares[::-1])[::-1] * n - 1e-6).astype(np.int64)
     return np.sort(timestamps)[np.clip(n - after, 0, n - 1)]
-
-
-def _by_time(
-    users: np.ndarray, timestamps: np.ndarray, lengths: np.ndarray, config: SplitsConfig
-) -> np.ndarray:
-    """Starts [n_users, 4]: each user's number of interactions before each moment."""
-    moments = boundaries(timestamps, config)
-    n_users = len(lengths)
-    before = [np.bincount(users[timestamps < moment], minlength=n_users) for moment in moments]
-    return np.stack(before, axis=1)
 
 
 def _wanted(start: str, config: SplitsConfig) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+from numpy.random import Generator
 
 from recalign.config import SyntheticWorld
 from recalign.errors import UserError
@@ -153,7 +154,7 @@ def _n_liked(facet: str, catalogue: _Catalogue) -> int:
     return min(N_LIKED[facet], catalogue.count[facet])
 
 
-def _draw_liked(rng: np.random.Generator, n: int, catalogue: _Catalogue) -> np.ndarray:
+def _draw_liked(rng: Generator, n: int, catalogue: _Catalogue) -> np.ndarray:
     """Value codes of each user's liked genres, creators, era and mood, int64 [n, 7]."""
     columns: list[np.ndarray] = []
     for facet in N_LIKED:
@@ -172,14 +173,17 @@ def _choose(config: SyntheticWorld, catalogue: _Catalogue, tastes: _Tastes) -> n
     Taking one after the other by utility + noise * Gumbel without replacement is the
     Plackett-Luce model, which sorting by utility / noise + Gumbel samples in one go.
     """
-    rngs = [stream(config.seed, "world", "choices", regime) for regime in range(2)]
+    draws = [stream(config.seed, "world", "choices", regime) for regime in range(2)]
     chosen = np.zeros((config.n_users, config.max_length), dtype=np.int64)
     step = max(1, CHUNK // config.n_items)
     for start in range(0, config.n_users, step):
         rows = slice(start, min(start + step, config.n_users))
         drifts = tastes.drifts[rows, None]
-        before = _ordered(_keys(config, catalogue, tastes, rows, 0, rngs[0]), config.max_length)
-        later = _keys(config, catalogue, tastes, rows, 1, rngs[1])
+        earlier, later = (
+            _keys(catalogue, tastes.liked[n, rows], tastes.weights[rows], config.noise, draws[n])
+            for n in range(2)
+        )
+        before = _ordered(earlier, config.max_length)
         taken = np.where(np.arange(config.max_length) < drifts, before, before[:, :1])
         np.put_along_axis(later, taken, -np.inf, axis=1)  # what was taken before the drift
         after = _ordered(later, config.max_length)
@@ -190,21 +194,15 @@ def _choose(config: SyntheticWorld, catalogue: _Catalogue, tastes: _Tastes) -> n
 
 
 def _keys(
-    config: SyntheticWorld,
-    catalogue: _Catalogue,
-    tastes: _Tastes,
-    rows: slice,
-    regime: int,
-    rng: np.random.Generator,
+    catalogue: _Catalogue, liked: np.ndarray, weights: np.ndarray, noise: float, draws: Generator
 ) -> np.ndarray:
-    """Utility / noise + Gumbel of every item for the users of `rows`, float32 [B, n_items]."""
-    liked = tastes.liked[regime, rows]
-    weights = np.zeros((len(liked), len(catalogue.names) + 1), dtype=np.float32)
-    np.put_along_axis(weights, liked, tastes.weights[rows], axis=1)
-    keys = match_weights(weights, catalogue.values)
+    """Utility / noise + Gumbel of every item, float32 [B, n_items]; liked, weights [B, 7]."""
+    by_code = np.zeros((len(liked), len(catalogue.names) + 1), dtype=np.float32)
+    np.put_along_axis(by_code, liked, weights, axis=1)
+    keys = match_weights(by_code, catalogue.values)
     keys += catalogue.appeal
-    keys /= config.noise
-    exponential = rng.standard_exponential(keys.shape, dtype=np.float32)  # may be exactly 0
+    keys /= noise
+    exponential = draws.standard_exponential(keys.shape, dtype=np.float32)  # may be exactly 0
     keys -= np.log(np.maximum(exponential, np.finfo(np.float32).tiny))  # -log Exp(1) is Gumbel
     return keys
 
