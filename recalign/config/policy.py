@@ -1,11 +1,12 @@
 """The LLM that writes reasonings: where its first weights come from, and how it is aligned."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from recalign.config.base import NOT_IDENTITY, Config, only_when
 
+EMBEDDED = only_when(kind="bootstrap")
 LOADED = only_when(kind="huggingface")
 ADAPTER = only_when(method="lora")
 
@@ -38,11 +39,10 @@ class BootstrapConfig(Config):
 
 
 class LoadedModelConfig(Config):
-    """A causal LM from a hub or a folder: which one, and how its weights are held.
+    """Where an LLM comes from, and, of a causal LM that is loaded, how its weights are held."""
 
-    The field `kind` of a model with these settings says whether it loads an LLM.
-    """
-
+    kind: Literal["bootstrap", "huggingface"] = "bootstrap"
+    """Train the embedded small LLM, or take a causal LM from a hub id or a local folder."""
     model: str = Field("", json_schema_extra=LOADED)
     """Hub id ("meta-llama/Llama-3.1-8B-Instruct") or local folder."""
     revision: str = Field("main", json_schema_extra=LOADED)
@@ -54,22 +54,18 @@ class LoadedModelConfig(Config):
     chat_template: Literal["auto", "never"] = Field("auto", json_schema_extra=LOADED)
     """Wrap prompts in the tokenizer's chat template when it has one."""
 
+    @model_validator(mode="after")
+    def _model_is_named(self) -> Self:
+        if self.kind == "huggingface" and not self.model:
+            raise ValueError("model must name a hub id or folder when kind is huggingface")
+        return self
+
 
 class PolicyConfig(LoadedModelConfig):
     """Policy 0: the LLM before any alignment."""
 
-    kind: Literal["bootstrap", "huggingface"] = "bootstrap"
-    """Train the embedded small LLM, or load a causal LM from a hub id or a local folder."""
-    bootstrap: BootstrapConfig = Field(
-        BootstrapConfig(), json_schema_extra=only_when(kind="bootstrap")
-    )
+    bootstrap: BootstrapConfig = Field(BootstrapConfig(), json_schema_extra=EMBEDDED)
     """The embedded small LLM."""
-
-    @model_validator(mode="after")
-    def _model_is_named(self) -> "PolicyConfig":
-        if self.kind == "huggingface" and not self.model:
-            raise ValueError("model must name a hub id or folder when kind is huggingface")
-        return self
 
 
 class SamplingConfig(Config):

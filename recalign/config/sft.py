@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from recalign.config.base import NOT_IDENTITY, Config, only_when
-from recalign.config.policy import LoadedModelConfig, WeightsConfig
+from recalign.config.policy import EMBEDDED, LoadedModelConfig, WeightsConfig
 
 QUESTIONS = only_when(format="candidates")
 
@@ -47,11 +47,7 @@ class TitleModelConfig(Config):
 class SftConfig(TitlePromptConfig, WeightsConfig, LoadedModelConfig):
     """The LLM learns to answer with the next title (TRL's SFTTrainer)."""
 
-    kind: Literal["bootstrap", "huggingface"] = "bootstrap"
-    """Train the embedded small LLM, or a causal LM from a hub id or a local folder."""
-    bootstrap: TitleModelConfig = Field(
-        TitleModelConfig(), json_schema_extra=only_when(kind="bootstrap")
-    )
+    bootstrap: TitleModelConfig = Field(TitleModelConfig(), json_schema_extra=EMBEDDED)
     """The embedded small LLM."""
     chat_template: Literal["auto", "never"] = Field(
         "auto", json_schema_extra=only_when(kind="huggingface", format="candidates")
@@ -82,8 +78,6 @@ class SftConfig(TitlePromptConfig, WeightsConfig, LoadedModelConfig):
     def _llm_fits_together(self) -> "SftConfig":
         if self.batch_size % self.micro_batch_size:
             raise ValueError("micro_batch_size must divide batch_size")
-        if self.kind == "huggingface" and not self.model:
-            raise ValueError("model must name a hub id or folder when kind is huggingface")
         if self.kind == "bootstrap" and (self.method == "lora" or self.format == "candidates"):
             raise ValueError(
                 "kind = bootstrap trains all weights (method = full) and reads format = history"
