@@ -8,7 +8,7 @@ import re
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,13 +56,8 @@ class Download:
         return bool(self.sha256) and _digest(file, "sha256") in self.sha256
 
 
-def fetch(
-    file: Download,
-    print_terms: Callable[[str], None] = logger.warning,
-    progress: Progress = silent,
-    pause: float = 1.0,
-) -> Path:
-    """`file.target`, downloaded unless a sound copy lies there; the terms are shown before.
+def fetch(file: Download, progress: Progress = silent, pause: float = 1.0) -> Path:
+    """`file.target`, downloaded unless a sound copy lies there; the terms are logged before.
 
     A partial download stays in `<target>.part` and is resumed by the next call. The file takes its
     name only when its length and its checksum are right. Between attempts it waits `pause`, then
@@ -79,7 +74,7 @@ def fetch(
                     return target
                 if file.md5 is None and not _damage(target, target.name):
                     raise UnknownChecksum(target.name, _digest(target, "sha256"))
-            print_terms(file.terms)
+            logger.warning(file.terms)
             part = target.with_name(f"{target.name}.part")
             _download(file.url, part, progress, pause)
             _verify(file, part)

@@ -1,7 +1,5 @@
 """The raw files of each source: found in a folder or downloaded, then read."""
 
-import logging
-from collections.abc import Callable
 from pathlib import Path
 
 from recalign.config import InteractionsConfig
@@ -12,14 +10,11 @@ from recalign.interactions.publishers import Published, published
 from recalign.interactions.rawtables import RawTables
 from recalign.progress import Progress, silent
 
-logger = logging.getLogger(__name__)
-
 
 def source_files(
     config: InteractionsConfig,
     cache: Path,
     *,
-    print_terms: Callable[[str], None] = logger.warning,
     progress: Progress = silent,
     mirror: str = "",
     download: bool = True,
@@ -39,16 +34,11 @@ def source_files(
         return _files_in(Path(config.raw_folder).expanduser(), source)
     if not download:
         return [cache / path.rsplit("/", 1)[-1] for path in source.downloads]
-    return _download(source, mirror or source.base, cache, config.sha256, print_terms, progress)
+    return _download(source, mirror or source.base, cache, config.sha256, progress)
 
 
 def _download(
-    source: Published,
-    base: str,
-    cache: Path,
-    sha256: list[str],
-    print_terms: Callable[[str], None],
-    progress: Progress,
+    source: Published, base: str, cache: Path, sha256: list[str], progress: Progress
 ) -> list[Path]:
     """All files of `source`; those without a known checksum are named together, at the end."""
     files, unknown = [], []
@@ -58,7 +48,7 @@ def _download(
             md5 = md5_beside(url, target)
         try:
             file = Download(url, target, source.terms, md5, sha256)
-            files.append(fetch(file, print_terms, progress))
+            files.append(fetch(file, progress))
         except UnknownChecksum as refused:
             unknown.append(refused)
     if unknown:

@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import io
+import logging
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -98,14 +99,15 @@ def movielens_zip(name: str) -> bytes:
     return packed.getvalue()
 
 
-def test_a_download_is_whole_reports_progress_and_happens_once(publisher, tmp_path):
+def test_a_download_is_whole_reports_progress_and_happens_once(publisher, tmp_path, monkeypatch):
     seen = []
     target = tmp_path / "data.gz"
     shown: list[str] = []
+    heard = lambda line: shown.append(f"{line} ({len(publisher.requests)} requests)")  # noqa: E731
+    monkeypatch.setattr(logging.getLogger("recalign.interactions.fetch"), "warning", heard)
     for _ in range(2):
         fetch(
             Download(f"{publisher.base}/data.gz", target, "no redistribution", MD5),
-            print_terms=lambda line: shown.append(f"{line} ({len(publisher.requests)} requests)"),
             progress=lambda done, total, note="": seen.append((done, total, note)),
         )
     assert target.read_bytes() == CONTENT
@@ -186,18 +188,19 @@ def test_without_a_published_checksum_a_whole_file_waits_until_its_sha256_is_sta
         get(publisher, tmp_path, None, [])
 
 
-def test_a_changing_file_is_checked_against_the_md5_that_lies_beside_it(publisher, tmp_path):
+def test_a_changing_file_is_checked_against_the_md5_that_lies_beside_it(
+    publisher, tmp_path, caplog
+):
     publisher.files["/ml-latest-small.zip"] = zipped = movielens_zip("ml-latest-small")
     config = InteractionsConfig(source="ml-latest-small")
     with pytest.raises(UserError, match=r"ml-latest-small\.zip\.md5: holds no MD5 \(status 404\)"):
         source_files(config, tmp_path, mirror=publisher.base)
     digest = hashlib.md5(zipped).hexdigest()
     publisher.files["/ml-latest-small.zip.md5"] = f"MD5 (ml-latest-small.zip) = {digest}".encode()
-    shown: list[str] = []
     for _ in range(2):
-        source_files(config, tmp_path, mirror=publisher.base, print_terms=shown.append)
-    assert len(shown) == 1
-    assert "changes over time" in shown[0]
+        source_files(config, tmp_path, mirror=publisher.base)
+    assert len(caplog.messages) == 1
+    assert "changes over time" in caplog.messages[0]
     publisher.files.clear()  # the second call above needed nothing, nor does a third
     assert source_files(config, tmp_path, mirror=publisher.base)[0].read_bytes() == zipped
     assert [path for path, _ in publisher.requests].count("/ml-latest-small.zip") == 1
@@ -217,18 +220,19 @@ def test_an_unreachable_server_is_told_with_the_way_around(tmp_path, monkeypatch
         fetch(Download("http://127.0.0.1:9/x.gz", tmp_path / "x.gz", terms=""), pause=0)
 
 
-def test_amazon_is_downloaded_with_its_terms_once_its_checksums_are_stated(publisher, tmp_path):
+def test_amazon_is_downloaded_with_its_terms_once_its_checksums_are_stated(
+    publisher, tmp_path, caplog
+):
     reviews = b'{"reviewerID": "u", "asin": "B1", "overall": 5.0, "unixReviewTime": 7}\n'
     publisher.files["/reviews_Beauty_5.json.gz"] = gzip.compress(reviews)
     publisher.files["/meta_Beauty.json.gz"] = gzip.compress(b"{'asin': 'B1', 'title': 'Balm'}\n")
     config = InteractionsConfig(
         source="amazon", amazon=AmazonSource(year="2014", category="Beauty"), k_core=0
     )
-    terms: list[str] = []
     with pytest.raises(BadInputError) as refusal:
-        source_files(config, tmp_path, mirror=publisher.base, print_terms=terms.append)
-    assert all("research use" in line for line in terms)
-    assert len(terms) == 2
+        source_files(config, tmp_path, mirror=publisher.base)
+    assert all("research use" in line for line in caplog.messages)
+    assert len(caplog.messages) == 2
     digests = [hashlib.sha256(content).hexdigest() for content in publisher.files.values()]
     digests = [digest for digest in digests if digest in str(refusal.value)]
     assert len(digests) == 2
