@@ -11,6 +11,8 @@ Strategy = Literal["self_hard", "self_softmax", "semantic", "popularity", "rando
 ASKS_SFT: tuple[Strategy, ...] = ("self_hard", "self_softmax")
 """Strategies that reject by the SFT model's own log-probabilities."""
 ASKED = only_when(strategy=(*ASKS_SFT, "mix"))
+SOFTENED = only_when(strategy=("self_softmax", "mix"))
+POPULAR = only_when(strategy=("popularity", "mix"))
 NEAR = only_when(strategy=("semantic", "mix"))
 
 
@@ -50,13 +52,9 @@ class RejectionsConfig(Config):
     """Rejected items per chosen one (K)."""
     n_pairs: int = Field(6_000, ge=10, le=100_000_000)
     """Most chosen items; users and positions are drawn, the same for every strategy."""
-    temperature: float = Field(
-        1.0, gt=0, le=100, json_schema_extra=only_when(strategy=("self_softmax", "mix"))
-    )
+    temperature: float = Field(1.0, gt=0, le=100, json_schema_extra=SOFTENED)
     """Flattens the SFT model's probabilities."""
-    popularity_alpha: float = Field(
-        1.0, ge=0, le=2, json_schema_extra=only_when(strategy=("popularity", "mix"))
-    )
+    popularity_alpha: float = Field(1.0, ge=0, le=2, json_schema_extra=POPULAR)
     """Exponent of train popularity."""
     semantic_to: Literal["target", "history"] = Field("target", json_schema_extra=NEAR)
     """Neighbours of the item taken, or of the mean of the history shown."""

@@ -42,7 +42,7 @@ def read_amazon(source: AmazonSource, files: list[Path], progress: Progress) -> 
         return _title(record), _attributes(source, record)
 
     items, repeated = wanted_records(metadata, fields["item_id"], wanted, described, progress)
-    noted = {"repeated_metadata_lines": repeated} if repeated else {}
+    noted = {"repeated_metadata_lines": repeated}
     return RawTables(interactions, item_table(items), unknown_items="keep", noted=noted)
 
 

@@ -46,7 +46,7 @@ def read_goodreads(files: list[Path], progress: Progress) -> RawTables:
         creators = [names[author] for author in writer_ids if author in names]
         facets = attributes("genre", voted.get(book)) + attributes("creator", creators)
         described[book] = (title, facets + attributes("era", era))
-    noted = {"repeated_books": repeated} if repeated else {}
+    noted = {"repeated_books": repeated}
     return RawTables(interactions, item_table(described), unknown_items="keep", noted=noted)
 
 

@@ -66,7 +66,7 @@ def ingest(raw: RawTables, config: InteractionsConfig) -> Ingested:
     if unrated:
         interactions = interactions.with_columns(pl.col("rating").fill_nan(None))
     described, counts = _described(items, raw_items)
-    noted = noted | {what: n for what, n in counts.items() if n}
+    noted = {what: n for what, n in (noted | counts).items() if n}
     interactions = check_table(interactions, INTERACTIONS, "interactions")
     return Ingested(interactions, described, users, dropped, noted)
 

@@ -40,8 +40,8 @@ def read_lastfm(files: list[Path], progress: Progress) -> RawTables:
     weights = played.select(*pair, "rating").unique(pair, keep="first", maintain_order=True)
     joined = tagged.join(weights, on=pair, how="left", maintain_order="left")
     untagged = weights.join(tagged, on=pair, how="anti").height
-    noted = {"plays_never_tagged": untagged} if untagged else {}
-    return RawTables(joined, _artists(paths[2], contents[2]), noted=noted)
+    artists = _artists(paths[2], contents[2])
+    return RawTables(joined, artists, noted={"plays_never_tagged": untagged})
 
 
 def _columns(path: Path, content: bytes, names: list[str]) -> pl.DataFrame:

@@ -26,8 +26,7 @@ class RawTables:
     `interactions` are RAW_INTERACTIONS in the order that ties in time keep; ids and times may be
     UInt32 where the source's are such numbers (a quarter and half of the memory). `unknown_items`
     says whether an interaction with an item that `items` lacks is kept (its id serves as title)
-    or dropped.
-    `noted` counts what reading mended, such as repeated metadata lines.
+    or dropped. `noted` counts what reading mended, such as repeated metadata lines.
     """
 
     interactions: pl.DataFrame

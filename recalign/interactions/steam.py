@@ -33,8 +33,7 @@ def read_steam(files: list[Path], progress: Progress) -> RawTables:
     interactions = typed_interactions(whole, Origin(reviews, FIELDS))
     wanted = set(interactions["item_id"].unique())
     described, repeated = wanted_records(games, "id", wanted, _described, progress)
-    counts = {"incomplete_reviews": cells.height - whole.height, "repeated_games": repeated}
-    noted = {what: n for what, n in counts.items() if n}
+    noted = {"incomplete_reviews": cells.height - whole.height, "repeated_games": repeated}
     return RawTables(interactions, item_table(described), unknown_items="keep", noted=noted)
 
 

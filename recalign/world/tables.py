@@ -41,14 +41,7 @@ def item_table(
 ) -> pl.DataFrame:
     """Raw items; `values` [n_items, A] are codes into `names`, len(names) where there is none."""
     rows, columns = np.nonzero(values < len(names))
-    codes = values[rows, columns]
-    attributes = pl.DataFrame(
-        {
-            "item": rows,
-            "name": pl.Series([name for name, _ in names]).gather(codes),
-            "value": pl.Series([value for _, value in names]).gather(codes),
-        }
-    )
+    attributes = _named(names, values[rows, columns]).with_columns(item=pl.Series(rows))
     lists = attributes.group_by("item", maintain_order=True).agg(
         attributes=pl.struct("name", "value")
     )
@@ -75,16 +68,19 @@ def truth_table(
     """
     users, regimes = np.nonzero(starts.T >= 0)
     n_liked = liked.shape[2]
-    codes = liked[regimes, users].ravel()
-    return pl.DataFrame(
-        {
-            "user_id": pl.Series(user_ids, dtype=pl.String).gather(np.repeat(users, n_liked)),
-            "from_position": np.repeat(starts[regimes, users], n_liked).astype(np.int32),
-            "name": pl.Series([name for name, _ in names]).gather(codes),
-            "value": pl.Series([value for _, value in names]).gather(codes),
-            "weight": weights[users].ravel().astype(np.float32),
-        }
+    positions = np.repeat(starts[regimes, users], n_liked).astype(np.int32)
+    return _named(names, liked[regimes, users].ravel()).select(
+        pl.Series(user_ids, dtype=pl.String).gather(np.repeat(users, n_liked)).alias("user_id"),
+        pl.Series("from_position", positions),
+        "name",
+        "value",
+        weight=pl.Series(weights[users].ravel().astype(np.float32)),
     )
+
+
+def _named(names: list[tuple[str, str]], codes: np.ndarray) -> pl.DataFrame:
+    """The name and value of each code."""
+    return pl.DataFrame(names, schema=["name", "value"], orient="row")[codes]
 
 
 def with_indices(
