@@ -64,9 +64,10 @@ def test_the_oracle_is_asked_about_chosen_rejected_and_candidates():
 def test_preferences_carry_titles_and_eps_row_by_row():
     titles = ["", *(f"Title {i}" for i in range(1, 8))]
     table = preference_table(rejections([[], []]), titles, np.array([[0.1, 0.2], [0.3, 0.4]]))
-    assert table.select("prompt", "chosen", "rejected", "smoothing").rows() == [
-        ("prompt 0", "Title 2", ["Title 4", "Title 5"], [0.1, 0.2]),
-        ("prompt 1", "Title 3", ["Title 4", "Title 6"], [0.3, 0.4]),
+    columns = ("prompt", "completions", "chosen", "rejected", "smoothing")
+    assert table.select(columns).rows() == [
+        ("prompt 0", ["Title 2", "Title 4", "Title 5"], 0, [1, 2], [0.1, 0.2]),
+        ("prompt 1", ["Title 3", "Title 4", "Title 6"], 0, [1, 2], [0.3, 0.4]),
     ]
 
 
