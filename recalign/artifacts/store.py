@@ -24,12 +24,7 @@ from recalign.artifacts.manifest import (
     content_digest,
     parse_manifest,
 )
-from recalign.artifacts.provenance import (
-    cpu_seconds,
-    git_commit,
-    package_versions,
-    peak_memory_mb,
-)
+from recalign.artifacts.provenance import cpu_seconds, git_commit, package_versions, peak_memory_mb
 from recalign.errors import UserError
 
 MANIFEST = "manifest.json"

@@ -86,11 +86,7 @@ def _sample_chunk(logits: Tensor, draws: Tensor, top_k: int, top_p: float) -> Te
 
 
 def sample_tokens(
-    logits: Tensor,
-    rows: Tensor,
-    draws: Tensor,
-    greedy: Tensor,
-    sampling: SamplingConfig,
+    logits: Tensor, rows: Tensor, draws: Tensor, greedy: Tensor, sampling: SamplingConfig
 ) -> Tensor:
     """The next token of each sample, int64 [A].
 

@@ -26,10 +26,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def check_text(
-    text: str,
-    finished: bool,
-    config: SamplingConfig,
-    parse: Callable[[str], bool] | None = None,
+    text: str, finished: bool, config: SamplingConfig, parse: Callable[[str], bool] | None = None
 ) -> Malformed | None:
     """Why `text` cannot be used as a reasoning, or None; the first reason that applies.
 

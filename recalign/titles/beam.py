@@ -18,17 +18,20 @@ def beam_search(
     when `width` is at least the number of titles nothing is cut off and the result is exact.
     """
     n_rows = len(reading.lengths)
-    below = _allowed_below(catalogue, forbidden)
-    state = _State.start(n_rows, width)
+    allowed = [~np.isin(catalogue.order, items) for items in forbidden]
+    below = np.pad(np.cumsum(allowed, axis=1), ((0, 0), (1, 0)))  # allowed of the first t titles
+    state = _State((n_rows, width))
+    state.scores[:, 0] = 0.0  # one empty prefix per prompt
     logits = reading.first[:, None]
     device = logits.device
     ancestors = torch.zeros(n_rows, width, 0, dtype=torch.bool, device=device)
     itself = torch.eye(width, dtype=torch.bool, device=device).expand(n_rows, -1, -1)
     for depth in range(catalogue.trie.paths.shape[1]):
-        state, parents = _advance(state, logits.log_softmax(-1), catalogue, below)
+        state = _advance(state, logits.log_softmax(-1), catalogue, below)
         if not state.live.any():
             break
-        kept = torch.from_numpy(parents).to(device)[:, :, None].expand(-1, -1, ancestors.shape[2])
+        kept = torch.from_numpy(state.parents).to(device)[:, :, None]
+        kept = kept.expand(-1, -1, ancestors.shape[2])
         ancestors = torch.cat([ancestors.gather(1, kept), itself], 2)
         tokens = torch.from_numpy(catalogue.trie.tokens[state.nodes]).to(device)
         logits = reading.extend(tokens, torch.full_like(tokens, depth), ancestors)
@@ -37,18 +40,14 @@ def beam_search(
 
 
 class _State:
-    """Per prompt `width` hypotheses: [B, W] scores (-inf: none), nodes, and items once finished."""
+    """Hypotheses [B, W]: scores (-inf: none), nodes, items once finished, and which each continues.
 
-    def __init__(self, scores: np.ndarray, nodes: np.ndarray, items: np.ndarray) -> None:
-        self.scores, self.nodes, self.items = scores, nodes, items
+    `parents` are places among the hypotheses one token before.
+    """
 
-    @classmethod
-    def start(cls, n_rows: int, width: int) -> "_State":
-        """One empty prefix per prompt."""
-        nothing = np.zeros((n_rows, width), dtype=np.int64)
-        scores = np.full((n_rows, width), -np.inf)
-        scores[:, 0] = 0.0
-        return cls(scores, nothing, nothing)
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.scores = np.full(shape, -np.inf)
+        self.nodes, self.items, self.parents = np.zeros((3, *shape), dtype=np.int64)
 
     @property
     def live(self) -> np.ndarray:
@@ -58,8 +57,8 @@ class _State:
 
 def _advance(
     state: _State, log_probs: torch.Tensor, catalogue: Catalogue, below: np.ndarray
-) -> tuple[_State, np.ndarray]:
-    """Every live prefix by one token; the best survive, and which hypothesis each continues."""
+) -> _State:
+    """Every live prefix by one token; the best survive."""
     starts = catalogue.starts
     rows, beams = np.nonzero(state.live)
     nodes = state.nodes[rows, beams]
@@ -89,26 +88,14 @@ def _advance(
     return _best(options, state.scores.shape)
 
 
-def _best(options: list[np.ndarray], shape: tuple[int, ...]) -> tuple[_State, np.ndarray]:
-    """The best options (row, hypothesis, node, item, score) of every row, and their hypotheses."""
+def _best(options: list[np.ndarray], shape: tuple[int, ...]) -> _State:
+    """The best options (row, parent, node, item, score) of every row."""
     order = np.lexsort((-options[4], options[0]))
-    rows, beams, nodes, items, scores = (option[order] for option in options)
+    rows, parents, nodes, items, scores = (option[order] for option in options)
     places = np.arange(len(rows)) - np.searchsorted(rows, rows)
     kept = places < shape[1]
     at = rows[kept], places[kept]
-    new = _State(np.full(shape, -np.inf), np.zeros(shape, np.int64), np.zeros(shape, np.int64))
-    parents = np.zeros(shape, dtype=np.int64)
+    new = _State(shape)
     new.nodes[at], new.items[at], new.scores[at] = nodes[kept], items[kept], scores[kept]
-    parents[at] = beams[kept]
-    return new, parents
-
-
-def _allowed_below(catalogue: Catalogue, forbidden: list[np.ndarray]) -> np.ndarray:
-    """int64 [B, T+1]: how many of the first t titles (in the catalogue's order) are allowed."""
-    n_titles = len(catalogue.order)
-    place = np.zeros(n_titles + 1, dtype=np.int64)
-    place[catalogue.order] = np.arange(n_titles)
-    allowed = np.ones((len(forbidden), n_titles), dtype=np.int64)
-    for row, items in enumerate(forbidden):
-        allowed[row, place[items[items > 0]]] = 0
-    return np.pad(allowed.cumsum(1), ((0, 0), (1, 0)))
+    new.parents[at] = parents[kept]
+    return new

@@ -2,35 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from recalign.titles.answers import greedy_answers
 from recalign.titles.beam import beam_search
 from recalign.titles.packed import title_log_probs
+from recalign.titles.policy import TitlePolicy
 from recalign.titles.reading import Reading
 from recalign.titles.trie import Catalogue, Trie, catalogue_of, trie_of
 
-FED = 256
-"""Most title tokens behind one prompt in one pass over the catalogue."""
+FED = 256  # most title tokens behind one prompt in one pass over the catalogue
 LOGITS = {"cpu": 1 << 26, "cuda": 1 << 28}  # held at once; each is 4 bytes, and there are copies
 TOKENS = {"cpu": 1 << 12, "cuda": 1 << 17}  # of prompts read at once; a CPU's cache must hold them
 ROWS = 512
-
-
-class Titler(Protocol):
-    """The part of a policy that scoring needs."""
-
-    @property
-    def model(self) -> PreTrainedModel: ...
-    @property
-    def pad_id(self) -> int: ...
-    @property
-    def eos_ids(self) -> list[int]: ...
 
 
 class TitleScorer:
@@ -41,7 +28,7 @@ class TitleScorer:
     """
 
     def __init__(
-        self, policy: Titler, title_ids: Sequence[Sequence[int]], *, mean: bool = False
+        self, policy: TitlePolicy, title_ids: Sequence[Sequence[int]], *, mean: bool = False
     ) -> None:
         if len(title_ids[0]) or not all(len(ids) for ids in title_ids[1:]):
             raise ValueError("title 0 is padding and has no tokens; every other title has some")
@@ -72,62 +59,31 @@ class TitleScorer:
         One packed row per prompt: [prompt | title tokens ...], shared beginnings once.
         """
         found = np.full(candidates.shape, -np.inf, dtype=np.float32)
-        for batch in self.batches(prompts, rows):
-            found[batch] = self._read(prompts, batch).candidates(candidates[batch])
+        for batch, reading in self._readings(prompts, rows):
+            found[batch] = reading.candidates(candidates[batch])
         return found
 
     def catalogue(self, prompts: Sequence[Sequence[int]], *, rows: int = ROWS) -> np.ndarray:
         """log p(title | prompt) of every item: float32 [B, I+1], -inf for padding (column 0)."""
         found = np.empty((len(prompts), len(self.title_ids)), dtype=np.float32)
-        for batch in self.batches(prompts, rows):
-            found[batch] = self._read(prompts, batch).catalogue().cpu()
+        for batch, reading in self._readings(prompts, rows):
+            found[batch] = reading.catalogue().cpu()
         return found
 
-    def beam(
-        self,
-        prompts: Sequence[Sequence[int]],
-        width: int,
-        forbidden: Sequence[np.ndarray],
-        *,
-        rows: int = ROWS,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The best catalogue titles found: items int64 [B, width] (0 padded), log-probs."""
-        items = np.zeros((len(prompts), width), dtype=np.int64)
-        scores = np.full(items.shape, -np.inf, dtype=np.float32)
-        for batch in self.batches(prompts, rows, width):
-            reading = self._read(prompts, batch)
-            items[batch], scores[batch] = reading.beam(width, [forbidden[i] for i in batch])
-        return items, scores
-
-    def answers(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, *, rows: int = ROWS
-    ) -> list[list[int]]:
-        """Free greedy answers up to a stop token: token ids."""
-        found: list[list[int]] = [[] for _ in prompts]
-        for batch in self.batches(prompts, rows):
-            given = self._read(prompts, batch).answers(max_new_tokens)
-            for i, ids in zip(batch, given, strict=True):
-                found[i] = ids
-        return found
-
-    def batches(
-        self, prompts: Sequence[Sequence[int]], rows: int = ROWS, fed: int = FED
-    ) -> Iterator[np.ndarray]:
-        """Places of prompts to be read together, those of nearly equal length: int64 [b] each."""
+    def _readings(
+        self, prompts: Sequence[Sequence[int]], rows: int
+    ) -> "Iterator[tuple[np.ndarray, TitleReading]]":
+        """Prompts of nearly equal length, read together: their places int64 [b], and these read."""
         order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
-        step = self.rows_at_once(prompts, rows, fed)
+        step = self.rows_at_once(prompts, rows)
         for start in range(0, len(order), step):
-            yield order[start : start + step]
+            batch = order[start : start + step]
+            yield batch, self.read([prompts[i] for i in batch])
 
-    def rows_at_once(
-        self, prompts: Sequence[Sequence[int]], rows: int = ROWS, fed: int = FED
-    ) -> int:
-        """How many of these prompts may be read together, at most `rows`.
-
-        fed: tokens behind each prompt that are computed together.
-        """
+    def rows_at_once(self, prompts: Sequence[Sequence[int]], rows: int) -> int:
+        """How many of these prompts may be read together, at most `rows`."""
         device = self.policy.model.device.type
-        wide = self.policy.model.config.vocab_size * (1 if self.single else fed + 1)
+        wide = self.policy.model.config.vocab_size * (1 if self.single else FED + 1)
         longest = max((len(prompt) for prompt in prompts), default=1)
         budget = min(LOGITS.get(device, 1 << 26) // wide, TOKENS.get(device, 1 << 12) // longest)
         return max(1, min(rows, budget))
@@ -150,20 +106,14 @@ class TitleScorer:
             log_probs = log_probs / self.lengths.to(items.device)[items]
         return log_probs.masked_fill(items == 0, -torch.inf)
 
-    def _read(self, prompts: Sequence[Sequence[int]], batch: np.ndarray) -> "TitleReading":
-        return self.read([prompts[i] for i in batch])
-
 
 class TitleReading:
     """Prompts read by a `TitleScorer`'s model: every question about them costs only its answer."""
 
     def __init__(self, scorer: TitleScorer, prompts: Sequence[Sequence[int]]) -> None:
         self.scorer = scorer
-        policy = scorer.policy
-        self.reading = Reading(
-            policy.model, policy.pad_id, prompts, scorer.n_answer_tokens,
-            continued=not scorer.single,
-        )  # fmt: skip
+        room, continued = scorer.n_answer_tokens, not scorer.single
+        self.reading = Reading(scorer.policy, prompts, room, continued=continued)
 
     def candidates(self, candidates: np.ndarray) -> np.ndarray:
         """See `TitleScorer.candidates`."""
@@ -186,14 +136,17 @@ class TitleReading:
         return self.scorer.normed(found, every.expand_as(found))
 
     def beam(self, width: int, forbidden: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """See `TitleScorer.beam`. Prefixes are cut by their sums, also where `mean` is asked."""
+        """The best titles found: items int64 [B, width] (0 padded), log-probs float32 [B, width].
+
+        forbidden: see `beam_search`. Prefixes are cut by their sums, also where `mean` is asked.
+        """
         items, sums = beam_search(self.reading, self.scorer.tree, width, forbidden)
         scores = self.scorer.normed(torch.from_numpy(sums), torch.from_numpy(items)).numpy()
         order = np.argsort(-scores, axis=1, kind="stable")
         return np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1)
 
     def answers(self, max_new_tokens: int) -> list[list[int]]:
-        """See `TitleScorer.answers`."""
+        """Free greedy answers, as token ids up to a stop token."""
         return greedy_answers(self.reading, self.scorer.policy.eos_ids, max_new_tokens)
 
     def _single(self) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from recalign.errors import UserError
+from recalign.titles.policy import TitlePolicy
 
 
 class Reading:
@@ -22,33 +23,29 @@ class Reading:
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        pad_id: int,
+        policy: TitlePolicy,
         prompts: Sequence[Sequence[int]],
         longest: int,
         *,
-        continued: bool = True,
+        continued: bool,
     ) -> None:
-        self.model = model
+        self.model = model = policy.model
         sizes = [len(prompt) for prompt in prompts]
         if not min(sizes):
             raise ValueError("an empty prompt: there is nothing to predict from")
         width = max(sizes)
         _check_room(model, width + longest, continued)
-        tokens = torch.full((len(prompts), width), pad_id)
+        tokens = torch.full((len(prompts), width), policy.pad_id)
         for row, prompt in enumerate(prompts):
             tokens[row, : len(prompt)] = torch.as_tensor(prompt)
         self.lengths = torch.tensor(sizes, device=model.device)
-        self.inside = torch.arange(width, device=model.device) < self.lengths[:, None]
+        columns = torch.arange(width, device=model.device)
+        self.inside = columns < self.lengths[:, None]
         self.cache = DynamicCache() if continued else None
         self.n_fed = 0
         # Padding stands on the right, where causal attention never looks: no mask is needed.
-        self.first = self._forward(
-            tokens.to(model.device),
-            torch.arange(width, device=model.device).expand(len(prompts), -1),
-            None,
-            self.lengths[:, None] - 1,
-        )[:, 0]
+        tokens, positions = tokens.to(model.device), columns.expand(len(prompts), -1)
+        self.first = self._forward(tokens, positions, None, self.lengths[:, None] - 1)[:, 0]
 
     def extend(self, tokens: Tensor, depths: Tensor, sees: Tensor) -> Tensor:
         """Feed F more tokens behind each prompt; logits of what follows each, float32 [B, F, V].

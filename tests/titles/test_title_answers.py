@@ -14,7 +14,8 @@ def test_free_answers_are_what_generate_writes_up_to_the_stop():
     policy = samples.pieces_policy()
     policy = replace(policy, eos_ids=list(range(0, 290, 4)))  # else so raw a model hardly stops
     prompts = samples.prompts_of(policy)
-    answers = TitleScorer(policy, samples.title_ids(policy)).answers(prompts, 12, rows=4)
+    scorer = TitleScorer(policy, samples.title_ids(policy))
+    answers = samples.answers(scorer, prompts, 12)
     lengths = set()
     for prompt, answer in zip(prompts, answers, strict=True):
         written = policy.model.generate(  # type: ignore[operator]
@@ -30,7 +31,7 @@ def test_the_answer_of_one_token_titles_is_the_likeliest_token_and_decodes_to_it
     policy = samples.single_policy()
     scorer = TitleScorer(policy, samples.title_ids(policy))
     prompts = samples.prompts_of(policy)
-    answers = scorer.answers(prompts, scorer.n_answer_tokens)
+    answers = samples.answers(scorer, prompts, scorer.n_answer_tokens)
     with torch.no_grad():
         expected = [int(policy.model(torch.tensor([p])).logits[0, -1].argmax()) for p in prompts]
     assert answers == [[token] for token in expected]

@@ -19,7 +19,7 @@ def test_a_beam_as_wide_as_the_catalogue_is_the_exact_ranking(make, width):
     prompts = samples.prompts_of(policy)
     scorer = TitleScorer(policy, samples.title_ids(policy))
     forbidden = [np.array([1, 2]), NOTHING, np.array([7]), NOTHING, np.arange(1, 10), NOTHING]
-    items, scores = scorer.beam(prompts, width, forbidden, rows=4)
+    items, scores = samples.beam(scorer, prompts, width, forbidden)
     exact = scorer.catalogue(prompts)
     for row, banned in enumerate(forbidden):
         exact[row, banned] = -np.inf
@@ -33,7 +33,7 @@ def test_a_narrow_beam_gives_true_log_probabilities_of_catalogue_titles_best_fir
     policy = samples.pieces_policy()
     prompts = samples.prompts_of(policy)
     scorer = TitleScorer(policy, samples.title_ids(policy))
-    items, scores = scorer.beam(prompts, 3, [NOTHING] * len(prompts))
+    items, scores = samples.beam(scorer, prompts, 3, [NOTHING] * len(prompts))
     assert (items > 0).all()
     np.testing.assert_allclose(
         scores, np.take_along_axis(scorer.catalogue(prompts), items, 1), atol=1e-4
@@ -46,7 +46,7 @@ def test_a_beam_of_one_is_greedy_among_titles_and_so_may_miss_the_best():
     policy = samples.pieces_policy()
     ids = samples.title_ids(policy)
     prompts = samples.prompts_of(policy)
-    found, _ = TitleScorer(policy, ids).beam(prompts, 1, [NOTHING] * len(prompts))
+    found, _ = samples.beam(TitleScorer(policy, ids), prompts, 1, [NOTHING] * len(prompts))
     for prompt, item in zip(prompts, found[:, 0].tolist(), strict=True):
         written: list[int] = []
         while written not in ids[1:]:
@@ -63,7 +63,7 @@ def test_means_are_ordered_by_the_mean():
     policy = samples.pieces_policy()
     prompts = samples.prompts_of(policy)
     scorer = TitleScorer(policy, samples.title_ids(policy), mean=True)
-    items, scores = scorer.beam(prompts, N_ITEMS, [NOTHING] * len(prompts))
+    items, scores = samples.beam(scorer, prompts, N_ITEMS, [NOTHING] * len(prompts))
     exact = scorer.catalogue(prompts)
     assert items.tolist() == np.argsort(-exact, axis=1, kind="stable")[:, :N_ITEMS].tolist()
     np.testing.assert_allclose(scores, -np.sort(-exact, axis=1)[:, :N_ITEMS], atol=1e-4)
@@ -81,7 +81,9 @@ def test_a_title_that_begins_another_ends_and_goes_on():
     scorer = TitleScorer(policy, ids)
     expected = [samples.alone(policy, [5, 6], title) for title in ids[1:]]
     np.testing.assert_allclose(scorer.catalogue([[5, 6]])[0, 1:], expected, atol=1e-4)
-    items, _ = scorer.beam([[5, 6]], 4, [np.array([2])])  # forbidden, but what begins with it not
+    items, _ = samples.beam(
+        scorer, [[5, 6]], 4, [np.array([2])]
+    )  # forbidden, but what begins with it not
     allowed = [expected[0], -np.inf, expected[2], expected[3]]
     assert items[0].tolist() == [*(1 + np.argsort(allowed)[::-1][:3]).tolist(), 0]
 

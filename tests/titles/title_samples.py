@@ -90,3 +90,18 @@ def all_alone(policy: Policy) -> np.ndarray:
     ids = title_ids(policy)
     rows = [[alone(policy, prompt, title) for title in ids[1:]] for prompt in prompts_of(policy)]
     return np.pad(np.array(rows), ((0, 0), (1, 0)), constant_values=-np.inf)
+
+
+def beam(scorer, prompts, width, forbidden, rows=4):
+    """The beam's items and scores, of batches of `rows` prompts."""
+    parts = [
+        scorer.read(prompts[first : first + rows]).beam(width, forbidden[first : first + rows])
+        for first in range(0, len(prompts), rows)
+    ]
+    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+
+
+def answers(scorer, prompts, max_new_tokens, rows=4):
+    """Free answers, of batches of `rows` prompts."""
+    batches = (prompts[first : first + rows] for first in range(0, len(prompts), rows))
+    return [ids for batch in batches for ids in scorer.read(batch).answers(max_new_tokens)]
