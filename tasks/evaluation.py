@@ -10,7 +10,7 @@ from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
 from recalign.config import EvaluationPhase
 from recalign.embedded.grammar import parse_reasoning
-from recalign.embedded.reasoners import REASONERS, Reasoner, reasonings_by_rule
+from recalign.embedded.reasoners import REASONERS, Reasoner, facets_of, reasonings_by_rule
 from recalign.evaluation.candidate_lists import candidate_lists
 from recalign.evaluation.per_user import per_user_table, rows_per_user
 from recalign.evaluation.recommended import described, recommended_table
@@ -148,7 +148,7 @@ def _reasoner_texts(
     histories = tables.sequences.slices(phase.users, first, phase.starts)
     return {
         (name, "none"): encoded_lines(
-            reasonings_by_rule(name, tables.items, histories, config.seed),
+            reasonings_by_rule(name, facets_of(tables.items), histories, config.seed),
             encoder.encode_unique,
         )
         for name in names

@@ -7,7 +7,7 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import PolicyConfig
-from recalign.embedded.demonstrations import build_demonstrations, choose_prefixes
+from recalign.embedded.demonstrations import build_demonstrations, choose_histories
 from recalign.llm.storage import MODEL, POLICY, POLICY_CURVE
 from recalign.reasonings.prompts import load_template, template_file
 from recalign.report.plots import bootstrap_curve
@@ -55,13 +55,11 @@ def _bootstrap(job: Job, config: PolicyConfig, interactions: Artifact, splits: A
     limits = tables.windows["fit_start"].to_numpy().astype(np.int64)
     seen = tables.sequences.before(limits)
     check_fit("policy", np.arange(seen.n_users), seen.lengths, seen, tables.interactions, limits)
-    users, cutoffs = choose_prefixes(seen.lengths, settings.n_prompts, MIN_PREFIX, settings.seed)
+    histories = choose_histories(seen, settings, MIN_PREFIX)
     render = load_template(settings.template).bind(tables.items)
-    demonstrations = build_demonstrations(
-        tables.items, seen, users, cutoffs, settings.history_items, render, settings.seed
-    )
+    demonstrations = build_demonstrations(tables.items, histories, render, settings.seed)
     run = TrainingRun("policy", job.draft.work, job.draft.path(MODEL), job.progress, job.device)
-    figures = train_bootstrap(settings, demonstrations.prompts, demonstrations.reasonings, run)
+    figures = train_bootstrap(settings, demonstrations, run)
     n_left_out = settings.n_prompts - len(set(demonstrations.prompts))
     job.draft.count(len(demonstrations.prompts), {"history without attributes": n_left_out})
     job.draft.tell(figures)

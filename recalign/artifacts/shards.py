@@ -1,11 +1,11 @@
 """Tables made shard by shard: what is finished lies in a work folder and is not made again."""
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import polars as pl
 
+from recalign.artifacts.digests import sync, whole_file
 from recalign.errors import BadInputError
 from recalign.schemas import Schema, check_table
 
@@ -24,7 +24,6 @@ def tables_in_shards(
     Shard n becomes work/shard-NNNNN.parquet; one that is there, whole, and of its key is read
     instead. So a killed run loses only the shards that were being made.
     """
-    work.mkdir(parents=True, exist_ok=True)
     paths = [work / f"shard-{number:05d}.parquet" for number in range(len(keys))]
     found = [_read(path, key, schema) for path, key in zip(paths, keys, strict=True)]
     missing = [number for number, table in enumerate(found) if table is None]
@@ -46,15 +45,7 @@ def _read(path: Path, key: str, schema: Schema) -> pl.DataFrame | None:
 
 
 def _write(table: pl.DataFrame, path: Path, key: str) -> None:
-    """Written beside, flushed to disk, renamed: a file of that name is always whole."""
-    draft = path.with_suffix(".tmp")
-    with draft.open("wb") as file:
+    """Into a file of that name that is always whole."""
+    with whole_file(path) as file:
         table.write_parquet(file, compression="zstd", metadata={_KEY: key})
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)

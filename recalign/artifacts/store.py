@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from recalign.artifacts.artifact import WORK, Artifact, Draft
 from recalign.artifacts.claims import Lock
-from recalign.artifacts.digests import DigestMemory, file_digest, stamp, write_atomically
+from recalign.artifacts.digests import DigestMemory, file_digest, stamp, sync, write_atomically
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.manifest import (
     Manifest,
@@ -221,7 +221,7 @@ class Store:
             if work in path.parents:
                 continue
             name = path.relative_to(draft.folder).as_posix()
-            _sync(path)
+            sync(path)
             manifest.outputs[name] = OutputFile(size=path.stat().st_size, sha256=file_digest(path))
             stamps[name] = stamp(path)
         manifest.digest = content_digest(manifest)
@@ -242,7 +242,7 @@ class Store:
         if final.exists():  # a reader misses it for two renames only, not while files are deleted
             final.rename(trash / "replaced")
         draft.folder.rename(final)
-        _sync(final.parent)
+        sync(final.parent)
         shutil.rmtree(trash)
         return Artifact(final, manifest)
 
@@ -272,12 +272,3 @@ class Store:
         """Folders of artifacts whose manifest is missing or garbled."""
         folders = (path for path in self.root.glob(f"[!.]*/{'[0-9a-f]' * 32}") if path.is_dir())
         return sorted(p for p in folders if self.manifest(p.parent.name, p.name) is None)
-
-
-def _sync(path: Path) -> None:
-    """Make sure a file or folder is on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

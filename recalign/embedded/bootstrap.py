@@ -1,7 +1,6 @@
 """Train the embedded policy: a small Llama on rule-based demonstrations, with no download."""
 
 import hashlib
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,15 @@ import polars as pl
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from recalign.artifacts.digests import whole_file
 from recalign.config import BootstrapConfig
 from recalign.embedded.batches import batches, rows_of
+from recalign.embedded.demonstrations import Demonstrations
 from recalign.embedded.grammar import parse_reasoning
 from recalign.embedded.small_llama import first_model, prediction_loss
 from recalign.embedded.word_tokenizer import build_tokenizer
 from recalign.errors import UserError
+from recalign.progress import Progress
 from recalign.schemas import CURVE_FILE
 from recalign.seeding import stream
 from recalign.training.packing import PackedRow, pack
@@ -37,31 +39,25 @@ class _Training:
 
     model: LlamaForCausalLM
     optimiser: torch.optim.Optimizer
+    config: BootstrapConfig
     data: str  # digest of settings and demonstrations; a checkpoint of others is not taken
+    checkpoint: Path
     step: int = 0
     curve: list[tuple[int, float, float | None]] = field(default_factory=list)
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint that is either whole or not there."""
-        state = {
-            "data": self.data,
-            "step": self.step,
-            "curve": self.curve,
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-        draft = path.with_suffix(".draft")
-        with draft.open("wb") as file:
+    def save(self) -> None:
+        """Write the checkpoint."""
+        state = {"data": self.data, "step": self.step, "curve": self.curve,
+                 "model": self.model.state_dict(),
+                 "optimiser": self.optimiser.state_dict()}  # fmt: skip
+        with whole_file(self.checkpoint) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
 
-    def restore(self, path: Path) -> None:
+    def restore(self) -> None:
         """Take up a checkpoint of the same settings and demonstrations, if there is one."""
-        if not path.is_file():
+        if not self.checkpoint.is_file():
             return
-        state = torch.load(path, map_location=self.model.device, weights_only=True)
+        state = torch.load(self.checkpoint, map_location=self.model.device, weights_only=True)
         if state["data"] != self.data:
             return
         self.model.load_state_dict(state["model"])
@@ -70,9 +66,9 @@ class _Training:
 
 
 def train_bootstrap(
-    config: BootstrapConfig, prompts: list[str], reasonings: list[str], run: TrainingRun
+    config: BootstrapConfig, demonstrations: Demonstrations, run: TrainingRun
 ) -> dict[str, float]:
-    """Train on demonstrations (prompts[d], reasonings[d]); save model and tokenizer.
+    """Train on `demonstrations`; save model and tokenizer.
 
     The run's folder is in Hugging Face format, plus the loss curve. The loss is the mean negative
     log-likelihood of the reasonings' tokens and EOS given the prompt; demonstrations of equal
@@ -83,16 +79,19 @@ def train_bootstrap(
     texts. Raises UserError when there are no demonstrations.
     """
     started = time.monotonic()
-    if not prompts:
+    if not demonstrations.prompts:
         raise UserError("there is no demonstration to train the embedded policy on")
-    tokenizer, rows, longest = _encode(config, prompts, reasonings)
+    tokenizer, rows, longest = _encode(config, demonstrations)
     rows, held_out = _hold_out(rows, config.seed)
     model = first_model(config, tokenizer, max_length=longest + TEXT_ROOM)
     model.to(torch.device(run.device))  # type: ignore[arg-type]
-    training = _Training(model, _optimiser(model, config), _digest(config, prompts, reasonings))
-    run.work.mkdir(parents=True, exist_ok=True)
-    training.restore(run.work / CHECKPOINT)
-    _train(training, rows, held_out, config, run)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), config.learning_rate, (0.9, 0.95), weight_decay=0.01, fused=True
+    )
+    data = _digest(config, demonstrations)
+    training = _Training(model, optimiser, config, data, run.work / CHECKPOINT)
+    training.restore()
+    _train(training, rows, held_out, run.progress)
 
     model.eval()
     model.save_pretrained(run.folder)
@@ -100,7 +99,7 @@ def train_bootstrap(
     curve = pl.DataFrame(training.curve, schema=CURVE, orient="row")
     curve.write_parquet(run.folder / CURVE_FILE)
     figures = {
-        "demonstrations": len(prompts),
+        "demonstrations": len(demonstrations.prompts),
         "prompts": len(rows) + len(held_out),
         "tokens": sum(row.n_tokens for row in rows),
         "vocabulary": len(tokenizer),
@@ -116,9 +115,10 @@ def train_bootstrap(
 
 
 def _encode(
-    config: BootstrapConfig, prompts: list[str], reasonings: list[str]
+    config: BootstrapConfig, demonstrations: Demonstrations
 ) -> tuple[PreTrainedTokenizerFast, list[PackedRow], int]:
     """The tokenizer, all rows, and the longest demonstration in tokens."""
+    prompts, reasonings = demonstrations.prompts, demonstrations.reasonings
     tokenizer = build_tokenizer(prompts, reasonings, config.max_values)
     starts = tokenizer(prompts)["input_ids"]
     ends = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(reasonings)["input_ids"]]
@@ -133,27 +133,17 @@ def _hold_out(rows: list[PackedRow], seed: int) -> tuple[list[PackedRow], list[P
     return [rows[i] for i in np.sort(order[n:])], [rows[i] for i in order[:n]]
 
 
-def _digest(config: BootstrapConfig, prompts: list[str], reasonings: list[str]) -> str:
+def _digest(config: BootstrapConfig, demonstrations: Demonstrations) -> str:
     hashed = hashlib.sha256(config.model_dump_json().encode())
-    for text in (*prompts, *reasonings):
+    for text in (*demonstrations.prompts, *demonstrations.reasonings):
         hashed.update(text.encode() + b"\n")
     return hashed.hexdigest()
 
 
-def _optimiser(model: LlamaForCausalLM, config: BootstrapConfig) -> torch.optim.Optimizer:
-    betas, decay = (0.9, 0.95), 0.01
-    weights, rate = model.parameters(), config.learning_rate
-    return torch.optim.AdamW(weights, lr=rate, betas=betas, weight_decay=decay, fused=True)
-
-
 def _train(
-    training: _Training,
-    rows: list[PackedRow],
-    held_out: list[PackedRow],
-    config: BootstrapConfig,
-    run: TrainingRun,
+    training: _Training, rows: list[PackedRow], held_out: list[PackedRow], progress: Progress
 ) -> None:
-    model, device = training.model.train(), training.model.device
+    model, device, config = training.model.train(), training.model.device, training.config
     plan = [
         batch
         for epoch in range(config.epochs)
@@ -174,8 +164,8 @@ def _train(
         validated = _held_out_loss(model, held_out) if due and held_out else None
         training.curve.append((training.step, loss.item(), validated))
         if due:
-            training.save(run.work / CHECKPOINT)
-        run.progress(training.step, len(plan), f"loss {training.curve[-1][1]:.3f}")
+            training.save()
+        progress(training.step, len(plan), f"loss {training.curve[-1][1]:.3f}")
 
 
 def _rate(step: int, n_steps: int) -> float:
@@ -210,9 +200,8 @@ def _grammatical_share(
 ) -> float:
     """Share of the held-out prompts whose greedy text follows the grammar."""
     longest = max(len(ids) for row in held_out for ids in row.completions)
-    lengths = sorted({len(row.prompt) for row in held_out})
     found = []
-    for length in lengths:  # prompts of one length need no padding
+    for length in {len(row.prompt) for row in held_out}:  # prompts of one length need no padding
         ids = torch.tensor([row.prompt for row in held_out if len(row.prompt) == length])
         texts = model.generate(  # type: ignore[misc]
             ids.to(model.device),

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from recalign.embedded.reasoners import REASONERS, Reasoner, facets_of, reasonings_from
+from recalign.config import BootstrapConfig
+from recalign.embedded.reasoners import REASONERS, facets_of, reasonings_by_rule
 from recalign.errors import UserError
 from recalign.seeding import stream
 from recalign.sequences import Sequences
@@ -14,11 +15,8 @@ from recalign.sequences import Sequences
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """Demonstration d shows user `users[d]` at positions below `cutoffs[d]`."""
+    """Reasoning d is what a reasoner writes about the history that prompt d shows."""
 
-    users: np.ndarray  # [D]
-    cutoffs: np.ndarray  # [D] exclusive
-    reasoners: list[Reasoner]
     prompts: list[str]
     reasonings: list[str]
 
@@ -46,39 +44,35 @@ def choose_prefixes(
     return users, min_items + drawn - (ends - counts)[users]
 
 
+def choose_histories(
+    sequences: Sequences, config: BootstrapConfig, min_items: int
+) -> list[np.ndarray]:
+    """`n_prompts` histories by `choose_prefixes`: the last `history_items` before each cutoff."""
+    users, cutoffs = choose_prefixes(sequences.lengths, config.n_prompts, min_items, config.seed)
+    return [
+        sequences.slice(user, cutoff - config.history_items, cutoff)
+        for user, cutoff in zip(users.tolist(), cutoffs.tolist(), strict=True)
+    ]
+
+
 def build_demonstrations(
     items: pl.DataFrame,
-    sequences: Sequences,
-    users: np.ndarray,
-    cutoffs: np.ndarray,
-    history_items: int,
+    histories: list[np.ndarray],
     render: Callable[[Sequence[int]], str],
     seed: int,
 ) -> Demonstrations:
-    """A prompt and what each reasoner makes of it, for each (user, cutoff) [P]: D = 5 P at most.
+    """A prompt and what each reasoner makes of it, for each history: five of a prompt at most.
 
-    All see the last `history_items` items before the cutoff and nothing else; `render` writes the
-    prompt of the shown items. Several texts of one prompt teach the policy to vary, and cost
-    little more than one. Histories without any attribute are left out.
+    `render` writes the prompt of a history. Several texts of one prompt teach the policy to vary,
+    and cost little more than one. Histories without any attribute are left out.
     """
     facets = facets_of(items)
-    histories = [
-        sequences.slice(user, cutoff - history_items, cutoff)
-        for user, cutoff in zip(users.tolist(), cutoffs.tolist(), strict=True)
-    ]
     prompts = [render(history.tolist()) for history in histories]
-    written = [reasonings_from(name, facets, histories, seed) for name in REASONERS]
-    kept = [
-        (row, name, texts[row])
-        for row in range(len(histories))
-        for name, texts in zip(REASONERS, written, strict=True)
-        if texts[row]
+    written = [reasonings_by_rule(name, facets, histories, seed) for name in REASONERS]
+    told = [
+        (prompt, text)
+        for prompt, *texts in zip(prompts, *written, strict=True)
+        for text in texts
+        if text
     ]
-    rows = [row for row, _, _ in kept]
-    return Demonstrations(
-        users[rows],
-        cutoffs[rows],
-        [name for _, name, _ in kept],
-        [prompts[row] for row in rows],
-        [text for _, _, text in kept],
-    )
+    return Demonstrations([prompt for prompt, _ in told], [text for _, text in told])

@@ -7,7 +7,7 @@ KNOWN_FACETS = ("genre", "era", "mood", "creator")  # in the order of their sent
 MAX_SENTENCES = 4
 SENTENCES = {"genre": "Enjoys {}.", "era": "Favours {} works.", "mood": "Mood {}.",
              "creator": "Follows {}."}  # fmt: skip
-OTHER_SENTENCE = "Likes {facet} {values}."
+OTHER_SENTENCE = "Likes {facet} {}."
 
 _WORD = r"[^\s.;=]+"
 _VALUES = rf"(?P<values>{_WORD}(?: and {_WORD})?)"
@@ -37,16 +37,10 @@ def write_reasoning(values: Mapping[str, Sequence[str]]) -> str:
 
     "Enjoys War and Thriller. Favours 1970s works. Mood dark. Follows Marlow."
     """
-    sentences = []
-    for facet, words in values.items():
-        text = " and ".join(words)
-        known = SENTENCES.get(facet)
-        sentences.append(
-            known.format(text)
-            if known
-            else OTHER_SENTENCE.format(facet=value_word(facet), values=text)
-        )
-    return " ".join(sentences)
+    return " ".join(
+        SENTENCES.get(facet, OTHER_SENTENCE).format(" and ".join(words), facet=value_word(facet))
+        for facet, words in values.items()
+    )
 
 
 def parse_reasoning(text: str) -> dict[str, list[str]] | None:

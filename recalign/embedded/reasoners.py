@@ -57,7 +57,7 @@ def facets_of(items: pl.DataFrame) -> Facets:
 
 
 def reasonings_by_rule(
-    name: Reasoner, items: pl.DataFrame, histories: list[np.ndarray], seed: int
+    name: Reasoner, facets: Facets, histories: list[np.ndarray], seed: int
 ) -> list[str]:
     """What the reasoner `name` writes about each history (item indices, oldest first).
 
@@ -65,15 +65,8 @@ def reasonings_by_rule(
     most frequent values; last: the values of the last items; popular: values drawn by their
     frequency over all `histories`; random: values drawn evenly. Lift and counts leave out what
     was seen only once (the first facet excepted). `seed` matters to popular and random alone;
-    a history without any attribute gives ''. Raises UserError as `facets_of` does.
+    a history without any attribute gives ''.
     """
-    return reasonings_from(name, facets_of(items), histories, seed)
-
-
-def reasonings_from(
-    name: Reasoner, facets: Facets, histories: list[np.ndarray], seed: int
-) -> list[str]:
-    """`reasonings_by_rule` with the facets already read."""
     rows, codes, ages, totals = _occurrences(facets, histories)
     n_values = len(facets.words)
     match name:
@@ -82,7 +75,7 @@ def reasonings_from(
             rng = stream(seed, "templates", name)
             drawn = _drawn(facets, len(histories), rng, counts)
             told = np.isin(drawn[0], rows)  # nothing is said of a history without attributes
-            scored = drawn[0][told], drawn[1][told], drawn[2][told]
+            row, code, score = (part[told] for part in drawn)
         case "counts" | "last" | "lift":
             keys, inverse = np.unique(rows * n_values + codes, return_inverse=True)
             seen = np.bincount(inverse)
@@ -100,8 +93,8 @@ def reasonings_from(
             lengths = np.array([len(history) for history in histories])
             strong = (seen > 1) | (lengths[row] < SHORT_HISTORY) | (facets.facet[code] == 0)
             keep = strong | (name == "last")
-            scored = row[keep], code[keep], score[keep]
-    return _texts(facets, len(histories), *scored)
+            row, code, score = row[keep], code[keep], score[keep]
+    return _texts(facets, len(histories), row, code, score)
 
 
 def _occurrences(
@@ -152,12 +145,9 @@ def _texts(
     """
     facet = facets.facet[codes]
     order = np.lexsort((codes, -scores, facet, rows))
-    rows, codes, facet = rows[order], codes[order], facet[order]
-    group = rows * len(facets.names) + facet
-    keep = np.diff(group, prepend=-1) != 0
+    group = rows[order] * len(facets.names) + facet[order]
+    best = order[np.diff(group, prepend=-1) != 0]
     values: list[dict[str, list[str]]] = [{} for _ in range(n)]
-    for row, of, code in zip(
-        rows[keep].tolist(), facet[keep].tolist(), codes[keep].tolist(), strict=True
-    ):
-        values[row].setdefault(facets.names[of], []).append(facets.words[code])
+    for row, code in zip(rows[best].tolist(), codes[best].tolist(), strict=True):
+        values[row][facets.names[facets.facet[code]]] = [facets.words[code]]
     return [write_reasoning(found) for found in values]

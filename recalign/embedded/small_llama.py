@@ -114,13 +114,11 @@ def _linear(x: Tensor, *projections: torch.nn.Linear) -> Tensor:
 def _angles(model: LlamaForCausalLM, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the rotary embedding, [B, T, 1, head width / 2]."""
     half = model.config.hidden_size // model.config.num_attention_heads // 2
-    dtype = torch.get_autocast_dtype(x.device.type) if _autocast(x) else x.dtype
+    device = x.device.type
+    autocast = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
     cos, sin = model.model.rotary_emb(x, positions)
     return cos[:, :, None, :half].to(dtype), sin[:, :, None, :half].to(dtype)
-
-
-def _autocast(x: Tensor) -> bool:
-    return bool(torch.is_autocast_enabled(x.device.type))
 
 
 def _additive(sees: Tensor) -> Tensor:

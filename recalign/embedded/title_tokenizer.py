@@ -3,7 +3,7 @@
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
+from recalign.embedded.word_tokenizer import SPECIAL, wrapped
 
 
 def title_tokenizer(titles: list[str]) -> PreTrainedTokenizerFast:
@@ -13,14 +13,6 @@ def title_tokenizer(titles: list[str]) -> PreTrainedTokenizerFast:
     added around a text, and there is no chat template.
     """
     vocabulary = {word: token for token, word in enumerate([*SPECIAL, *titles[1:]])}
-    pad, bos, eos, unk = SPECIAL
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unk))
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("\n", "removed")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=pad,
-        bos_token=bos,
-        eos_token=eos,
-        unk_token=unk,
-        clean_up_tokenization_spaces=False,
-    )
+    return wrapped(tokenizer)

@@ -33,22 +33,19 @@ def build_tokenizer(
     Words split at blanks, and a full stop at the end of a word is a token of its own that
     decoding glues back. No token is added around a text, and there is no chat template.
     """
-    words: list[str] = [
-        *SPECIAL,
-        OTHER,
-        "none",
-        ITEM_SEPARATOR.strip(),
-        PROMPT_END,
-        *_GRAMMAR_WORDS,
-    ]
+    words = [*SPECIAL, OTHER, "none", ITEM_SEPARATOR.strip(), PROMPT_END, *_GRAMMAR_WORDS]
     for name, counts in sorted(_attribute_values(prompts, reasonings).items()):
         most = max_values * (FREE_TEXT_WORDS if name == "" else 1)
-        ranked = sorted(counts, key=lambda word: (-counts[word], word))
-        words += ranked[:most]
-    vocabulary = {word: index for index, word in enumerate(dict.fromkeys(words))}
+        words += sorted(counts, key=lambda word: (-counts[word], word))[:most]
+    vocabulary = {word: token for token, word in enumerate(dict.fromkeys(words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=OTHER))
     tokenizer.pre_tokenizer = _SPLITTER
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)  # glues " ." to "."
+    return wrapped(tokenizer)
+
+
+def wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """`tokenizer`, whose first tokens are SPECIAL, for transformers."""
     pad, bos, eos, unk = SPECIAL
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -72,13 +69,10 @@ def _attribute_values(prompts: list[str], reasonings: list[str]) -> dict[str, Co
             counts[""].update(_words(prompt))
     for reasoning in reasonings:
         found = parse_reasoning(reasoning)
-        if found is None:
-            counts[""].update(_words(reasoning))
-            continue
-        for facet, words in found.items():
+        for facet, words in (found or {"": _words(reasoning)}).items():
             counts[facet].update(words)
-            if facet not in SENTENCES:  # written as "Likes category X."
-                counts["facet"].update([facet])
+            if found and facet not in SENTENCES:  # written as "Likes category X."
+                counts["facet"][facet] += 1
     return dict(counts)
 
 

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from recalign.config import BootstrapConfig
 from recalign.embedded.bootstrap import CHECKPOINT_STEPS, train_bootstrap
+from recalign.embedded.demonstrations import Demonstrations
 from recalign.embedded.grammar import parse_reasoning
 from recalign.errors import UserError
 from recalign.progress import Progress, silent
@@ -48,7 +49,7 @@ def train(
         if done == stop_at:
             raise Stopped
 
-    return train_bootstrap(config, *copy_task(n), at(folder, progress))
+    return train_bootstrap(config, Demonstrations(*copy_task(n)), at(folder, progress))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,9 @@ def test_what_cannot_be_learned_is_not(tmp_path: Path) -> None:
     """Moods drawn without regard to the prompt: the loss stays at the entropy of a fair draw."""
     prompts, texts = copy_task(2000)
     order = np.random.default_rng(2).permutation(2000)
-    figures = train_bootstrap(SMALL, prompts, [texts[i] for i in order], at(tmp_path))
+    figures = train_bootstrap(
+        SMALL, Demonstrations(prompts, [texts[i] for i in order]), at(tmp_path)
+    )
     n_tokens = len(["Enjoys", "War", ".", "Mood", "dark", "."]) + 1
     assert abs(figures["held_out_loss"] - np.log(4) / n_tokens) < 0.03
 
@@ -123,7 +126,7 @@ def test_a_resumed_run_does_not_start_over(tmp_path: Path) -> None:
         train(tmp_path, stop_at=CHECKPOINT_STEPS)
     seen: list[int] = []
     told = at(tmp_path, lambda done, total, note="": seen.append(done))
-    train_bootstrap(SMALL, *copy_task(2000), told)
+    train_bootstrap(SMALL, Demonstrations(*copy_task(2000)), told)
     assert seen[0] == CHECKPOINT_STEPS + 1
 
 
@@ -138,10 +141,10 @@ def test_a_checkpoint_of_other_demonstrations_or_settings_is_not_taken(tmp_path:
 
     for config, n in ((SMALL, 1999), (SMALL.model_copy(update={"seed": 1}), 2000)):
         with pytest.raises(Stopped):
-            train_bootstrap(config, *copy_task(n), at(tmp_path, progress))
+            train_bootstrap(config, Demonstrations(*copy_task(n)), at(tmp_path, progress))
     assert seen == [1, 1]
 
 
 def test_no_demonstrations_are_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no demonstration"):
-        train_bootstrap(SMALL, [], [], at(tmp_path))
+        train_bootstrap(SMALL, Demonstrations([], []), at(tmp_path))

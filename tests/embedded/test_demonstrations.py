@@ -6,8 +6,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recalign.embedded.demonstrations import build_demonstrations, choose_prefixes
-from recalign.embedded.reasoners import REASONERS, reasonings_by_rule
+from recalign.config import BootstrapConfig
+from recalign.embedded.demonstrations import (
+    build_demonstrations,
+    choose_histories,
+    choose_prefixes,
+)
+from recalign.embedded.reasoners import REASONERS, facets_of, reasonings_by_rule
 from recalign.errors import UserError
 from recalign.sequences import Sequences
 
@@ -37,7 +42,7 @@ def test_no_history_long_enough_is_a_user_error() -> None:
         choose_prefixes(np.array([3, 0]), 10, min_items=4, seed=0)
 
 
-def test_prompt_and_texts_see_the_last_items_before_the_cutoff_and_nothing_else() -> None:
+def test_a_prompt_and_its_five_texts_see_the_same_history() -> None:
     genres = ["War", "Comedy", "Drama", "Noir", "Epic"]
     items = pl.DataFrame(
         {
@@ -45,26 +50,24 @@ def test_prompt_and_texts_see_the_last_items_before_the_cutoff_and_nothing_else(
             "attributes": [*([{"name": "genre", "value": genre}] for genre in genres), []],
         }
     )
-    sequences = Sequences(np.array([0, 5, 8]), np.array([1, 2, 3, 4, 5, 6, 6, 1]), 6)
     shown: list[list[int]] = []
 
     def render(indices: Sequence[int]) -> str:
         shown.append(list(indices))
         return " ".join(map(str, indices))
 
-    users, cutoffs = np.array([0, 1, 0]), np.array([4, 2, 2])
-    found = build_demonstrations(items, sequences, users, cutoffs, 3, render, seed=5)
+    histories = [np.array(history) for history in ([2, 3, 4], [6, 6], [1, 2])]
+    found = build_demonstrations(items, histories, render, seed=5)
     assert shown == [[2, 3, 4], [6, 6], [1, 2]]
-    assert set(found.prompts) == {"2 3 4", "1 2"}  # item 6 has no attribute to tell of
-    for user, cutoff, name, prompt, text in zip(
-        found.users, found.cutoffs, found.reasoners, found.prompts, found.reasonings, strict=True
-    ):
-        window = sequences.slice(int(user), int(cutoff) - 3, int(cutoff))
-        assert prompt == " ".join(map(str, window))
-        if name in ("lift", "counts", "last"):
-            assert text == reasonings_by_rule(name, items, [window], 5)[0]
-    per_prompt = [
-        [n for n, p in zip(found.reasoners, found.prompts, strict=True) if p == prompt]
-        for prompt in ("2 3 4", "1 2")
-    ]
-    assert per_prompt == [list(REASONERS)] * 2
+    assert found.prompts == ["2 3 4"] * 5 + ["1 2"] * 5  # item 6 has no attribute to tell of
+    for window, texts in ([2, 3, 4], found.reasonings[:5]), ([1, 2], found.reasonings[5:]):
+        for name, text in zip(REASONERS, texts, strict=True):
+            if name in ("lift", "counts", "last"):
+                assert text == reasonings_by_rule(name, facets_of(items), [np.array(window)], 5)[0]
+
+
+def test_a_chosen_history_is_the_last_items_before_its_cutoff() -> None:
+    sequences = Sequences(np.array([0, 5, 8]), np.arange(1, 9), 8)
+    config = BootstrapConfig(n_prompts=200, history_items=2)
+    histories = {tuple(history.tolist()) for history in choose_histories(sequences, config, 2)}
+    assert histories == {(1, 2), (2, 3), (3, 4), (4, 5), (6, 7), (7, 8)}

@@ -43,7 +43,9 @@ def read(text: str) -> dict[str, list[str]]:
 def write(
     name: Reasoner, *histories: list[int], items: pl.DataFrame = FILMS, seed: int = 0
 ) -> list[str]:
-    return reasonings_by_rule(name, items, [np.array(h, dtype=int) for h in histories], seed)
+    return reasonings_by_rule(
+        name, facets_of(items), [np.array(h, dtype=int) for h in histories], seed
+    )
 
 
 def test_a_reasoning_reads_back_as_what_was_written() -> None:
@@ -136,7 +138,7 @@ def test_popular_follows_all_histories_and_random_follows_none() -> None:
 def test_every_reasoner_follows_the_grammar(name: Reasoner) -> None:
     rng = np.random.default_rng(0)
     histories = [rng.integers(1, 5, size=rng.integers(1, 12)) for _ in range(200)]
-    texts = reasonings_by_rule(name, FILMS, histories, 0)
+    texts = reasonings_by_rule(name, facets_of(FILMS), histories, 0)
     values = [read(text) for text in texts]
     assert {facet for value in values for facet in value} == {"genre", "era", "mood", "creator"}
     assert all(
@@ -180,6 +182,6 @@ def test_eight_thousand_texts_take_two_cpu_seconds_at_most() -> None:
     )
     histories = [rng.integers(1, 1001, size=12) for _ in range(8000)]
     start = time.process_time()
-    texts = reasonings_by_rule("lift", items, histories, 0)
+    texts = reasonings_by_rule("lift", facets_of(items), histories, 0)
     assert time.process_time() - start < 2
     assert len(set(texts)) > 4000
