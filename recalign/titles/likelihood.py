@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recalign.policy import Policy
 from recalign.titles.answers import greedy_answers
 from recalign.titles.beam import beam_search
 from recalign.titles.packed import title_log_probs
-from recalign.titles.policy import TitlePolicy
 from recalign.titles.reading import Reading
 from recalign.titles.trie import Catalogue, Trie, catalogue_of, trie_of
 
@@ -28,7 +28,7 @@ class TitleScorer:
     """
 
     def __init__(
-        self, policy: TitlePolicy, title_ids: Sequence[Sequence[int]], *, mean: bool = False
+        self, policy: Policy, title_ids: Sequence[Sequence[int]], *, mean: bool = False
     ) -> None:
         if len(title_ids[0]) or not all(len(ids) for ids in title_ids[1:]):
             raise ValueError("title 0 is padding and has no tokens; every other title has some")

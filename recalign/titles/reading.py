@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from recalign.errors import UserError
-from recalign.titles.policy import TitlePolicy
+from recalign.policy import Policy
 
 
 class Reading:
@@ -23,7 +23,7 @@ class Reading:
 
     def __init__(
         self,
-        policy: TitlePolicy,
+        policy: Policy,
         prompts: Sequence[Sequence[int]],
         longest: int,
         *,
