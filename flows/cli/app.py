@@ -8,7 +8,11 @@ from typing import Annotated
 
 import typer
 
+from flows.cli import inventory, upkeep
+from flows.cli.inventory import ROOT, Root
+from flows.cli.runs import Asked, list_presets, run_method, show_plan
 from flows.methods import METHODS, method_named
+from flows.service import service
 from flows.service.environment import QUIET
 from recalign.errors import UserError
 
@@ -22,9 +26,6 @@ app = typer.Typer(
 
 METHOD = "The method: " + ", ".join(method.name for method in METHODS) + "."
 MethodName = Annotated[str, typer.Argument(metavar="METHOD", help=METHOD)]
-Root = Annotated[
-    str, typer.Option(help="Folder or URL (s3://...) of all artifacts.", envvar="RECALIGN_ROOT")
-]
 Preset = Annotated[str, typer.Option(help="A packaged preset's name or a TOML file.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="stage.field=value; may be repeated.")
@@ -34,7 +35,6 @@ StopAfter = Annotated[str, typer.Option(help="Last stage to run.")]
 Home = Annotated[
     Path | None, typer.Option(help="Folder of the service's database and logs: ROOT/.prefect.")
 ]
-ROOT = "artifacts"
 INTERRUPTED = 130  # typer turns Ctrl-C into this exit code
 
 
@@ -48,8 +48,6 @@ def run(
     stop_after: StopAfter = "",
 ) -> None:
     """Run a method; whatever an earlier run computed is reused."""
-    from flows.cli.runs import Asked, run_method
-
     asked = Asked(preset, settings or [], root, force or [], stop_after)
     run_method(method_named(method), asked)
 
@@ -64,8 +62,6 @@ def plan(
     stop_after: StopAfter = "",
 ) -> None:
     """Tell which stages a run would compute or reuse, and why."""
-    from flows.cli.runs import Asked, show_plan
-
     asked = Asked(preset, settings or [], root, force or [], stop_after)
     show_plan(method_named(method), asked)
 
@@ -73,84 +69,16 @@ def plan(
 @app.command()
 def presets(method: MethodName) -> None:
     """List the packaged presets of a method."""
-    from flows.cli.runs import list_presets
-
     list_presets(method_named(method))
 
 
-@app.command("ls")
-def list_artifacts(
-    stage: Annotated[str, typer.Argument(help="Only this stage.")] = "", root: Root = ROOT
-) -> None:
-    """List the artifacts, oldest first."""
-    from flows.cli.inventory import list_artifacts
-
-    list_artifacts(root, stage)
-
-
-@app.command()
-def show(
-    artifact: Annotated[str, typer.Argument(help="stage/fingerprint, or its first digits.")],
-    root: Root = ROOT,
-) -> None:
-    """Show an artifact's manifest."""
-    from flows.cli.inventory import show_artifact
-
-    show_artifact(root, artifact)
-
-
-@app.command()
-def diff(
-    first: Annotated[str, typer.Argument()],
-    second: Annotated[str, typer.Argument()],
-    root: Root = ROOT,
-) -> None:
-    """Tell in which settings, inputs and results two artifacts differ."""
-    from flows.cli.inventory import diff_artifacts
-
-    diff_artifacts(root, first, second)
-
-
-@app.command()
-def report(
-    artifact: Annotated[str, typer.Argument(help="A report artifact; default: the newest.")] = "",
-    root: Root = ROOT,
-) -> None:
-    """Print the path of a report."""
-    from flows.cli.inventory import report_path
-
-    report_path(root, artifact)
-
-
-@app.command()
-def series(
-    name: Annotated[str, typer.Argument(help="Only this series, round by round.")] = "",
-    root: Root = ROOT,
-) -> None:
-    """Show how the series of scheduled rounds stand."""
-    from flows.cli.inventory import show_series
-
-    show_series(root, name)
-
-
-@app.command()
-def verify(root: Root = ROOT) -> None:
-    """Hash every file of every artifact again; exit code 3 when one is damaged."""
-    from flows.cli.upkeep import verify_artifacts
-
-    verify_artifacts(root)
-
-
-@app.command()
-def gc(
-    keep: Annotated[int, typer.Option(min=1, help="Newest reports whose lineage is kept.")] = 3,
-    dry_run: Annotated[bool, typer.Option(help="Only tell what would be deleted.")] = False,
-    root: Root = ROOT,
-) -> None:
-    """Delete what neither a series nor the newest reports stand on, and killed runs' leftovers."""
-    from flows.cli.upkeep import collect_garbage
-
-    collect_garbage(root, keep, dry_run)
+app.command("ls")(inventory.list_artifacts)
+app.command("show")(inventory.show_artifact)
+app.command("diff")(inventory.diff_artifacts)
+app.command("report")(inventory.report_path)
+app.command("series")(inventory.show_series)
+app.command("verify")(upkeep.verify_artifacts)
+app.command("gc")(upkeep.collect_garbage)
 
 
 @app.command()
@@ -166,32 +94,24 @@ def up(
     ] = None,
 ) -> None:
     """Start Prefect's server and UI, a worker, and the deployments of prefect.yaml."""
-    from flows.service import service
-
     service.up(root, home, port, database)
 
 
 @app.command()
 def down(root: Root = ROOT, home: Home = None) -> None:
     """Stop what `up` started, and the runs in progress."""
-    from flows.service import service
-
     service.down(root, home)
 
 
 @app.command()
 def status(root: Root = ROOT, home: Home = None) -> None:
     """Show which parts of the service run, and where; exit code 1 unless server and worker do."""
-    from flows.service import service
-
     service.status(root, home)
 
 
 @app.command("open")
 def open_ui(root: Root = ROOT, home: Home = None) -> None:
     """Print an address that logs a browser in to the UI, once."""
-    from flows.service import service
-
     service.open_ui(root, home)
 
 

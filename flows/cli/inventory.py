@@ -1,6 +1,7 @@
 """Commands that tell what lies under the artifact root: ls, show, diff, report, series."""
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -14,6 +15,12 @@ from recalign.errors import UserError
 from recalign.report import PAGE
 from recalign.report.series_history import beginnings, history, standing
 from recalign.report.terminal import print_table
+
+ROOT = "artifacts"
+Root = Annotated[
+    str, typer.Option(help="Folder or URL (s3://...) of all artifacts.", envvar="RECALIGN_ROOT")
+]
+Named = Annotated[str, typer.Argument(help="stage/fingerprint, or its first digits.")]
 
 
 def open_store(root: str) -> Store:
@@ -37,8 +44,10 @@ def resolve(store: Store, name: str) -> Manifest:
     return found[0]
 
 
-def list_artifacts(root: str, stage: str) -> None:
-    """A line per artifact, oldest first."""
+def list_artifacts(
+    stage: Annotated[str, typer.Argument(help="Only this stage.")] = "", root: Root = ROOT
+) -> None:
+    """List the artifacts, oldest first."""
     rows = []
     manifests = list(open_store(root).manifests(stage or None))
     if stage and not manifests:
@@ -53,46 +62,49 @@ def list_artifacts(root: str, stage: str) -> None:
     print_table(["artifact", "created", "seconds", "rows", "dropped", "size"], rows)
 
 
-def show_artifact(root: str, name: str) -> None:
-    """The artifact's folder and manifest."""
+def show_artifact(artifact: Named, root: Root = ROOT) -> None:
+    """Show an artifact's folder and manifest."""
     store = open_store(root)
-    manifest = resolve(store, name)
+    manifest = resolve(store, artifact)
     typer.echo(f"folder: {store.folder(manifest.stage, manifest.fingerprint)}")
     typer.echo(manifest.model_dump_json(indent=2))
 
 
-def diff_artifacts(root: str, first: str, second: str) -> None:
-    """A line per setting, input and figure in which two artifacts of one stage differ."""
+def diff_artifacts(first: Named, second: Named, root: Root = ROOT) -> None:
+    """Tell in which settings, inputs and figures two artifacts of one stage differ."""
     store = open_store(root)
     old, new = resolve(store, first), resolve(store, second)
     if old.stage != new.stage:
         raise UserError(f"{first} is a {old.stage}, {second} a {new.stage}: nothing to compare")
-    lines = old.identity.differences(new.identity)
     told = [{"figures": one.figures, "rows": one.rows} for one in (old, new)]
-    lines += differing(*told)
+    lines = old.identity.differences(new.identity) + differing(*told)
     typer.echo("\n".join(lines) or "no difference")
 
 
-def report_path(root: str, name: str) -> None:
-    """The path of the named report, or of the newest."""
+def report_path(
+    artifact: Annotated[str, typer.Argument(help="A report artifact; default: the newest.")] = "",
+    root: Root = ROOT,
+) -> None:
+    """Print the path of a report."""
     store = open_store(root)
-    found = [resolve(store, name)] if name else list(store.manifests())
+    found = [resolve(store, artifact)] if artifact else list(store.manifests())
     reports = [one for one in found if one.stage in REPORTS]
-    if name and not reports:
-        raise UserError(f"{name} belongs to {found[0].stage}: no report")
+    if artifact and not reports:
+        raise UserError(f"{artifact} belongs to {found[0].stage}: no report")
     if not reports:
         raise UserError(f"no report at {root} yet; `recalign run dpo4rec` makes one")
     typer.echo(store.open(reports[-1].reference).path(PAGE).resolve())
 
 
-def show_series(root: str, name: str) -> None:
-    """How every series stands, or the history of the named one."""
+def show_series(
+    name: Annotated[str, typer.Argument(help="Only this series, round by round.")] = "",
+    root: Root = ROOT,
+) -> None:
+    """Show how the series of scheduled rounds stand."""
     store = open_store(root)
     if not name:
-        lines = [standing(series) for series in all_series(store)]
-        typer.echo(
-            "\n".join(lines) or f"no series at {root} yet; the flow dpo4rec-rounds makes one"
-        )
+        none = f"no series at {root} yet; the flow dpo4rec-rounds makes one"
+        typer.echo("\n".join(map(standing, all_series(store))) or none)
         return
     series = read_series(store, name)
     if not series.generations:

@@ -3,11 +3,12 @@
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from filelock import Timeout
 
-from flows.cli.inventory import open_store
+from flows.cli.inventory import ROOT, Root, open_store
 from flows.methods import REPORTS
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.series import all_series
@@ -15,11 +16,10 @@ from recalign.artifacts.store import Store
 from recalign.errors import UserError
 
 
-def verify_artifacts(root: str) -> None:
-    """A line per damaged file; manifests that cannot be read count."""
+def verify_artifacts(root: Root = ROOT) -> None:
+    """Hash every file of every artifact again; exit code 3 when one is damaged."""
     store = open_store(root)
-    damaged = 0
-    manifests = list(store.manifests())
+    manifests, damaged = list(store.manifests()), 0
     for manifest in manifests:
         for wrong in store.check(manifest):
             typer.echo(f"{manifest.reference.name}: {wrong}")
@@ -32,12 +32,12 @@ def verify_artifacts(root: str) -> None:
         raise typer.Exit(3)
 
 
-def collect_garbage(root: str, keep: int, dry_run: bool) -> None:
-    """Delete what no series and none of the `keep` newest reports of a method stands on.
-
-    What is newer than the newest report belongs to a run that may go on: it stays. UserError
-    during a run.
-    """
+def collect_garbage(
+    keep: Annotated[int, typer.Option(min=1, help="Newest reports whose lineage is kept.")] = 3,
+    dry_run: Annotated[bool, typer.Option(help="Only tell what would be deleted.")] = False,
+    root: Root = ROOT,
+) -> None:
+    """Delete what neither a series nor the newest reports stand on, and killed runs' leftovers."""
     store = open_store(root)
     if dry_run:
         _collect(store, keep, dry_run)
@@ -49,14 +49,12 @@ def collect_garbage(root: str, keep: int, dry_run: bool) -> None:
 
 
 def _collect(store: Store, keep: int, dry_run: bool) -> None:
-    root = store.root
+    """What is newer than the newest report belongs to a run that may go on: it stays."""
     manifests = {m.fingerprint: m for m in store.manifests()}
     reports = [m for m in manifests.values() if m.stage in REPORTS]
-    pointed = [
-        reference for s in all_series(store) if s.latest for reference in s.latest.stages.values()
-    ]
+    pointed = [r for s in all_series(store) if s.latest for r in s.latest.stages.values()]
     if manifests and not (reports or pointed):
-        raise UserError(f"no report at {root} yet: everything would go; finish a run first")
+        raise UserError(f"no report at {store.root} yet: everything would go; finish a run first")
     ends = reports + [manifests[r.fingerprint] for r in pointed if r.fingerprint in manifests]
     last = max((m.created for m in ends), default=datetime.now(UTC))
     newest = [m for s in REPORTS for m in [one for one in reports if one.stage == s][-keep:]]
@@ -77,8 +75,9 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
             shutil.rmtree(path)
     if unfinished:
         typer.echo(f"kept for a run without a report yet: {len(unfinished)} artifacts")
-    typer.echo(f"{len(kept)} artifacts kept, {len(doomed)} and {len(leftovers)} leftovers deleted"
-               + (" (not really: --dry-run)" if dry_run else ""))  # fmt: skip
+    ending = " (not really: --dry-run)" if dry_run else ""
+    deleted = f"{len(doomed)} and {len(leftovers)} leftovers deleted"
+    typer.echo(f"{len(kept)} artifacts kept, {deleted}{ending}")
 
 
 def _is_abandoned(store: Store, draft: Path, last: datetime) -> bool:
@@ -95,11 +94,10 @@ def _is_abandoned(store: Store, draft: Path, last: datetime) -> bool:
 def _lineage(roots: list[Reference], manifests: dict[str, Manifest]) -> set[str]:
     """Fingerprints of these artifacts and of everything they were made from."""
     kept: set[str] = set()
-    queue = list(roots)
+    queue = [reference.fingerprint for reference in roots]
     while queue:
-        reference = queue.pop()
-        if reference.fingerprint in kept or reference.fingerprint not in manifests:
-            continue
-        kept.add(reference.fingerprint)
-        queue.extend(manifests[reference.fingerprint].inputs.values())
+        key = queue.pop()
+        if key in manifests and key not in kept:
+            kept.add(key)
+            queue += [reference.fingerprint for reference in manifests[key].inputs.values()]
     return kept

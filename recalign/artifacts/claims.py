@@ -8,7 +8,6 @@ import threading
 import time
 import uuid
 from contextlib import AbstractContextManager, suppress
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from filelock import Timeout
@@ -32,13 +31,7 @@ class Lock(Protocol):
         """Give it back."""
 
     def __enter__(self) -> object: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, kind: Any, error: Any, trace: Any, /) -> None: ...
 
 
 class Claim:
@@ -146,10 +139,5 @@ class ClaimedLock:
     def __enter__(self) -> Self:
         return self if self._claim else self.acquire()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()

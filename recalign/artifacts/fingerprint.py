@@ -32,23 +32,6 @@ def _plain(value: object, where: str) -> object:
     raise TypeError(f"{where} is a {type(value).__name__}: it has no fingerprint")
 
 
-def fingerprint(
-    stage: str,
-    version: int,
-    config: Mapping[str, object],
-    inputs: Mapping[str, str],
-    files: Mapping[str, str],
-) -> str:
-    """The fingerprint of a stage's output, 32 hexadecimal digits.
-
-    `config` holds the stage's own settings, `inputs` the fingerprints of the upstream artifacts
-    by the name the stage knows them by, `files` the sha256 of raw files by role.
-    """
-    identity = {
-        "stage": stage,
-        "version": version,
-        "config": config,
-        "inputs": inputs,
-        "files": files,
-    }
+def fingerprint(identity: Mapping[str, object]) -> str:
+    """The fingerprint of a stage's output, 32 hexadecimal digits; see `Identity` for the parts."""
     return hashlib.sha256(canonical(identity).encode()).hexdigest()[:32]

@@ -9,21 +9,18 @@ from recalign.artifacts.fingerprint import canonical, fingerprint
 
 @dataclass(frozen=True)
 class Identity:
-    """Two artifacts of equal identity are the same artifact; see `fingerprint` for the parts."""
+    """Two artifacts of equal identity are the same artifact."""
 
     stage: str
     version: int
-    config: Mapping[str, Any]
-    """The stage's own settings, those that count."""
-    inputs: Mapping[str, str]
-    """Fingerprints of the upstream artifacts, by the names the stage knows them by."""
-    files: Mapping[str, str]
-    """sha256 of the raw files read, by role."""
+    config: Mapping[str, Any]  # the stage's own settings, those that count
+    inputs: Mapping[str, str]  # fingerprints of upstream artifacts, by the stage's names for them
+    files: Mapping[str, str]  # sha256 of the raw files read, by role
 
     @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits."""
-        return fingerprint(self.stage, self.version, self.config, self.inputs, self.files)
+        return fingerprint(vars(self))
 
     def differences(self, other: "Identity") -> list[str]:
         """The fields in which another identity of this stage differs, as `differing` has them."""

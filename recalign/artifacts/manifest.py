@@ -5,21 +5,18 @@ import json
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.names import FileName, FolderName
 
 
-class Reference(BaseModel):
+class Reference(BaseModel, frozen=True, extra="forbid"):
     """The small value that tasks pass on: which artifact, with which content."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: FolderName
     fingerprint: FolderName
-    digest: str = ""
-    """Digest of the content; empty: not computed yet."""
+    digest: str = ""  # of the content; empty: not computed yet
 
     @property
     def name(self) -> str:
@@ -42,16 +39,12 @@ class Manifest(BaseModel):
     fingerprint: FolderName
     config: dict[str, Any]
     inputs: dict[str, Reference]
-    files: dict[str, str] = {}
-    """sha256 of the raw files read, by role."""
+    files: dict[str, str] = {}  # sha256 of the raw files read, by role
     outputs: dict[FileName, OutputFile] = {}
-    digest: str = ""
-    """sha256 over the outputs' digests."""
+    digest: str = ""  # sha256 over the outputs' digests
     rows: int = 0
-    dropped: dict[str, int] = {}
-    """Rows left out, by reason."""
-    figures: dict[str, Any] = {}
-    """Numbers worth telling: losses, metrics, rates."""
+    dropped: dict[str, int] = {}  # rows left out, by reason
+    figures: dict[str, Any] = {}  # numbers worth telling: losses, metrics, rates
     created: datetime
     seconds: float = 0.0
     cpu_seconds: float = 0.0

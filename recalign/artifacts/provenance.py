@@ -1,41 +1,33 @@
 """Where an artifact was made: commit, packages, memory."""
 
-import functools
 import os
 import resource
 import subprocess
 import sys
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = (
-    "recalign", "torch", "transformers", "trl", "peft", "polars", "pyarrow",
-    "sentence-transformers", "prefect",
-)  # fmt: skip
+PACKAGES = "recalign torch transformers trl peft polars pyarrow sentence-transformers prefect"
 
 
-@functools.cache
+@cache
 def git_commit() -> str:
     """Commit of the checkout this code runs from, with "+" when it has changes; "" outside one."""
-    here = Path(__file__).parent
+    git = partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, check=True)
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=here, capture_output=True, text=True, check=True,
-        ).stdout.strip()  # fmt: skip
+        commit = git(["git", "rev-parse", "HEAD"]).stdout.decode().strip()
+        changed = git(["git", "status", "--porcelain", "--untracked-files=no"]).stdout
     except (OSError, subprocess.CalledProcessError):
         return ""
     return commit + ("+" if changed else "")
 
 
-@functools.cache
+@cache
 def package_versions() -> dict[str, str]:
     """Versions of the packages that decide results."""
     versions = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for name in PACKAGES:
+    for name in PACKAGES.split():
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

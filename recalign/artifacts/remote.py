@@ -47,11 +47,11 @@ class Remote:
         """Where an artifact lies."""
         return f"{self.path}/{stage}/{key}"
 
-    def read_manifest(self, stage: str, key: str) -> bytes | None:
-        """The manifest as it stands there; None without one: the artifact is not there."""
+    def read(self, name: str) -> bytes | None:
+        """The content of the file there; None: there is none."""
         with self.asked():
             try:
-                return bytes(self.files.cat_file(f"{self.place(stage, key)}/{MANIFEST}"))
+                return bytes(self.files.cat_file(f"{self.path}/{name}"))
             except FileNotFoundError:
                 return None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recalign.artifacts import claims
 from recalign.artifacts.artifact import Artifact, Draft
-from recalign.artifacts.claims import Claim, ClaimedLock, Lock
+from recalign.artifacts.claims import ClaimedLock, Lock
 from recalign.artifacts.digests import file_digest, stamp, write_atomically
 from recalign.artifacts.manifest import Manifest, parse_manifest
 from recalign.artifacts.remote import MANIFEST, Remote, make_folder
@@ -63,11 +63,7 @@ class RemoteStore(Store):
 
     def read_note(self, name: str) -> bytes | None:
         """The small file at the URL, which all machines share."""
-        with self.remote.asked():
-            try:
-                return bytes(self.remote.files.cat_file(f"{self.remote.path}/{name}"))
-            except FileNotFoundError:
-                return None
+        return self.remote.read(name)
 
     def write_note(self, name: str, text: str) -> None:
         """Replace it; an object store does so as a whole."""
@@ -86,21 +82,18 @@ class RemoteStore(Store):
         """Whether a process of this machine, or a claim that stays fresh, says so."""
         if super().is_busy():
             return True
-        with self.remote.asked():
-            paths = self.remote.files.glob(f"{self.remote.path}/.locks/*.json")
-            paths = [path for path in paths if not path.endswith(f"/{COLLECTING}.json")]
-            held = {path: Claim(self.remote.files, path).read() for path in paths}
+        names = [name for name in self.notes(".locks") if name != f".locks/{COLLECTING}.json"]
+        held = {name: self.read_note(name) for name in names}
         if held:
             time.sleep(claims.PATIENCE)
-        return any(Claim(self.remote.files, path).read() not in (None, was)
-                   for path, was in held.items())  # fmt: skip
+        return any(self.read_note(name) not in (None, was) for name, was in held.items())
 
     def manifest(self, stage: str, key: str) -> Manifest | None:
         """The manifest of the local copy, else of what is at the URL."""
         return super().manifest(stage, key) or self._remote_manifest(stage, key)
 
     def _remote_manifest(self, stage: str, key: str) -> Manifest | None:
-        text = self.remote.read_manifest(stage, key)
+        text = self.remote.read(f"{stage}/{key}/{MANIFEST}")
         found = parse_manifest(text, stage, key) if text is not None else None
         if text is not None and found is None:
             log.warning(

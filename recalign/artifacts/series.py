@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from recalign.artifacts.claims import Lock
 from recalign.artifacts.manifest import Manifest, Reference
@@ -17,35 +17,28 @@ NAME = r"^[a-z0-9][a-z0-9-]{0,59}$"  # a file name, and part of the key of a Pre
 SeriesName = Annotated[str, Field(pattern=NAME)]
 
 
-class SeriesRound(BaseModel):
+class SeriesRound(BaseModel, extra="forbid"):
     """One good round; round 0 is the policy before any alignment."""
 
-    model_config = ConfigDict(extra="forbid")
-
     number: int
-    validation: float
-    """What rounds are compared by, on the validation window."""
-    alignment: Reference | None = None
-    """The aligned policy; None in round 0."""
-    run: str
-    """Id of the flow run that computed it."""
+    validation: float  # what rounds are compared by, on the validation window
+    alignment: Reference | None = None  # the aligned policy; None in round 0
+    run: str  # id of the flow run that computed it
     started: datetime
     finished: datetime
 
 
-class Generation(BaseModel):
-    """The rounds that one source and one set of settings have led to."""
+class Generation(BaseModel, extra="forbid"):
+    """The rounds that one source and one set of settings have led to.
 
-    model_config = ConfigDict(extra="forbid")
+    `stages` holds every stage up to the last round, by label; none once a later generation began.
+    """
 
     began: datetime
-    reason: str
-    """Why it began: what differs from the generation before."""
+    reason: str  # why it began: what differs from the generation before
     rounds: list[SeriesRound]
     stages: dict[str, Reference]
-    """Every stage up to the last round, by label; none once a later generation has begun."""
-    ended: str = ""
-    """Why there is no further round; empty while there is one."""
+    ended: str = ""  # why there is no further round; empty while there is one
 
     @property
     def best(self) -> SeriesRound:
@@ -53,10 +46,8 @@ class Generation(BaseModel):
         return max(self.rounds[1:] or self.rounds, key=lambda made: made.validation)
 
 
-class Series(BaseModel):
+class Series(BaseModel, extra="forbid"):
     """The content of a pointer file: generations, oldest first."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: SeriesName
     generations: list[Generation] = []
@@ -113,11 +104,9 @@ def why_new(store: Store, old: dict[str, Reference], new: dict[str, Reference]) 
     for label, reference in new.items():
         before, now = _manifest(store, old.get(label)), _manifest(store, reference)
         if before and now:
-            causes = before.identity.differences(now.identity)
-            causes = [cause for cause in causes if not cause.startswith("inputs.")]
-            found |= dict.fromkeys(
-                f"{now.stage}.{cause.removeprefix('config.')}" for cause in causes
-            )
+            for cause in before.identity.differences(now.identity):
+                if not cause.startswith("inputs."):
+                    found[f"{now.stage}.{cause.removeprefix('config.')}"] = None
     return "; ".join(found) or "the settings of later rounds changed"
 
 

@@ -57,9 +57,8 @@ class Store:
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"runtime.root: cannot write to {self.root}: {error.strerror}"
-            ) from error
+            where = f"runtime.root: cannot write to {self.root}"
+            raise UserError(f"{where}: {error.strerror}") from error
         return FileLock(folder / f"{stage}-{key}.lock")
 
     @property
@@ -263,10 +262,9 @@ class Store:
     def manifests(self, stage: str | None = None) -> Iterator[Manifest]:
         """Manifests of all complete artifacts, oldest first."""
         pattern = f"{stage or '[!.]*'}/[!.]*/{MANIFEST}"
-        found = [
-            self.manifest(p.parent.parent.name, p.parent.name) for p in self.root.glob(pattern)
-        ]
-        yield from sorted((m for m in found if m), key=lambda m: (m.created, m.fingerprint))
+        places = [path.parts[-3:-1] for path in self.root.glob(pattern)]
+        found = [m for stage, key in places if (m := self.manifest(stage, key))]
+        yield from sorted(found, key=lambda m: (m.created, m.fingerprint))
 
     def without_manifest(self) -> list[Path]:
         """Folders of artifacts whose manifest is missing or garbled."""

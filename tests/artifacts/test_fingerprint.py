@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from recalign.artifacts.fingerprint import canonical, fingerprint
+from recalign.artifacts.fingerprint import canonical
+from recalign.artifacts.identity import Identity
 from recalign.config import Config, DPO4RecConfig, InteractionsConfig, RosePOConfig, Runtime
 
 
@@ -30,23 +31,23 @@ def test_the_order_of_keys_does_not_matter_and_types_do():
 
 
 def test_every_part_of_the_identity_changes_the_fingerprint():
-    known = fingerprint("oracle", 1, {"a": 1}, {"x": "f"}, {"raw": "d"})
+    known = Identity("oracle", 1, {"a": 1}, {"x": "f"}, {"raw": "d"})
     changed = [
-        fingerprint("splits", 1, {"a": 1}, {"x": "f"}, {"raw": "d"}),
-        fingerprint("oracle", 2, {"a": 1}, {"x": "f"}, {"raw": "d"}),
-        fingerprint("oracle", 1, {"a": 2}, {"x": "f"}, {"raw": "d"}),
-        fingerprint("oracle", 1, {"a": 1}, {"y": "f"}, {"raw": "d"}),
-        fingerprint("oracle", 1, {"a": 1}, {"x": "g"}, {"raw": "d"}),
-        fingerprint("oracle", 1, {"a": 1}, {"x": "f"}, {"raw": "e"}),
+        Identity("splits", 1, {"a": 1}, {"x": "f"}, {"raw": "d"}),
+        Identity("oracle", 2, {"a": 1}, {"x": "f"}, {"raw": "d"}),
+        Identity("oracle", 1, {"a": 2}, {"x": "f"}, {"raw": "d"}),
+        Identity("oracle", 1, {"a": 1}, {"y": "f"}, {"raw": "d"}),
+        Identity("oracle", 1, {"a": 1}, {"x": "g"}, {"raw": "d"}),
+        Identity("oracle", 1, {"a": 1}, {"x": "f"}, {"raw": "e"}),
     ]
-    assert len({known, *changed}) == 7
+    assert len({one.fingerprint for one in (known, *changed)}) == 7
 
 
 def test_processes_with_other_hash_seeds_agree():
     code = (
-        "from recalign.artifacts.fingerprint import fingerprint\n"
+        "from recalign.artifacts.identity import Identity\n"
         "from recalign.config import DPO4RecConfig\n"
-        "print(fingerprint('all', 1, DPO4RecConfig().identity(), {}, {}))"
+        "print(Identity('all', 1, DPO4RecConfig().identity(), {}, {}).fingerprint)"
     )
     seen = {
         subprocess.run(

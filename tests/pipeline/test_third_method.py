@@ -75,7 +75,7 @@ def test_a_third_method_runs_is_planned_and_reports_like_the_others(prefect_serv
     run_method(PLAIN_DPO, asked)
     page = capsys.readouterr().out.strip().rpartition("report: ")[2]
 
-    report_path(asked.root, "")
+    report_path("", asked.root)
     assert capsys.readouterr().out.strip() == page
 
     show_plan(PLAIN_DPO, asked)
