@@ -20,10 +20,8 @@ from recalign.writer import Asked
 
 log = logging.getLogger(__name__)
 
-COMPACT_BELOW = 0.85
-"""Finished rows are dropped once the live share of the batch falls below this."""
-SHARED_STEPS = 8
-"""Tokens for which samples that agree so far are decoded as one."""
+COMPACT_BELOW = 0.85  # finished rows are dropped once the live share of the batch is lower
+SHARED_STEPS = 8  # tokens for which samples that agree so far are decoded as one
 
 
 class Generated(NamedTuple):
@@ -78,15 +76,9 @@ def generate(
         prompts = [prompt_ids[i] for i in batch]
         with hooked(model) if refusal is None else nullcontext():
             tokens, lengths = _decode(decoder, prompts, torch.as_tensor(users[batch]), asked, ends)
-        yield [
-            Generated(user, sample, ids[:length], length < max_new)
-            for (user, sample), ids, length in zip(
-                product(users[batch].tolist(), asked.samples),
-                tokens.tolist(),
-                lengths.tolist(),
-                strict=True,
-            )
-        ]
+        texts = product(users[batch].tolist(), asked.samples)
+        decoded = zip(texts, tokens.tolist(), lengths.tolist(), strict=True)
+        yield [Generated(user, sample, ids[:n], n < max_new) for (user, sample), ids, n in decoded]
 
 
 def _even_batches(order: list[int], most: int) -> list[list[int]]:

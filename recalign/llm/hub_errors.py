@@ -2,19 +2,26 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import errors as hub
 from safetensors import SafetensorError
 
 from recalign.errors import UserError
 from recalign.model_files import refusal
+
+_LOGIN = "log in with `hf auth login`, or give a local folder"
+_SENTENCES: dict[Any, str] = {  # by kind of cause; the first that applies is told
+    hub.GatedRepoError: f"this model is gated; accept its licence on its hub page and {_LOGIN}",
+    hub.RevisionNotFoundError: "the hub has no revision '{revision}' of this model; "
+    "check policy.revision",
+    hub.RepositoryNotFoundError: "the hub has no such model, or it is private; check the name, "
+    + _LOGIN,
+    (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled): "the model is not on this machine "
+    "and the hub cannot be reached; connect to the internet, or give a local folder",
+    hub.HFValidationError: "neither a folder nor a hub id (name/model)",
+    SafetensorError: "the weights cannot be read ({error}); copy or download the model again",
+}
 
 
 @contextmanager
@@ -30,27 +37,9 @@ def _sentence(error: BaseException, revision: str | None) -> str:
     if refused := refusal(error):
         return refused
     causes = list(_chain(error))
-    if any(isinstance(cause, GatedRepoError) for cause in causes):
-        return (
-            "this model is gated; accept its licence on its hub page and log in with "
-            "`hf auth login`, or give a local folder"
-        )
-    if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
-        return f"the hub has no revision '{revision}' of this model; check policy.revision"
-    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-        return (
-            "the hub has no such model, or it is private; check the name, log in with "
-            "`hf auth login`, or give a local folder"
-        )
-    if any(isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled) for cause in causes):
-        return (
-            "the model is not on this machine and the hub cannot be reached; connect to the "
-            "internet, or give a local folder"
-        )
-    if any(isinstance(cause, HFValidationError) for cause in causes):
-        return "neither a folder nor a hub id (name/model)"
-    if any(isinstance(cause, SafetensorError) for cause in causes):
-        return f"the weights cannot be read ({causes[0]}); copy or download the model again"
+    for kind, sentence in _SENTENCES.items():
+        if any(isinstance(cause, kind) for cause in causes):
+            return sentence.format(revision=revision, error=causes[0])
     lines = str(error).strip().splitlines()
     return f"no causal LM could be loaded: {lines[0] if lines else type(error).__name__}"
 

@@ -6,21 +6,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from recalign.llm.shared_prefix import SharedPrefix, UnsupportedAttentionError, hooked
+from recalign.llm.shared_prefix import SharedPrefix, hooked
 
-_LONGEST = 64
-"""Prompt tokens used in the trial."""
-_STEPS = 2
-"""Tokens decoded in the trial."""
-_REFUSALS = (
-    UnsupportedAttentionError,
-    AttributeError,
-    KeyError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What may be raised where a model's attention does not fit."""
+_LONGEST = 64  # prompt tokens used in the trial
+_STEPS = 2  # tokens decoded in the trial
+# What may be raised where a model's attention does not fit; UnsupportedAttentionError is one.
+_REFUSALS = (AttributeError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 def shared_prefix_refusal(

@@ -11,10 +11,8 @@ _GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
 _FACTOR_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _FACTOR_2 = 0x94D049BB133111EB - (1 << 64)
 
-_CHUNK = 1 << 22
-"""Most logits turned into probabilities at once, which bounds the float64 scratch space."""
-_PRESELECTED = 64
-"""Tokens looked at first for top-p; rows whose nucleus is larger are sorted in full."""
+_CHUNK = 1 << 22  # logits turned into probabilities at once: bounds the float64 scratch space
+_PRESELECTED = 64  # tokens looked at first for top-p; rows of a larger nucleus are sorted in full
 
 
 def _shifted(values: Tensor, bits: int) -> Tensor:

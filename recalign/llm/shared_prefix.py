@@ -16,22 +16,17 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 ATTENTION = "recalign_shared_prefix"
-PREFILL_TOKENS = 8192
-"""Prompt tokens (padding included) in one forward pass of the prefill."""
-GROWTH = 16
-"""New tokens a sample's cache gets room for at a time: products run over the whole room."""
+PREFILL_TOKENS = 8192  # of prompts (padding included) in one forward pass of the prefill
+GROWTH = 16  # tokens a sample's cache gets room for at a time: products run over the whole room
 # On a CPU a matrix product of fewer than 4 rows, and the last elements of an element-wise function,
 # take another kernel with other rounding. Kept away from both, a row's float32 logits are the same
 # bits in every batch (measured with MKL on AVX-512).
-WIDTH_STEP = 4
-"""Prompts are read padded to a multiple of this, whatever stands beside them."""
-ROW_STEP = 16
-"""Rows are decoded padded to a multiple of this."""
-FEWEST_ROWS = 4
-"""Fewest queries of one prompt, and fewest rows before the vocabulary's product."""
+WIDTH_STEP = 4  # prompts are read padded to a multiple of this, whatever stands beside them
+ROW_STEP = 16  # rows are decoded padded to a multiple of this
+FEWEST_ROWS = 4  # queries of one prompt, and rows before the vocabulary's product
 
 
-class UnsupportedAttentionError(Exception):
+class UnsupportedAttentionError(ValueError):
     """The model's attention does something that the shared-prefix product does not."""
 
 
@@ -58,8 +53,6 @@ class SharedPrefix:
         self.prefilling = True
         self.lengths = self.row_prompts = torch.empty(0, dtype=torch.int64)
 
-    # -- the three things a decoding loop asks for -------------------------------------------
-
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Read every prompt once; logits of its first new token, [P, V], one live row each."""
         device = self.model.device
@@ -80,7 +73,9 @@ class SharedPrefix:
 
     def step(self, tokens: Tensor) -> Tensor:
         """Feed one token to each live row, int64 [R]; logits of the next, [R, V]."""
-        self._make_room()
+        if self.step_number == self.capacity:
+            self.capacity += GROWTH * (1 + self.capacity // (4 * GROWTH))
+            self._move_own(torch.arange(len(self.row_prompts), device=self.row_prompts.device))
         positions = self.lengths[self.row_prompts] + self.step_number
         padded = functional.pad(tokens, (0, len(positions) - len(tokens)))
         logits = self._forward(padded[None], positions[None], 0)[0, : len(tokens)]
@@ -102,8 +97,6 @@ class SharedPrefix:
                 layer.prompt_values = layer.prompt_values[prompts]
         self._lay_out()
 
-    # -- inside ------------------------------------------------------------------------------
-
     def _forward(self, tokens: Tensor, positions: Tensor, logits_to_keep: int | Tensor) -> Tensor:
         return self.model(
             input_ids=tokens,
@@ -119,8 +112,8 @@ class SharedPrefix:
         for row, prompt in enumerate(prompts):
             tokens[row, : len(prompt)] = torch.as_tensor(prompt)
         positions = torch.arange(width).expand_as(tokens)
-        last = torch.tensor([[len(prompt) - 1] for prompt in prompts])
-        last = last.repeat(1, -(-FEWEST_ROWS // len(prompts)))
+        n_copies = -(-FEWEST_ROWS // len(prompts))
+        last = torch.tensor([[len(prompt) - 1] * n_copies for prompt in prompts])
         device = self.model.device
         return self._forward(tokens.to(device), positions.to(device), last.to(device))[:, 0]
 
@@ -155,11 +148,6 @@ class SharedPrefix:
         if int(self.lengths.min()) < self.width:
             columns = torch.arange(self.width, device=counts.device)
             self.padding = (columns >= self.lengths[:, None])[:, None, None]  # [P, 1, 1, L]
-
-    def _make_room(self) -> None:
-        if self.step_number == self.capacity:
-            self.capacity += GROWTH * (1 + self.capacity // (4 * GROWTH))
-            self._move_own(torch.arange(len(self.row_prompts), device=self.row_prompts.device))
 
     def attend(self, index: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attention output [B, S, H, d] for query [B, H, S, d], key and value [B, G, S, d]."""

@@ -19,12 +19,10 @@ SFT = "sft.json"  # the SftConfig that a fine-tuned LLM is loaded and asked with
 class StoredPolicy:
     """Where a policy's weights are, and how it is loaded and asked."""
 
-    weights: str | Path
-    """A folder, or a hub id."""
+    weights: str | Path  # a folder, or a hub id
     held: LoadedModelConfig
     adapter: Path | None = None
-    lines: bool = False
-    """Asked in plain lines, one title each."""
+    lines: bool = False  # asked in plain lines, one title each
 
     def trained(self, folder: Path) -> "StoredPolicy":
         """What training made of it and saved under `folder`: an adapter, or all weights anew."""

@@ -17,10 +17,8 @@ from recalign.sequences import Sequences
 
 _PACKAGED = Path(__file__).parent / "templates"
 
-FACETS = ("genre", "creator", "era", "mood")
-"""The facets that `words` shows, in this order, where the data set has any of them."""
-MISSING = "none"
-"""Stands in `words` for a facet the item has no value of."""
+FACETS = ("genre", "creator", "era", "mood")  # shown by `words`, where a data set has any of them
+MISSING = "none"  # stands in `words` for a facet that the item has no value of
 
 
 @dataclass(frozen=True)

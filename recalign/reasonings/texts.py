@@ -16,12 +16,9 @@ REFUSALS = re.compile(
     r"(?:help|assist|provide|answer|do|fulfil|comply|determine|analy[sz]e|describe|create)"
     r"|as an ai\b|as a (?:large )?language model|i apologi[sz]e)"
 )
-_REFUSAL_SPAN = 200
-"""Only so many first characters are searched for a refusal: later such words are mostly quoted."""
-_LONGEST_BLOCK = 30
-"""Longest run of words whose repetition counts as a loop."""
-_SAME_SENTENCE = 3
-"""A sentence said this often is a loop too, even with other sentences in between."""
+_REFUSAL_SPAN = 200  # first characters searched for a refusal: later such words are mostly quoted
+_LONGEST_BLOCK = 30  # words; the longest run whose repetition counts as a loop
+_SAME_SENTENCE = 3  # a sentence said this often is a loop too, even with others in between
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
