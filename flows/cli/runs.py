@@ -25,11 +25,9 @@ class Asked:
     """What a user asks of a run, or of its plan."""
 
     preset: str = ""
-    settings: Sequence[str] = ()
-    """As stage.field=value, `runtime.*` included."""
+    settings: Sequence[str] = ()  # as stage.field=value, `runtime.*` included
     root: str = "artifacts"
-    force: Sequence[str] = ()
-    """Stages to compute anew."""
+    force: Sequence[str] = ()  # stages to compute anew
     stop_after: str = ""
 
     def config(self, method: Method) -> Config:

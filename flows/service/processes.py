@@ -24,19 +24,17 @@ class Member:
     """A running process of a service."""
 
     process: psutil.Process
-    part: str
-    """`server` or `worker`; of what these started, too."""
-    flow_run: str
-    """The flow run that the process belongs to, or empty."""
-    leads: bool
-    """Whether it leads a session: what we or the worker started, not a helper of that."""
+    part: str  # `server` or `worker`; of what these started, too
+    flow_run: str  # the flow run that the process belongs to, or empty
+    leads: bool  # it leads a session: what we or the worker started, not a helper of that
 
 
-def start(home: Path, part: str, command: list[str], environment: dict[str, str], log: Path,
-          folder: Path) -> psutil.Process:  # fmt: skip
-    """Start a part in a session of its own, so that it outlives this shell."""
+def start(
+    home: Path, part: str, command: list[str], environment: dict[str, str], folder: Path
+) -> psutil.Process:
+    """Start a part in a session of its own, so that it outlives this shell; it logs to `home`."""
     marks = {SERVICE: str(home), PART: part}
-    with log.open("ab") as file:
+    with (home / f"{part}.log").open("ab") as file:
         started = subprocess.Popen(
             command, env=environment | marks, cwd=folder, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
@@ -54,10 +52,9 @@ def members(home: Path) -> list[Member]:
         except (psutil.Error, OSError):  # gone meanwhile, or another user's
             continue
         if environment.get(SERVICE) == str(home) and process.pid != os.getpid() and alive:
+            part, flow_run = environment.get(PART, ""), environment.get(FLOW_RUN, "")
             leads = os.getsid(process.pid) == process.pid
-            found.append(
-                Member(process, environment.get(PART, ""), environment.get(FLOW_RUN, ""), leads)
-            )
+            found.append(Member(process, part, flow_run, leads))
     return found
 
 

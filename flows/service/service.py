@@ -35,8 +35,7 @@ class Service:
     home: str
     root: str
     port: int = PORT
-    database: str = ""
-    """An SQLAlchemy URL, or empty for an SQLite file in `home`."""
+    database: str = ""  # an SQLAlchemy URL, or empty for an SQLite file in `home`
 
     @property
     def url(self) -> str:
@@ -142,18 +141,19 @@ def show(service: Service) -> None:
     """A line per part and per flow run at work."""
     place = Path(service.home)
     running = _parts(place)
-    rows = [["server", service.url, _pid(running.get("server")), str(service.path("server.log"))],
-            ["worker", f"pool {POOL}", _pid(running.get("worker")),
-             str(service.path("worker.log"))]]  # fmt: skip
-    rows += [["run", m.flow_run, _pid(m), ""] for m in processes.members(place)
-             if m.flow_run and m.leads]  # fmt: skip
-    rows += [["artifacts", service.root, "", ""],
-             ["database", without_password(service.database) or "SQLite", "", ""]]  # fmt: skip
+    runs = [m for m in processes.members(place) if m.flow_run and m.leads]
+    rows = [
+        ["server", service.url, _pid(running.get("server")), str(place / "server.log")],
+        ["worker", f"pool {POOL}", _pid(running.get("worker")), str(place / "worker.log")],
+        *(["run", run.flow_run, _pid(run), ""] for run in runs),
+        ["artifacts", service.root, "", ""],
+        ["database", without_password(service.database) or "SQLite", "", ""],
+    ]
     print_table(["", "where", "process", "log"], rows)
     if "server" in running:
-        typer.echo(f"runs of the command line appear there after: "
-                   f"export PREFECT_API_URL={service.api} "
-                   f"PREFECT_API_AUTH_STRING=$(cat {service.path('secret')})")  # fmt: skip
+        secret = f"PREFECT_API_AUTH_STRING=$(cat {place / 'secret'})"
+        told = f"export PREFECT_API_URL={service.api} {secret}"
+        typer.echo(f"runs of the command line appear there after: {told}")
 
 
 def print_login(service: Service) -> None:
@@ -246,8 +246,7 @@ def _bring_up(service: Service, running: dict[str, Member]) -> None:
     if "worker" not in running:
         worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL,
                   "--type", "process", "--name", f"recalign on {socket.gethostname()}"]  # fmt: skip
-        processes.start(Path(service.home), "worker", worker, service.environment(),
-                        service.path("worker.log"), CHECKOUT)  # fmt: skip
+        processes.start(Path(service.home), "worker", worker, service.environment(), CHECKOUT)
 
 
 def _start_server(service: Service) -> None:
@@ -259,10 +258,9 @@ def _start_server(service: Service) -> None:
             probe.bind(("127.0.0.1", service.port))
         except OSError as error:
             raise UserError(f"--port {service.port}: {error.strerror}; name a free one") from error
-    log = service.path("server.log")
+    home, log = Path(service.home), service.path("server.log")
     command = [sys.executable, "-m", "flows.service.server", str(service.port)]
-    server = processes.start(Path(service.home), "server", command, service.environment(), log,
-                             CHECKOUT)  # fmt: skip
+    server = processes.start(home, "server", command, service.environment(), CHECKOUT)
     deadline = time.monotonic() + START_SECONDS
     while not prefect_api.is_healthy(service.api):
         if not server.is_running() or server.status() == psutil.STATUS_ZOMBIE:
@@ -291,13 +289,9 @@ def _take_down(service: Service) -> list[str]:
     runs += [m for m in processes.members(place) if m.flow_run]
     processes.stop({m.process for m in runs if m.leads}, STOP_SECONDS)
     processes.kill(m.process for m in processes.members(place) if m.part == "worker")
+    why = "stopped by `recalign down`; Retry continues it"
     for run in sorted({m.flow_run for m in runs}):
-        prefect_api.crash(
-            service.api,
-            service.access.secret,
-            run,
-            "stopped by `recalign down`; Retry continues it",
-        )
+        prefect_api.crash(service.api, service.access.secret, run, why)
         told.append(f"run {run} stopped; Retry continues it")
     servers = [m for m in processes.members(place) if m.part == "server"]
     processes.stop([m.process for m in servers], STOP_SECONDS)

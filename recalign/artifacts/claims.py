@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 from filelock import Timeout
 
-from recalign.artifacts.remote import Remote, make_folder
+from recalign.artifacts.remote import Remote
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ class Claim:
     up again may compute at the same time as its successor: both commit the same content.
     """
 
-    def __init__(self, files: Any, path: str):
-        self._files, self._path = files, path
+    def __init__(self, remote: Remote, name: str):
+        self._remote, self._name = remote, name
         self._owner = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}"
         self._released = threading.Event()
         self._beats = threading.Thread(target=self._stay_alive, daemon=True)
@@ -52,15 +52,15 @@ class Claim:
         """Wait for the claim; Timeout after so many seconds (-1: never)."""
         started, seen, since = time.monotonic(), None, time.monotonic()
         while not self._create():
-            now, current = time.monotonic(), self.read()
+            now, current = time.monotonic(), self._remote.read(self._name)
             if current != seen:
                 seen, since = current, now
             elif now - since > PATIENCE:
-                log.warning("the claim of %s is dead: taken over", (current or "nobody"))
+                log.warning("the claim of %s is dead: taken over", (current or b"nobody").decode())
                 self._delete()
                 continue
             if 0 <= timeout <= now - started:
-                raise Timeout(self._path)
+                raise Timeout(self._name)
             time.sleep(POLL)
         self._beats.start()
 
@@ -69,22 +69,14 @@ class Claim:
         self._released.set()
         self._beats.join()
         try:
-            if self._owner in (self.read() or ""):
+            if self._owner.encode() in (self._remote.read(self._name) or b""):
                 self._delete()
         except Exception as error:  # whatever that file system raises: the claim dies by itself
-            log.warning("%s could not be given back: %s", self._path, error)
-
-    def read(self) -> str | None:
-        """What the claim says now; None when nobody holds it."""
-        try:
-            return bytes(self._files.cat_file(self._path)).decode()
-        except FileNotFoundError:
-            return None
+            log.warning("%s could not be given back: %s", self._name, error)
 
     def _create(self) -> bool:
         try:
-            make_folder(self._files, self._path.rpartition("/")[0])
-            self._files.pipe_file(self._path, self._text(0), mode="create")
+            self._remote.write(self._name, self._text(0), mode="create")
         except FileExistsError:
             return False
         return True
@@ -97,27 +89,27 @@ class Claim:
         while not self._released.wait(BEAT):
             beat += 1
             try:
-                self._files.pipe_file(self._path, self._text(beat))
+                self._remote.write(self._name, self._text(beat))
             except Exception as error:  # whatever that file system raises: the next beat may pass
-                log.warning("%s could not be renewed: %s", self._path, error)
+                log.warning("%s could not be renewed: %s", self._name, error)
 
     def _delete(self) -> None:
         with suppress(FileNotFoundError):
-            self._files.rm_file(self._path)
+            self._remote.files.rm_file(f"{self._remote.path}/{self._name}")
 
 
 class ClaimedLock:
     """A local lock and the claim beside it, used like a FileLock: both or none are held."""
 
-    def __init__(self, local: Lock, remote: Remote, path: str):
-        self._local, self._remote, self._path = local, remote, path
+    def __init__(self, local: Lock, remote: Remote, name: str):
+        self._local, self._remote, self._name = local, remote, name
         self._claim: Claim | None = None
 
     def acquire(self, timeout: float = -1) -> Self:
         """Hold both; Timeout when another process of this or another machine has one."""
         self._local.acquire(timeout)
         if self._claim is None:
-            claim = Claim(self._remote.files, self._path)
+            claim = Claim(self._remote, self._name)
             try:
                 with self._remote.asked():
                     claim.acquire(timeout)

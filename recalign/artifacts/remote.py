@@ -55,6 +55,13 @@ class Remote:
             except FileNotFoundError:
                 return None
 
+    def write(self, name: str, content: bytes, mode: str = "overwrite") -> None:
+        """Replace the file there, as a whole; mode "create": FileExistsError if there is one."""
+        path = f"{self.path}/{name}"
+        with self.asked():
+            make_folder(self.files, path.rpartition("/")[0])
+            self.files.pipe_file(path, content, mode=mode)
+
     def keys(self, stage: str | None = None) -> list[tuple[str, str]]:
         """Stage and fingerprint of every artifact with a manifest."""
         with self.asked():

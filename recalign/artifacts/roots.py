@@ -14,7 +14,7 @@ from recalign.artifacts.artifact import Artifact, Draft
 from recalign.artifacts.claims import ClaimedLock, Lock
 from recalign.artifacts.digests import file_digest, stamp, write_atomically
 from recalign.artifacts.manifest import Manifest, parse_manifest
-from recalign.artifacts.remote import MANIFEST, Remote, make_folder
+from recalign.artifacts.remote import MANIFEST, Remote
 from recalign.artifacts.store import COLLECTING, STAMPS, Store
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,7 @@ class RemoteStore(Store):
 
     def lock(self, stage: str, key: str) -> Lock:
         """Exclusive among the processes of this machine and of all that use the URL."""
-        claim = f"{self.remote.path}/.locks/{stage}-{key}.json"
-        return ClaimedLock(super().lock(stage, key), self.remote, claim)
+        return ClaimedLock(super().lock(stage, key), self.remote, f".locks/{stage}-{key}.json")
 
     @property
     def patience(self) -> float:
@@ -67,10 +66,7 @@ class RemoteStore(Store):
 
     def write_note(self, name: str, text: str) -> None:
         """Replace it; an object store does so as a whole."""
-        path = f"{self.remote.path}/{name}"
-        with self.remote.asked():
-            make_folder(self.remote.files, path.rpartition("/")[0])
-            self.remote.files.pipe_file(path, text.encode())
+        self.remote.write(name, text.encode())
 
     def notes(self, folder: str) -> list[str]:
         """The names of such files there, sorted."""

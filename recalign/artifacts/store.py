@@ -183,12 +183,8 @@ class Store:
         started_from = {name: reference.digest for name, reference in inputs.items()}
         self._empty_except_work(folder, started_from)
         manifest = Manifest(
-            stage=identity.stage,
-            version=identity.version,
+            **(vars(identity) | {"inputs": inputs}),
             fingerprint=key,
-            config=dict(identity.config),
-            inputs=inputs,
-            files=dict(identity.files),
             created=datetime.now(UTC),
             git_commit=git_commit(),
             packages=package_versions(),

@@ -37,9 +37,8 @@ class Trie:
     def depths(self) -> np.ndarray:
         """int64 [N]: tokens between the prompt and the node; -1 for node 0."""
         depths = np.full(len(self.tokens), -1)
-        for depth in range(self.paths.shape[1]):
-            depths[self.paths[:, depth]] = depth
-        depths[0] = -1
+        rows, columns = np.nonzero(self.paths)
+        depths[self.paths[rows, columns]] = columns
         return depths
 
     @cached_property
