@@ -9,7 +9,7 @@ from recalign.artifacts.artifact import Artifact
 from recalign.config import PolicyConfig
 from recalign.embedded.demonstrations import build_demonstrations, choose_histories
 from recalign.llm.storage import MODEL, POLICY, POLICY_CURVE
-from recalign.reasonings.prompts import load_template, template_file
+from recalign.reasonings.prompts import Renderer, template_file
 from recalign.report.plots import bootstrap_curve
 from recalign.report.stage_page import picture
 from recalign.splits.guard import check_fit
@@ -56,7 +56,7 @@ def _bootstrap(job: Job, config: PolicyConfig, interactions: Artifact, splits: A
     seen = tables.sequences.before(limits)
     check_fit("policy", np.arange(seen.n_users), seen.lengths, seen, tables.interactions, limits)
     histories = choose_histories(seen, settings, MIN_PREFIX)
-    render = load_template(settings.template).bind(tables.items)
+    render = Renderer(settings.template, tables.items)
     demonstrations = build_demonstrations(tables.items, histories, render, settings.seed)
     run = TrainingRun("policy", job.draft.work, job.draft.path(MODEL), job.progress, job.device)
     figures = train_bootstrap(settings, demonstrations, run)

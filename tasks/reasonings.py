@@ -12,7 +12,7 @@ from recalign.artifacts.roots import open_root
 from recalign.config import PhaseConfig, Runtime, SamplingConfig
 from recalign.embedded.grammar import parse_reasoning
 from recalign.reasonings.generation import Parse, generate_reasonings, write_shard, write_shards
-from recalign.reasonings.prompts import load_template, render_prompts, template_file
+from recalign.reasonings.prompts import Renderer, render_prompts, template_file
 from recalign.reasonings.texts import text_report
 from recalign.report.stage_page import table_section
 from recalign.schemas import PROMPTS, REASONINGS
@@ -45,16 +45,16 @@ def reasonings(
     """N samples and a greedy text per user, from prompts proved to end before their targets."""
     tables = read_tables(interactions, splits)
     phase = phase_of(tables.windows, config.phase)
-    template = load_template(str(files["template"][0]))
+    render = Renderer(str(files["template"][0]), tables.items)
     prompts = render_prompts(
-        template, tables.items, tables.sequences, phase.users, phase.starts, config.history_items
+        render, tables.sequences, phase.users, phase.starts, config.history_items
     )
     proved = check_prompts(
         prompts,
         tables.interactions,
         tables.windows,
         config.phase,
-        template.bind(tables.items),
+        render,
         protocol=tables.protocol,
     )
     table = _written(job, config, prompts, policy)

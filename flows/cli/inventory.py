@@ -54,11 +54,9 @@ def list_artifacts(
         raise UserError(f"no artifact of a stage {stage!r} at {root}")
     for manifest in manifests:
         size = sum(output.size for output in manifest.outputs.values())
-        rows.append([
-            manifest.reference.name, f"{manifest.created:%Y-%m-%d %H:%M:%S}",
-            f"{manifest.seconds:.1f}", str(manifest.rows), str(sum(manifest.dropped.values())),
-            f"{size / 1e6:.1f} MB",
-        ])  # fmt: skip
+        made, seconds = f"{manifest.created:%Y-%m-%d %H:%M:%S}", f"{manifest.seconds:.1f}"
+        counts = [str(manifest.rows), str(sum(manifest.dropped.values()))]
+        rows.append([manifest.reference.name, made, seconds, *counts, f"{size / 1e6:.1f} MB"])
     print_table(["artifact", "created", "seconds", "rows", "dropped", "size"], rows)
 
 

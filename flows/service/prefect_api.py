@@ -43,21 +43,18 @@ def prepare(api: str, environment: dict[str, str], folder: Path, log: Path) -> N
     """
     try:
         with closing(connect(api, environment["PREFECT_API_AUTH_STRING"])) as client:
-            _prepare(client, environment, folder, log)
+            if client.get("/work_pools/recalign").status_code == 404:
+                create = ("work-pool", "create", "recalign", "--type", "process")
+                _prefect(environment, folder, log, *create)
+            ask(client, "PATCH", "/work_pools/recalign", {"base_job_template": JOB_TEMPLATE})
+            before = ask(client, "POST", "/deployments/filter", {})
+            _prefect(environment, folder, log, "--no-prompt", "deploy", "--all")
+            for deployment in before:
+                _keep_schedules(client, deployment)
+            for automation in AUTOMATIONS:
+                _ensure_automation(client, automation)
     except httpx.HTTPError as error:
         raise UserError(f"Prefect's server does not do as asked: {error}") from error
-
-
-def _prepare(client: httpx.Client, environment: dict[str, str], folder: Path, log: Path) -> None:
-    if client.get("/work_pools/recalign").status_code == 404:
-        _prefect(environment, folder, log, "work-pool", "create", "recalign", "--type", "process")
-    ask(client, "PATCH", "/work_pools/recalign", {"base_job_template": JOB_TEMPLATE})
-    before = ask(client, "POST", "/deployments/filter", {})
-    _prefect(environment, folder, log, "--no-prompt", "deploy", "--all")
-    for deployment in before:
-        _keep_schedules(client, deployment)
-    for automation in AUTOMATIONS:
-        _ensure_automation(client, automation)
 
 
 def ask(client: httpx.Client, method: str, path: str, content: dict[str, Any]) -> Any:
@@ -77,8 +74,8 @@ def crash(api: str, secret: str, flow_run: str, message: str) -> None:
     try:
         with closing(connect(api, secret)) as client:
             if ask(client, "GET", f"/flow_runs/{flow_run}", {})["state"]["type"] not in FINAL:
-                ask(client, "POST", f"/flow_runs/{flow_run}/set_state",
-                    {"state": state, "force": True})  # fmt: skip
+                forced = {"state": state, "force": True}
+                ask(client, "POST", f"/flow_runs/{flow_run}/set_state", forced)
     except httpx.HTTPError:  # no server to tell: its automation will, when it is back
         return
 

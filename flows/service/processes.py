@@ -5,8 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -62,7 +62,8 @@ def stop(processes: Iterable[psutil.Process], patience: float) -> None:
     """Ask the processes to end; kill those that have not after `patience` seconds."""
     asked = list(processes)
     for process in asked:
-        _signal(process, kill=False)
+        with suppress(psutil.NoSuchProcess):  # it ended by itself
+            process.terminate()
     _, stubborn = psutil.wait_procs(asked, timeout=patience)
     kill(stubborn)
 
@@ -71,7 +72,8 @@ def kill(processes: Iterable[psutil.Process]) -> None:
     """End the processes at once and wait until they are gone."""
     doomed = list(processes)
     for process in doomed:
-        _signal(process, kill=True)
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(doomed, timeout=10)
 
 
@@ -92,10 +94,3 @@ def _end_orphaned(number: int, frame: FrameType | None) -> None:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     signal.raise_signal(signal.SIGTERM)
-
-
-def _signal(process: psutil.Process, *, kill: bool) -> None:
-    try:
-        process.kill() if kill else process.terminate()
-    except psutil.NoSuchProcess:
-        time.sleep(0)  # it ended by itself: what was wanted

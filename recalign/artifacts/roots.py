@@ -92,10 +92,8 @@ class RemoteStore(Store):
         text = self.remote.read(f"{stage}/{key}/{MANIFEST}")
         found = parse_manifest(text, stage, key) if text is not None else None
         if text is not None and found is None:
-            log.warning(
-                "%s/%s at %s: its manifest is not used: it is garbled, or not of this artifact",
-                stage, key, self.remote.url,
-            )  # fmt: skip
+            told = "%s/%s at %s: its manifest is not used: it is garbled, or not of this artifact"
+            log.warning(told, stage, key, self.remote.url)
         return found
 
     def known(self, stage: str, key: str) -> Manifest | None:
@@ -128,8 +126,8 @@ class RemoteStore(Store):
         except FileNotFoundError as error:
             wrong = [str(error)]
         if wrong:
-            log.warning("%s at %s is damaged (%s): not used", manifest.reference.name,
-                        self.remote.url, wrong[0])  # fmt: skip
+            name, url = manifest.reference.name, self.remote.url
+            log.warning("%s at %s is damaged (%s): not used", name, url, wrong[0])
             shutil.rmtree(draft, ignore_errors=True)
             return None
         draft.mkdir(parents=True, exist_ok=True)

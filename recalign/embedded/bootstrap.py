@@ -4,6 +4,7 @@ import hashlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -47,9 +48,8 @@ class _Training:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        state = {"data": self.data, "step": self.step, "curve": self.curve,
-                 "model": self.model.state_dict(),
-                 "optimiser": self.optimiser.state_dict()}  # fmt: skip
+        state: dict[str, Any] = {"data": self.data, "step": self.step, "curve": self.curve}
+        state |= {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
         with whole_file(self.checkpoint) as file:
             torch.save(state, file)
 

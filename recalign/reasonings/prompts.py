@@ -1,6 +1,5 @@
 """Prompts: a jinja2 template over the last items of a history."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,10 +30,16 @@ class ShownItem:
 
 
 class Renderer:
-    """One template bound to one items table: `renderer([3, 7])` is the prompt for those items."""
+    """A template over one `items` table: `renderer([3, 7])` is the prompt for those items.
 
-    def __init__(self, name: str, template: jinja2.Template, items: pl.DataFrame) -> None:
-        self.name, self.template = name, template
+    The template is jinja2 text over `history`, a list of ShownItem; `template` is a packaged name
+    or a path. Raises UserError where there is neither, and where it cannot be read or parsed.
+    """
+
+    def __init__(self, template: str, items: pl.DataFrame) -> None:
+        path = template_file(template)
+        self.name = path.stem if path.parent == _PACKAGED else str(path)
+        self.template = templates.compile_template(self.name, templates.read_template(path))
         self.items = _shown_items(items)
 
     def __call__(self, item_indices: Sequence[int]) -> str:
@@ -46,31 +51,9 @@ class Renderer:
         return templates.render_template(self.name, self.template, history=shown)
 
 
-@dataclass(frozen=True)
-class PromptTemplate:
-    """A jinja2 text over `history`, a list of ShownItem; `digest` is the text's sha256."""
-
-    name: str
-    text: str
-    digest: str
-
-    def bind(self, items: pl.DataFrame) -> Renderer:
-        """The template over an `items` table; UserError where it does not parse."""
-        template = templates.compile_template(self.name, self.text)
-        return Renderer(self.name, template, items)
-
-
 def template_file(name: str) -> Path:
     """The file of a packaged template, or of that path; UserError when there is neither."""
     return templates.template_file(name, _PACKAGED)
-
-
-def load_template(name: str) -> PromptTemplate:
-    """The template of `template_file(name)`; UserError also when its text cannot be read."""
-    path = template_file(name)
-    text = templates.read_template(path)
-    shown = path.stem if path.parent == _PACKAGED else str(path)
-    return PromptTemplate(shown, text, hashlib.sha256(text.encode()).hexdigest())
 
 
 def facets_of(items: pl.DataFrame) -> list[str]:
@@ -103,8 +86,7 @@ def _shown_items(items: pl.DataFrame) -> dict[int, ShownItem]:
 
 
 def render_prompts(
-    template: PromptTemplate,
-    items: pl.DataFrame,
+    render: Renderer,
     sequences: Sequences,
     users: np.ndarray,
     cutoffs: np.ndarray,
@@ -114,7 +96,6 @@ def render_prompts(
 
     users, cutoffs: int [U]. Raises BadInputError for a user without an item below the cutoff.
     """
-    render = template.bind(items)
     padded, lengths = sequences.until(users, cutoffs, history_items)
     if len(users) and lengths.min() < 1:
         user = int(users[lengths.argmin()])

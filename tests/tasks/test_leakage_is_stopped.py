@@ -33,29 +33,27 @@ def stopped(root, stage):
     return str(caught.value)
 
 
-def cutoff_too_late(render, template, items, sequences, users, cutoffs, n):
-    return render(template, items, sequences, users, one_more(cutoffs), n)
+def cutoff_too_late(render, shown, sequences, users, cutoffs, n):
+    return render(shown, sequences, users, one_more(cutoffs), n)
 
 
-def items_too_late(render, template, items, sequences, users, cutoffs, n):
+def items_too_late(render, shown, sequences, users, cutoffs, n):
     """Claims the right cut-off, but shows an item more."""
-    late = render(template, items, sequences, users, one_more(cutoffs), n)
+    late = render(shown, sequences, users, one_more(cutoffs), n)
     return late.with_columns(cutoff=pl.Series(cutoffs, dtype=pl.Int32))
 
 
-def items_moved(render, template, items, sequences, users, cutoffs, n):
+def items_moved(render, shown, sequences, users, cutoffs, n):
     """Claims the right cut-off and the right positions, but shows the items one place later."""
-    right = render(template, items, sequences, users, cutoffs, n)
-    late = render(template, items, sequences, users, one_more(cutoffs), n)
+    right = render(shown, sequences, users, cutoffs, n)
+    late = render(shown, sequences, users, one_more(cutoffs), n)
     return right.with_columns(late["items"], late["prompt"])
 
 
-def text_too_late(render, template, items, sequences, users, cutoffs, n):
+def text_too_late(render, shown, sequences, users, cutoffs, n):
     """All columns are right, but the text was written from a later history."""
-    right = render(template, items, sequences, users, cutoffs, n)
-    return right.with_columns(
-        render(template, items, sequences, users, one_more(cutoffs), n)["prompt"]
-    )
+    right = render(shown, sequences, users, cutoffs, n)
+    return right.with_columns(render(shown, sequences, users, one_more(cutoffs), n)["prompt"])
 
 
 def one_more(cutoffs):
