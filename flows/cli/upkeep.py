@@ -1,6 +1,7 @@
 """Commands that keep the artifact root sound and small: verify, gc."""
 
 import shutil
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -39,10 +40,7 @@ def collect_garbage(
 ) -> None:
     """Delete what neither a series nor the newest reports stand on, and killed runs' leftovers."""
     store = open_store(root)
-    if dry_run:
-        _collect(store, keep, dry_run)
-        return
-    with store.alone() as free:
+    with nullcontext(True) if dry_run else store.alone() as free:
         if not free:
             raise UserError(f"a run is at work at {root}: collect garbage when it is done")
         _collect(store, keep, dry_run)

@@ -24,10 +24,13 @@ def stamp(path: Path) -> Stamp:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into, which is at `path` once it is whole and on disk, and never before."""
+def whole_file(path: Path, ending: str = "draft") -> Iterator[BinaryIO]:
+    """A file to write into, which is at `path` once it is whole and on disk, and never before.
+
+    Until then its name has this ending: what a killed process left is overwritten.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{ending}")
     try:
         with draft.open("wb") as file:
             yield file
@@ -41,7 +44,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` so that a reader sees the old file or the new one, never a part."""
-    with whole_file(path) as file:
+    with whole_file(path, str(os.getpid())) as file:  # others may write it at the same time
         file.write(text.encode())
 
 

@@ -17,7 +17,6 @@ from recalign.errors import UserError
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-BLOCK = 1 << 22
 BUCKETS = {"s3", "s3a", "gs", "gcs", "az", "abfs"}  # where a path needs no folders
 
 
@@ -107,15 +106,13 @@ class Remote:
         place = self.place(manifest.stage, manifest.fingerprint)
         wrong = []
         for name, output in manifest.outputs.items():
-            digest = hashlib.sha256()
             try:
                 with self.asked(), self.files.open(f"{place}/{name}", "rb") as file:
-                    while block := file.read(BLOCK):
-                        digest.update(block)
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
             except FileNotFoundError:
                 wrong.append(f"{name} is missing at {self.url}")
                 continue
-            if digest.hexdigest() != output.sha256:
+            if digest != output.sha256:
                 wrong.append(f"{name} has other content at {self.url} than it was written with")
         return wrong
 

@@ -9,8 +9,7 @@ from recalign.artifacts.digests import sync, whole_file
 from recalign.errors import BadInputError
 from recalign.schemas import Schema, check_table
 
-_KEY = "recalign.shard"
-"""Key of the Parquet file's metadata that says what the shard was made from."""
+_KEY = "recalign.shard"  # in the Parquet file's metadata: what the shard was made from
 
 Compute = Callable[[list[int]], Iterable[tuple[int, pl.DataFrame]]]
 """Makes the shards of these numbers and gives each as soon as it is made, in any order."""

@@ -11,13 +11,10 @@ OTHER_SENTENCE = "Likes {facet} {}."
 
 _WORD = r"[^\s.;=]+"
 _VALUES = rf"(?P<values>{_WORD}(?: and {_WORD})?)"
-_PATTERNS = [
-    *(
-        (facet, re.compile(re.escape(sentence).replace(r"\{\}", _VALUES)))
-        for facet, sentence in SENTENCES.items()
-    ),
-    ("", re.compile(rf"Likes (?P<facet>{_WORD}) {_VALUES}\.")),
-]
+_PATTERNS = {
+    facet: re.compile(re.escape(sentence).replace(r"\{\}", _VALUES))
+    for facet, sentence in SENTENCES.items()
+} | {"": re.compile(rf"Likes (?P<facet>{_WORD}) {_VALUES}\.")}
 
 
 def value_word(value: str) -> str:
@@ -51,7 +48,7 @@ def parse_reasoning(text: str) -> dict[str, list[str]] | None:
     found: dict[str, list[str]] = {}
     rest = text.strip()
     while rest:
-        matches = ((facet, pattern.match(rest)) for facet, pattern in _PATTERNS)
+        matches = ((facet, pattern.match(rest)) for facet, pattern in _PATTERNS.items())
         facet, match = next(((f, m) for f, m in matches if m), ("", None))
         if match is None:
             return None

@@ -58,11 +58,7 @@ def template_file(name: str) -> Path:
 
 def facets_of(items: pl.DataFrame) -> list[str]:
     """Those of FACETS that any item has; if none, the table's own in order of first appearance."""
-    names = (
-        items.get_column("attributes").explode(empty_as_null=False).struct.field("name")
-        if items.height
-        else pl.Series([], dtype=pl.String)
-    )
+    names = items["attributes"].explode(empty_as_null=False).struct.field("name")
     found = names.drop_nulls().unique(maintain_order=True).to_list()
     return [facet for facet in FACETS if facet in found] or found
 

@@ -81,7 +81,7 @@ def text_report(reasonings: pl.DataFrame) -> dict[str, Any]:
         "n": reasonings.height,
         "n_users": reasonings["user_index"].n_unique(),
         "mean_tokens": _mean(tokens),
-        "token_quantiles": {f"{q:.2f}": _quantile(tokens, q) for q in QUANTILES},
+        "token_quantiles": {f"{q:.2f}": tokens.quantile(q, "linear") or 0.0 for q in QUANTILES},
         "mean_words": _mean(words),
         "unique_share": sampled["reasoning"].n_unique() / n_sampled if n_sampled else 0.0,
         "duplicates_within_user": n_sampled - distinct_per_user,
@@ -93,8 +93,3 @@ def text_report(reasonings: pl.DataFrame) -> dict[str, Any]:
 
 def _mean(values: pl.Series) -> float:
     return float(values.sum()) / len(values) if len(values) else 0.0
-
-
-def _quantile(values: pl.Series, share: float) -> float:
-    found = values.quantile(share, "linear")
-    return 0.0 if found is None else float(found)

@@ -132,10 +132,10 @@ def test_shards_of_other_settings_are_not_mixed_in(run):
 
 def test_a_draft_left_by_a_killed_run_is_in_nobodys_way(run):
     run.work.mkdir()
-    (run.work / "shard-00000.tmp").write_bytes(b"half a file")
+    (run.work / ".shard-00000.parquet.draft").write_bytes(b"half a file")
     table, _ = run()
     assert table.height == N_USERS * 4
-    assert not list(run.work.glob("*.tmp"))
+    assert not list(run.work.glob(".*.draft"))
 
 
 @pytest.mark.parametrize(
