@@ -58,6 +58,12 @@ class Manifest(BaseModel):
         return Reference(stage=self.stage, fingerprint=self.fingerprint, digest=self.digest)
 
     @property
+    def content(self) -> str:
+        """sha256 over the outputs' digests, as `digest` was when the artifact was written."""
+        content = json.dumps({name: file.sha256 for name, file in self.outputs.items()})
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+    @property
     def identity(self) -> Identity:
         """The part that the fingerprint is made of."""
         upstream = fingerprints(self.inputs)
@@ -77,9 +83,3 @@ def parse_manifest(text: bytes, stage: str, key: str) -> Manifest | None:
         return None
     identical = found.fingerprint == key == found.identity.fingerprint
     return found if found.stage == stage and identical else None
-
-
-def content_digest(manifest: Manifest) -> str:
-    """sha256 over the outputs' digests."""
-    content = json.dumps({name: file.sha256 for name, file in manifest.outputs.items()})
-    return hashlib.sha256(content.encode()).hexdigest()[:32]

@@ -130,7 +130,6 @@ class RemoteStore(Store):
             log.warning("%s at %s is damaged (%s): not used", name, url, wrong[0])
             shutil.rmtree(draft, ignore_errors=True)
             return None
-        draft.mkdir(parents=True, exist_ok=True)
         stamps = {name: stamp(draft / name) for name in manifest.outputs}
         write_atomically(draft / STAMPS, json.dumps(stamps))
         write_atomically(draft / PUBLISHED, "")

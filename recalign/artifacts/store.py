@@ -17,13 +17,7 @@ from recalign.artifacts.artifact import WORK, Artifact, Draft
 from recalign.artifacts.claims import Lock
 from recalign.artifacts.digests import DigestMemory, file_digest, stamp, sync, write_atomically
 from recalign.artifacts.identity import Identity
-from recalign.artifacts.manifest import (
-    Manifest,
-    OutputFile,
-    Reference,
-    content_digest,
-    parse_manifest,
-)
+from recalign.artifacts.manifest import Manifest, OutputFile, Reference, parse_manifest
 from recalign.artifacts.provenance import cpu_seconds, git_commit, package_versions, peak_memory_mb
 from recalign.errors import UserError
 
@@ -75,9 +69,7 @@ class Store:
 
     def write_note(self, name: str, text: str) -> None:
         """Replace such a file: whoever reads it sees the old content or the new."""
-        path = self.root / name
-        path.parent.mkdir(exist_ok=True)
-        write_atomically(path, text)
+        write_atomically(self.root / name, text)
 
     def notes(self, folder: str) -> list[str]:
         """The names of such files in a folder, sorted."""
@@ -154,7 +146,7 @@ class Store:
         except (FileNotFoundError, json.JSONDecodeError):
             stamps = {}
         wrong, renewed = [], False
-        if manifest.digest != content_digest(manifest):
+        if manifest.digest != manifest.content:
             wrong.append(f"{MANIFEST} names other files than it was written with")
         for name, output in manifest.outputs.items():
             path = folder / name
@@ -202,7 +194,6 @@ class Store:
             for path in folder.iterdir():
                 if not (same and path.name == WORK):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-        note.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(note, json.dumps(started_from))
 
     def commit(self, draft: Draft) -> Artifact:
@@ -219,7 +210,7 @@ class Store:
             sync(path)
             manifest.outputs[name] = OutputFile(size=path.stat().st_size, sha256=file_digest(path))
             stamps[name] = stamp(path)
-        manifest.digest = content_digest(manifest)
+        manifest.digest = manifest.content
         manifest.seconds = round(time.monotonic() - draft._started, 3)
         manifest.cpu_seconds = round(cpu_seconds() - draft._started_cpu, 3)
         manifest.peak_memory_mb = round(peak_memory_mb(), 1)

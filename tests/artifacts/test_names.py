@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from recalign.artifacts.identity import Identity
-from recalign.artifacts.manifest import OutputFile, Reference, content_digest
+from recalign.artifacts.manifest import OutputFile, Reference
 from recalign.artifacts.names import is_inside
 from recalign.artifacts.roots import open_root
 from recalign.artifacts.series import Series, read_series, write_series
@@ -38,7 +38,7 @@ def plant(folder, manifest, name):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(EVIL)
     manifest.outputs[name] = OutputFile(size=len(EVIL), sha256=hashlib.sha256(EVIL).hexdigest())
-    manifest.digest = content_digest(manifest)
+    manifest.digest = manifest.content
     (folder / "manifest.json").write_text(manifest.model_dump_json())
 
 
