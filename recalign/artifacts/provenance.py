@@ -14,9 +14,10 @@ PACKAGES = "recalign torch transformers trl peft polars pyarrow sentence-transfo
 @cache
 def git_commit() -> str:
     """Commit of the checkout this code runs from, with "+" when it has changes; "" outside one."""
-    git = partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, check=True)
+    here = Path(__file__).parent
+    git = partial(subprocess.run, cwd=here, capture_output=True, check=True, text=True)
     try:
-        commit = git(["git", "rev-parse", "HEAD"]).stdout.decode().strip()
+        commit = git(["git", "rev-parse", "HEAD"]).stdout.strip()
         changed = git(["git", "status", "--porcelain", "--untracked-files=no"]).stdout
     except (OSError, subprocess.CalledProcessError):
         return ""
