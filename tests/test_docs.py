@@ -15,7 +15,7 @@ from recalign.config.presets import load_settings, preset_names
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*.md")])
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = typer.main.get_group(app).commands
 MODELS = {method.name: method.config for method in METHODS}
 FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`]+)`")
@@ -52,7 +52,7 @@ def sections_of(path):
 def test_the_readme_is_read_in_one_sitting_and_starts_with_two_commands():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 150
-    first = FENCED.search(text).group(2).splitlines()
+    first = FENCED.findall(text)[0][1].splitlines()
     assert [line.split()[:2] for line in first] == [["make", "demo"], ["make", "test"]]
     assert len(list(commands_of(ROOT / "README.md", "recalign"))) >= 10
 

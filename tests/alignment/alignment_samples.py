@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from peft import PeftModel
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -94,9 +95,10 @@ def table(*rows: tuple[int, str, list[str]], smoothing: list[float] | None = Non
     return pl.DataFrame(columns, schema=COMPLETIONS)
 
 
-def asked(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Policy:
+def asked(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerFast) -> Policy:
     """The model with the sample tokenizer, in plain text."""
-    return Policy(model, tokenizer, "never", eos_ids=[1], pad_id=0)
+    wrapped: Any = model  # a policy is typed by the model inside
+    return Policy(wrapped, tokenizer, "never", eos_ids=[1], pad_id=0)
 
 
 def at(place: Path, **how: Any) -> TrainingRun:

@@ -95,7 +95,9 @@ def test_a_manifest_that_speaks_of_another_stage_is_not_found(tmp_path):
 def test_a_series_file_with_another_name_or_a_bad_reference_is_damaged(tmp_path):
     store = Store(tmp_path)
     write_series(store, Series(name="news"))
-    text = store.read_note(".series/news.json").decode()
+    note = store.read_note(".series/news.json")
+    assert note is not None
+    text = note.decode()
     store.write_note(".series/news.json", text.replace("news", "../../up"))
     with pytest.raises(UserError, match="damaged"):
         read_series(store, "news")

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import httpx
 import huggingface_hub.constants
@@ -214,7 +215,7 @@ def test_a_hub_model_that_cannot_be_reached_is_one_sentence(
     ],
 )
 def test_what_the_hub_refuses_is_explained(kind: type[HfHubHTTPError], words_said: str) -> None:
-    response = httpx.Response(403, request=httpx.Request("GET", "https://example.org"))
+    response: Any = httpx.Response(403, request=httpx.Request("GET", "https://example.org"))
 
     def load() -> None:
         try:
@@ -239,7 +240,7 @@ def test_a_local_folder_needs_no_revision(tmp_path: Path) -> None:
     shutil.rmtree(folder)
 
 
-def add_code(folder: Path, name: str, classes: dict[str, str], **more: str) -> Path:
+def add_code(folder: Path, name: str, classes: dict[str, Any], **more: str) -> Path:
     """Let the folder's settings name a Python file in it, which leaves a mark when it is run."""
     settings = json.loads((folder / name).read_text()) | {"auto_map": classes} | more
     (folder / name).write_text(json.dumps(settings))
@@ -254,9 +255,14 @@ def test_code_in_a_model_folder_is_refused_without_a_question(
 ) -> None:
     folder = save_model(tmp_path / "model")
     asked: list[str] = []
-    monkeypatch.setattr("builtins.input", lambda text="": asked.append(text) or "y")
+
+    def agree(text: str = "") -> str:
+        asked.append(text)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", agree)
     if part == "model":
-        classes = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+        classes: dict[str, Any] = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
         mark = add_code(folder, "config.json", classes, model_type="its-own")
     else:
         classes = {"AutoTokenizer": [None, "own.Tokenizer"]}
@@ -289,7 +295,7 @@ def test_a_pickled_adapter_is_refused(tmp_path: Path) -> None:
         LlamaForCausalLM.from_pretrained(folder),
         LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]),
     )
-    model.save_pretrained(tmp_path / "adapter")
+    model.save_pretrained(str(tmp_path / "adapter"))
     assert load_policy(folder, CONFIG, tmp_path / "adapter").eos_ids == [3, 1]
     (tmp_path / "adapter" / "adapter_model.safetensors").rename(tmp_path / "adapter_model.st")
     torch.save({}, tmp_path / "adapter" / "adapter_model.bin")

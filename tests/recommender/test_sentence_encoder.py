@@ -134,7 +134,12 @@ def copied(tmp_path):
 @pytest.mark.parametrize("where", ["modules", "config"])
 def test_code_in_an_encoders_folder_is_refused_without_a_question(copied, monkeypatch, where):
     asked = []
-    monkeypatch.setattr("builtins.input", lambda text="": asked.append(text) or "y")
+
+    def agree(text: str = "") -> str:
+        asked.append(text)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", agree)
     if where == "modules":
         modules = json.loads((copied / "modules.json").read_text())
         modules[0]["type"] = "own.Transformer"

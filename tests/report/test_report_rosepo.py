@@ -33,6 +33,7 @@ from tests.report.sample_pages import (
 def test_an_answer_claims_only_what_its_interval_allows(low, high, answer, said):
     first = opening(contrasts((low, high)), data_set(), {"self_hard": 400})
     assert first.verdict == f"{QUESTION} {answer} in HR@1 of the candidate lists."
+    assert first.claims is not None
     (claim,) = first.claims.rows
     assert claim[0].text == QUESTION
     assert claim[0].below == "hard, eps, against hard, no eps"
