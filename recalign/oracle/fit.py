@@ -98,8 +98,8 @@ def _prepare(config: OracleConfig, data: OracleData, device: str) -> Training:
         raise BadInputError(
             "the oracle has nothing to learn from: no user has two items in history"
         )
-    text = data.item_text
-    text = None if text is None else torch.from_numpy(np.asarray(text, np.float32))
+    given = data.item_text
+    text = None if given is None else torch.from_numpy(np.asarray(given, np.float32))
     model = SASRec(config, data.sequences.n_items, text)
     popularity = popularity_of(data.sequences)[1:]
     with torch.no_grad():

@@ -48,10 +48,9 @@ class Training:
         if self._config.loss != "full" and sequences.n_items >= ROWS_FROM:
             self._rows = ItemRows(model, self.average, BETAS, self._config.weight_decay)
         by_row = {"items", "bias"} if self._rows else set()
-        self._dense, self._dense_average = (
-            [tensor for name, tensor in either.named_parameters() if name not in by_row]
-            for either in (model, self.average)
-        )
+        dense = [name for name, _ in model.named_parameters() if name not in by_row]
+        self._dense: list[Tensor] = [model.get_parameter(name) for name in dense]
+        self._dense_average: list[Tensor] = [self.average.get_parameter(name) for name in dense]
         self._optimiser = torch.optim.AdamW(
             self._dense,
             lr=self._config.learning_rate,

@@ -33,6 +33,7 @@ class RunningService:
         self.root = root
         self.home = root / ".prefect"
         self.port = port
+        self.told = ""  # by `up`, where a test keeps it
         self.environment = {
             **{k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"},
             "OMP_NUM_THREADS": "1",

@@ -9,10 +9,10 @@ import threading
 import httpx
 import pytest
 from playwright.sync_api import expect, sync_playwright
-from running_service import RunningService, free_port
 
 from flows.service.access import Access, narrow
 from flows.service.service import without_password
+from tests.product.running_service import RunningService, free_port
 
 pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium")
@@ -167,7 +167,7 @@ def browse(outside):
 
 
 def address(text):
-    return re.search(r"log in, once, at: (\S+)", text).group(1)
+    return re.findall(r"log in, once, at: (\S+)", text)[0]
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs the program chromium")
