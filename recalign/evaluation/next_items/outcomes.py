@@ -51,7 +51,8 @@ class Outcomes:
         """RECOMMENDATIONS: one row per case; of answers to several prompts, that to the first."""
         lists = self.recommended
         heads = [[]] * len(cases) if lists is None else [row[row > 0].tolist() for row in lists]
-        answers = next(iter(self.answers.values()), None) or [None] * len(cases)
+        nothing: list[str | None] = [None] * len(cases)
+        answers = next(iter(self.answers.values()), nothing) or nothing
         columns = [cases.users, cases.positions, cases.targets, heads, answers]
         named = dict(zip(RECOMMENDATIONS, columns, strict=True))
         return pl.DataFrame(named, schema_overrides=RECOMMENDATIONS)
