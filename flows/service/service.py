@@ -2,11 +2,10 @@
 
 import json
 import os
-import re
 import socket
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -14,73 +13,23 @@ import typer
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from flows.service import processes
-from flows.service.access import LOGIN, Access, narrow, write_private
-from flows.service.environment import QUIET, SERVICE
+from flows.service.access import LOGIN, narrow, write_private
 from flows.service.processes import Member
+from flows.service.record import (
+    CHECKOUT,
+    RECORD,
+    Service,
+    home_of,
+    remembered,
+    wanted_service,
+    without_password,
+)
 from recalign.errors import UserError
 from recalign.report.terminal import print_table
 
-CHECKOUT = Path(__file__).parents[2]
-PORT = 4200
 POOL = "recalign"
-RECORD = "service.json"
 START_SECONDS = 240  # a first start writes the database's tables
 STOP_SECONDS = 20.0  # before a process that was asked to end is killed
-
-
-@dataclass(frozen=True)
-class Service:
-    """What a service was started with; kept beside its logs for the next `up`."""
-
-    home: str
-    root: str
-    port: int = PORT
-    database: str = ""  # an SQLAlchemy URL, or empty for an SQLite file in `home`
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def api(self) -> str:
-        return f"{self.url}/api"
-
-    @property
-    def access(self) -> Access:
-        return Access(Path(self.home))
-
-    def path(self, name: str) -> Path:
-        """A file of this service."""
-        return Path(self.home) / name
-
-    def environment(self) -> dict[str, str]:
-        """What its processes see; what the shell has set otherwise wins, but for what is ours."""
-        ours = {
-            "PREFECT_HOME": self.home,
-            "PREFECT_API_URL": self.api,
-            "PREFECT_API_AUTH_STRING": self.access.secret,
-            "PREFECT_SERVER_API_AUTH_STRING": self.access.secret,
-            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{self.url},http://localhost:{self.port}",
-            "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
-            "PREFECT_SERVER_UI_API_URL": self.api,
-            "RECALIGN_ROOT": self.root,
-            "PWD": str(CHECKOUT),  # prefect.yaml's pull step
-            "PYTHONPATH": os.pathsep.join(
-                [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
-            ),
-        }
-        if self.database:
-            ours["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.database
-        return QUIET | SERVICE | os.environ | ours
-
-
-def home_of(root: str, home: Path | None) -> Path:
-    """The folder of the service's database, logs and record."""
-    if home is None and "://" in root:
-        raise UserError(
-            f"--home: name a local folder for the service whose artifacts lie at {root}"
-        )
-    return (home or Path(root) / ".prefect").absolute()
 
 
 def up(root: str, home: Path | None, port: int | None, database: str | None) -> None:
@@ -95,7 +44,7 @@ def up(root: str, home: Path | None, port: int | None, database: str | None) -> 
             f"no prefect.yaml in {CHECKOUT}: install the checkout with `pip install -e .`"
         )
     with _alone(place):
-        service = _wanted(place, root, port, database)
+        service = wanted_service(place, root, port, database)
         running = _parts(place)
         if running and service != remembered(place):
             raise UserError(f"{_pids(running)} runs with other settings; `recalign down` first")
@@ -174,45 +123,6 @@ def log_in(root: str) -> None:
     service = None if "://" in root else remembered(home_of(root, None))
     if service and os.environ.get("PREFECT_API_URL", "").rstrip("/") == service.api:
         os.environ.setdefault("PREFECT_API_AUTH_STRING", service.access.secret)
-
-
-def remembered(home: Path) -> Service | None:
-    """What the last `up` here was started with."""
-    try:
-        return Service(**json.loads((home / RECORD).read_text()))
-    except (FileNotFoundError, TypeError, ValueError):
-        return None
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be shown: of what stands before an @ or in a query, names only."""
-    scheme, separator, rest = url.rpartition("://")
-    rest, question, query = rest.partition("?")
-    user, at, place = rest.rpartition("@")
-    user = re.sub(":.*", ":***", user)
-    query = re.sub("=[^&]*", "=***", query)
-    return f"{scheme}{separator}{user}{at}{place}{question}{query}"
-
-
-def _wanted(place: Path, root: str, port: int | None, database: str | None) -> Service:
-    """The options, or else what the last `up` here had."""
-    last = remembered(place) or Service(str(place), root)
-    if "://" not in root:
-        root = str(Path(root).absolute())
-    wanted = replace(last, root=root, port=port or last.port)
-    return wanted if database is None else replace(wanted, database=_checked(database))
-
-
-def _checked(database: str) -> str:
-    """The URL with the driver that Prefect needs; '' for SQLite."""
-    if database == "sqlite":
-        return ""
-    scheme, separator, rest = database.partition("://")
-    if scheme in ("postgres", "postgresql", "postgresql+asyncpg") and separator and rest:
-        return f"postgresql+asyncpg://{rest}"
-    raise UserError(
-        f"--database {without_password(database)}: must be sqlite or postgresql://user@host/name"
-    )
 
 
 def _alone(place: Path) -> AcquireReturnProxy:

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from flows.service.access import Access, narrow
-from flows.service.service import without_password
+from flows.service.record import without_password
 from tests.product.running_service import RunningService, free_port
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from flows.service.automations import AUTOMATIONS
-from flows.service.service import Service, remembered, without_password
+from flows.service.record import Service, remembered, without_password
 from tests.product.running_service import RunningService, free_port
 
 pytestmark = pytest.mark.slow
