@@ -24,6 +24,7 @@ STAGES = (
     interactions, splits, oracle, policy, reasonings, recommender, rewards, pairs, alignment,
     evaluation, report,
 )  # fmt: skip
+Phase = Literal["fit", "reward", "valid", "test"]
 BASE = "base"  # what a stage label calls the policy before any alignment
 
 
@@ -103,30 +104,18 @@ class Rounds:
         told = {"policy": self.policy, "evaluation": results}
         return self.run(report, self.config.report, judged | tests | told | self.story)
 
-    def write(
-        self,
-        phase: Literal["fit", "reward", "valid", "test"],
-        aligned: Reference | None,
-        when: str,
-    ) -> Reference:
+    def write(self, phase: Phase, aligned: Reference | None, when: str) -> Reference:
         """What the policy, aligned or not, writes about every user before the phase's targets."""
-        return self.run(
-            reasonings,
-            self.config.reasonings.for_phase(phase),
-            self.world | {"policy": aligned or self.policy},
-            label=f"reasonings for {phase}, {when}",
-            files=prompt_files(self.config.reasonings),
-        )
+        settings, label = self.config.reasonings, f"reasonings for {phase}, {when}"
+        inputs, files = self.world | {"policy": aligned or self.policy}, prompt_files(settings)
+        return self.run(reasonings, settings.for_phase(phase), inputs, label=label, files=files)
 
     def fit(self, texts: Reference, when: str) -> Reference:
         """The recommender that reads these reasonings."""
-        return self.run(
-            recommender,
-            self.config.recommender,
-            self.world | {"oracle": self.oracle, "reasonings": texts},
-            label=f"recommender, {when}",
-            files=local_files("encoder", self.config.recommender.encoder),
-        )
+        settings, label = self.config.recommender, f"recommender, {when}"
+        inputs = self.world | {"oracle": self.oracle, "reasonings": texts}
+        files = local_files("encoder", settings.encoder)
+        return self.run(recommender, settings, inputs, label=label, files=files)
 
     def refit(self, aligned: list[Reference]) -> Reference:
         """The recommender that reads what the last of these aligned policies writes."""
@@ -135,42 +124,27 @@ class Rounds:
 
     def align(self, number: int, reader: Reference, previous: Reference | None) -> Reference:
         """One round: sample, score each sample by the NDCG it earns, pair, prefer."""
-        when = round_name(number)
+        config, when = self.config, round_name(number)
         samples = self.write("reward", previous, round_name(number - 1))
-        scored = self.run(
-            rewards,
-            self.config.rewards,
-            self.world | {"oracle": self.oracle, "recommender": reader, "reasonings": samples},
-            label=f"rewards, {when}",
-        )
-        paired = self.run(
-            pairs,
-            self.config.pairs,
-            {"rewards": scored, "reasonings": samples},
-            label=f"pairs, {when}",
-        )
+        judge = self.world | {"oracle": self.oracle, "recommender": reader}
+        written = {"reasonings": samples}
+        scored = self.run(rewards, config.rewards, judge | written, label=f"rewards, {when}")
+        rewarded = {"rewards": scored} | written
+        paired = self.run(pairs, config.pairs, rewarded, label=f"pairs, {when}")
         earlier = {name: made for name, made in self.story.items() if name.startswith("pairs_")}
-        inputs = earlier if self.config.rounds.pairs == "cumulative" else {}
-        aligned = self.run(
-            alignment,
-            self.config.alignment,
-            {"start": previous or self.policy, "completions": paired} | inputs,
-            label=f"alignment, {when}",
-        )
+        inputs = earlier if config.rounds.pairs == "cumulative" else {}
+        inputs |= {"start": previous or self.policy, "completions": paired}
+        aligned = self.run(alignment, config.alignment, inputs, label=f"alignment, {when}")
         made = {"rewards": scored, "pairs": paired, "alignment": aligned}
         self.story |= {f"{name}_{number}": reference for name, reference in made.items()}
         return aligned
 
     def validate(self, texts: Reference, when: str) -> float | None:
         """The score by which rounds are compared; None while it is only planned."""
-        validation = self.run(
-            evaluation,
-            self.config.evaluation.for_phase("valid"),
-            self.world
-            | {"oracle": self.oracle, "recommender": self.frozen}
-            | {"base": self.base_valid, "aligned": texts},
-            label=f"validation, {when}",
-        )
+        settings, label = self.config.evaluation.for_phase("valid"), f"validation, {when}"
+        judge = self.world | {"oracle": self.oracle, "recommender": self.frozen}
+        inputs = judge | {"base": self.base_valid, "aligned": texts}
+        validation = self.run(evaluation, settings, inputs, label=label)
         number = sum(name.startswith("validation_") for name in self.story)
         self.story[f"validation_{number}"] = validation
         return validation_score(self.run, validation)

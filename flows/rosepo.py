@@ -53,11 +53,8 @@ def stages(run: Run, config: RosePOConfig, rows: list[ComparedRow]) -> Reference
     contest = Contest(run, config, world, backbone, tuned)
     for number, row in enumerate(rows):
         contest.judge(number, row, contest.judged(row))
-    return run(
-        comparison,
-        config.recommendations.compare(rows),
-        world | {"oracle": backbone, "sft": tuned} | contest.story,
-    )
+    known = world | {"oracle": backbone, "sft": tuned} | contest.story
+    return run(comparison, config.recommendations.compare(rows), known)
 
 
 @dataclass
@@ -86,66 +83,47 @@ class Contest:
                 return {"policy": self.align(row)}
 
     def align(self, row: ComparedRow) -> Reference:
-        """Reject, doubt, prefer. Continued fine-tuning sees only the chosen of the same pairs."""
+        """Reject, smooth, prefer. Continued fine-tuning sees only the chosen of the same pairs."""
         continued = row.kind == "continued"
         strategy = "random" if continued else row.strategy
         chosen = self.reject(strategy)
-        doubted = self.smooth("none" if continued else row.estimator, strategy, chosen)
+        smoothed = self.smooth("none" if continued else row.estimator, strategy, chosen)
         settings = self.config.alignment
-        before = self.run(
-            reference,
-            settings.for_reference(),
+        asked, label = (
             self.world | {"sft": self.sft, "rejections": chosen},
-            label=f"reference, {strategy}",
+            f"reference, {strategy}",
         )
+        before = self.run(reference, settings.for_reference(), asked, label=label)
         if continued:
             settings = settings.model_copy(update={"loss": "nll"})
-        return self.run(
-            alignment,
-            settings,
-            {"start": self.sft, "completions": doubted, "reference": before},
-            label=f"alignment, {row.label}",
-        )
+        inputs = {"start": self.sft, "completions": smoothed, "reference": before}
+        return self.run(alignment, settings, inputs, label=f"alignment, {row.label}")
 
     def reject(self, strategy: str) -> Reference:
         """Pairs of the item taken and items rejected for it."""
         settings = self.config.rejections.model_copy(update={"strategy": strategy})
-        scored = {"sft": self.sft} if settings.needs_sft else {}
-        stage_settings = settings.asked_as(self.config.sft.prompt)
-        made = self.run(
-            rejections,
-            stage_settings,
-            self.world | scored,
-            label=f"rejections, {strategy}",
-            files=rejection_files(stage_settings),
-        )
+        inputs = self.world | ({"sft": self.sft} if settings.needs_sft else {})
+        asked, label = settings.asked_as(self.config.sft.prompt), f"rejections, {strategy}"
+        made = self.run(rejections, asked, inputs, label=label, files=rejection_files(asked))
         self.story[f"rejections_{strategy}"] = made
         return made
 
     def smooth(self, estimator: str, strategy: str, chosen: Reference) -> Reference:
-        """The oracle's doubt about each pair."""
+        """How probably each rejected item is really the preferred one."""
         settings = self.config.smoothing.model_copy(update={"estimator": estimator})
-        judge = {"oracle": self.doubting_oracle()} if settings.needs_oracle else {}
-        made = self.run(
-            smoothing,
-            settings,
-            self.world | {"rejections": chosen} | judge,
-            label=f"smoothing, {strategy} {estimator}",
-        )
+        judge = {"oracle": self.judging_oracle()} if settings.needs_oracle else {}
+        inputs = self.world | {"rejections": chosen} | judge
+        made = self.run(smoothing, settings, inputs, label=f"smoothing, {strategy} {estimator}")
         self.story[f"smoothing_{strategy}_{estimator}"] = made
         return made
 
-    def doubting_oracle(self) -> Reference:
+    def judging_oracle(self) -> Reference:
         """The oracle that scores pairs: none of them may hold an item it was fitted on."""
         settings = self.config.smoothing
         if settings.oracle == "earlier":
             return self.oracle
-        return self.run(
-            fold_oracles,
-            settings.folding,
-            self.world | {"oracle": self.oracle},
-            files=oracle_files(self.config.oracle),
-        )
+        inputs, files = self.world | {"oracle": self.oracle}, oracle_files(self.config.oracle)
+        return self.run(fold_oracles, settings.folding, inputs, files=files)
 
     def judge(self, number: int, row: ComparedRow, judged: dict[str, Reference]) -> None:
         """Rank and answer for validation and test; the test is what the table shows."""
@@ -155,12 +133,14 @@ class Contest:
     def _recommend(
         self, phase: Literal["valid", "test"], row: ComparedRow, judged: dict[str, Reference]
     ) -> Reference:
+        settings = self.config.recommendations
+        label, files = f"{phase}, {row.label}", local_files("encoder", settings.encoder)
         return self.run(
             recommendations,
-            self.config.recommendations.for_phase(phase),
+            settings.for_phase(phase),
             self.world | judged,
-            label=f"recommendations for {phase}, {row.label}",
-            files=local_files("encoder", self.config.recommendations.encoder),
+            label=f"recommendations for {label}",
+            files=files,
         )
 
 

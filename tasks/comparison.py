@@ -17,13 +17,7 @@ from recalign.report.page import write_page
 from recalign.report.rosepo import RosePORun, rosepo_page
 from recalign.report.rosepo_opening import HELPFUL
 from recalign.report.stage_page import picture, result_table
-from recalign.schemas import (
-    CURVE_FILE,
-    PER_USER,
-    RECOMMENDED,
-    RESULTS,
-    ROWS_PER_USER,
-)
+from recalign.schemas import CURVE_FILE, PER_USER, RECOMMENDED, RESULTS, ROWS_PER_USER
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.report import data_set, lineage, stage_runs
@@ -41,16 +35,13 @@ def comparison(
     **made: Artifact,
 ) -> None:
     """Every row against the SFT model, every claim against its control, and the page."""
-    tested = [made[f"row_{number}"] for number in range(len(config.rows))]
-    judged = {row.label: one for row, one in zip(config.rows, tested, strict=True)}
+    judged = {row.label: made[f"row_{number}"] for number, row in enumerate(config.rows)}
     per_user = rows_per_user({n: PER_USER.read(one) for n, one in judged.items()})
     means = resample([per_user], config.n_resamples, config.seed)
     results = means.results(rosepo_rows(config.rows))
     contrasts = contrast_table(config.rows, means)
-    figures = {label: one.manifest.figures for label, one in judged.items()}
-    recommended = recommended_table(
-        {label: told["recommended"] for label, told in figures.items() if "recommended" in told}
-    )
+    told = {label: one.manifest.figures.get("recommended") for label, one in judged.items()}
+    recommended = recommended_table({label: one for label, one in told.items() if one})
     validation = {
         row.label: float(made[f"valid_{number}"].manifest.figures[SCORE])
         for number, row in enumerate(config.rows)
@@ -64,7 +55,7 @@ def comparison(
     drawn = [one.manifest for one in made.values() if one.manifest.stage == "rejections"]
     run = RosePORun(
         source=interactions.manifest.config["source"],
-        created=f"{max(one.manifest.created for one in tested):%Y-%m-%d %H:%M} UTC",
+        created=f"{max(one.manifest.created for one in judged.values()):%Y-%m-%d %H:%M} UTC",
         compared=config.rows,
         results=results,
         contrasts=contrasts,

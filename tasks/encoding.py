@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 from recalign.config import Runtime
 from recalign.recommender.encoder import SentenceEncoder
@@ -32,6 +33,11 @@ def open_encoder(job: Job, name: str) -> SentenceEncoder:
         return map_shards(job, encode_sentences, shards)
 
     return SentenceEncoder(name, cache, encode=encode)
+
+
+def item_vectors(job: Job, encoder: str, items: pl.DataFrame) -> np.ndarray:
+    """The text vector of every item, float32 [I+1, e]; row 0 is padding."""
+    return open_encoder(job, encoder).encode_items(items["text"].to_list(), job.progress)
 
 
 def encode_sentences(shard: SentenceShard) -> np.ndarray:

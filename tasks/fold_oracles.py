@@ -11,9 +11,8 @@ from recalign.config import FoldsConfig, OracleConfig
 from recalign.oracle.fit import OracleData, fit_oracle
 from recalign.oracle.storage import load_oracle, save_oracle
 from recalign.smoothing.folds import FOLDS, STOPS, fold_name, folds_of, stops_of
-from recalign.splits.guard import check_fit
 from recalign.splits.phases import phase_of
-from tasks.encoding import open_encoder
+from tasks.encoding import item_vectors
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.tables import Tables, read_tables
@@ -35,27 +34,20 @@ def fold_oracles(
     """
     tables = read_tables(interactions, splits)
     settings = OracleConfig(**oracle.manifest.config)
-    text = None
-    if settings.item_text:
-        encoder = open_encoder(job, settings.encoder)
-        text = encoder.encode_items(tables.items["text"].to_list(), job.progress)
+    text = item_vectors(job, settings.encoder, tables.items) if settings.item_text else None
     folds = folds_of(tables.sequences.n_users, config.folds, config.seed)
-    facts = {}
+    told = {}
     for fold in range(config.folds):
         done = job.draft.work / fold_name(fold)
         if not done.exists():
             _fit_fold(job, settings, tables, folds, fold, text)
         shutil.copytree(done, job.draft.path(fold_name(fold)))
-        facts[fold_name(fold)] = load_oracle(done)[1]
+        facts = load_oracle(done)[1]
+        told[fold_name(fold)] = {"temperature": facts["temperature"], **facts["calibration"]}
     table = pl.DataFrame({"user_index": np.arange(len(folds)), "fold": folds})
     table.write_parquet(job.draft.path(FOLDS), compression="zstd")
     job.draft.count(len(folds))
-    job.draft.tell(
-        {
-            name: {"temperature": fact["temperature"], **fact["calibration"]}
-            for name, fact in facts.items()
-        }
-    )
+    job.draft.tell(told)
 
 
 def _fit_fold(
@@ -70,8 +62,7 @@ def _fit_fold(
     done = job.draft.work / fold_name(fold)
     starts = (tables.windows[name].to_numpy() for name in ("fit_start", "valid_start"))
     stops = stops_of(folds, fold, *starts)
-    seen = tables.sequences.before(stops)
-    check_fit(done.name, np.arange(len(folds)), seen.lengths, seen, tables.interactions, stops)
+    seen = tables.before(done.name, stops)
     phase = phase_of(tables.windows, "valid")
     others = folds[phase.users] != fold
     data = OracleData(seen, phase.users[others], phase.targets(tables.sequences)[others], text)

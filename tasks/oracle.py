@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
@@ -12,9 +11,8 @@ from recalign.oracle.storage import save_oracle
 from recalign.report.plots import oracle_curves
 from recalign.report.stage_page import picture
 from recalign.schemas import CURVE_FILE
-from recalign.splits.guard import check_fit
 from recalign.splits.phases import oracle_validation
-from tasks.encoding import open_encoder
+from tasks.encoding import item_vectors
 from tasks.engine.job import Job
 from tasks.engine.stage import local_files, stage
 from tasks.tables import read_tables
@@ -35,26 +33,16 @@ def oracle(
 ) -> None:
     """Fit SASRec with early stopping on the window after the history; calibrate its scores."""
     tables = read_tables(interactions, splits)
-    limits = tables.windows["fit_start"].to_numpy().astype(np.int64)
-    seen = tables.sequences.before(limits)
-    check_fit("oracle", np.arange(seen.n_users), seen.lengths, seen, tables.interactions, limits)
-    text = None
-    if config.item_text:
-        encoder = open_encoder(job, config.encoder)
-        text = encoder.encode_items(tables.items["text"].to_list(), job.progress)
+    seen = tables.before("oracle", tables.windows["fit_start"].to_numpy())
+    text = item_vectors(job, config.encoder, tables.items) if config.item_text else None
     validation = oracle_validation(tables.windows)
     data = OracleData(seen, validation.users, validation.targets(tables.sequences), text)
     fitted = fit_oracle(config, data, job.draft.work, job.progress, job.device)
     save_oracle(job.draft.folder, fitted)
     job.draft.count(int(seen.offsets[-1]))
-    job.draft.tell(
-        {
-            "best_valid_ndcg_at_10": fitted.curve["valid_ndcg_at_10"].max(),
-            "epochs": fitted.curve.height,
-            "temperature": fitted.temperature,
-            **fitted.calibration,
-        }
-    )
+    best = {"best_valid_ndcg_at_10": fitted.curve["valid_ndcg_at_10"].max()}
+    fit = {"epochs": fitted.curve.height, "temperature": fitted.temperature}
+    job.draft.tell(best | fit | fitted.calibration)
 
 
 @oracle.shows

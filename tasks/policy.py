@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
@@ -12,7 +11,6 @@ from recalign.llm.storage import MODEL, POLICY, POLICY_CURVE
 from recalign.reasonings.prompts import Renderer, template_file
 from recalign.report.plots import bootstrap_curve
 from recalign.report.stage_page import picture
-from recalign.splits.guard import check_fit
 from recalign.training.run import TrainingRun
 from tasks.engine.job import Job
 from tasks.engine.stage import local_files, stage
@@ -52,9 +50,7 @@ def _bootstrap(job: Job, config: PolicyConfig, interactions: Artifact, splits: A
 
     settings = config.bootstrap
     tables = read_tables(interactions, splits)
-    limits = tables.windows["fit_start"].to_numpy().astype(np.int64)
-    seen = tables.sequences.before(limits)
-    check_fit("policy", np.arange(seen.n_users), seen.lengths, seen, tables.interactions, limits)
+    seen = tables.before("policy", tables.windows["fit_start"].to_numpy())
     histories = choose_histories(seen, settings, MIN_PREFIX)
     render = Renderer(settings.template, tables.items)
     demonstrations = build_demonstrations(tables.items, histories, render, settings.seed)

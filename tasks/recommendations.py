@@ -37,7 +37,7 @@ from recalign.splits.phases import NEXT, phase_of
 from recalign.titles.answers import match_titles
 from recalign.titles.names import distinct_titles, normalised
 from recalign.titles.prompts import TitlePrompts
-from tasks.encoding import open_encoder
+from tasks.encoding import item_vectors
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.models import first_of, open_policy
@@ -83,8 +83,7 @@ def recommendations(
     else:
         given = by_item(torch.from_numpy(popularity).float())
     outcomes = judge(given, cases, lists, config.top, rows=rows, progress=job.progress)
-    encoder = open_encoder(job, config.encoder)
-    vectors = encoder.encode_items(tables.items["text"].to_list(), job.progress)
+    vectors = item_vectors(job, config.encoder, tables.items)
     neighbours = nearest_items(vectors, cases.targets, config.neighbours)
     measures = ranking_measures(outcomes, config.list_length)
     measures |= bias_measures(outcomes, cases, popularity)
@@ -103,13 +102,9 @@ def _write(job: Job, cases: Cases, outcomes: Outcomes, measures: dict[Metric, np
     PER_USER.write(per_user, job.draft)
     RECOMMENDATIONS.write(outcomes.table(cases), job.draft)
     means = means_over_users(per_user)
-    job.draft.tell(
-        {
-            SCORE: means[validation_metric(means)],
-            "means": {metric.label: mean for metric, mean in means.items()},
-            "users": per_user["user_index"].n_unique(),
-        }
-    )
+    users = per_user["user_index"].n_unique()
+    job.draft.tell({SCORE: means[validation_metric(means)], "users": users})
+    job.draft.tell({"means": {metric.label: mean for metric, mean in means.items()}})
     if outcomes.recommended is not None:
         popular = {
             "average_popularity": means[AVERAGE_POPULARITY],

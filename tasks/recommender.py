@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from recalign.artifacts.artifact import Artifact
 from recalign.config import RecommenderConfig
 from recalign.oracle.inference import states_of
@@ -14,9 +12,8 @@ from recalign.recommender.signal import require_signal
 from recalign.recommender.storage import save_recommender
 from recalign.recommender.window import fit_examples
 from recalign.schemas import CURVE_FILE, REASONINGS
-from recalign.splits.guard import check_fit
 from recalign.splits.phases import phase_of
-from tasks.encoding import open_encoder
+from tasks.encoding import item_vectors, open_encoder
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.tables import read_tables
@@ -34,11 +31,7 @@ def recommender(
 ) -> None:
     """Fit the adapter on the fit window; stop unless real reasonings beat shuffled ones."""
     tables = read_tables(interactions, splits)
-    limits = tables.windows["reward_start"].to_numpy().astype(np.int64)
-    seen = tables.sequences.before(limits)
-    check_fit(
-        "recommender", np.arange(seen.n_users), seen.lengths, seen, tables.interactions, limits
-    )
+    seen = tables.before("recommender", tables.windows["reward_start"].to_numpy())
     phase = phase_of(tables.windows, "fit")
     model, _ = load_oracle(oracle.folder, job.device)
     encoder = open_encoder(job, config.encoder)
@@ -53,7 +46,7 @@ def recommender(
             seen.until(users, stops, int(stops.max()))[0],
         ),
     )
-    item_text = encoder.encode_items(tables.items["text"].to_list(), job.progress)
+    item_text = item_vectors(job, config.encoder, tables.items)
     items = ItemVectors(model.item_matrix(), model.bias, item_text)
     fitted = fit_recommender(config, examples, items, job.progress)
     if config.guard:

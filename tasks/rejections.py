@@ -21,7 +21,7 @@ from recalign.splits.guard import check_window_prompts
 from recalign.splits.rejected import check_rejections
 from recalign.titles.names import distinct_titles
 from recalign.titles.prompts import TitlePrompts, template_file
-from tasks.encoding import open_encoder
+from tasks.encoding import item_vectors
 from tasks.engine.job import Job
 from tasks.engine.stage import local_files, stage
 from tasks.models import open_policy
@@ -51,24 +51,16 @@ def rejections(
     tables = read_tables(interactions, splits)
     titles = distinct_titles(tables.items)
     prompts = TitlePrompts(config.prompt, titles)
-    encoder = open_encoder(job, config.encoder)
-    vectors = encoder.encode_items(tables.items["text"].to_list(), job.progress)
     sources = Sources(
         tables.sequences,
         history_popularity(tables.sequences, tables.windows),
-        unit_vectors(vectors),
+        unit_vectors(item_vectors(job, config.encoder, tables.items)),
         prompts.text,
         score_titles(open_policy(sft, job.runtime.root, job.device), titles) if sft else None,
     )
     users, positions = draw_positions(tables.windows, config.n_pairs, config.seed)
-    table, left_out = reject_in_shards(
-        partial(reject, config, sources),
-        users,
-        positions,
-        job.draft.work,
-        job.runtime.shard_users,
-        job.progress,
-    )
+    make, step = partial(reject, config, sources), job.runtime.shard_users
+    table, left_out = reject_in_shards(make, users, positions, job.draft.work, step, job.progress)
     proved = _prove(table, tables, prompts)
     truth = true_smoothing(interactions, tables.items, table)
     described = describe_rejections(
@@ -77,10 +69,8 @@ def rejections(
     REJECTIONS.write(table, job.draft)
     described.write_parquet(job.draft.path("describe.parquet"), compression="zstd")
     job.draft.count(table.height, left_out)
-    users_left = table["user_index"].n_unique()
-    job.draft.tell(
-        {"pairs_proved": proved, "users": users_left, "strategies": described.to_dicts()}
-    )
+    job.draft.tell({"pairs_proved": proved, "users": table["user_index"].n_unique()})
+    job.draft.tell({"strategies": described.to_dicts()})
 
 
 def score_titles(policy: "Policy", titles: list[str]) -> Score:
@@ -99,16 +89,15 @@ def score_titles(policy: "Policy", titles: list[str]) -> Score:
 
 def _prove(table: pl.DataFrame, tables: Tables, prompts: TitlePrompts) -> int:
     """Prompts end before the chosen item; nothing rejected was taken by then."""
-    candidates = table["candidates"].to_list()
+    candidates, bounds = table["candidates"].to_list(), ("fit_start", "valid_start")
     shown = table.select(
         "user_index", "first_position", "prompt", cutoff="position", items="history"
     )
+
+    def write(row: int, items: list[int]) -> str:
+        return prompts.text(items, candidates[row])
+
     check_window_prompts(
-        shown,
-        tables.interactions,
-        tables.windows,
-        ("fit_start", "valid_start"),
-        lambda row, items: prompts.text(items, candidates[row]),
-        protocol=tables.protocol,
+        shown, tables.interactions, tables.windows, bounds, write, protocol=tables.protocol
     )
     return check_rejections(table, tables.interactions)

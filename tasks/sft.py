@@ -13,12 +13,12 @@ from recalign.policy import in_lines
 from recalign.schemas import CURVE_FILE, PROMPTS
 from recalign.sft.examples import Asking, Examples, history_examples, next_item_examples
 from recalign.sft.questions import draw_candidates, drawn_positions, positions_from
-from recalign.splits.guard import check_fit, check_window_prompts
+from recalign.splits.guard import check_window_prompts
 from recalign.splits.phases import phase_of
 from recalign.titles.names import distinct_titles
 from recalign.titles.prompts import TitlePrompts, template_file
 from recalign.training.run import TrainingRun
-from tasks.encoding import open_encoder
+from tasks.encoding import item_vectors
 from tasks.engine.job import Job
 from tasks.engine.stage import local_files, stage
 from tasks.tables import Tables, read_tables
@@ -80,11 +80,9 @@ def _first_policy(
         loaded = load_policy(config.model, config, None, job.device)
     else:
         tokenizer = title_tokenizer(titles)
-        vectors = None
-        if config.bootstrap.item_text:
-            encoder = open_encoder(job, config.bootstrap.encoder)
-            vectors = encoder.encode_items(tables.items["text"].to_list(), job.progress)
-        model = first_model(config.bootstrap, tokenizer, config.history_items, config.seed, vectors)
+        own = config.bootstrap
+        vectors = item_vectors(job, own.encoder, tables.items) if own.item_text else None
+        model = first_model(own, tokenizer, config.history_items, config.seed, vectors)
         first = job.draft.work / "first"
         model.save_pretrained(first)
         tokenizer.save_pretrained(first)
@@ -94,9 +92,7 @@ def _first_policy(
 
 def _training(config: SftConfig, tables: Tables, asking: Asking) -> Examples:
     """From the history windows alone, which is proved."""
-    limits = tables.windows["fit_start"].to_numpy().astype(np.int64)
-    seen = tables.sequences.before(limits)
-    check_fit("sft", np.arange(seen.n_users), seen.lengths, seen, tables.interactions, limits)
+    seen = tables.before("sft", tables.windows["fit_start"].to_numpy())
     if config.format == "history":
         return history_examples(seen, config.history_items, asking)
     users, positions = drawn_positions(seen.lengths, config.n_examples, config.seed)
@@ -115,10 +111,7 @@ def _validation(config: SftConfig, tables: Tables, asking: Asking) -> tuple[Exam
             tables.sequences, users, positions, config.n_candidates, config.seed
         )
     first = np.maximum(positions - config.history_items, 0)
-    shown = [
-        tables.sequences.slice(user, start, stop).tolist()
-        for user, start, stop in zip(users.tolist(), first, positions, strict=True)
-    ]
+    shown = [items.tolist() for items in tables.sequences.slices(users, first, positions)]
     texts = [asking.text(*pair) for pair in zip(shown, candidates, strict=True)]
     prompts = pl.DataFrame([users, positions, first, shown, texts], schema=PROMPTS)
     proved = check_window_prompts(

@@ -8,7 +8,7 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.schemas import APPEAL, INTERACTIONS, ITEMS, TRUTH, WINDOWS
 from recalign.sequences import Sequences
-from recalign.splits.guard import Protocol
+from recalign.splits.guard import Protocol, check_fit
 from recalign.world.utility import TrueWorld, rejected_preferred
 
 
@@ -21,6 +21,13 @@ class Tables:
     windows: pl.DataFrame
     sequences: Sequences
     protocol: Protocol
+
+    def before(self, stage: str, stops: np.ndarray) -> Sequences:
+        """What a stage fits on: every user's items before position stops [U], which is proved."""
+        stops = stops.astype(np.int64)
+        seen = self.sequences.before(stops)
+        check_fit(stage, np.arange(seen.n_users), seen.lengths, seen, self.interactions, stops)
+        return seen
 
 
 def read_tables(interactions: Artifact, splits: Artifact) -> Tables:

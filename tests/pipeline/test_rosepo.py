@@ -125,8 +125,7 @@ def test_sigkill_loses_no_finished_work(recalign, copied, both, stage, label):
     }
     (fingerprint,) = [
         one["fingerprint"] for one in found
-        if stage == "sft" or (one["inputs"]["completions"]["fingerprint"] in doubted
-        and "sft" in one["inputs"])
+        if stage == "sft" or one["inputs"]["completions"]["fingerprint"] in doubted
     ]  # fmt: skip
     shutil.rmtree(copied / stage / fingerprint)
     command = (*RUN, "--root", str(copied), "--stop-after", label)
