@@ -1,4 +1,4 @@
-"""RosePO (arXiv 2410.12519): align the LLM that names the next item, doubting each rejection."""
+"""RosePO (arXiv 2410.12519): align the LLM that names the next item; a rejection may be wrong."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -89,11 +89,9 @@ class Contest:
         chosen = self.reject(strategy)
         smoothed = self.smooth("none" if continued else row.estimator, strategy, chosen)
         settings = self.config.alignment
-        asked, label = (
-            self.world | {"sft": self.sft, "rejections": chosen},
-            f"reference, {strategy}",
-        )
-        before = self.run(reference, settings.for_reference(), asked, label=label)
+        asked = self.world | {"sft": self.sft, "rejections": chosen}
+        scoring, label = settings.for_reference(), f"reference, {strategy}"
+        before = self.run(reference, scoring, asked, label=label)
         if continued:
             settings = settings.model_copy(update={"loss": "nll"})
         inputs = {"start": self.sft, "completions": smoothed, "reference": before}

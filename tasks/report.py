@@ -136,7 +136,6 @@ def _examples(
     aligned: Artifact,
 ) -> list[Example]:
     phase = phase_of(tables.windows, "test")
-    users, starts = phase.users.tolist(), phase.starts.tolist()
     rows = {policy_label(name, "greedy", "frozen"): name for name in ("base", "aligned")}
     per_user = ROWS_PER_USER.read(evaluation)
     scored = Metric(CATALOGUE, "NDCG").lines(per_user).select("row", "user_index", "value")
@@ -147,10 +146,10 @@ def _examples(
         REASONINGS.read(aligned),
         {(rows[row], user): value for row, user, value in scored.iter_rows() if row in rows},
     )
-    cut, places = tables.sequences.slice, list(zip(users, starts, phase.ends.tolist(), strict=True))
+    cut, users, starts = tables.sequences.slices, phase.users, phase.starts
     taken = Taken(
-        {user: cut(user, start - N_SHOWN, start) for user, start, _ in places},
-        {user: cut(user, start, end) for user, start, end in places},
+        dict(zip(users.tolist(), cut(users, starts - N_SHOWN, starts), strict=True)),
+        dict(zip(users.tolist(), cut(users, starts, phase.ends), strict=True)),
         dict(tables.items.select("item_index", "title").iter_rows()),
         liked_in_words(liked_values(read_table(truth, TRUTH), cutoffs)) if truth.exists() else {},
     )
@@ -172,22 +171,4 @@ def lineage(store: Store, ends: list[Manifest]) -> list[Manifest]:
 
 def stage_runs(manifests: list[Manifest], labels: Mapping[str, str]) -> list[StageRun]:
     """The artifacts as the page shows them; `labels` by fingerprint, where a stage ran often."""
-    return [_stage_run(one, labels.get(one.fingerprint, one.stage)) for one in manifests]
-
-
-def _stage_run(manifest: Manifest, label: str) -> StageRun:
-    return StageRun(
-        stage=manifest.stage,
-        label=label,
-        fingerprint=manifest.fingerprint,
-        version=manifest.version,
-        inputs=dict(manifest.identity.inputs),
-        created=f"{manifest.created:%Y-%m-%d %H:%M:%S}",
-        seconds=manifest.seconds,
-        rows=manifest.rows,
-        dropped=manifest.dropped,
-        device=manifest.device,
-        peak_memory_mb=manifest.peak_memory_mb,
-        git_commit=manifest.git_commit,
-        packages=manifest.packages,
-    )
+    return [StageRun(labels.get(one.fingerprint, one.stage), one) for one in manifests]

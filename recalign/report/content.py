@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from recalign.artifacts.manifest import Manifest
 from recalign.report.wording import Tone
 
 
@@ -26,22 +27,10 @@ class DataSet:
 
 @dataclass(frozen=True)
 class StageRun:
-    """One artifact: what its manifest says."""
+    """One artifact, under the name that its run has in the flow."""
 
-    stage: str
     label: str
-    fingerprint: str
-    version: int
-    inputs: Mapping[str, str]
-    """Fingerprints of upstream artifacts, by the name the stage knows them by."""
-    created: str
-    seconds: float
-    rows: int
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    device: str = ""
-    peak_memory_mb: float = 0.0
-    git_commit: str = ""
-    packages: Mapping[str, str] = field(default_factory=dict)
+    manifest: Manifest
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def lineage_graph(stages: Sequence[StageRun]) -> str | None:
     """
     if not stages:
         return None
-    runs = {run.fingerprint: run for run in stages}
+    runs = {run.manifest.fingerprint: run for run in stages}
     parents = _reduced({key: _known(run, runs) for key, run in runs.items()})
     layer = _layers(parents)
     rows, places = _with_lanes(parents, layer)
@@ -55,7 +55,8 @@ def lineage_graph(stages: Sequence[StageRun]) -> str | None:
 
 def _known(run: StageRun, runs: Mapping[str, StageRun]) -> list[str]:
     """Fingerprints of the run's inputs that are on the page, each once, in order."""
-    return list(dict.fromkeys(key for key in run.inputs.values() if key in runs))
+    above = dict.fromkeys(one.fingerprint for one in run.manifest.inputs.values())
+    return [key for key in above if key in runs]
 
 
 def _reduced(parents: Mapping[str, list[str]]) -> dict[str, list[str]]:
@@ -174,17 +175,17 @@ def _edge(upper: _Place, lower: _Place, top: float, bottom: float, from_lane: bo
 def _box(run: StageRun, x: float, y: float) -> str:
     """What it is, then which and how long."""
     left = x - BOX / 2
-    title, _, which = run.label.partition(", ")
-    which = which or run.fingerprint[:7]
-    key = html.escape(run.fingerprint)
+    made, (title, _, which) = run.manifest, run.label.partition(", ")
+    which = which or made.fingerprint[:7]
+    key, name = html.escape(made.fingerprint), html.escape(f"{made.stage}/{made.fingerprint}")
     return (
-        f'<a href="#artifact-{key}"><title>{html.escape(f"{run.stage}/{run.fingerprint}")}</title>'
+        f'<a href="#artifact-{key}"><title>{name}</title>'
         f'<rect x="{left:.1f}" y="{y:.1f}" width="{BOX}" height="{HEIGHT}" rx="5" fill="{PAPER}" '
         f'stroke="{RULE}"/>'
         f'<text x="{left + 12:.1f}" y="{y + 18:.1f}" font-size="11.5" fill="{INK}">'
         f"{html.escape(_short(title))}</text>"
         f'<text x="{left + 12:.1f}" y="{y + 34:.1f}" font-size="10.5" fill="{MUTED}">'
-        f"{html.escape(_short(which))} · {duration(run.seconds)}</text></a>"
+        f"{html.escape(_short(which))} · {duration(made.seconds)}</text></a>"
     )
 
 

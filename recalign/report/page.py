@@ -42,12 +42,12 @@ def shared_packages(stages: Sequence[StageRun]) -> dict[str, str]:
     """The version of each package that most artifacts were made with: {"torch": "2.13.0"}."""
     versions: dict[str, Counter[str]] = {}
     for run in stages:
-        for name, version in run.packages.items():
+        for name, version in run.manifest.packages.items():
             versions.setdefault(name, Counter())[version] += 1
     return {name: counts.most_common(1)[0][0] for name, counts in versions.items()}
 
 
 def own_packages(run: StageRun, shared: Mapping[str, str]) -> str:
     """The versions in which one artifact differs from the shared ones."""
-    differing = [f"{name} {v}" for name, v in run.packages.items() if shared.get(name) != v]
-    return ", ".join(differing)
+    own = run.manifest.packages.items()
+    return ", ".join(f"{name} {v}" for name, v in own if shared.get(name) != v)

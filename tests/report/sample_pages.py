@@ -1,8 +1,12 @@
 """Runs of both methods with every part there is, as small as they can be."""
 
+from datetime import datetime
+from typing import Any
+
 import numpy as np
 import polars as pl
 
+from recalign.artifacts.manifest import Manifest
 from recalign.config import ComparedRow
 from recalign.evaluation.next_items.claims import rosepo_rows
 from recalign.metric_columns import NDCG_AT_10, Metric
@@ -48,12 +52,18 @@ def data_set(text: str = "toys") -> DataSet:
 
 
 def stage_runs(text: str = "plain") -> list[StageRun]:
-    return [
-        StageRun("interactions", "interactions", "a" * 32, 1, {}, "today", 1.0, 100,
-                 {text: 3}, "cpu", 10.0, "abc", {"torch": "2.13"}),
-        StageRun("report", f"report, {text}", "b" * 32, 2, {"interactions": "a" * 32}, "today",
-                 2.0, 0, {}, "cpu", 10.0, "abc", {"torch": text}),
-    ]  # fmt: skip
+    first = manifest("interactions", "a" * 32, version=1, rows=100, dropped={text: 3})
+    last = manifest("report", "b" * 32, version=2, seconds=2.0, packages={"torch": text})
+    last.inputs = {"interactions": first.reference}
+    return [StageRun("interactions", first), StageRun(f"report, {text}", last)]
+
+
+def manifest(stage: str, fingerprint: str, **more: Any) -> Manifest:
+    known: dict[str, Any] = {
+        "version": 1, "created": datetime(2026, 1, 2, 3, 4, 5), "seconds": 1.0,
+        "peak_memory_mb": 10.0, "git_commit": "abc", "packages": {"torch": "2.13"},
+    }  # fmt: skip
+    return Manifest(stage=stage, fingerprint=fingerprint, config={}, inputs={}, **(known | more))
 
 
 def dpo4rec_run(text: str = "plain") -> DPO4RecRun:

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import polars as pl
 
+from recalign.artifacts.manifest import Reference
 from recalign.metric_columns import NDCG_AT_10, Metric
 from recalign.report import lineage
 from recalign.report.content import Round, StageRun
@@ -14,6 +15,7 @@ from recalign.report.lineage import lineage_graph
 from recalign.report.plots import alignment_curves, distributions, windows_picture
 from recalign.report.wording import interval, tone_of
 from recalign.schemas import RESULTS, WINDOWS
+from tests.report.sample_pages import manifest
 
 REST = (None, None)  # strategy and estimator
 HR_AT_10 = Metric("catalogue", "HR", 10)
@@ -24,7 +26,9 @@ def texts_of(svg: str) -> list[str]:
 
 
 def run(name: str, *inputs: str, label: str = "") -> StageRun:
-    return StageRun("stage", label or name, name, 1, {i: i for i in inputs}, "now", 1.0, 1)
+    made = manifest("stage", name)
+    made.inputs = {one: Reference(stage="stage", fingerprint=one) for one in inputs}
+    return StageRun(label or name, made)
 
 
 def test_windows_show_their_mean_lengths_over_prompted_users():
