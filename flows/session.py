@@ -28,27 +28,20 @@ from tasks.engine.stage import Stage
 log = logging.getLogger(__name__)
 
 LOGGERS = ("recalign", "tasks", "flows")
-
-
 N_NAMED = 2  # changed settings in the name of a run
 
 
-class _WithoutTraceback(logging.Filter):
+def _without_traceback(record: logging.LogRecord) -> bool:
     """A user's mistake is a sentence; its traceback would only hide it."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], UserError):
-            record.exc_info = None
-        return True
-
-
-_WITHOUT_TRACEBACK = _WithoutTraceback()
+    if record.exc_info and isinstance(record.exc_info[1], UserError):
+        record.exc_info = None
+    return True
 
 
 def quiet_user_errors() -> None:
     """Let Prefect log a UserError as one line."""
     for name in ("prefect.task_runs", "prefect.flow_runs", "prefect.engine"):
-        logging.getLogger(name).addFilter(_WITHOUT_TRACEBACK)
+        logging.getLogger(name).addFilter(_without_traceback)
 
 
 def one_of(*choices: str) -> Any:

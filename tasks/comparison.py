@@ -42,10 +42,8 @@ def comparison(
     contrasts = contrast_table(config.rows, means)
     told = {label: one.manifest.figures.get("recommended") for label, one in judged.items()}
     recommended = recommended_table({label: one for label, one in told.items() if one})
-    validation = {
-        row.label: float(made[f"valid_{number}"].manifest.figures[SCORE])
-        for number, row in enumerate(config.rows)
-    }
+    valid = {row.label: made[f"valid_{number}"] for number, row in enumerate(config.rows)}
+    validation = {label: float(one.manifest.figures[SCORE]) for label, one in valid.items()}
     ROWS_PER_USER.write(per_user, job.draft)
     RESULTS.write(results, job.draft)
     contrasts.write_parquet(job.draft.path("contrasts.parquet"), compression="zstd")

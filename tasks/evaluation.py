@@ -76,14 +76,10 @@ def evaluation(
     """Rank the phase's targets with every row's reasonings; keep per-user values and intervals."""
     tables = read_tables(interactions, splits)
     phase = phase_of(tables.windows, config.phase)
-    written = {
-        name: REASONINGS.read(artifact) for name, artifact in (("base", base), ("aligned", aligned))
-    }
-    fitted = {"frozen": recommender} | ({"refitted": refitted} if refitted else {})
-    readers = {
-        name: load_recommender(artifact.folder, job.device)[0].scores
-        for name, artifact in fitted.items()
-    }
+    written = {"base": REASONINGS.read(base), "aligned": REASONINGS.read(aligned)}
+    readers = {"frozen": load_recommender(recommender.folder, job.device)[0].scores}
+    if refitted:
+        readers["refitted"] = load_recommender(refitted.folder, job.device)[0].scores
     encoder = open_encoder(job, recommender.manifest.config["encoder"])
     texts = {
         (name, decoding): encoded_texts(table, phase.users, greedy, encoder.encode_unique)
@@ -95,25 +91,17 @@ def evaluation(
     rows = dpo4rec_rows(list(reasoners), refitted is not None)
     model, _ = load_oracle(oracle.folder, job.device)
     popularity = torch.from_numpy(history_popularity(tables.sequences, tables.windows)).float()
-    backbone = Backbone(
-        states_of(model, tables.sequences, phase.users, phase.starts),
-        model.item_matrix(),
-        model.bias,
-    )
+    states = states_of(model, tables.sequences, phase.users, phase.starts)
+    backbone = Backbone(states, model.item_matrix(), model.bias)
     scores = scores_of(rows, backbone, popularity, texts, readers, config.seed)
     targets = _targets(splits, tables, config)
     evaluated = {n: evaluate_row(one, targets, config.cutoffs) for n, one in scores.items()}
     results = _write(job, config, rows, phase.users, evaluated)
-    recommended = recommended_table(
-        {n: described(one.recommended, popularity.numpy()) for n, one in evaluated.items()}
-    )
-    RECOMMENDED.write(recommended, job.draft)
+    held = {n: described(one.recommended, popularity.numpy()) for n, one in evaluated.items()}
+    RECOMMENDED.write(recommended_table(held), job.draft)
     _write_text_quality(job, interactions, tables, config, written)
-    score = (
-        Metric(CATALOGUE, "NDCG")
-        .lines(results)
-        .filter(policy="aligned", decoding="sampled", recommender="frozen")
-    )
+    aligned_ndcg = Metric(CATALOGUE, "NDCG").lines(results).filter(policy="aligned")
+    score = aligned_ndcg.filter(decoding="sampled", recommender="frozen")
     job.draft.count(len(rows) * len(phase.users))
     job.draft.tell({SCORE: score["mean"].item(), "users": len(phase.users)})
 

@@ -62,31 +62,19 @@ def _one_per_rejected(
             "user_index", "position", "rejected"
         ).iter_rows()
     ]
+    false = [[None] * len(items) for items in later] if truth is None else truth.tolist()
+    lists = ("rejected", "scores", "strategy", "taken_later", "false_negatives")
+    above = pl.col("scores") > pl.col("chosen_score")
     return (
         rejections.with_row_index("row")
         .with_columns(
-            taken_later=pl.Series(later, dtype=pl.List(pl.Boolean)),
-            false_negatives=pl.Series(
-                [[None] * len(r) for r in later] if truth is None else truth.tolist(),
-                dtype=pl.List(pl.Float64),
-            ),
+            pl.col("strategies").alias("strategy"),
+            pl.Series("taken_later", later, pl.List(pl.Boolean)),
+            pl.Series("false_negatives", false, pl.List(pl.Float64)),
         )
-        .select(
-            "row",
-            "chosen",
-            "chosen_score",
-            "rejected",
-            "scores",
-            "taken_later",
-            "false_negatives",
-            strategy="strategies",
-        )
-        .explode("rejected", "scores", "strategy", "taken_later", "false_negatives")
-        .with_columns(
-            above_truth=pl.when(pl.col("strategy").is_in(ASKS_SFT)).then(
-                pl.col("scores") > pl.col("chosen_score")
-            )
-        )
+        .select("row", "chosen", "chosen_score", *lists)
+        .explode(*lists)
+        .with_columns(above_truth=pl.when(pl.col("strategy").is_in(ASKS_SFT)).then(above))
     )
 
 

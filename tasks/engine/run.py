@@ -89,30 +89,23 @@ class Run:
                 result_storage=self.store.root.resolve(),
                 refresh_cache=forced,
             )
-            linked = self._linked(inputs)
+            above = self._above_all(inputs)
+            # Prefect draws an edge to each input that is not quoted: the ten edges of a late stage
+            # would hide where it comes from, so one that another stands on is. The task itself
+            # gets them without the quotes.
+            linked: dict[str, Any] = {n: quote(r) if r in above else r for n, r in inputs.items()}
             labels = {one.reference.fingerprint: one.label for one in self.steps}
             reference = task(Call(identity, config, linked, files, self.runtime, forced, labels))
-            self._above[reference] = self._standing_on(inputs)
+            self._above[reference] = above.union(inputs.values())
             show_stage(step.label, self.store, reference, stage.sections)
         if self.stop_after in (stage.name, step.label):
             raise StoppedAfter(step.label)
         return reference
 
-    def _standing_on(self, inputs: dict[str, Reference]) -> set[Reference]:
-        """These artifacts and all that they stand on."""
-        direct = set(inputs.values())
-        return direct.union(*(self._above.get(reference, set()) for reference in direct))
-
-    def _linked(self, inputs: dict[str, Reference]) -> dict[str, Any]:
-        """The inputs, quoted where another input stands on them.
-
-        Prefect draws an edge from the task run that returned a reference to each that is given it
-        unquoted: the ten edges of a late stage would hide where it comes from. The task itself
-        gets them without the quotes.
-        """
-        implied: set[Reference] = set()
-        implied = implied.union(*(self._above.get(r, set()) for r in inputs.values()))
-        return {name: quote(r) if r in implied else r for name, r in inputs.items()}
+    def _above_all(self, inputs: dict[str, Reference]) -> set[Reference]:
+        """All that these artifacts stand on."""
+        nothing: set[Reference] = set()
+        return nothing.union(*(self._above.get(one, nothing) for one in inputs.values()))
 
     def _digests(self, files: dict[str, list[Path]]) -> dict[str, str]:
         """The files' digests by role and name; files of one name are told apart by their place.
