@@ -4,7 +4,6 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Manifest
-from recalign.artifacts.roots import open_root
 from recalign.config import ComparisonConfig
 from recalign.evaluation.next_items.claims import contrast_table, rosepo_rows
 from recalign.evaluation.per_user import rows_per_user
@@ -20,7 +19,7 @@ from recalign.report.stage_page import picture, result_table
 from recalign.schemas import CURVE_FILE, PER_USER, RECOMMENDED, RESULTS, ROWS_PER_USER
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
-from tasks.report import data_set, lineage, stage_runs
+from tasks.report import data_set, stage_runs
 from tasks.tables import read_tables
 
 
@@ -49,7 +48,6 @@ def comparison(
     contrasts.write_parquet(job.draft.path("contrasts.parquet"), compression="zstd")
     RECOMMENDED.write(recommended, job.draft)
     ends = [interactions, splits, oracle, sft, *made.values()]
-    found = lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends])
     drawn = [one.manifest for one in made.values() if one.manifest.stage == "rejections"]
     run = RosePORun(
         source=interactions.manifest.config["source"],
@@ -63,7 +61,7 @@ def comparison(
         smoothing=_described(made, "smoothing", "quality.parquet"),
         n_pairs={one.config["strategy"]: one.rows for one in drawn},
         data=data_set(interactions, splits, read_tables(interactions, splits)),
-        stages=stage_runs(found, job.labels),
+        stages=stage_runs(job, ends),
         oracle_curve=pl.read_parquet(oracle.path(CURVE_FILE)),
         sft_curve=pl.read_parquet(sft.path(CURVE_FILE)),
     )

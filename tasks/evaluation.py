@@ -134,13 +134,9 @@ def _reasoner_texts(
     phase = phase_of(tables.windows, config.phase)
     first = phase.starts - base.manifest.config["history_items"]
     histories = tables.sequences.slices(phase.users, first, phase.starts)
-    return {
-        (name, "none"): encoded_lines(
-            reasonings_by_rule(name, facets_of(tables.items), histories, config.seed),
-            encoder.encode_unique,
-        )
-        for name in names
-    }
+    facets = facets_of(tables.items)
+    written = {name: reasonings_by_rule(name, facets, histories, config.seed) for name in names}
+    return {(n, "none"): encoded_lines(t, encoder.encode_unique) for n, t in written.items()}
 
 
 def _targets(splits: Artifact, tables: Tables, config: EvaluationPhase) -> UserTargets:

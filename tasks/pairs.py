@@ -17,10 +17,7 @@ N_SHOWN = 5  # pairs on the run page
 def pairs(job: Job, config: PairsConfig, rewards: Artifact, reasonings: Artifact) -> None:
     """Chosen earns the most, rejected the least; ties and malformed texts never make a pair."""
     table, skipped, report = select_pairs(
-        REWARDS.read(rewards),
-        REASONINGS.read(reasonings),
-        PROMPTS.read(reasonings),
-        config,
+        REWARDS.read(rewards), REASONINGS.read(reasonings), PROMPTS.read(reasonings), config
     )
     require_pairs(table, skipped)
     COMPLETIONS.write(table, job.draft)

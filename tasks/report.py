@@ -1,13 +1,10 @@
 """Stage report: one self-contained HTML page about the whole run."""
 
-from collections.abc import Mapping
-
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.roots import open_root
-from recalign.artifacts.store import Store
 from recalign.config import ReportConfig
 from recalign.evaluation.texts.quality import liked_values, malformed_reasons
 from recalign.evaluation.texts.rows import policy_label
@@ -61,7 +58,6 @@ def report(
     facets = evaluation.path(FACETS.file)
     curve = policy.path(POLICY_CURVE)
     ends = [interactions, splits, oracle, policy, evaluation, base, aligned, *rounds.values()]
-    found = lineage(open_root(job.runtime.root), [artifact.manifest for artifact in ends])
     run = DPO4RecRun(
         source=interactions.manifest.config["source"],
         created=f"{evaluation.manifest.created:%Y-%m-%d %H:%M} UTC",
@@ -71,13 +67,13 @@ def report(
         rounds=_rounds(rounds, aligned),
         reward=reward_name(rounds["rewards_1"].manifest.config),
         texts=TEXTS.read(evaluation),
-        stages=stage_runs(found, job.labels),
+        stages=stage_runs(job, ends),
         oracle_curve=pl.read_parquet(oracle.path(CURVE_FILE)),
         policy_curve=pl.read_parquet(curve) if curve.exists() else None,
         facets=read_table(facets, FACETS) if facets.exists() else None,
         malformed={
-            name: malformed_reasons(REASONINGS.read(artifact))
-            for name, artifact in (("base", base), ("aligned", aligned))
+            "base": malformed_reasons(REASONINGS.read(base)),
+            "aligned": malformed_reasons(REASONINGS.read(aligned)),
         },
         examples=_examples(config, tables, interactions, evaluation, base, aligned),
     )
@@ -156,19 +152,15 @@ def _examples(
     return draw_examples(config.n_examples, written, taken)
 
 
-def lineage(store: Store, ends: list[Manifest]) -> list[Manifest]:
-    """Every artifact that the report stands on, oldest first."""
-    found: dict[str, Manifest] = {}
-    queue = list(ends)
+def stage_runs(job: Job, ends: list[Artifact]) -> list[StageRun]:
+    """Every artifact that the report stands on, oldest first, as the flow calls it."""
+    store, found = open_root(job.runtime.root), dict[str, Manifest]()
+    queue = [artifact.manifest for artifact in ends]
     while queue:
         manifest = queue.pop()
         if manifest.fingerprint not in found:
             found[manifest.fingerprint] = manifest
             above = (store.manifest(r.stage, r.fingerprint) for r in manifest.inputs.values())
             queue += [one for one in above if one]
-    return sorted(found.values(), key=lambda m: (m.created, m.fingerprint))
-
-
-def stage_runs(manifests: list[Manifest], labels: Mapping[str, str]) -> list[StageRun]:
-    """The artifacts as the page shows them; `labels` by fingerprint, where a stage ran often."""
-    return [StageRun(labels.get(one.fingerprint, one.stage), one) for one in manifests]
+    ordered = sorted(found.values(), key=lambda one: (one.created, one.fingerprint))
+    return [StageRun(job.labels.get(one.fingerprint, one.stage), one) for one in ordered]

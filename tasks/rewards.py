@@ -107,8 +107,7 @@ def score_texts(shard: TextShard) -> pl.DataFrame:
     store, device = open_root(shard.runtime.root), worker_device(shard.runtime)
     opened = (tuple(shard.artifacts), shard.config, device)
     score = opened_last(
-        opened,
-        lambda: _scorer(shard.config, [store.open(one) for one in shard.artifacts], device),
+        opened, lambda: _scorer(shard.config, [store.open(one) for one in shard.artifacts], device)
     )
     return score(shard.texts, silent)
 

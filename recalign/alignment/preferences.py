@@ -103,12 +103,7 @@ def _figures(history: list[dict[str, Any]], log: pl.DataFrame, steps: int) -> di
     }
 
 
-def _digest(
-    rows: Rows,
-    config: AlignmentConfig,
-    objective: Objective,
-    reference: Known,
-) -> str:
+def _digest(rows: Rows, config: AlignmentConfig, objective: Objective, reference: Known) -> str:
     """Tells this run's checkpoints from another's."""
     digest = hashlib.sha256()
     tokens = rows.users.tolist(), rows.prompts, rows.chosen, rows.rejected, rows.eps.tolist()

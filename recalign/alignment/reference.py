@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -54,11 +54,6 @@ def in_evaluation(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def _without_adapter(model: nn.Module) -> AbstractContextManager[None]:
-    """A PEFT model with its adapter off; a plain model as it is."""
-    return cast(Any, model).disable_adapter() if hasattr(model, "peft_config") else nullcontext()
-
-
 def reference_log_probs(
     policy: "Policy",
     rows: Rows,
@@ -75,14 +70,14 @@ def reference_log_probs(
     """
     model, batch_size = policy.model, config.micro_batch_size
     device, autocast = model.device, config.precision == "bfloat16"
-    off = nullcontext() if adapter else _without_adapter(model)
+    plain = adapter or not hasattr(model, "peft_config")
+    off = nullcontext() if plain else cast(Any, model).disable_adapter()
     collate = PackedCollator(policy.pad_id)
     result = np.zeros((len(rows), rows.eps.shape[1] + 1), np.float32)
     order = np.argsort(rows.lengths, kind="stable")
     launched = distributed.is_available() and distributed.is_initialized()
-    rank, n_processes = (
-        (distributed.get_rank(), distributed.get_world_size()) if launched else (0, 1)
-    )
+    rank = distributed.get_rank() if launched else 0
+    n_processes = distributed.get_world_size() if launched else 1
     with off, in_evaluation(model), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
         for start in range(rank * batch_size, len(rows), n_processes * batch_size):
             batch_rows = order[start : start + batch_size]

@@ -37,12 +37,8 @@ class Rows:
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of prompt and all completions, int64 [n]."""
-        completions = [
-            len(c) + sum(map(len, r)) for c, r in zip(self.chosen, self.rejected, strict=True)
-        ]
-        return np.array(
-            [len(p) + n for p, n in zip(self.prompts, completions, strict=True)], np.int64
-        )
+        packed = zip(self.prompts, self.chosen, self.rejected, strict=True)
+        return np.array([len(p) + len(c) + sum(map(len, r)) for p, c, r in packed], np.int64)
 
     def records(self, index: Iterable[int]) -> list[dict[str, Any]]:
         """The rows `index` as the collator takes them, under TRL's column names."""

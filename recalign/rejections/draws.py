@@ -42,11 +42,7 @@ def largest(values: np.ndarray, n: int) -> np.ndarray:
 
 
 def among_nearest(
-    similarity: np.ndarray,
-    free: np.ndarray,
-    neighbours: int,
-    n: int,
-    draws: np.random.Generator,
+    similarity: np.ndarray, free: np.ndarray, neighbours: int, n: int, draws: np.random.Generator
 ) -> np.ndarray:
     """At most `n` drawn uniformly of the `neighbours` free places most similar, int64."""
     places = np.flatnonzero(free)
