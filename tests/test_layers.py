@@ -20,7 +20,9 @@ SHARED = {  # what every package of the library may import
 ROOMS = {  # folder: its files, beside __init__
     "flows": "dpo4rec methods rosepo rounds session",
     "flows/cli": "app inventory runs upkeep",
-    "flows/service": "access automations environment pool prefect_api processes record server service",
+    "flows/service": (
+        "access automations environment pool prefect_api processes record server service"
+    ),
     "tasks/engine": "cache device job launch progress run run_page spread stage trouble",
 }
 BESIDE_STAGES = {"tables", "encoding", "models"}  # what several stages open
