@@ -26,8 +26,8 @@ from recalign.oracle.storage import load_oracle
 from recalign.recommender.encoder import SentenceEncoder
 from recalign.recommender.storage import load_recommender
 from recalign.report.forest import forest
+from recalign.report.result_lines import headline_metrics
 from recalign.report.stage_page import picture, result_table
-from recalign.report.tables import headline_metrics
 from recalign.schemas import (
     CANDIDATES,
     FACETS,

@@ -8,8 +8,8 @@ from recalign.interactions.ingest import ingest
 from recalign.interactions.rawtables import RawTables
 from recalign.interactions.sources import read_source, source_files
 from recalign.schemas import APPEAL, INTERACTIONS, ITEMS, TRUTH, USERS
+from recalign.world.as_source import with_indices
 from recalign.world.synthesise import synthesise
-from recalign.world.tables import with_indices
 from tasks.engine.job import Job
 from tasks.engine.progress import stage_progress
 from tasks.engine.stage import stage

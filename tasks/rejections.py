@@ -9,12 +9,12 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import RejectionsStage
+from recalign.rejections.collect import reject_in_shards
 from recalign.rejections.describe import describe_rejections
-from recalign.rejections.draft import Score, Sources
+from recalign.rejections.draft import Sources
 from recalign.rejections.draws import unit_vectors
 from recalign.rejections.positions import draw_positions
 from recalign.rejections.reject import reject
-from recalign.rejections.shards import reject_in_shards
 from recalign.schemas import REJECTIONS
 from recalign.splits.candidates import history_popularity
 from recalign.splits.guard import check_window_prompts
@@ -73,7 +73,7 @@ def rejections(
     job.draft.tell({"strategies": described.to_dicts()})
 
 
-def score_titles(policy: "Policy", titles: list[str]) -> Score:
+def score_titles(policy: "Policy", titles: list[str]) -> ScoreTitles:
     """The SFT model as the callable that rejects: texts in, log-probabilities of titles out."""
     from recalign.titles.likelihood import TitleScorer  # slow: not in a plan
 

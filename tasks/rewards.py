@@ -29,7 +29,7 @@ from tasks.engine.spread import is_mapped, map_shards, opened_last, worker_devic
 from tasks.engine.stage import stage
 from tasks.tables import read_tables
 
-Score = Callable[[SampledTexts, Progress], pl.DataFrame]
+ScoreTexts = Callable[[SampledTexts, Progress], pl.DataFrame]
 """The REWARDS table of some users."""
 
 
@@ -71,7 +71,7 @@ def rewards_shown(made: Artifact) -> list[str]:
     return [picture(distributions(values, "Rewards", reward_name(made.manifest.config)))]
 
 
-def _scorer(config: RewardsConfig, artifacts: list[Artifact], device: str) -> Score:
+def _scorer(config: RewardsConfig, artifacts: list[Artifact], device: str) -> ScoreTexts:
     """Everything that scoring needs but the texts, opened once."""
     interactions, splits, oracle, recommender = artifacts
     tables = read_tables(interactions, splits)

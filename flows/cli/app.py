@@ -10,7 +10,7 @@ import typer
 
 from flows.cli import inventory, upkeep
 from flows.cli.inventory import ROOT, Root
-from flows.cli.runs import Asked, list_presets, run_method, show_plan
+from flows.cli.runs import RunOptions, list_presets, run_method, show_plan
 from flows.methods import METHODS, method_named
 from flows.service import service
 from flows.service.environment import QUIET
@@ -48,7 +48,7 @@ def run(
     stop_after: StopAfter = "",
 ) -> None:
     """Run a method; whatever an earlier run computed is reused."""
-    asked = Asked(preset, settings or [], root, force or [], stop_after)
+    asked = RunOptions(preset, settings or [], root, force or [], stop_after)
     run_method(method_named(method), asked)
 
 
@@ -62,7 +62,7 @@ def plan(
     stop_after: StopAfter = "",
 ) -> None:
     """Tell which stages a run would compute or reuse, and why."""
-    asked = Asked(preset, settings or [], root, force or [], stop_after)
+    asked = RunOptions(preset, settings or [], root, force or [], stop_after)
     show_plan(method_named(method), asked)
 
 

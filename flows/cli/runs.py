@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunOptions:
     """What a user asks of a run, or of its plan."""
 
     preset: str = ""
@@ -45,7 +45,7 @@ class Asked:
         return runtime.model_copy(update={"root": root})
 
 
-def run_method(method: Method, asked: Asked) -> None:
+def run_method(method: Method, asked: RunOptions) -> None:
     """Run a method's flow in this process and print the report's path."""
     log_in(asked.root)
     plan_steps(method, asked)  # mistakes, before a server starts
@@ -76,7 +76,7 @@ def _start_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def show_plan(method: Method, asked: Asked) -> None:
+def show_plan(method: Method, asked: RunOptions) -> None:
     """Print which stages a run would compute and why; nothing is computed."""
     steps = plan_steps(method, asked)
     from flows.session import outlook, plan_row
@@ -85,7 +85,7 @@ def show_plan(method: Method, asked: Asked) -> None:
     typer.echo(outlook(steps))
 
 
-def plan_steps(method: Method, asked: Asked) -> "list[Step]":
+def plan_steps(method: Method, asked: RunOptions) -> "list[Step]":
     """The steps of a run; UserError for whatever is wrong with it before it starts."""
     config, runtime = asked.config(method), asked.runtime()
     from flows.session import prepare

@@ -12,7 +12,7 @@ TOO_FEW = "too few items to reject"
 
 Render = Callable[[Sequence[int], Sequence[int]], str]
 """Prompt text of a history and of candidates (none in the history format)."""
-Score = Callable[[list[str], np.ndarray | None], np.ndarray]
+ScoreTitles = Callable[[list[str], np.ndarray | None], np.ndarray]
 """Log-probabilities [B, P] of the items [B, P] (0 padded) after B prompts; None: [B, I+1], all."""
 
 
@@ -26,7 +26,7 @@ class Sources:
     vectors: np.ndarray
     """Item texts as unit vectors, float32 [I+1, e]."""
     render: Render
-    score: Score | None = None
+    score: ScoreTitles | None = None
     """The SFT model; None where no strategy asks it."""
 
 

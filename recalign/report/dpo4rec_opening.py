@@ -7,8 +7,8 @@ import polars as pl
 from recalign.metric_columns import CATALOGUE, NDCG_AT_10, Metric, cells
 from recalign.report.content import Card, DataSet, Figure, Opening, Round
 from recalign.report.forest import forest
+from recalign.report.result_lines import Line, bounds, headline_metrics, metric_cards
 from recalign.report.sections import HOLLOW, with_data
-from recalign.report.tables import Line, bounds, headline_metrics, metric_cards
 from recalign.report.wording import (
     RANKED,
     VERDICTS,

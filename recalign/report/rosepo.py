@@ -8,9 +8,9 @@ import polars as pl
 from recalign.config import ComparedRow
 from recalign.metric_columns import CATALOGUE, STARTS, Metric, cells, metrics_in
 from recalign.report.content import Cell, DataSet, Figure, Grid, Page, Section, StageRun
+from recalign.report.result_lines import difference_cell, mean_cell
 from recalign.report.rosepo_opening import HELPFUL, LIFT, SHOWN, opening
 from recalign.report.sections import data_section, results_section, training_section
-from recalign.report.tables import difference_cell, mean_cell
 from recalign.report.tradeoff import tradeoff
 from recalign.report.wording import metric, percent
 

@@ -7,8 +7,8 @@ import polars as pl
 from recalign.metric_columns import CATALOGUE, Metric, cells
 from recalign.report.content import Cell, DataSet, Figure, Grid, Opening
 from recalign.report.forest import forest
+from recalign.report.result_lines import Line, bounds, metric_cards
 from recalign.report.sections import HOLLOW, with_data
-from recalign.report.tables import Line, bounds, metric_cards
 from recalign.report.wording import VERDICTS, Tone, plural, signed, tone_of
 
 HELPFUL = Metric("uniform", "HR", 1)

@@ -6,7 +6,12 @@ from recalign.metric_columns import Metric
 from recalign.report import plots
 from recalign.report.content import Card, DataSet, Figure, Section
 from recalign.report.forest import forest
-from recalign.report.tables import every_result, headline_metrics, recommended_grid, result_grid
+from recalign.report.result_lines import (
+    every_result,
+    headline_metrics,
+    recommended_grid,
+    result_grid,
+)
 from recalign.report.wording import RANKED, count, plural, reasons
 from recalign.schemas import RECOMMENDED, RESULTS, WINDOWS, check_table
 

@@ -11,7 +11,7 @@ import polars as pl
 from recalign.artifacts.manifest import Manifest
 from recalign.metric_columns import Metric, cells, metrics_in
 from recalign.report.drawing import PAPER
-from recalign.report.tables import difference_cell
+from recalign.report.result_lines import difference_cell
 from recalign.report.wording import count, duration, metric, plural, reasons
 
 MAX_FIGURES = 24  # lines of the table of figures

@@ -17,7 +17,7 @@ from recalign.schemas import REWARDS, check_table
 CHUNK_ELEMENTS = 1 << 20
 """Scores in memory at once; more only falls out of the cache."""
 
-Scores = Callable[[Tensor, Tensor], Tensor]
+ScoreItems = Callable[[Tensor, Tensor], Tensor]
 """(states [B, d], text vectors [B, S, e]) -> scores [B, S, I+1]."""
 
 
@@ -60,7 +60,7 @@ class RewardWindow:
 
 
 def score_rewards(
-    scores: Scores,
+    scores: ScoreItems,
     window: RewardWindow,
     texts: SampledTexts,
     config: RewardsConfig,

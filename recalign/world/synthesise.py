@@ -9,7 +9,7 @@ from numpy.random import Generator
 from recalign.config import SyntheticWorld
 from recalign.errors import UserError
 from recalign.seeding import stream
-from recalign.world.tables import interaction_table, item_table, truth_table
+from recalign.world.as_source import interaction_table, item_table, truth_table
 from recalign.world.utility import match_weights
 from recalign.world.vocabulary import ERAS, GENRES, MOODS, padded_ids, surnames, titles
 

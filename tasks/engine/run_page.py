@@ -13,8 +13,8 @@ from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.digests import write_atomically
 from recalign.artifacts.manifest import Reference
 from recalign.artifacts.store import Store
+from recalign.report.result_lines import result_lines
 from recalign.report.stage_page import stage_page
-from recalign.report.tables import result_lines
 from recalign.schemas import RESULTS
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.inventory import report_path
-from flows.cli.runs import Asked, list_presets, run_method, show_plan
+from flows.cli.runs import RunOptions, list_presets, run_method, show_plan
 from flows.methods import Method
 from flows.session import Wiring
 from recalign.config import ComparedRow, RosePOConfig
@@ -67,7 +67,7 @@ PLAIN_DPO = Method(
 def asked(tmp_path_factory):
     root = tmp_path_factory.mktemp("third") / "artifacts"
     settings = ["rejections.strategy=random", "smoothing.estimator=none", "sft.epochs=1"]
-    return Asked("tiny", settings, str(root))
+    return RunOptions("tiny", settings, str(root))
 
 
 @pytest.mark.slow

@@ -17,11 +17,11 @@ from recalign.config import (
     Strategy,
     TitlePromptConfig,
 )
+from recalign.rejections.collect import reject_in_shards
 from recalign.rejections.describe import describe_rejections
 from recalign.rejections.draft import TOO_FEW, Sources
 from recalign.rejections.draws import largest, successive, unit_vectors
 from recalign.rejections.reject import reject
-from recalign.rejections.shards import reject_in_shards
 from recalign.rejections.strategies import NOT_ABOVE
 from recalign.sequences import Sequences
 

@@ -4,9 +4,9 @@ import pytest
 
 from recalign.config import ComparedRow
 from recalign.metric_columns import CATALOGUE, Metric
+from recalign.report.result_lines import headline_metrics
 from recalign.report.rosepo import rosepo_page, rosepo_title
 from recalign.report.rosepo_opening import HELPFUL, LIFT, opening, verdict
-from recalign.report.tables import headline_metrics
 from recalign.report.tradeoff import tradeoff
 from recalign.report.wording import tone_of
 from tests.report.sample_pages import (

@@ -9,8 +9,8 @@ import polars as pl
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.metric_columns import NDCG_AT_10, Metric
 from recalign.report.plots import distributions
+from recalign.report.result_lines import result_lines
 from recalign.report.stage_page import picture, stage_page, table_section
-from recalign.report.tables import result_lines
 from recalign.schemas import RESULTS
 
 REST = (None, None)  # strategy and estimator

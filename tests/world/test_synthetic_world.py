@@ -10,8 +10,8 @@ from recalign.config import SyntheticWorld
 from recalign.errors import UserError
 from recalign.schemas import ATTRIBUTES
 from recalign.world import synthesise as synthesise_module
+from recalign.world.as_source import with_indices
 from recalign.world.synthesise import World, synthesise
-from recalign.world.tables import with_indices
 from recalign.world.utility import TrueWorld, preference_probability, utilities
 from recalign.world.vocabulary import surnames, titles
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recalign.evaluation.candidate_lists import CandidateLists, ranks_in_lists
-from recalign.evaluation.texts.scores import Scores
+from recalign.evaluation.texts.scores import ScoreCases
 from recalign.metric_columns import Metric
 from recalign.metrics import metric_table
 from recalign.ranking import target_ranks, top_items
@@ -54,7 +54,7 @@ class Evaluated:
 
 @torch.no_grad()
 def evaluate_row(
-    scores: Scores, cases: UserTargets, cutoffs: list[int], top_k: int = 10
+    scores: ScoreCases, cases: UserTargets, cutoffs: list[int], top_k: int = 10
 ) -> Evaluated:
     """Full-catalogue metrics with seen items filtered, and metrics over the candidate lists.
 
@@ -91,7 +91,7 @@ def list_metrics(
     return metric_table(ranks, lists.n_targets.cpu(), reached, drawn)
 
 
-def _chunks(scores: Scores, n_users: int) -> Iterator[tuple[slice, Tensor]]:
+def _chunks(scores: ScoreCases, n_users: int) -> Iterator[tuple[slice, Tensor]]:
     """Slices of users and their scores, sized after the first user's."""
     width = scores(slice(0, 1)).numel()
     step = max(1, CHUNK_SCORES // width)

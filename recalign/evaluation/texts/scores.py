@@ -11,7 +11,7 @@ from recalign.evaluation.result_table import ResultRow
 from recalign.evaluation.texts.encoded import EncodedTexts
 from recalign.seeding import stream
 
-Scores = Callable[[slice], Tensor]
+ScoreCases = Callable[[slice], Tensor]
 """Scores of a slice of the cases: [B, S, I+1], S samples per user; column 0 is never ranked."""
 
 Reader = Callable[[Tensor, Tensor], Tensor]
@@ -34,7 +34,7 @@ def scores_of(
     texts: Mapping[tuple[str, str], EncodedTexts],
     readers: Mapping[str, Reader],
     seed: int,
-) -> dict[str, Scores]:
+) -> dict[str, ScoreCases]:
     """How each row scores the catalogue, by label.
 
     popularity [I+1]; texts by (policy, decoding), reasoners under (name, "none"); readers by
@@ -42,7 +42,7 @@ def scores_of(
     """
     alone = without_reasoning(backbone.states, backbone.item_matrix, backbone.item_bias)
 
-    def scores(row: ResultRow) -> Scores:
+    def scores(row: ResultRow) -> ScoreCases:
         if row.recommender == "popularity":
             return same_for_all(popularity)
         if row.recommender == "sasrec":
@@ -57,17 +57,19 @@ def scores_of(
     return {row.label: scores(row) for row in rows}
 
 
-def same_for_all(item_scores: Tensor) -> Scores:
+def same_for_all(item_scores: Tensor) -> ScoreCases:
     """Scores that do not depend on the user, such as popularity: item_scores [I+1]."""
     return lambda where: item_scores.expand(where.stop - where.start, 1, -1)
 
 
-def without_reasoning(states: Tensor, item_matrix: Tensor, item_bias: Tensor) -> Scores:
+def without_reasoning(states: Tensor, item_matrix: Tensor, item_bias: Tensor) -> ScoreCases:
     """The sequential recommender alone: states [U, d] @ item_matrix.T [d, I+1] + bias [I+1]."""
     return lambda where: (states[where] @ item_matrix.T + item_bias)[:, None]
 
 
-def with_reasonings(states: Tensor, texts: EncodedTexts, read: Reader, fallback: Scores) -> Scores:
+def with_reasonings(
+    states: Tensor, texts: EncodedTexts, read: Reader, fallback: ScoreCases
+) -> ScoreCases:
     """Scores of `read` on each user's texts; `fallback` where a text cannot be read.
 
     The states [U, d] are encoded once and shared by all rows.
