@@ -11,7 +11,7 @@ from recalign.artifacts.artifact import Artifact
 from recalign.config import RejectionsStage
 from recalign.rejections.collect import reject_in_shards
 from recalign.rejections.describe import describe_rejections
-from recalign.rejections.draft import Sources
+from recalign.rejections.draft import ScoreTitles, Sources
 from recalign.rejections.draws import unit_vectors
 from recalign.rejections.positions import draw_positions
 from recalign.rejections.reject import reject
