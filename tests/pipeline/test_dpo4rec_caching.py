@@ -100,7 +100,7 @@ def test_the_inventory_commands_tell_what_there_is(recalign, copy):
         '"beta": 0.1' in recalign("show", f"alignment/{alignments[0]}", "--root", str(copy)).stdout
     )
     difference = recalign("diff", *alignments[:2], "--root", str(copy)).stdout
-    assert "inputs.pairs" in difference
+    assert "inputs.completions" in difference
     assert recalign("report", "--root", str(copy)).stdout.strip().endswith("report.html")
     assert "0 damaged" in recalign("verify", "--root", str(copy)).stdout
     victim = next(copy.glob("oracle/*/oracle.safetensors"))
