@@ -95,7 +95,11 @@ class Run:
             # gets them without the quotes.
             linked: dict[str, Any] = {n: quote(r) if r in above else r for n, r in inputs.items()}
             labels = {one.reference.fingerprint: one.label for one in self.steps}
-            reference = task(Call(identity, config, linked, files, self.runtime, forced, labels))
+            # Fingerprints are texts that references hold too: unquoted, they would draw edges.
+            quoted: Any = quote(identity), quote(labels)
+            reference = task(
+                Call(quoted[0], config, linked, files, self.runtime, forced, quoted[1])
+            )
             self._above[reference] = above.union(inputs.values())
             show_stage(step.label, self.store, reference, stage.sections)
         if self.stop_after in (stage.name, step.label):

@@ -35,7 +35,7 @@ def parents(graph):
 
 def test_every_stage_was_reused_and_the_run_says_what_it_is(page):
     assert {task["state"]["name"] for task in page["tasks"]} == {"Cached"}
-    assert page["run"]["name"] == "dpo4rec on synthetic, 2 rounds, 13 settings changed"
+    assert page["run"]["name"] == "dpo4rec on synthetic, 2 rounds, 14 settings changed"
 
 
 def test_the_graph_leaves_out_an_edge_where_a_path_through_other_stages_says_the_same(page):
