@@ -82,6 +82,7 @@ def report(
 
 
 def data_set(interactions: Artifact, splits: Artifact, tables: Tables) -> DataSet:
+    """What went in: sizes, windows, and what was left out by reason."""
     return DataSet(
         name=interactions.manifest.config["source"],
         n_users=interactions.manifest.figures["users"],
