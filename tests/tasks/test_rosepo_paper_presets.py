@@ -7,6 +7,7 @@ from flows.rosepo import stages, variants
 from recalign.config import RosePOConfig
 from recalign.config.presets import load_settings
 from recalign.errors import UserError
+from recalign.metric_columns import Metric
 from tasks.interactions import interactions
 from tests.tasks.llama3_folder import save_llama3
 from tests.tasks.tiny_run import CONFIG, direct
@@ -48,9 +49,9 @@ def test_the_preset_runs_on_a_shrunken_llama_3(llama3, preset):
     pairs = pl.read_parquet(walk.artifact("rejections, self_hard").path("rejections.parquet"))
     assert set(pairs["candidates"].list.len()) == {20}
     results = pl.read_parquet(walk.artifact("comparison").path("results.parquet"))
-    told = results.filter(metric="list valid")
+    told = Metric("uniform", "valid").lines(results)
     assert set(told["row"]) == {row.label for row in wanted} - {"SASRec", "Popularity"}
-    assert results.filter(metric="list HR@1")["row"].n_unique() == len(wanted)
+    assert Metric("uniform", "HR", 1).lines(results)["row"].n_unique() == len(wanted)
 
 
 def test_four_bits_without_a_gpu_are_refused_in_one_line(llama3):
