@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 NOT_IDENTITY: dict[str, JsonValue] = {"fingerprint": False}
 """`json_schema_extra` of fields that say where or how, never what (a folder, a worker count)."""
 
+UNLESS_DEFAULT: dict[str, JsonValue] = {"fingerprint": "unless default"}
+"""`json_schema_extra` of a choice whose default is what was always done: it counts when changed."""
+
 
 @dataclass(frozen=True)
 class OnlyWhen:
@@ -67,8 +70,10 @@ class Config(BaseModel):
         """The fields that decide what is computed, as plain JSON values."""
         values: dict[str, Any] = {}
         for name, value in self.settled():
-            rule = type(self).model_fields[name].json_schema_extra
+            field = type(self).model_fields[name]
+            rule = field.json_schema_extra
             left_out = isinstance(rule, OnlyWhen) and not (rule.held or self.counts(name))
+            left_out |= rule == UNLESS_DEFAULT and value == field.default
             if rule != NOT_IDENTITY and not left_out:
                 values[name] = _identity_of(value)
         return values

@@ -1,25 +1,27 @@
-"""The SASRec oracle."""
+"""The oracle."""
 
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import Config, only_when
+from recalign.config.base import UNLESS_DEFAULT, Config, held_unless, only_when
 
 
 class OracleConfig(Config):
-    """SASRec: model, loss and training."""
+    """The sequential recommender: model, loss and training."""
 
+    architecture: Literal["sasrec", "gru4rec"] = Field("sasrec", json_schema_extra=UNLESS_DEFAULT)
+    """Self-attention (SASRec), or gated recurrent layers (GRU4Rec)."""
     hidden: int = Field(64, ge=8, le=2048)
-    """Width of the item vectors and the transformer."""
+    """Width of the item vectors and the layers."""
     blocks: int = Field(2, ge=1, le=12)
-    """Number of transformer blocks."""
-    heads: int = Field(1, ge=1, le=32)
+    """Transformer blocks, or recurrent layers."""
+    heads: int = Field(1, ge=1, le=32, json_schema_extra=held_unless(architecture="sasrec"))
     """Attention heads per block; must divide hidden."""
     max_length: int = Field(50, ge=2, le=1000)
     """Longest history read, in items."""
     dropout: float = Field(0.1, ge=0, lt=1)
-    """Dropout rate in the transformer."""
+    """Dropout rate between layers."""
     item_text: bool = True
     """Add a learned projection of each item's text embedding to its vector."""
     encoder: str = Field("minilm", json_schema_extra=only_when(item_text=True))

@@ -1,4 +1,4 @@
-"""Fit SASRec on the training windows, keep its best averaged weights, calibrate its scores."""
+"""Fit the oracle on the training windows, keep its best averaged weights, calibrate its scores."""
 
 import math
 import time
@@ -13,11 +13,12 @@ import torch
 from recalign.config.oracle import OracleConfig
 from recalign.errors import BadInputError
 from recalign.metrics import ndcg
+from recalign.oracle.architecture import new_model
 from recalign.oracle.calibration import calibrate
 from recalign.oracle.checkpoints import fit_identity, load_checkpoint, save_checkpoint
 from recalign.oracle.inference import rank_in_full, scores_of
 from recalign.oracle.losses import gbce_exponent
-from recalign.oracle.sasrec import SASRec
+from recalign.oracle.sequence_model import SequenceModel
 from recalign.oracle.training import Training, popularity_of
 from recalign.progress import Progress, silent
 from recalign.ranking import row_chunks
@@ -37,7 +38,7 @@ CURVE = {
 class FittedOracle:
     """The model with its best averaged weights, how it got there, and how to read its scores."""
 
-    model: SASRec
+    model: SequenceModel
     curve: pl.DataFrame
     temperature: float
     calibration: dict[str, float]
@@ -62,7 +63,7 @@ class OracleData:
         """The lengths of the validation users' histories, int64 [U]."""
         return self.sequences.lengths[self.users]
 
-    def ndcg_at_10(self, model: SASRec) -> float:
+    def ndcg_at_10(self, model: SequenceModel) -> float:
         """Mean NDCG@10 in the full ranking, seen items left out."""
         ranks = rank_in_full(model, self.sequences, self.users, self.stops, self.targets)
         return float(ndcg(ranks, (ranks > 0).sum(1), 10).mean())
@@ -100,7 +101,7 @@ def _prepare(config: OracleConfig, data: OracleData, device: str) -> Training:
         )
     given = data.item_text
     text = None if given is None else torch.from_numpy(np.asarray(given, np.float32))
-    model = SASRec(config, data.sequences.n_items, text)
+    model = new_model(config, data.sequences.n_items, text)
     popularity = popularity_of(data.sequences)[1:]
     with torch.no_grad():
         model.bias[1:] = (popularity / popularity.mean()).log().float()
@@ -144,7 +145,7 @@ def _train(
     return best, curve
 
 
-def _calibrate(model: SASRec, data: OracleData) -> tuple[float, dict[str, float]]:
+def _calibrate(model: SequenceModel, data: OracleData) -> tuple[float, dict[str, float]]:
     """Temperature from each validation user's next item against random items it did not take."""
     if not len(data.users):
         return 1.0, {"pairs": 0.0}

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recalign.oracle.sasrec import SASRec
+from recalign.oracle.sequence_model import SequenceModel
 from recalign.ranking import row_chunks, target_ranks
 from recalign.sequences import Sequences
 
@@ -15,7 +15,7 @@ PRODUCT_USERS = 16  # a product for fewer users spends its time on reading a lar
 
 @torch.inference_mode()
 def states_of(
-    model: SASRec,
+    model: SequenceModel,
     sequences: Sequences,
     users: np.ndarray,
     stops: np.ndarray,
@@ -46,7 +46,11 @@ def states_of(
 
 @torch.inference_mode()
 def scores_of(
-    model: SASRec, sequences: Sequences, users: np.ndarray, stops: np.ndarray, items: np.ndarray
+    model: SequenceModel,
+    sequences: Sequences,
+    users: np.ndarray,
+    stops: np.ndarray,
+    items: np.ndarray,
 ) -> np.ndarray:
     """Scores of `items` [U, C] to `users` [U] after positions < stops [U], float32 [U, C].
 
@@ -64,7 +68,11 @@ def scores_of(
 
 @torch.inference_mode()
 def rank_in_full(
-    model: SASRec, sequences: Sequences, users: np.ndarray, stops: np.ndarray, targets: np.ndarray
+    model: SequenceModel,
+    sequences: Sequences,
+    users: np.ndarray,
+    stops: np.ndarray,
+    targets: np.ndarray,
 ) -> np.ndarray:
     """Ranks of `targets` [U, T] (0 padded) in the whole catalogue, int64 [U, T], 0 at padding.
 

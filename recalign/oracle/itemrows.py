@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recalign.oracle.sasrec import SASRec
+from recalign.oracle.sequence_model import SequenceModel
 
 EPS = 1e-8
 SETTLED = 1 << 16  # items settled at once, to need no second matrix
@@ -39,7 +39,11 @@ class ItemRows:
     """
 
     def __init__(
-        self, model: SASRec, average: SASRec, betas: tuple[float, float], weight_decay: float
+        self,
+        model: SequenceModel,
+        average: SequenceModel,
+        betas: tuple[float, float],
+        weight_decay: float,
     ) -> None:
         self._weights = (model.items.detach(), model.bias.detach())
         self._averages = (average.items, average.bias)

@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from recalign.config.oracle import OracleConfig
 from recalign.errors import BadInputError
+from recalign.oracle.architecture import new_model
 from recalign.oracle.fit import FittedOracle
-from recalign.oracle.sasrec import SASRec
+from recalign.oracle.sequence_model import SequenceModel
 from recalign.schemas import CURVE_FILE
 
 WEIGHTS = "oracle.safetensors"
@@ -36,7 +37,7 @@ def save_oracle(folder: Path, fitted: FittedOracle) -> None:
     fitted.curve.drop("seconds").write_parquet(folder / CURVE_FILE, compression="zstd")
 
 
-def load_oracle(folder: Path, device: str = "cpu") -> tuple[SASRec, dict[str, Any]]:
+def load_oracle(folder: Path, device: str = "cpu") -> tuple[SequenceModel, dict[str, Any]]:
     """The frozen model, with scores equal to the bit, and what oracle.json says beside it.
 
     BadInputError: the folder holds no oracle, or a damaged one.
@@ -45,7 +46,7 @@ def load_oracle(folder: Path, device: str = "cpu") -> tuple[SASRec, dict[str, An
         facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
         tensors = load_file(folder / WEIGHTS)
         text = tensors.pop("text", None)
-        model = SASRec(OracleConfig(**facts["config"]), facts["n_items"], text)
+        model = new_model(OracleConfig(**facts["config"]), facts["n_items"], text)
         model.load_state_dict({name.removeprefix("model."): tensors[name] for name in tensors})
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadInputError(f"{folder} holds no readable oracle: {error}") from error

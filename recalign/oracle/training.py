@@ -13,7 +13,7 @@ from recalign.oracle.dropout import DropoutMasks
 from recalign.oracle.fused import product_dtype
 from recalign.oracle.itemrows import ItemRows, Taken
 from recalign.oracle.losses import bce, full_softmax, gbce, sampled_softmax
-from recalign.oracle.sasrec import SASRec
+from recalign.oracle.sequence_model import SequenceModel
 from recalign.seeding import derive_seed, stream
 from recalign.sequences import Sequences
 
@@ -29,7 +29,7 @@ class Training:
     generator states, and a resumed run repeats the undisturbed one.
     """
 
-    def __init__(self, model: SASRec, sequences: Sequences) -> None:
+    def __init__(self, model: SequenceModel, sequences: Sequences) -> None:
         self.model = model
         self.average = copy.deepcopy(model).requires_grad_(False)
         self._config: OracleConfig = model.config

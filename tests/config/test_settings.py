@@ -121,7 +121,7 @@ def test_settings_are_judged_after_the_preset_has_filled_them():
     assert filled("paper", policy={"model": "other/llm"}).policy.model == "other/llm"
     with pytest.raises(UserError, match="with preset tiny: oracle: heads must divide hidden"):
         filled("tiny", oracle={"heads": 3})  # its hidden is 32
-    with pytest.raises(UserError, match=r"oracle\.hiden: no such setting; there are hidden,"):
+    with pytest.raises(UserError, match=r"oracle\.hiden: no such setting; there are architecture,"):
         filled("", oracle={"hiden": 3})
 
 

@@ -6,7 +6,8 @@ import torch
 
 from recalign.config.oracle import OracleConfig
 from recalign.oracle.inference import padded, rank_in_full, states_of
-from recalign.oracle.sasrec import NEVER, SASRec
+from recalign.oracle.sasrec import SASRec
+from recalign.oracle.sequence_model import NEVER
 from recalign.sequences import Sequences
 
 CONFIG = OracleConfig(hidden=16, blocks=2, heads=2, max_length=12)
