@@ -12,7 +12,7 @@ from recalign.errors import BadInputError
 from recalign.metrics import ndcg
 from recalign.oracle.fit import FittedOracle, OracleData, fit_oracle
 from recalign.oracle.inference import padded, rank_in_full, states_of
-from recalign.oracle.sasrec import SASRec
+from recalign.oracle.sequence_model import SequenceModel
 from recalign.oracle.storage import load_oracle, save_oracle
 from recalign.progress import Progress, silent
 from recalign.sequences import Sequences
@@ -50,7 +50,7 @@ def unvalidated(sequences: Sequences, stops: np.ndarray) -> OracleData:
     return OracleData(sequences.before(stops), none[:, 0], none)
 
 
-def reached(model: SASRec, sequences: Sequences) -> float:
+def reached(model: SequenceModel, sequences: Sequences) -> float:
     """Mean NDCG@10 of the last item."""
     users = np.arange(sequences.n_users)
     last = padded([sequences.slice(u, 13, 14) for u in users.tolist()])

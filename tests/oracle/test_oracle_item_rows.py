@@ -17,6 +17,7 @@ from recalign.oracle.fit import OracleData, _taken, fit_oracle
 from recalign.oracle.inference import rank_in_full
 from recalign.oracle.itemrows import ItemRows
 from recalign.oracle.sasrec import SASRec
+from recalign.oracle.sequence_model import SequenceModel
 from recalign.oracle.training import Training
 from recalign.ranking import CHUNK_ELEMENTS
 from recalign.sequences import Sequences
@@ -82,7 +83,9 @@ def ring(n_users: int, n_items: int) -> Sequences:
     return Sequences(np.arange(n_users + 1) * 14, items.ravel() + 1, n_items)
 
 
-def fitted(work: Path, loss: str, item_text: np.ndarray | None = None) -> tuple[SASRec, float]:
+def fitted(
+    work: Path, loss: str, item_text: np.ndarray | None = None
+) -> tuple[SequenceModel, float]:
     """The model fitted to all but the last item of each user, and the median rank of that."""
     config = OracleConfig(
         hidden=16, max_length=10, batch_users=16, epochs=10, loss=loss, n_negatives=20, seed=5
