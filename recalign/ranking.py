@@ -75,12 +75,18 @@ def top_items(scores: Tensor, seen: Tensor, k: int) -> Tensor:
     k = min(k, scores.shape[1] - 1)
     best = torch.zeros(len(scores), k, dtype=torch.int64, device=scores.device)
     for rows in row_chunks(len(scores), scores.shape[1]):
-        _refuse_nan(scores[rows])
-        shown = scores[rows].scatter(1, seen[rows].long(), -torch.inf)
-        shown[:, 0] = -torch.inf
-        values, items = shown.topk(k, dim=1)
-        best[rows] = items.masked_fill(values == -torch.inf, 0)
+        best[rows] = best_items(scores[rows], seen[rows], k)[1]
     return best
+
+
+@torch.no_grad()
+def best_items(scores: Tensor, seen: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The scores [B, k] of the k best unseen items of each row, and the items, as `top_items`."""
+    _refuse_nan(scores)
+    shown = scores.scatter(1, seen.long(), -torch.inf)
+    shown[:, 0] = -torch.inf
+    values, items = shown.topk(k, dim=1)
+    return values, items.masked_fill(values == -torch.inf, 0)
 
 
 def row_chunks(n_rows: int, width: int, least: int = 1) -> Iterator[slice]:

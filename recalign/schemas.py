@@ -155,6 +155,22 @@ RECOMMENDATIONS = Table(  # RosePO: one case each
     recommended=pl.List(pl.Int32),  # from the whole catalogue, best first; empty: not ranked
     answer=pl.String,  # free answer of an LLM; null: none asked
 )
+SERVING = Table(  # for every user asked for: k rows, or one that says why there are none
+    "serving.parquet",
+    user_id=pl.String,
+    rank=pl.Int32,  # from 1
+    item_id=pl.String,
+    title=pl.String,
+    score=pl.Float32,  # comparable within a user only
+    reasoning=pl.String,  # what the policy writes about the user, at rank 1; null: not usable
+    why_none=pl.String,  # null where there are recommendations
+)
+UNKNOWN_ITEMS = Table(  # in newer interactions, but not in the catalogue of the run
+    "unknown_items.parquet",
+    item_id=pl.String,
+    n_interactions=pl.Int64,
+)
+ITEMLESS_USERS = Table("itemless_users.parquet", user_id=pl.String)  # took only unknown items
 RESULTS = Table(
     "results.parquet",
     row=pl.String,  # label of the row, for people

@@ -11,7 +11,13 @@ from recalign.artifacts.manifest import Reference
 from recalign.artifacts.roots import open_root
 from recalign.config import PhaseConfig, Runtime, SamplingConfig
 from recalign.embedded.grammar import parse_reasoning
-from recalign.reasonings.generation import Parse, generate_reasonings, write_shard, write_shards
+from recalign.reasonings.generation import (
+    Parse,
+    WriteShards,
+    generate_reasonings,
+    write_shard,
+    write_shards,
+)
 from recalign.reasonings.prompts import Renderer, render_prompts, template_file
 from recalign.reasonings.texts import text_report
 from recalign.report.stage_page import table_section
@@ -68,8 +74,14 @@ def reasonings(
 def _written(
     job: Job, config: PhaseConfig, prompts: pl.DataFrame, policy: Artifact
 ) -> pl.DataFrame:
-    """The reasonings of all prompts, written here or, shard by shard, by workers."""
-    asked, n_users = _asked(config), prompts.height
+    """The reasonings of all prompts: N samples and the greedy text, in the phase's own streams."""
+    asked = Asked(config, config.n_samples, greedy=True, stream=f"reasonings {config.phase}")
+    write = shards_by(job, policy, asked, prompts.height)
+    return generate_reasonings(write, prompts, asked, job.draft.work, job.runtime.shard_users)
+
+
+def shards_by(job: Job, policy: Artifact, asked: Asked, n_users: int) -> WriteShards:
+    """How a policy answers shards of prompts, `n_users` in all: here or, each by a worker."""
     parse = _grammar_of(policy, job.runtime.root)
 
     def here(shards: list[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -78,11 +90,10 @@ def _written(
 
     def by_workers(shards: list[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
         runtime = worker_runtime(job.runtime)
-        given = [PromptShard(runtime, config, policy.reference, one) for one in shards]
+        given = [PromptShard(runtime, asked, policy.reference, one) for one in shards]
         return map_shards(job, write_reasonings, given)
 
-    write = by_workers if is_mapped(job.runtime) else here
-    return generate_reasonings(write, prompts, asked, job.draft.work, job.runtime.shard_users)
+    return by_workers if is_mapped(job.runtime) else here
 
 
 def _open_writer(policy: Artifact, device: str, runtime: Runtime) -> Writer:
@@ -97,7 +108,7 @@ class PromptShard:
     """Prompts, and the policy that answers them."""
 
     runtime: Runtime
-    config: PhaseConfig
+    asked: Asked
     policy: Reference
     prompts: pl.DataFrame
 
@@ -110,12 +121,7 @@ def write_reasonings(shard: PromptShard) -> pl.DataFrame:
         (shard.policy, device), lambda: _open_writer(policy, device, shard.runtime)
     )
     parse = _grammar_of(policy, shard.runtime.root)
-    return write_shard(writer, shard.prompts, _asked(shard.config), parse)
-
-
-def _asked(config: PhaseConfig) -> Asked:
-    """N samples and the greedy text, from the phase's own random streams."""
-    return Asked(config, config.n_samples, greedy=True, stream=f"reasonings {config.phase}")
+    return write_shard(writer, shard.prompts, shard.asked, parse)
 
 
 def _grammar_of(policy: Artifact, root: str) -> Parse | None:

@@ -1,13 +1,27 @@
 """The tables nearly every stage starts from, read and checked."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
-from recalign.schemas import APPEAL, INTERACTIONS, ITEMS, TRUTH, WINDOWS
+from recalign.errors import UserError
+from recalign.interactions.userlist import read_user_ids
+from recalign.schemas import (
+    APPEAL,
+    INTERACTIONS,
+    ITEMLESS_USERS,
+    ITEMS,
+    TRUTH,
+    USERS,
+    WINDOWS,
+    read_table,
+)
 from recalign.sequences import Sequences
+from recalign.serving.rows import asked_users
 from recalign.splits.guard import Protocol, check_fit
 from recalign.world.utility import TrueWorld, rejected_preferred
 
@@ -37,6 +51,23 @@ def read_tables(interactions: Artifact, splits: Artifact) -> Tables:
     windows = WINDOWS.read(splits)
     protocol = splits.manifest.config["protocol"]
     return Tables(taken, items, windows, Sequences.of(taken, items.height), protocol)
+
+
+def read_asked_users(interactions: Artifact, files: Mapping[str, list[Path]]) -> pl.DataFrame:
+    """Whom to recommend something: all users, or those of the file `users` (see `asked_users`)."""
+    itemless = interactions.path(ITEMLESS_USERS.file)  # histories have it
+    foreign = read_table(itemless, ITEMLESS_USERS) if itemless.exists() else None
+    given = [read_user_ids(path) for path in files.get("users", [])]
+    users = USERS.read(interactions)
+    without = pl.Series("user_id", [], pl.String) if foreign is None else foreign["user_id"]
+    asked = asked_users(given[0] if given else None, users, without)
+    if given and asked["user_index"].is_null().all():
+        name, known = given[0][0], users["user_id"][0]
+        raise UserError(
+            f"{files['users'][0]}: none of its {len(given[0])} ids is a user of this run: it has "
+            f"{name!r} first, the run knows ids like {known!r}"
+        )
+    return asked
 
 
 def true_smoothing(

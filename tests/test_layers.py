@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flows import recommend
 from flows.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -18,8 +19,8 @@ SHARED = {  # what every package of the library may import
     "progress", "ranking", "schemas", "seeding", "sequences", "templates", "training", "writer",
 }  # fmt: skip
 ROOMS = {  # folder: its files, beside __init__
-    "flows": "dpo4rec methods rosepo rounds session",
-    "flows/cli": "app inventory runs upkeep",
+    "flows": "dpo4rec methods recommend rosepo rounds session",
+    "flows/cli": "app inventory runs takehome upkeep",
     "flows/service": (
         "access automations environment pool prefect_api processes record server service"
     ),
@@ -70,6 +71,7 @@ def test_the_folders_of_flows_and_tasks_are_these():
 
 def test_a_file_of_tasks_is_named_by_the_stage_in_it():
     stages = {stage.name for method in METHODS for stage in method.load().stages}
+    stages |= {stage.name for stage in recommend.STAGES}
     assert {path.stem for path in (ROOT / "tasks").glob("[!_]*.py")} - BESIDE_STAGES == stages
     for name in stages:
         defined = [node.name for node in tree_of(f"tasks.{name}").body

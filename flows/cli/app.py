@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import inventory, upkeep
+from flows.cli import inventory, takehome, upkeep
 from flows.cli.inventory import ROOT, Root
 from flows.cli.runs import RunOptions, list_presets, run_method, show_plan
 from flows.methods import METHODS, method_named
@@ -77,6 +77,7 @@ app.command("show")(inventory.show_artifact)
 app.command("diff")(inventory.diff_artifacts)
 app.command("report")(inventory.report_path)
 app.command("series")(inventory.show_series)
+app.command("recommend")(takehome.recommend_items)
 app.command("verify")(upkeep.verify_artifacts)
 app.command("gc")(upkeep.collect_garbage)
 

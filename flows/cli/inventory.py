@@ -1,16 +1,13 @@
 """Commands that tell what lies under the artifact root: ls, show, diff, report, series."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows.methods import REPORTS
 from recalign.artifacts.identity import differing
-from recalign.artifacts.manifest import Manifest
-from recalign.artifacts.roots import is_url, open_root
+from recalign.artifacts.lookup import open_existing, resolve
 from recalign.artifacts.series import all_series, read_series
-from recalign.artifacts.store import Store
 from recalign.errors import UserError
 from recalign.report import PAGE
 from recalign.report.series_history import beginnings, history, standing
@@ -23,33 +20,12 @@ Root = Annotated[
 Named = Annotated[str, typer.Argument(help="stage/fingerprint, or its first digits.")]
 
 
-def open_store(root: str) -> Store:
-    """The store at `root`, which must exist: listing commands never create one."""
-    if not is_url(root) and not Path(root).is_dir():
-        raise UserError(f"no artifacts at {root}; run something, or name the folder with --root")
-    return open_root(root)
-
-
-def resolve(store: Store, name: str) -> Manifest:
-    """The one artifact that `stage/digits`, or digits alone, stands for."""
-    stage, _, digits = name.rpartition("/")
-    if not digits:
-        raise UserError("name an artifact by its stage/fingerprint or first digits, as in `ls`")
-    found = [m for m in store.manifests(stage or None) if m.fingerprint.startswith(digits)]
-    if not found:
-        raise UserError(f"no artifact {name!r}; `recalign ls` lists them")
-    if len(found) > 1:
-        names = ", ".join(m.reference.name for m in found)
-        raise UserError(f"{name!r} could be any of {names}")
-    return found[0]
-
-
 def list_artifacts(
     stage: Annotated[str, typer.Argument(help="Only this stage.")] = "", root: Root = ROOT
 ) -> None:
     """List the artifacts, oldest first."""
     rows = []
-    manifests = list(open_store(root).manifests(stage or None))
+    manifests = list(open_existing(root).manifests(stage or None))
     if stage and not manifests:
         raise UserError(f"no artifact of a stage {stage!r} at {root}")
     for manifest in manifests:
@@ -62,7 +38,7 @@ def list_artifacts(
 
 def show_artifact(artifact: Named, root: Root = ROOT) -> None:
     """Show an artifact's folder and manifest."""
-    store = open_store(root)
+    store = open_existing(root)
     manifest = resolve(store, artifact)
     typer.echo(f"folder: {store.folder(manifest.stage, manifest.fingerprint)}")
     typer.echo(manifest.model_dump_json(indent=2))
@@ -70,7 +46,7 @@ def show_artifact(artifact: Named, root: Root = ROOT) -> None:
 
 def diff_artifacts(first: Named, second: Named, root: Root = ROOT) -> None:
     """Tell in which settings, inputs and figures two artifacts of one stage differ."""
-    store = open_store(root)
+    store = open_existing(root)
     old, new = resolve(store, first), resolve(store, second)
     if old.stage != new.stage:
         raise UserError(f"{first} is a {old.stage}, {second} a {new.stage}: nothing to compare")
@@ -84,7 +60,7 @@ def report_path(
     root: Root = ROOT,
 ) -> None:
     """Print the path of a report."""
-    store = open_store(root)
+    store = open_existing(root)
     found = [resolve(store, artifact)] if artifact else list(store.manifests())
     reports = [one for one in found if one.stage in REPORTS]
     if artifact and not reports:
@@ -99,7 +75,7 @@ def show_series(
     root: Root = ROOT,
 ) -> None:
     """Show how the series of scheduled rounds stand."""
-    store = open_store(root)
+    store = open_existing(root)
     if not name:
         none = f"no series at {root} yet; the flow dpo4rec-rounds makes one"
         typer.echo("\n".join(map(standing, all_series(store))) or none)

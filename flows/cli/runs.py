@@ -49,7 +49,7 @@ def run_method(method: Method, asked: RunOptions) -> None:
     """Run a method's flow in this process and print the report's path."""
     log_in(asked.root)
     plan_steps(method, asked)  # mistakes, before a server starts
-    _start_server()
+    start_server()
     state: Any = method.load().flow(
         force=list(asked.force),
         stop_after=asked.stop_after,
@@ -61,7 +61,7 @@ def run_method(method: Method, asked: RunOptions) -> None:
     typer.echo(f"report: {page}" if page else state.message)
 
 
-def _start_server() -> None:
+def start_server() -> None:
     """Start Prefect's temporary server, if no other is set, out of reach of Ctrl-C.
 
     Ctrl-C reaches all processes of the terminal. A server gone with it could not be told that the

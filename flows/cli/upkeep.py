@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from filelock import Timeout
 
-from flows.cli.inventory import ROOT, Root, open_store
+from flows.cli.inventory import ROOT, Root
 from flows.methods import REPORTS
+from recalign.artifacts.lookup import open_existing
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.series import all_series
 from recalign.artifacts.store import Store
@@ -19,7 +20,7 @@ from recalign.errors import UserError
 
 def verify_artifacts(root: Root = ROOT) -> None:
     """Hash every file of every artifact again; exit code 3 when one is damaged."""
-    store = open_store(root)
+    store = open_existing(root)
     manifests, damaged = list(store.manifests()), 0
     for manifest in manifests:
         for wrong in store.check(manifest):
@@ -39,7 +40,7 @@ def collect_garbage(
     root: Root = ROOT,
 ) -> None:
     """Delete what neither a series nor the newest reports stand on, and killed runs' leftovers."""
-    store = open_store(root)
+    store = open_existing(root)
     with nullcontext(True) if dry_run else store.alone() as free:
         if not free:
             raise UserError(f"a run is at work at {root}: collect garbage when it is done")

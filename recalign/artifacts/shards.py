@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import polars as pl
+from pyarrow.parquet import ParquetWriter
 
 from recalign.artifacts.digests import sync, whole_file
 from recalign.errors import BadInputError
@@ -18,19 +19,34 @@ Compute = Callable[[list[int]], Iterable[tuple[int, pl.DataFrame]]]
 def tables_in_shards(
     keys: list[str], compute: Compute, work: Path, schema: Schema
 ) -> list[pl.DataFrame]:
-    """The tables of all shards; `keys` say what decides each.
+    """The tables of all shards; see `files_of_shards`."""
+    return [pl.read_parquet(path) for path in files_of_shards(keys, compute, work, schema)]
+
+
+def files_of_shards(keys: list[str], compute: Compute, work: Path, schema: Schema) -> list[Path]:
+    """The files of all shards; `keys` say what decides each.
 
     Shard n becomes work/shard-NNNNN.parquet; one that is there, whole, and of its key is read
     instead. So a killed run loses only the shards that were being made.
     """
     paths = [work / f"shard-{number:05d}.parquet" for number in range(len(keys))]
-    found = [_read(path, key, schema) for path, key in zip(paths, keys, strict=True)]
-    missing = [number for number, table in enumerate(found) if table is None]
+    places = list(zip(paths, keys, strict=True))
+    missing = [n for n, (path, key) in enumerate(places) if _read(path, key, schema) is None]
     if missing:
         for number, table in compute(missing):
             _write(table, paths[number], keys[number])
-            found[number] = table
-    return [table for table in found if table is not None]
+    return paths
+
+
+def write_joined(paths: list[Path], path: Path, schema: Schema) -> int:
+    """One Parquet table of all shards, one after the other in memory; returns its rows."""
+    n_rows, types = 0, pl.DataFrame(schema=schema).to_arrow().schema
+    with ParquetWriter(path, types, compression="zstd") as file:
+        for shard in paths:
+            table = check_table(pl.read_parquet(shard), schema, str(shard))
+            file.write_table(table.to_arrow())
+            n_rows += table.height
+    return n_rows
 
 
 def _read(path: Path, key: str, schema: Schema) -> pl.DataFrame | None:

@@ -41,5 +41,6 @@ from recalign.config.rosepo import (
     SmoothingConfig,
 )
 from recalign.config.runtime import Runtime
+from recalign.config.serving import RecommendConfig, ServingConfig
 from recalign.config.sft import SftConfig, TitleModelConfig, TitlePromptConfig
 from recalign.config.splits import SplitsConfig

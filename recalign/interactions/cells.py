@@ -27,11 +27,15 @@ def ending(path: Path) -> str:
 
 
 def read_cells(
-    path: Path, fields: dict[str, str], progress: Progress
+    path: Path,
+    fields: dict[str, str],
+    progress: Progress,
+    advice: str = "name yours in interactions.files",
 ) -> tuple[pl.DataFrame, Origin]:
     """The columns of `fields` (ours to the file's) under our names, with `row`; at least one row.
 
-    Cells of text formats are text. Raises BadInputError for damage and missing columns.
+    Cells of text formats are text. Raises BadInputError for damage and missing columns, with this
+    advice.
     """
     kind = ending(path)
     if kind == ".jsonl":
@@ -47,8 +51,7 @@ def read_cells(
     if missing:
         present = ", ".join(column for column in table.columns if column != ROW)
         raise BadInputError(
-            f"{path}: has no column {', '.join(missing)}; its columns are {present}; "
-            "name yours in interactions.files"
+            f"{path}: has no column {', '.join(missing)}; its columns are {present}; {advice}"
         )
     columns = [pl.col(field).alias(name) for name, field in fields.items()]
     cells = table.select(pl.col(ROW).cast(pl.Int64).alias("row"), *columns)

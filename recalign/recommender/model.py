@@ -89,6 +89,21 @@ class KnowledgeRecommender(nn.Module):
         return states @ self.get_buffer("item_matrix").T + self.get_buffer("item_bias")
 
     @torch.no_grad()
+    def user_vectors(self, states: Tensor, text_vectors: Tensor, read: Tensor) -> Tensor:
+        """[B, d + h + 1], whose products with `item_vectors` are the scores of one text each.
+
+        states [B, d], text_vectors [B, e], read bool [B]: False scores without the text.
+        """
+        knowledge = self.user_knowledge(text_vectors) * read[:, None]
+        return torch.cat([states, knowledge, torch.ones_like(states[:, :1])], 1)
+
+    @torch.no_grad()
+    def item_vectors(self) -> Tensor:
+        """[I+1, d + h + 1]; see `user_vectors`."""
+        matrix, bias = self.get_buffer("item_matrix"), self.get_buffer("item_bias")
+        return torch.cat([matrix, self.item_knowledge(), bias[:, None]], 1)
+
+    @torch.no_grad()
     def scores(self, states: Tensor, text_vectors: Tensor) -> Tensor:
         """Scores [B, S, I+1] of every item for each user's S texts.
 

@@ -12,6 +12,8 @@ from prefect.context import TaskRunContext
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tasks.engine.run_page import key_of
+
 log = logging.getLogger(__name__)
 
 UI_SECONDS = 3.0  # between updates of the Prefect artifact
@@ -49,7 +51,7 @@ class StageProgress:
         """Never fails: a server that does not answer must not cost the stage its work."""
         try:
             if self._artifact is None:
-                key = f"progress-{self._stage}"
+                key = key_of(f"progress {self._stage}")
                 made = create_progress_artifact(percent, key=key, description=note)
                 self._artifact = made if isinstance(made, UUID) else None
             else:

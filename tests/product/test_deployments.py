@@ -7,14 +7,20 @@ import httpx
 
 from flows.dpo4rec import STAGES
 from recalign.artifacts.series import NAME
-from recalign.config import DPO4RecConfig, InteractionsConfig, RosePOConfig, Runtime
+from recalign.config import (
+    DPO4RecConfig,
+    InteractionsConfig,
+    RecommendConfig,
+    RosePOConfig,
+    Runtime,
+)
 from recalign.config.presets import fill_from_preset, preset_names
 
 
 def test_every_deployment_is_registered_with_settings_that_are_valid(deployments):
     methods = {
         "dpo4rec": DPO4RecConfig, "dpo4rec-ml-1m": DPO4RecConfig, "dpo4rec-rounds": DPO4RecConfig,
-        "rosepo": RosePOConfig, "rosepo-grid": RosePOConfig,
+        "rosepo": RosePOConfig, "rosepo-grid": RosePOConfig, "recommend": RecommendConfig,
     }  # fmt: skip
     assert set(deployments) == set(methods)
     for name, deployment in deployments.items():

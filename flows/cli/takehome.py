@@ -1,0 +1,60 @@
+"""Commands for what comes after a report: recommend."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.inventory import ROOT, Root
+from flows.cli.runs import RunOptions, start_server
+from flows.service.service import log_in
+from recalign.artifacts.lookup import open_existing
+from recalign.config import RecommendConfig
+from recalign.errors import UserError
+
+
+def recommend_items(
+    run: Annotated[str, typer.Argument(help="A report artifact; default: the newest.")] = "",
+    latest: Annotated[bool, typer.Option("--latest", help="The newest report.")] = False,
+    series: Annotated[str, typer.Option(help="The best round of this series.")] = "",
+    users: Annotated[str, typer.Option(help="File of user ids, or all.")] = "all",
+    k: Annotated[int, typer.Option(min=1, max=1000, help="Items per user.")] = 10,
+    exclude_seen: Annotated[
+        bool, typer.Option("--exclude-seen/--include-seen", help="Leave out what a user has taken.")
+    ] = True,
+    interactions: Annotated[str, typer.Option(help="File of newer interactions.")] = "",
+    template: Annotated[str, typer.Option(help="The run's own prompt template.")] = "",
+    output: Annotated[Path, typer.Option(help="What is written: .parquet or .csv.")] = Path(
+        "recs.parquet"
+    ),
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="runtime.field=value; may be repeated.")
+    ] = None,
+    root: Root = ROOT,
+) -> None:
+    """Recommend items to every user, from everything they did up to now."""
+    if latest and (run or series):
+        raise UserError("--latest is the newest report: name no other run or series beside it")
+    open_existing(root)
+    asked = RecommendConfig.model_validate(
+        {
+            "run": run,
+            "series": series,
+            "users": "" if users == "all" else users,
+            "k": k,
+            "exclude_seen": exclude_seen,
+            "interactions": interactions,
+            "template": template,
+            "output": str(output),
+        }
+    )
+    runtime = RunOptions(settings=settings or [], root=root).runtime()
+    log_in(root)
+    from flows.recommend import check, recommend
+    from tasks.engine.run import Run
+
+    check(asked, Run(runtime))  # mistakes, before a server starts
+    start_server()
+    state: Any = recommend(config=asked, runtime=runtime, return_state=True)
+    state.result()  # raises what made the flow fail
+    typer.echo(state.message)

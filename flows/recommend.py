@@ -1,0 +1,138 @@
+"""Recommendations of a finished run for all users, from everything they did up to now."""
+
+from pathlib import Path
+from typing import Any
+
+import prefect.runtime
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.states import Completed
+
+from flows.methods import REPORTS
+from flows.session import prepare, settle
+from recalign.artifacts.digests import file_digest
+from recalign.artifacts.lookup import resolve
+from recalign.artifacts.manifest import Manifest, Reference
+from recalign.artifacts.store import Store
+from recalign.config import InteractionsConfig, RecommendConfig, Runtime
+from recalign.errors import UserError
+from recalign.reasonings.prompts import template_file
+from recalign.runs import Chain, chain_of_run, chain_of_series
+from recalign.serving.output import check_output, write_output
+from tasks.current_reasonings import current_reasonings
+from tasks.engine.run import Run
+from tasks.histories import histories
+from tasks.serving import serving
+
+STAGES = (histories, current_reasonings, serving)
+
+
+def run_name() -> str:
+    """What a flow run is called: whose recommendations, and for whom."""
+    given = prefect.runtime.flow_run.parameters.get("config", RecommendConfig())
+    try:
+        config = settle(RecommendConfig, given)
+    except UserError:  # the run itself will tell
+        return "recommend, settings refused"
+    source = f"series {config.series}" if config.series else config.run or "newest run"
+    whom = Path(config.users).name or "all users"
+    return f"recommend by {source} for {whom}"
+
+
+@flow(name="recommend", description=__doc__, flow_run_name=run_name, validate_parameters=False)
+def recommend(config: RecommendConfig = RecommendConfig(), runtime: Runtime = Runtime()) -> Any:
+    """Recommend items to every user, by the best round of a run or of a series.
+
+    Args:
+        config: For whom, from what, and where the table is written.
+        runtime: Where and how to compute; changes nothing in the results.
+    """
+    config = settle(RecommendConfig, config)
+    run = Run(settle(Runtime, runtime))
+    with run.store.in_use():
+        chain = check(config, run)
+        made = run.store.open(stages(run, config, chain))
+    path = write_output(made, Path(config.output))
+    told = in_words(run.store, made.manifest, path)
+    create_markdown_artifact(key="outcome", markdown=told)
+    return Completed(message=told)
+
+
+def check(config: RecommendConfig, run: Run) -> Chain:
+    """What recommends; UserError for whatever is wrong with it before it starts."""
+    check_output(Path(config.output))
+    chain = chosen(run.store, config)
+    prepare(run, STAGES, lambda walk: stages(walk, config, chain))
+    return chain
+
+
+def stages(run: Run, config: RecommendConfig, chain: Chain) -> Reference:
+    """Histories up to now, what the policy writes about them, the best items; returns the table."""
+    world, oracle = chain.interactions, chain.oracle
+    users = given_file("users", config.users, "users")
+    if config.interactions:
+        source = run.store.manifest(world.stage, world.fingerprint)
+        settings = InteractionsConfig.model_validate(source.config if source else {})
+        newer = given_file("newer", config.interactions, "newer interactions")
+        world = run(histories, settings, {"interactions": world}, files=newer)
+    asked = {"interactions": world, "policy": chain.policy}
+    files = template_of(chain, config.template) | users
+    texts = run(current_reasonings, chain.asked, asked, files=files)
+    read_by = {"oracle": oracle, "recommender": chain.recommender}
+    inputs = {"interactions": world, "reasonings": texts} | read_by
+    return run(serving, config.serving, inputs, files=users)
+
+
+def chosen(store: Store, config: RecommendConfig) -> Chain:
+    """What the run or series that the settings name recommends with; UserError without one."""
+    if config.series:
+        return chain_of_series(store, config.series)
+    if config.run:
+        report = resolve(store, config.run)
+    else:
+        reports = [one for one in store.manifests() if one.stage in REPORTS]
+        if not reports:
+            raise UserError(
+                f"no finished run at {store.root} yet; `recalign run dpo4rec` makes one"
+            )
+        report = reports[-1]
+    if report.stage != "report":
+        raise UserError(f"{report.reference.name} is no report of a DPO4Rec run")
+    return chain_of_run(store, report)
+
+
+def given_file(role: str, name: str, what: str) -> dict[str, list[Path]]:
+    """A file that the user names, under the role that a stage has for it; UserError if absent."""
+    if name and not Path(name).is_file():
+        raise UserError(f"{name}: there is no such file of {what}")
+    return {role: [Path(name)]} if name else {}
+
+
+def template_of(chain: Chain, given: str) -> dict[str, list[Path]]:
+    """The run's prompt template; UserError where it is not found, or has other content now."""
+    path = template_file(given or Path(chain.template).stem)
+    if file_digest(path) != chain.template_digest:
+        raise UserError(
+            f"{path} has other content than the run's template {chain.template}: "
+            "name that file by --template"
+        )
+    return {"template": [path]}
+
+
+def in_words(store: Store, made: Manifest, path: Path) -> str:
+    """What was recommended to how many, why some have none, and what newer data brought."""
+    figures = made.figures
+    told = f"{figures['users_listed']} of {figures['users']} users have recommendations in {path}"
+    without = [f"{reason}: {n}" for reason, n in made.dropped.items()]
+    told += f"; none because of {', '.join(without)}" if without else ""
+    world = made.inputs["interactions"]
+    newer = store.manifest(world.stage, world.fingerprint) if world.stage == "histories" else None
+    if newer:
+        new, left_out = newer.figures, sum(newer.dropped.values())
+        told += f"; of {new['newer_rows']} newer rows {new['newer_rows'] - left_out} are new"
+        told += f", by {new['new_users']} new users" if new["new_users"] else ""
+        if new["unknown_items"]:
+            named = new["unknown_items_named"]
+            more = ", ..." if new["unknown_items"] > len(named) else ""
+            told += f"; {new['unknown_items']} unknown items: {', '.join(named)}{more}"
+    return told

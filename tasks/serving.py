@@ -1,0 +1,105 @@
+"""Stage serving: the best items for every user asked for, exactly, from all they did up to now."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.shards import files_of_shards, write_joined
+from recalign.config import ServingConfig
+from recalign.oracle.inference import states_of
+from recalign.oracle.storage import load_oracle
+from recalign.recommender.storage import load_recommender
+from recalign.report.stage_page import table_section
+from recalign.schemas import INTERACTIONS, ITEMS, REASONINGS, SERVING
+from recalign.sequences import Sequences
+from recalign.serving.lists import top_lists
+from recalign.serving.rows import listed_rows, unlisted_rows
+from tasks.encoding import open_encoder
+from tasks.engine.job import Job
+from tasks.engine.stage import stage
+from tasks.tables import read_asked_users
+
+SHARD_USERS = 8192
+N_SHOWN = 20  # rows on the run page
+Lister = Callable[[pl.DataFrame], pl.DataFrame]
+"""From users (user_id, user_index) with a history to their SERVING rows."""
+
+
+@stage(version=1)
+def serving(
+    job: Job,
+    config: ServingConfig,
+    interactions: Artifact,
+    oracle: Artifact,
+    recommender: Artifact,
+    reasonings: Artifact,
+    files: dict[str, list[Path]] | None = None,
+) -> None:
+    """Rank the whole catalogue for each user by the recommender that reads the user's text."""
+    asked = read_asked_users(interactions, files or {})
+    listed = asked.filter(pl.col("user_index").is_not_null())
+    parts = [listed, asked.filter(pl.col("user_index").is_null())]
+    shards = [one for part in parts for one in part.iter_slices(SHARD_USERS) if one.height]
+    done = 0
+
+    def compute(missing: list[int]) -> Iterator[tuple[int, pl.DataFrame]]:
+        nonlocal done
+        done = listed.height - sum(shards[n].height for n in missing)
+        rank = _lister(job, config, [interactions, oracle, recommender, reasonings])
+        for number in missing:
+            shard = shards[number]
+            if shard["user_index"].null_count():
+                yield number, unlisted_rows(shard["user_id"], shard["why_none"])
+                continue
+            yield number, rank(shard)
+            done += shard.height
+            job.progress(done, listed.height, "users")
+
+    keys = [str(number) for number in range(len(shards))]  # all that decides is in the fingerprint
+    paths = files_of_shards(keys, compute, job.draft.work, SERVING)
+    n_rows = write_joined(paths, job.draft.path(SERVING.file), SERVING)
+    made = pl.scan_parquet(job.draft.path(SERVING.file))
+    none = made.group_by("why_none").len().drop_nulls().sort("why_none").collect()
+    job.draft.count(n_rows, dict(none.iter_rows()))
+    job.draft.tell({"users": asked.height, "users_listed": asked.height - int(none["len"].sum())})
+
+
+def _lister(job: Job, config: ServingConfig, artifacts: list[Artifact]) -> Lister:
+    """Everything that ranking needs but the users, opened once."""
+    interactions, oracle, recommender, reasonings = artifacts
+    items = ITEMS.read(interactions)
+    sequences = Sequences.of(INTERACTIONS.read(interactions), items.height)
+    model, _ = load_oracle(oracle.folder, job.device)
+    reader, _ = load_recommender(recommender.folder, job.device)
+    encoder = open_encoder(job, recommender.manifest.config["encoder"])
+    usable = REASONINGS.read(reasonings).filter(pl.col("malformed").is_null())
+    texts = usable.select("user_index", "reasoning")
+    item_vectors = reader.item_vectors()
+
+    def rank(shard: pl.DataFrame) -> pl.DataFrame:
+        users = shard["user_index"].to_numpy().astype(np.int64)
+        stops = sequences.lengths[users]
+        states = states_of(model, sequences, users, stops)
+        written = shard.join(texts, on="user_index", how="left", maintain_order="left")["reasoning"]
+        vectors, rows = encoder.encode_unique(written.fill_null("").to_list())
+        read = torch.from_numpy(written.is_not_null().to_numpy()).to(states.device)
+        text_vectors = torch.from_numpy(vectors).to(states.device)[rows]
+        user_vectors = reader.user_vectors(states, text_vectors, read)
+        seen = np.zeros((len(users), 1), dtype=np.int64)
+        if config.exclude_seen:
+            seen, _ = sequences.until(users, stops, int(stops.max()))
+        lists = top_lists(user_vectors, item_vectors, seen, config.k)
+        return listed_rows(shard["user_id"], lists, written, items)
+
+    return rank
+
+
+@serving.shows
+def rows_shown(made: Artifact) -> list[str]:
+    """The first rows."""
+    rows = pl.scan_parquet(made.path(SERVING.file)).head(N_SHOWN).collect()
+    return [table_section("Some recommendations", rows)]

@@ -1,0 +1,123 @@
+"""Newer interactions laid over a run's: new users, unknown items, order, repeats, bad files."""
+
+import polars as pl
+import pytest
+
+from recalign.config import InteractionsConfig
+from recalign.errors import BadInputError
+from recalign.interactions.newer import Known, extend, read_newer
+from recalign.interactions.userlist import read_user_ids
+from recalign.schemas import ATTRIBUTES, INTERACTIONS, ITEMS, USERS
+
+FILES = InteractionsConfig(source="files")
+
+
+@pytest.fixture
+def known():
+    rows = [(0, 1, 0, 10, None), (0, 2, 1, 20, None), (1, 3, 0, 15, None)]
+    items = {"item_index": [1, 2, 3], "item_id": ["x", "y", "z"], "title": ["X", "Y", "Z"],
+             "text": ["X", "Y", "Z"]}  # fmt: skip
+    table = pl.DataFrame(items, schema={k: v for k, v in ITEMS.items() if k != "attributes"})
+    return Known(
+        pl.DataFrame(rows, schema=INTERACTIONS, orient="row"),
+        table.with_columns(pl.lit([], ATTRIBUTES).alias("attributes")),
+        pl.DataFrame({"user_index": [0, 1], "user_id": ["ann", "bob"]}, schema=USERS),
+    )
+
+
+def write(path, *lines):
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def histories(found):
+    """user -> item indices in order of time."""
+    assert found.interactions.select("user_index", "position").is_sorted(["user_index", "position"])
+    by_user = found.interactions.group_by("user_index", maintain_order=True).agg("item_index")
+    return dict(by_user.iter_rows())
+
+
+def test_newer_rows_stand_where_their_time_puts_them_and_new_users_come_last(known, tmp_path):
+    path = write(tmp_path / "n.csv", "user_id,item_id,timestamp", "cay,y,50", "ann,z,20",
+                 "bob,x,5", "cay,x,40", "abe,z,60")  # fmt: skip
+    found = extend(known, read_newer(path, FILES), FILES)
+    assert found.users.rows() == [(0, "ann"), (1, "bob"), (2, "cay"), (3, "abe")]
+    assert histories(found) == {0: [1, 2, 3], 1: [1, 3], 2: [1, 2], 3: [3]}
+    assert found.interactions["position"].to_list() == [0, 1, 2, 0, 1, 0, 1, 0]
+    assert not found.dropped
+
+
+def test_unknown_items_are_counted_and_named_and_who_took_nothing_else_is_too(known, tmp_path):
+    path = write(tmp_path / "n.csv", "user_id,item_id,timestamp", "ann,new,50", "dan,new,51",
+                 "dan,other,52", "eve,new,53", "eve,x,54")  # fmt: skip
+    found = extend(known, read_newer(path, FILES), FILES)
+    assert found.dropped == {"unknown_item": 4}
+    assert found.unknown_items.rows() == [("new", 3), ("other", 1)]
+    assert found.itemless_users["user_id"].to_list() == ["dan"]
+    assert found.users["user_id"].to_list() == ["ann", "bob", "eve"]
+
+
+@pytest.mark.parametrize(("rule", "history"), [("first", [1, 2]), ("last", [2, 1]),
+                                               ("keep", [1, 2, 1])])  # fmt: skip
+def test_an_item_taken_again_follows_the_runs_own_rule(known, tmp_path, rule, history):
+    config = InteractionsConfig(source="files", duplicates=rule)
+    path = write(tmp_path / "n.csv", "user_id,item_id,timestamp", "ann,x,99")
+    found = extend(known, read_newer(path, config), config)
+    assert histories(found)[0] == history
+    assert found.dropped == ({} if rule == "keep" else {"duplicate": 1})
+
+
+def test_the_whole_history_once_more_changes_nothing(known, tmp_path):
+    path = write(tmp_path / "n.csv", "user_id,item_id,timestamp", "ann,x,10", "ann,y,20",
+                 "bob,z,15")  # fmt: skip
+    found = extend(known, read_newer(path, FILES), FILES)
+    assert found.interactions.equals(known.interactions)
+    assert found.dropped == {"duplicate": 3}
+
+
+def test_ratings_below_the_runs_own_bar_are_left_out(known, tmp_path):
+    config = InteractionsConfig(source="ml-1m", min_rating=4)
+    path = write(tmp_path / "n.csv", "user_id,item_id,timestamp,rating", "ann,z,50,3", "bob,x,51,5",
+                 "bob,y,52,")  # fmt: skip
+    found = extend(known, read_newer(path, config), config)
+    assert found.dropped == {"low_rating": 1, "no_rating": 1}
+    assert histories(found) == {0: [1, 2], 1: [3, 1]}
+
+
+def test_without_times_newer_rows_follow_all_that_is_known(known, tmp_path):
+    config = InteractionsConfig(source="files", files={"timestamp_column": ""})
+    path = write(tmp_path / "n.csv", "user_id,item_id", "bob,y", "bob,x", "ann,z")
+    found = extend(known, read_newer(path, config), config)
+    assert histories(found) == {0: [1, 2, 3], 1: [3, 2, 1]}
+
+
+def test_the_columns_are_those_of_the_runs_own_files(tmp_path):
+    config = InteractionsConfig(source="files", files={"user_column": "who", "item_column": "what"})
+    good = write(tmp_path / "good.csv", "who,what,timestamp", "ann,x,1")
+    assert read_newer(good, config)["item_id"].to_list() == ["x"]
+    bad = write(tmp_path / "bad.csv", "user_id,item_id,timestamp", "ann,x,1")
+    with pytest.raises(BadInputError, match=r"bad.csv: has no column who, what; .* own") as told:
+        read_newer(bad, config)
+    assert "interactions.files" not in str(told.value)
+
+
+def test_user_ids_come_from_lines_or_from_a_column(tmp_path):
+    lines = write(tmp_path / "u.txt", "ann", "", " 2 ", "ann")
+    table = write(tmp_path / "u.csv", "user_id,age", "ann,3", "2,4")
+    assert read_user_ids(lines).to_list() == read_user_ids(table).to_list() == ["ann", "2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("u.txt", "\n\n", "holds no user id"),
+        ("u.csv", "id\nann\n", "has no column user_id; its columns are id; name the column"),
+        ("u.xml", "<a/>", "unknown kind of file"),
+    ],
+)
+def test_a_bad_list_of_users_is_told_in_a_line(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(BadInputError, match=message):
+        read_user_ids(tmp_path / name)
+    with pytest.raises(BadInputError, match="no such file of users"):
+        read_user_ids(tmp_path / "nowhere.txt")
