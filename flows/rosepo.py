@@ -89,13 +89,18 @@ class Contest:
         chosen = self.reject(strategy)
         smoothed = self.smooth("none" if continued else row.estimator, strategy, chosen)
         settings = self.config.alignment
-        asked = self.world | {"sft": self.sft, "rejections": chosen}
-        scoring, label = settings.for_reference(), f"reference, {strategy}"
-        before = self.run(reference, scoring, asked, label=label)
         if continued:
-            settings = settings.model_copy(update={"loss": "nll"})
-        inputs = {"start": self.sft, "completions": smoothed, "reference": before}
+            settings = settings.model_copy(update={"optimiser": "pairs", "loss": "nll"})
+        inputs = {"start": self.sft, "completions": smoothed}
+        if settings.optimiser == "pairs":  # the others score what they read themselves
+            inputs["reference"] = self.score(strategy, chosen)
         return self.run(alignment, settings, inputs, label=f"alignment, {row.label}")
+
+    def score(self, strategy: str, chosen: Reference) -> Reference:
+        """The SFT model's log-probabilities of a strategy's pairs."""
+        asked = self.world | {"sft": self.sft, "rejections": chosen}
+        settings, label = self.config.alignment.for_reference(), f"reference, {strategy}"
+        return self.run(reference, settings, asked, label=label)
 
     def reject(self, strategy: str) -> Reference:
         """Pairs of the item taken and items rejected for it."""

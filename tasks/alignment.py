@@ -1,11 +1,11 @@
 """Stage alignment: a policy learns from scored completions of its own; the result is a policy."""
 
+from typing import TYPE_CHECKING
+
 import polars as pl
 
-from recalign.alignment.preferences import Known
-from recalign.alignment.reference import FILE, ReferenceLogProbs, reference_log_probs
-from recalign.alignment.rows import encode_pairs
-from recalign.alignment.train import align
+from recalign.alignment.reference import FILE, ReferenceLogProbs
+from recalign.alignment.train import Known, align, score_reference
 from recalign.artifacts.artifact import Artifact
 from recalign.config import AlignmentConfig
 from recalign.llm.storage import trained_part
@@ -19,6 +19,9 @@ from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.models import first_of, open_policy
 
+if TYPE_CHECKING:
+    from recalign.policy import Policy
+
 
 @stage(version=2, trains=True)
 def alignment(
@@ -31,8 +34,8 @@ def alignment(
 ) -> None:
     """Train `start`, any policy, on completions; early stop on those of held-out users.
 
-    `completions` are a round's pairs of reasonings, to which `earlier` adds those of the rounds
-    before, or smoothed pairs of titles, whose log-probabilities `reference` may hold.
+    `completions` are a round's reasonings with their rewards, to which `earlier` adds those of the
+    rounds before, or titles, of whose smoothed pairs `reference` may hold the log-probabilities.
     """
     table = pl.concat([COMPLETIONS.read(made) for made in [*earlier.values(), completions]])
     known: Known = config.reference
@@ -40,6 +43,8 @@ def alignment(
         known = ReferenceLogProbs.load(reference.path(FILE))
     elif start.manifest.stage == "alignment":
         known = _initial(job, config, start, table)
+    elif start.manifest.stage == "sft":  # its own adapter is part of the first policy
+        known = "previous"
     work, folder = job.draft.work / "training", job.draft.path(trained_part(config.method))
     run = TrainingRun("alignment", work, folder, job.progress, job.device)
     policy = open_policy(start, job.runtime.root, run.device, trainable=True)
@@ -58,13 +63,12 @@ def _initial(job: Job, config: AlignmentConfig, start: Artifact, table: pl.DataF
     """
     if config.method == "lora" or config.reference == "previous":
         return config.reference
-    kept = job.draft.work / FILE
-    if not kept.exists():
-        root = job.runtime.root
-        policy = open_policy(first_of(start, root), root, job.device)
-        rows = encode_pairs(table, policy, config.max_length)
-        reference_log_probs(policy, rows, config, job.progress).save(kept)
-    return ReferenceLogProbs.load(kept)
+    root = job.runtime.root
+
+    def first() -> "Policy":
+        return open_policy(first_of(start, root), root, job.device)
+
+    return score_reference(first, table, config, job.draft.work / FILE, job.progress)
 
 
 @alignment.shows

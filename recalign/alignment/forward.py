@@ -51,8 +51,16 @@ def attention_mask(segments: Tensor, implementation: str, dtype: torch.dtype) ->
 def completion_log_probs(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """log pi(completion | prompt), summed over its tokens (the end token too), and token counts.
 
-    Returns float32 [B, S] and int64 [B, S]. The LM head runs only where a completion token is
-    predicted: at the last prompt token and at each completion token but its last.
+    Returns float32 [B, S] and int64 [B, S].
+    """
+    return token_log_probs(model, batch).sum(-1), batch["lengths"]
+
+
+def token_log_probs(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """log pi(token | prompt, tokens before it in its completion), 0 behind a completion's end.
+
+    Returns float32 [B, S, L]. The LM head runs only where a completion token is predicted: at the
+    last prompt token and at each completion token but its last.
     """
     segments, lengths = batch["segments"], batch["lengths"]
     wanted = batch["targets"] != IGNORED
@@ -72,6 +80,10 @@ def completion_log_probs(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple
     numbers = kept.flatten().cumsum(0).view_as(kept) - 1
     rows = numbers.gather(1, predictors)[wanted]
     tokens = logits.log_softmax(-1, dtype=torch.float32)[rows, batch["targets"][wanted]]
-    present = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, :, None]
-    summed = torch.zeros(present.shape, device=tokens.device).masked_scatter(present, tokens)
-    return summed.sum(-1), lengths
+    present = tokens_present(lengths)
+    return torch.zeros(present.shape, device=tokens.device).masked_scatter(present, tokens)
+
+
+def tokens_present(lengths: Tensor) -> Tensor:
+    """True where a completion has a token, [B, S, L] of token counts [B, S]."""
+    return torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, :, None]

@@ -20,11 +20,10 @@ from recalign.training.train import train
 if TYPE_CHECKING:  # seconds to import
     from datasets import Dataset
     from transformers import PreTrainedModel
-    from trl import DPOConfig
 
     from recalign.policy import Policy
 
-Known = Literal["initial", "previous"] | ReferenceLogProbs
+KnownPairs = Literal["initial", "previous"] | ReferenceLogProbs
 
 ENTRIES = {  # columns of the log, and what TRL calls them
     "loss": "loss",
@@ -48,7 +47,7 @@ def align_on_pairs(
     completions: pl.DataFrame,
     config: AlignmentConfig,
     run: TrainingRun,
-    reference: Known,
+    reference: KnownPairs,
 ) -> Trained:
     """Train on chosen and rejected of every prompt; early stop on held-out users.
 
@@ -57,7 +56,7 @@ def align_on_pairs(
     the work folder is another run's, and when training diverges.
     """
     from recalign.alignment.support import check_packed_rows
-    from recalign.alignment.trainer import SharedPromptDPOTrainer
+    from recalign.alignment.trainer import SharedPromptDPOTrainer, trainer_arguments
     from recalign.training.adapters import trainable_policy
     from recalign.training.schedule import optimiser_steps
 
@@ -68,7 +67,7 @@ def align_on_pairs(
     check_packed_rows(model, rows, policy.pad_id)
     objective = Objective(config.loss, config.beta, config.anchor, config.gamma)
     steps = optimiser_steps(int((~held).sum()), config)
-    arguments = _arguments(config, run, steps)
+    arguments = trainer_arguments(config, run, steps)
 
     def trainer() -> SharedPromptDPOTrainer:
         known = reference
@@ -103,7 +102,9 @@ def _figures(history: list[dict[str, Any]], log: pl.DataFrame, steps: int) -> di
     }
 
 
-def _digest(rows: Rows, config: AlignmentConfig, objective: Objective, reference: Known) -> str:
+def _digest(
+    rows: Rows, config: AlignmentConfig, objective: Objective, reference: KnownPairs
+) -> str:
     """Tells this run's checkpoints from another's."""
     digest = hashlib.sha256()
     tokens = rows.users.tolist(), rows.prompts, rows.chosen, rows.rejected, rows.eps.tolist()
@@ -146,14 +147,3 @@ def _dataset(rows: Rows, reference: ReferenceLogProbs, which: np.ndarray) -> "Da
     return Dataset.from_list(
         [row | more for row, more in zip(rows.records(index), columns, strict=True)]
     )
-
-
-def _arguments(config: AlignmentConfig, run: TrainingRun, steps: int) -> "DPOConfig":
-    """The Trainer's arguments; UserError as `shared_arguments`."""
-    from trl import DPOConfig
-
-    from recalign.training.arguments import shared_arguments, without_data_parallel
-
-    arguments = DPOConfig(beta=config.beta, **shared_arguments(config, run, steps))
-    without_data_parallel(arguments)
-    return arguments

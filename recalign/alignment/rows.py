@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -11,9 +11,21 @@ import polars as pl
 from recalign.errors import BadInputError, UserError
 from recalign.schemas import COMPLETIONS, check_table
 from recalign.seeding import derive_seed
+from recalign.training.packing import PackedRow
 
 if TYPE_CHECKING:
     from recalign.policy import Policy
+
+
+class PackedRows(Protocol):
+    """Rows that the policy reads, whatever is learned from them."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of prompt and all completions, int64 [n]."""
+
+    def packed(self, i: int) -> PackedRow:
+        """Row i: the prompt, and its completions in a fixed order."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +49,11 @@ class Rows:
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of prompt and all completions, int64 [n]."""
-        packed = zip(self.prompts, self.chosen, self.rejected, strict=True)
-        return np.array([len(p) + len(c) + sum(map(len, r)) for p, c, r in packed], np.int64)
+        return np.array([self.packed(i).n_tokens for i in range(len(self))], np.int64)
+
+    def packed(self, i: int) -> PackedRow:
+        """Row i as the policy reads it, the chosen completion first."""
+        return PackedRow(self.prompts[i], [self.chosen[i], *self.rejected[i]])
 
     def records(self, index: Iterable[int]) -> list[dict[str, Any]]:
         """The rows `index` as the collator takes them, under TRL's column names."""
@@ -69,7 +84,9 @@ def encode_pairs(completions: pl.DataFrame, policy: "Policy", max_length: int) -
         prompt_ids = policy.encode_prompt(row["prompt"])
         chosen_ids = policy.encode_completion(texts[row["chosen"]])
         rejected_ids = [policy.encode_completion(texts[place]) for place in row["rejected"]]
-        reason = _unusable(prompt_ids, chosen_ids, rejected_ids, max_length)
+        reason = unusable(prompt_ids, [chosen_ids, *rejected_ids], max_length)
+        if reason is None and chosen_ids in rejected_ids:
+            reason = "same_tokens"
         if reason:
             left_out[reason] += 1
             continue
@@ -84,26 +101,22 @@ def encode_pairs(completions: pl.DataFrame, policy: "Policy", max_length: int) -
     return Rows(np.array(users, np.int64), prompts, chosen, rejected, smoothing, dict(left_out))
 
 
-def _unusable(
-    prompt: list[int], chosen: list[int], rejected: list[list[int]], max_length: int
-) -> str | None:
-    """Why a pair is left out; None when it can be trained on."""
-    if not all([prompt, chosen, *rejected]):
+def unusable(prompt: list[int], completions: list[list[int]], max_length: int) -> str | None:
+    """Why no row can be made of these tokens; None when one can."""
+    if not all([prompt, *completions]):
         return "empty"
-    if len(prompt) + max(map(len, [chosen, *rejected])) > max_length:
-        return "too_long"
-    return "same_tokens" if chosen in rejected else None
+    return "too_long" if len(prompt) + max(map(len, completions)) > max_length else None
 
 
 def held_out(users: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """True [n] for the pairs of held-out users: each user's own draw, whoever else is there.
+    """True [n] for the rows of held-out users: each user's own draw, whoever else is there.
 
     At least one user is held out and at least one is not; raises UserError for fewer than two.
     """
     distinct = np.unique(users)
     if len(distinct) < 2:
         raise UserError(
-            f"alignment needs pairs of two users or more (one to hold out), not {len(distinct)}"
+            f"alignment needs rows of two users or more (one to hold out), not {len(distinct)}"
         )
     draws = np.array([derive_seed(seed, "held_out", int(user)) / 2**63 for user in distinct])
     chosen = draws < share

@@ -8,11 +8,12 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from recalign.alignment.forward import PackedCollator, completion_log_probs
+from recalign.alignment.forward import completion_log_probs
 from recalign.alignment.reference import in_evaluation
-from recalign.alignment.rows import Rows
+from recalign.alignment.rows import PackedRows
 from recalign.errors import UserError
 from recalign.training.adapters import base_model
+from recalign.training.packing import pack
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
 """Largest difference per token, in nats, that rounding explains."""
@@ -27,7 +28,9 @@ def plain_log_probs(model: nn.Module, prompt: list[int], completion: list[int]) 
     return float(logits.log_softmax(-1, dtype=torch.float32).gather(1, targets[:, None]).sum())
 
 
-def check_packed_rows(model: PreTrainedModel | PeftModel, rows: Rows, pad_token_id: int) -> None:
+def check_packed_rows(
+    model: PreTrainedModel | PeftModel, rows: PackedRows, pad_token_id: int
+) -> None:
     """Compare the packed pass with plain ones on the longest and the shortest row.
 
     Raises UserError when the model cannot run it or gets other log-probabilities: attention
@@ -44,9 +47,10 @@ def check_packed_rows(model: PreTrainedModel | PeftModel, rows: Rows, pad_token_
     with in_evaluation(model):
         packed = _refused(lambda: _packed(model, rows, ends, pad_token_id), name)
         for i, row in enumerate(ends):
-            completions = [rows.chosen[row], *rows.rejected[row]]
-            for found, completion in zip(packed[i].tolist(), completions, strict=True):
-                expected = plain_log_probs(model, rows.prompts[row], completion)
+            given = rows.packed(row)
+            found_in_row = packed[i, : len(given.completions)].tolist()
+            for found, completion in zip(found_in_row, given.completions, strict=True):
+                expected = plain_log_probs(model, given.prompt, completion)
                 if not abs(found - expected) <= TOLERANCE.get(inner.dtype, 1e-3) * len(completion):
                     raise UserError(
                         f"{name} does not keep completions that share a prompt apart"
@@ -55,8 +59,8 @@ def check_packed_rows(model: PreTrainedModel | PeftModel, rows: Rows, pad_token_
                     )
 
 
-def _packed(model: nn.Module, rows: Rows, index: np.ndarray, pad_token_id: int) -> Tensor:
-    batch = PackedCollator(pad_token_id)(rows.records(index))
+def _packed(model: nn.Module, rows: PackedRows, index: np.ndarray, pad_token_id: int) -> Tensor:
+    batch = vars(pack([rows.packed(row) for row in index], pad_token_id))
     device = next(model.parameters()).device
     return completion_log_probs(model, {key: value.to(device) for key, value in batch.items()})[0]
 

@@ -1,15 +1,29 @@
 """Align a policy on scored completions, by the optimiser that the settings name."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
-from recalign.alignment.preferences import Known, align_on_pairs
+from recalign.alignment.group_optimisers import align_on_groups
+from recalign.alignment.groups import encode_groups
+from recalign.alignment.preferences import align_on_pairs
+from recalign.alignment.reference import (
+    ReferenceLogProbs,
+    TokenLogProbs,
+    reference_log_probs,
+    token_log_probs_of,
+)
+from recalign.alignment.rows import encode_pairs
 from recalign.config import AlignmentConfig
+from recalign.progress import Progress
 from recalign.training.run import Trained, TrainingRun
 
 if TYPE_CHECKING:
     from recalign.policy import Policy
+
+Known = Literal["initial", "previous"] | ReferenceLogProbs | TokenLogProbs
 
 
 def align(
@@ -22,8 +36,34 @@ def align(
     """Train the policy on the COMPLETIONS table, and save the weights of the lowest held-out loss.
 
     `reference` is "initial" (a PEFT model with its adapter off; a plain model as given),
-    "previous" (the weights as given), or log-probabilities of the completions.
+    "previous" (the weights as given), or what `score_reference` made of the completions.
     """
     match config.optimiser:
         case "pairs":
+            assert not isinstance(reference, TokenLogProbs)
             return align_on_pairs(policy, completions, config, run, reference)
+        case "listwise" | "best_of_n":
+            assert not isinstance(reference, ReferenceLogProbs)
+            return align_on_groups(policy, completions, config, run, reference)
+
+
+def score_reference(
+    first: "Callable[[], Policy]",
+    completions: pl.DataFrame,
+    config: AlignmentConfig,
+    path: Path,
+    progress: Progress,
+) -> Known:
+    """The completions' log-probabilities under the policy `first`, as the optimiser reads them.
+
+    They are kept in `path`, and found there when the run goes on after a stop.
+    """
+    if config.optimiser == "pairs":
+        if not path.exists():
+            rows = encode_pairs(completions, policy := first(), config.max_length)
+            reference_log_probs(policy, rows, config, progress).save(path)
+        return ReferenceLogProbs.load(path)
+    if not path.exists():
+        groups = encode_groups(completions, policy := first(), config)
+        token_log_probs_of(policy, groups, config, progress).save(path)
+    return TokenLogProbs.load(path)

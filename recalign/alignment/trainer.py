@@ -6,6 +6,7 @@ and what `OrderedTrainer` exchanges. Callbacks, checkpoints, resume, PEFT, accel
 logging are the ordinary Trainer's.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -18,31 +19,27 @@ from trl import DPOConfig, DPOTrainer
 
 from recalign.alignment.forward import PackedCollator, completion_log_probs
 from recalign.alignment.losses import Objective, Scores, preference_loss
+from recalign.config import AlignmentConfig
+from recalign.training.arguments import shared_arguments, without_data_parallel
+from recalign.training.run import TrainingRun
 from recalign.training.trainer import OrderedTrainer
 
-COLUMNS = [
-    "prompt_ids",
-    "chosen_ids",
-    "rejected_ids",
-    "ref_chosen_logps",
-    "ref_rejected_logps",
-    "eps",
-]
 
+class SharedPromptTrainer(OrderedTrainer, DPOTrainer):
+    """TRL's trainer on rows that hold a prompt and its completions, and a loss of our own."""
 
-class SharedPromptDPOTrainer(OrderedTrainer, DPOTrainer):
-    """DPO on rows [prompt | chosen | rejected_1 .. rejected_K] whose reference is in columns."""
+    columns: Sequence[str]
+    """Of the data set, as the collator takes them."""
 
     def __init__(
         self,
         model: PreTrainedModel | PeftModel,
         args: DPOConfig,
-        objective: Objective,
         train_dataset: Dataset,
         eval_dataset: Dataset,
         tokenizer: PreTrainedTokenizerBase,
+        collator: Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]],
     ) -> None:
-        self.objective: Objective = objective
         self.lengths = np.array(train_dataset["length"])
         # The reference is in columns. Said so, TRL hashes every weight; else, without an adapter
         # to switch off, it loads a second model.
@@ -50,7 +47,7 @@ class SharedPromptDPOTrainer(OrderedTrainer, DPOTrainer):
         super().__init__(
             model,
             args=args,
-            data_collator=PackedCollator(tokenizer.pad_token_id or 0),
+            data_collator=collator,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
@@ -64,10 +61,48 @@ class SharedPromptDPOTrainer(OrderedTrainer, DPOTrainer):
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = COLUMNS  # type: ignore[assignment]
+        self._signature_columns = self.columns  # type: ignore[assignment]
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         return dataset
+
+    @torch.no_grad()
+    def _note(self, figures: dict[str, Tensor], inputs: dict[str, Tensor]) -> None:
+        """Log [B] values of the rows, so that their mean over batches is that over rows."""
+        mode = "train" if cast(nn.Module, self.model).training else "eval"
+        stacked = self.accelerator.gather_for_metrics(torch.stack(list(figures.values()), 1))
+        for name, column in zip(figures, stacked.T.tolist(), strict=True):
+            self._metrics[mode][name].extend(column)
+        if mode == "train":
+            n_tokens = self.accelerator.gather_for_metrics((inputs["segments"] >= 0).sum())
+            self._total_train_tokens += int(n_tokens.sum())
+        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
+
+
+class SharedPromptDPOTrainer(SharedPromptTrainer):
+    """DPO on rows [prompt | chosen | rejected_1 .. rejected_K] whose reference is in columns."""
+
+    columns = (
+        "prompt_ids",
+        "chosen_ids",
+        "rejected_ids",
+        "ref_chosen_logps",
+        "ref_rejected_logps",
+        "eps",
+    )
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        args: DPOConfig,
+        objective: Objective,
+        train_dataset: Dataset,
+        eval_dataset: Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        self.objective: Objective = objective
+        collator = PackedCollator(tokenizer.pad_token_id or 0)
+        super().__init__(model, args, train_dataset, eval_dataset, tokenizer, collator)
 
     def _compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool
@@ -90,11 +125,10 @@ class SharedPromptDPOTrainer(OrderedTrainer, DPOTrainer):
 
     @torch.no_grad()
     def _record(self, scores: Scores, inputs: dict[str, Tensor]) -> None:
-        """TRL's metrics, one value per pair, so that their mean over batches is that over pairs."""
-        mode = "train" if cast(nn.Module, self.model).training else "eval"
+        """TRL's metrics, one value per pair."""
         chosen = self.objective.beta * scores.chosen_ratio
         rejected = self.objective.beta * scores.rejected_ratio
-        values = {
+        figures = {
             "rewards/chosen": chosen,
             "rewards/rejected": rejected.mean(1),
             "rewards/accuracies": (chosen[:, None] > rejected).float().mean(1),
@@ -102,10 +136,11 @@ class SharedPromptDPOTrainer(OrderedTrainer, DPOTrainer):
             "logps/chosen": scores.chosen,
             "logps/rejected": scores.rejected.mean(1),
         }
-        stacked = self.accelerator.gather_for_metrics(torch.stack(list(values.values()), 1))
-        for name, column in zip(values, stacked.T.tolist(), strict=True):
-            self._metrics[mode][name].extend(column)
-        if mode == "train":
-            n_tokens = self.accelerator.gather_for_metrics((inputs["segments"] >= 0).sum())
-            self._total_train_tokens += int(n_tokens.sum())
-        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
+        self._note(figures, inputs)
+
+
+def trainer_arguments(config: AlignmentConfig, run: TrainingRun, steps: int) -> DPOConfig:
+    """The Trainer's arguments; UserError as `shared_arguments`."""
+    arguments = DPOConfig(beta=config.beta, **shared_arguments(config, run, steps))
+    without_data_parallel(arguments)
+    return arguments

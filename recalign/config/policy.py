@@ -9,6 +9,8 @@ from recalign.config.base import NOT_IDENTITY, Config, only_when
 EMBEDDED = only_when(kind="bootstrap")
 LOADED = only_when(kind="huggingface")
 ADAPTER = only_when(method="lora")
+PAIRED = only_when(optimiser="pairs")
+PREFERRING = only_when(optimiser=("pairs", "listwise"))
 
 
 class BootstrapConfig(Config):
@@ -131,41 +133,49 @@ class WeightsConfig(Config):
     """Longest prompt plus completion, in tokens; longer rows are counted and left out."""
 
 
-Optimiser = Literal["pairs"]
+Optimiser = Literal["pairs", "listwise", "best_of_n"]
 Loss = Literal["dpo", "rosepo", "cdpo", "rdpo", "ipo", "sdpo", "dmpo", "simpo", "nll"]
 
 
 class AlignmentConfig(WeightsConfig):
-    """Preference optimisation with an anchor on the chosen text (TRL, PEFT)."""
+    """What a policy learns from scored completions, and how it is trained (TRL, PEFT)."""
 
     optimiser: Optimiser = "pairs"
-    """What is learned from scored completions: pairs prefers the chosen to the rejected."""
-    loss: Loss = "dpo"
+    """What is learned: pairs prefers the chosen to the rejected, listwise ranks all completions of
+    a prompt, best_of_n imitates the best."""
+    loss: Loss = Field("dpo", json_schema_extra=PAIRED)
     """Preference loss; rosepo, cdpo and rdpo read each pair's smoothing, nll only the chosen."""
-    beta: float = Field(0.1, gt=0, le=10)
+    ranking: Literal["best", "order"] = Field(
+        "best", json_schema_extra=only_when(optimiser="listwise")
+    )
+    """Best against all others (S-DPO), or the whole order of the rewards (Plackett-Luce)."""
+    beta: float = Field(0.1, gt=0, le=10, json_schema_extra=PREFERRING)
     """Strength of the pull to the reference (DPO's beta)."""
     gamma: float = Field(0.5, ge=0, le=10, json_schema_extra=only_when(loss="simpo"))
     """Target margin."""
-    reference: Literal["initial", "previous"] = "initial"
-    """DPO's reference in round t: the policy before any alignment, or that of the round before."""
-    anchor: float = Field(0.5, ge=0, le=10)
-    """Weight of the chosen text's negative log-likelihood, added to the DPO loss."""
+    reference: Literal["initial", "previous"] = Field("initial", json_schema_extra=PREFERRING)
+    """Reference in round t: the policy before any alignment, or that of the round before."""
+    anchor: float = Field(0.5, ge=0, le=10, json_schema_extra=PREFERRING)
+    """Weight of the chosen text's negative log-likelihood, added to the preference loss."""
+    min_advantage: float = Field(0.0, ge=0, json_schema_extra=only_when(optimiser="best_of_n"))
+    """The best is imitated where its reward is above the mean of its prompt by more than this."""
     method: Literal["lora", "full"] = "lora"
     """Train a low-rank adapter, or all weights."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
     """Peak learning rate of AdamW, warmed up and decayed linearly."""
     epochs: int = Field(3, ge=1, le=1000)
-    """Most passes over the pairs."""
+    """Most passes over the pairs, or over the prompts with all their completions."""
     batch_size: int = Field(16, ge=1, le=4096)
-    """Pairs per optimiser step (of which micro_batch_size are in memory at once)."""
+    """Pairs, or prompts with all their completions, per optimiser step (of which micro_batch_size
+    are in memory at once)."""
     held_out: float = Field(0.1, gt=0, lt=0.9)
-    """Share of users whose pairs are held out for early stopping."""
+    """Share of users who are held out for early stopping."""
     evaluations: int = Field(6, ge=1, le=1000)
-    """How often per run the held-out pairs are scored and a checkpoint is written."""
+    """How often per run the held-out users are scored and a checkpoint is written."""
     patience: int = Field(3, ge=1, le=1000)
     """Evaluations without a lower held-out loss before training stops."""
     seed: int = Field(0, ge=0)
-    """Seed of the adapter's weights and of the order of pairs."""
+    """Seed of the adapter's weights and of the order of rows."""
 
     @model_validator(mode="after")
     def _micro_batches_fill_a_batch(self) -> "AlignmentConfig":

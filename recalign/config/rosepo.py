@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from recalign.config.base import NOT_IDENTITY, Config, only_when
 from recalign.config.interactions import InteractionsConfig
 from recalign.config.oracle import OracleConfig
-from recalign.config.policy import AlignmentConfig, Loss
+from recalign.config.policy import PAIRED, PREFERRING, AlignmentConfig, Loss
 from recalign.config.rejections import RejectionsConfig, Strategy
 from recalign.config.sft import SftConfig
 from recalign.config.splits import SplitsConfig
@@ -79,13 +79,13 @@ class ReferenceConfig(Config):
 class RosePOAlignmentConfig(AlignmentConfig):
     """Preference optimisation of titles: smoothed by default, without an anchor."""
 
-    loss: Loss = "rosepo"
+    loss: Loss = Field("rosepo", json_schema_extra=PAIRED)
     """Preference loss; rosepo, cdpo and rdpo read each pair's smoothing, nll only the chosen."""
-    beta: float = Field(0.5, gt=0, le=10)
+    beta: float = Field(0.5, gt=0, le=10, json_schema_extra=PREFERRING)
     """Strength of the pull to the reference (DPO's beta)."""
     reference: Literal["initial", "previous"] = Field("initial", json_schema_extra=NOT_IDENTITY)
     """Not read: the reference is always the SFT model, scored once for all alignments."""
-    anchor: float = Field(0.0, ge=0, le=10)
+    anchor: float = Field(0.0, ge=0, le=10, json_schema_extra=PREFERRING)
     """Weight of the chosen title's negative log-likelihood, added to the preference loss."""
     method: Literal["lora", "full"] = "full"
     """Train a low-rank adapter, or all weights."""

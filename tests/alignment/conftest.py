@@ -10,8 +10,7 @@ from peft import PeftModel
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from recalign.alignment.preferences import Known
-from recalign.alignment.train import align
+from recalign.alignment.train import Known, align
 from recalign.config import AlignmentConfig
 from recalign.policy import Policy
 from recalign.training.run import Trained

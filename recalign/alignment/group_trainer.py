@@ -1,0 +1,79 @@
+"""Rows of a prompt and all its completions: their batches, and TRL's trainer on them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import DPOConfig
+
+from recalign.alignment.forward import token_log_probs, tokens_present
+from recalign.alignment.objective import GroupScores, group_figures, group_loss
+from recalign.alignment.trainer import SharedPromptTrainer
+from recalign.config import AlignmentConfig
+from recalign.training.packing import PackedRow, pack
+
+
+@dataclass(frozen=True)
+class GroupCollator:
+    """`Groups.records` -> the tensors of a `PackedBatch` by name, and what the rows carry.
+
+    Carried along: `rewards` [B, S], `chosen` [B], and, if there, `reference` [B, S, L].
+    """
+
+    pad_token_id: int
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        packed = [PackedRow(row["prompt_ids"], row["completion_ids"]) for row in rows]
+        batch = dict(vars(pack(packed, self.pad_token_id)))
+        batch["chosen"] = torch.tensor([row["chosen"] for row in rows])
+        present = tokens_present(batch["lengths"])
+        batch["rewards"] = _filled(batch["lengths"] > 0, [row["rewards"] for row in rows])
+        if "reference" in rows[0]:
+            batch["reference"] = _filled(present, [row["reference"] for row in rows])
+        return batch
+
+
+def _filled(places: Tensor, values: Sequence[Sequence[float]]) -> Tensor:
+    """float32 zeros with the rows' values, one after the other, where `places` is true."""
+    flat = torch.tensor([one for row in values for one in row], dtype=torch.float32)
+    return torch.zeros(places.shape).masked_scatter(places, flat)
+
+
+class GroupTrainer(SharedPromptTrainer):
+    """The optimisers that read all completions of a prompt."""
+
+    columns = ("prompt_ids", "completion_ids", "rewards", "chosen", "reference")
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        args: DPOConfig,
+        config: AlignmentConfig,
+        train_dataset: Dataset,
+        eval_dataset: Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        self.config: AlignmentConfig = config
+        collator = GroupCollator(tokenizer.pad_token_id or 0)
+        super().__init__(model, args, train_dataset, eval_dataset, tokenizer, collator)
+
+    def _compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool
+    ) -> Any:
+        tokens = token_log_probs(model, inputs)
+        scores = GroupScores(
+            tokens=tokens,
+            reference=inputs.get("reference", torch.zeros_like(tokens)),
+            lengths=inputs["lengths"],
+            rewards=inputs["rewards"],
+            chosen=inputs["chosen"],
+        )
+        loss = group_loss(self.config, scores).mean()
+        with torch.no_grad():
+            self._note(group_figures(self.config, scores), inputs)
+        return (loss, {"log_probs": tokens}) if return_outputs else loss

@@ -1,0 +1,205 @@
+"""The optimisers that read all completions of a prompt: rows, learning, resume, refusals."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from peft import PeftModel
+
+from recalign.alignment.groups import encode_groups
+from recalign.alignment.reference import TokenLogProbs, reference_log_probs, token_log_probs_of
+from recalign.alignment.rows import encode_pairs, held_out
+from recalign.config import AlignmentConfig
+from recalign.errors import UserError
+from recalign.policy import Policy
+from recalign.schemas import COMPLETIONS
+from tests.alignment.alignment_samples import (
+    CONFIG,
+    Fails,
+    Run,
+    adapter_bytes,
+    make_pairs,
+    policy,
+)
+
+
+def optimised(name: str, **changes: Any) -> AlignmentConfig:
+    """The sample settings with this optimiser."""
+    values = CONFIG.model_dump() | {"optimiser": name} | changes
+    return AlignmentConfig.model_validate(values)
+
+
+def table(*rows: tuple[str, dict[str, float]]) -> pl.DataFrame:
+    """COMPLETIONS of prompts with the reward of each of their texts; user 1, 2, ..."""
+    columns = []
+    for user, (prompt, earned) in enumerate(rows, start=1):
+        rewards = list(earned.values())
+        columns.append(
+            {
+                "user_index": user, "prompt": prompt, "completions": list(earned),
+                "samples": list(range(len(earned))), "rewards": rewards,
+                "chosen": int(np.argmax(rewards)), "rejected": [int(np.argmin(rewards))],
+                "smoothing": [0.0],
+            }
+        )  # fmt: skip
+    return pl.DataFrame(columns, schema=COMPLETIONS)
+
+
+def make_groups(n: int) -> pl.DataFrame:
+    """n users' 3 to 5 texts of words w3-w39; a text earns the more the lower its words are."""
+    random = np.random.default_rng(4)
+    rows = []
+    for _ in range(n):
+        earned = {}
+        for _ in range(int(random.integers(3, 6))):
+            words = random.integers(3, 40, int(random.integers(2, 5)))
+            earned[" ".join(f"w{i}" for i in words)] = -float(words.mean())
+        prompt = " ".join(f"w{i}" for i in random.integers(3, 40, 6))
+        rows.append((prompt, earned))
+    return table(*rows)
+
+
+@pytest.fixture
+def groups() -> pl.DataFrame:
+    """48 users."""
+    return make_groups(48)
+
+
+def test_all_samples_with_their_rewards_become_a_row(plain: Policy) -> None:
+    given = table(("w3 w4", {"w5": 0.1, "w6 w7": 0.7, "w8": 0.2}))
+    groups = encode_groups(given, plain, optimised("listwise"))
+    assert groups.completions == [[[5, 1], [6, 7, 1], [8, 1]]]
+    assert groups.rewards == [[0.1, 0.7, 0.2]]
+    assert (groups.prompts, groups.chosen, groups.users.tolist()) == ([[3, 4]], [1], [1])
+    assert groups.lengths.tolist() == [2 + 2 + 3 + 2]
+
+
+def test_titles_have_the_reward_of_being_taken(plain: Policy) -> None:
+    titles = make_pairs(1, n_rejected=2)  # no rewards
+    assert encode_groups(titles, plain, optimised("listwise")).rewards == [[1.0, 0.0, 0.0]]
+
+
+def test_prompts_that_teach_nothing_are_counted(plain: Policy) -> None:
+    given = table(
+        ("w3", {"w4": 0.5, "w5": 0.5}),
+        ("w3", {"w4": 0.5}),
+        ("", {"w4": 0.5, "w5": 0.1}),
+        ("w3 w4 w5", {"w4 w5 w6 w7": 0.5, "w5": 0.1}),
+        ("w3", {"w4": 0.5, "w5": 0.1}),
+    )
+    config = optimised("listwise").model_copy(update={"max_length": 7})
+    groups = encode_groups(given, plain, config)
+    assert groups.left_out == {"too_long": 1, "empty": 1, "equal_rewards": 2}
+    assert groups.users.tolist() == [5]
+
+
+def test_best_of_n_keeps_the_best_where_it_stands_out(plain: Policy) -> None:
+    given = table(("w3", {"w4": 0.0, "w5": 0.6}), ("w3", {"w4": 0.0, "w5": 0.4, "w6": 0.5}))
+    # Above the mean by .3 and by .2.
+    for threshold, users in ((0.0, [1, 2]), (0.25, [1]), (0.3, [])):
+        groups = encode_groups(given, plain, optimised("best_of_n", min_advantage=threshold))
+        assert groups.users.tolist() == users
+        assert groups.left_out.get("small_advantage", 0) == 2 - len(users)
+    kept = encode_groups(given, plain, optimised("best_of_n"))
+    assert kept.completions == [[[5, 1]], [[6, 1]]]
+
+
+def test_token_log_probs_add_up_to_those_of_pairs(plain: Policy) -> None:
+    pairs, model = make_pairs(7, n_rejected=2), policy()
+    asked = replace(plain, model=model)
+    config = CONFIG.model_copy(update={"micro_batch_size": 3})
+    summed = reference_log_probs(asked, encode_pairs(pairs, plain, 64), config)
+    groups = encode_groups(pairs, plain, optimised("listwise"))
+    tokens = token_log_probs_of(asked, groups, config)
+    for i, row in enumerate(tokens.rows):
+        ends = np.cumsum([len(one) for one in groups.completions[i]])
+        parts = [part.sum() for part in np.split(row, ends[:-1])]
+        assert parts == pytest.approx([summed.chosen[i], *summed.rejected[i]], abs=1e-5)
+
+
+def test_token_log_probs_are_kept_as_they_are(tmp_path: Path) -> None:
+    made = TokenLogProbs([np.array([0.5, -1.0], np.float32), np.array([2.0], np.float32)])
+    made.save(tmp_path / "reference.npz")
+    found = TokenLogProbs.load(tmp_path / "reference.npz")
+    assert [row.tolist() for row in found.rows] == [[0.5, -1.0], [2.0]]
+
+
+LEARNERS = {
+    "best against all": optimised("listwise", epochs=4),
+    "order": optimised("listwise", ranking="order", epochs=4),
+    "best of n": optimised("best_of_n", epochs=4),
+}
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_training_lowers_the_loss_of_held_out_users(
+    name: str, run: Run, groups: pl.DataFrame, tmp_path: Path
+) -> None:
+    config = LEARNERS[name]
+    result = run(policy(), groups, tmp_path, config)
+    figures, log = result.figures, result.log
+    assert figures["held_out_loss"] < figures["held_out_loss_start"] - 0.02
+    users = groups["user_index"].to_numpy()
+    assert figures["held_out_prompts"] == held_out(users, 0.25, 0).sum()
+    if config.optimiser == "best_of_n":
+        assert figures["completions"] == len(groups)
+        assert log["held_out_accuracy"].is_null().all()
+    else:
+        assert figures["held_out_accuracy"] > 0.6
+        assert figures["held_out_chosen_drift"] > figures["held_out_rejected_drift"]
+    assert PeftModel.from_pretrained(policy(), tmp_path / "folder")
+
+
+def test_before_the_first_step_the_loss_is_that_of_equal_ratios(
+    run: Run, groups: pl.DataFrame, tmp_path: Path
+) -> None:
+    config = optimised("listwise", anchor=0.0, epochs=1, evaluations=1)
+    start = run(policy(), groups, tmp_path, config).figures["held_out_loss_start"]
+    held = held_out(groups["user_index"].to_numpy(), 0.25, 0)
+    sizes = groups["completions"].list.len().to_numpy()[held]
+    assert start == pytest.approx(np.log(sizes).mean(), rel=1e-5)
+
+
+def test_a_stopped_run_resumes_to_the_same_bits(
+    run: Run, groups: pl.DataFrame, tmp_path: Path
+) -> None:
+    config = optimised("listwise")
+    undisturbed = run(policy(), groups, tmp_path / "whole", config)
+    with pytest.raises(KeyboardInterrupt):
+        run(policy(), groups, tmp_path / "stopped", config, callbacks=(Fails(8),))
+    result = run(policy(), groups, tmp_path / "stopped", config)
+    assert adapter_bytes(tmp_path / "stopped") == adapter_bytes(tmp_path / "whole")
+    assert result.log.equals(undisturbed.log)
+
+
+def test_a_given_reference_is_read_and_one_of_other_prompts_refused(
+    run: Run, groups: pl.DataFrame, tmp_path: Path, plain: Policy
+) -> None:
+    config = optimised("listwise", epochs=1, evaluations=1)
+    rows = encode_groups(groups, plain, config)
+    asked = replace(plain, model=policy().eval())
+    known = token_log_probs_of(asked, rows, config)
+    away = TokenLogProbs([row - np.float32(0.5) for row in known.rows])
+    result = run(policy(), groups, tmp_path / "away", config, reference=away)
+    held = held_out(rows.users, 0.25, 0)
+    lengths = [len(rows.completions[i][rows.chosen[i]]) for i in np.flatnonzero(held)]
+    start = result.log["held_out_chosen_drift"][0]
+    assert start == pytest.approx(0.5 * np.mean(lengths), abs=1e-4)
+    with pytest.raises(UserError, match="2 reference log-probabilities given for 48 prompts"):
+        run(policy(), groups, tmp_path / "b", config, reference=TokenLogProbs(known.rows[:2]))
+
+
+def test_too_few_prompts_are_refused_with_the_reasons(run: Run, tmp_path: Path) -> None:
+    same = table(("w3", {"w4": 0.5, "w5": 0.5}), ("w3", {"w4": 0.5, "w5": 0.1}))
+    with pytest.raises(UserError, match=r"learn from 1 prompts only \(left out: equal_rewards: 1"):
+        run(policy(), same, tmp_path, optimised("listwise"))
+
+
+def test_a_run_that_diverges_leaves_nothing(run: Run, groups: pl.DataFrame, tmp_path: Path) -> None:
+    config = optimised("listwise", method="full").model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(UserError, match="alignment diverged: held-out loss nan"):
+        run(policy(), groups, tmp_path, config)
+    assert not (tmp_path / "folder").exists()
