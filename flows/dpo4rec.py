@@ -33,6 +33,7 @@ def stages(run: Run, config: DPO4RecConfig) -> Reference:
     rounds = begin(run, config)
     while not rounds.ended:
         rounds.advance()
+    run.note = how_many(rounds.scores, config.rounds)
     return rounds.judge()
 
 
@@ -172,6 +173,13 @@ def why_ended(scores: list[float | None], rounds: RoundsConfig) -> str:
     if has_converged(scores, rounds.patience):
         return f"has converged after round {number}"
     return f"has reached round {number}, the last by rounds.n" if number >= rounds.n else ""
+
+
+def how_many(scores: list[float | None], rounds: RoundsConfig) -> str:
+    """How many rounds there were, and why not more."""
+    number = len(scores) - 1
+    few = "" if number >= rounds.n else ": validation did not rise"
+    return f"{number} of {rounds.n} round{'s' * (rounds.n != 1)}{few}"
 
 
 def best_round(scores: list[float | None]) -> int:

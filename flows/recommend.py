@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import prefect.runtime
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed
 
 from flows.methods import REPORTS
+from flows.naming import announce, start_of
 from flows.session import prepare, settle
 from recalign.artifacts.digests import file_digest
 from recalign.artifacts.lookup import resolve
@@ -27,19 +27,14 @@ from tasks.serving import serving
 STAGES = (histories, current_reasonings, serving)
 
 
-def run_name() -> str:
+def run_name(config: RecommendConfig) -> str:
     """What a flow run is called: whose recommendations, and for whom."""
-    given = prefect.runtime.flow_run.parameters.get("config", RecommendConfig())
-    try:
-        config = settle(RecommendConfig, given)
-    except UserError:  # the run itself will tell
-        return "recommend, settings refused"
     source = f"series {config.series}" if config.series else config.run or "newest run"
     whom = Path(config.users).name or "all users"
     return f"recommend by {source} for {whom}"
 
 
-@flow(name="recommend", description=__doc__, flow_run_name=run_name, validate_parameters=False)
+@flow(name="recommend", description=__doc__, validate_parameters=False)
 def recommend(config: RecommendConfig = RecommendConfig(), runtime: Runtime = Runtime()) -> Any:
     """Recommend items to every user, by the best round of a run or of a series.
 
@@ -47,8 +42,9 @@ def recommend(config: RecommendConfig = RecommendConfig(), runtime: Runtime = Ru
         config: For whom, from what, and where the table is written.
         runtime: Where and how to compute; changes nothing in the results.
     """
-    config = settle(RecommendConfig, config)
-    run = Run(settle(Runtime, runtime))
+    config = settle(start_of(RecommendConfig(), "config"), config)
+    run = Run(settle(start_of(Runtime(), "runtime"), runtime))
+    announce(run_name(config), "recommend")
     with run.store.in_use():
         chain = check(config, run)
         made = run.store.open(stages(run, config, chain))

@@ -1,7 +1,7 @@
 """Scheduled DPO4Rec: every run advances a series by one round, from the last good one."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 from filelock import Timeout
@@ -11,47 +11,48 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 
 from flows.dpo4rec import STAGES, Rounds, begin, round_name, why_ended
-from flows.session import finish, one_of, plan, prepare, settings_in_words, settle
+from flows.naming import announce, start_of
+from flows.session import finish, plan, prepare, settings_in_words, settle
 from recalign.artifacts.series import (
     Generation,
     Series,
     SeriesName,
     SeriesRound,
+    continued_with,
     read_series,
     series_lock,
     why_new,
     write_series,
 )
 from recalign.config import DPO4RecConfig, RoundsConfig, Runtime
-from recalign.config.presets import preset_names
 from recalign.report.series_history import history, standing
 from tasks.engine.run import Run
 from tasks.interactions import raw_files
+
+USUAL = DPO4RecConfig(rounds=RoundsConfig(n=20, patience=2))
 
 
 @flow(
     name="dpo4rec-rounds",
     description=__doc__,
-    flow_run_name="series {series}",
     validate_parameters=False,
 )
 def dpo4rec_rounds(
     series: SeriesName = "dpo4rec",
-    preset: Annotated[str, one_of("", *preset_names(DPO4RecConfig))] = "",
-    config: DPO4RecConfig = DPO4RecConfig(rounds=RoundsConfig(n=20, patience=2)),
+    config: DPO4RecConfig = USUAL,
     runtime: Runtime = Runtime(),
+    new_source: str = "",
 ) -> Any:
     """Compute the next round of a series; when validation no longer rises, judge the best one.
 
     Args:
         series: Name of the series (a-z, 0-9, -); `recalign series NAME` shows its history.
-        preset: Packaged settings to start from; a field below that differs from its own default
-            beats the preset, one left at its default takes the preset's value.
         config: Settings of every stage; changing them, or the source, begins a new generation.
         runtime: Where and how to compute; changes nothing in the results.
+        new_source: Name of another data source than the series began with, to go on with that one.
     """
-    config = settle(DPO4RecConfig, config, preset)
-    run = Run(settle(Runtime, runtime))
+    config = settle(start_of(USUAL, "config"), config)
+    run = Run(settle(start_of(Runtime(), "runtime"), runtime))
     lock = series_lock(run.store, series)
     try:
         lock.acquire(timeout=run.store.patience)
@@ -60,21 +61,23 @@ def dpo4rec_rounds(
         return Completed(name="Skipped", message=busy)
     try:
         with run.store.in_use():
-            return Completed(message=advance(run, series, config))
+            return Completed(message=advance(run, series, config, new_source))
     finally:
         lock.release()
 
 
-def advance(run: Run, name: str, config: DPO4RecConfig) -> str:
+def advance(run: Run, name: str, config: DPO4RecConfig, new_source: str) -> str:
     """One round on top of the last good one; the pointer moves last. Returns how it stands."""
     started, me = datetime.now(UTC), flow_run.id or str(uuid4())
-    before = read_series(run.store, name)
+    before = continued_with(read_series(run.store, name), config.interactions.place, new_source)
     raw_files(config.interactions, run.runtime)  # whether they are new decides all that follows
     good = good_rounds(run, before, config)
     number = len(good) or 1  # the base policy is round 0
     if good and (good[-1].run == me or why_ended([r.validation for r in good], config.rounds)):
         number -= 1  # a retry whose round is good already, or a series at its end
-    _rename(f"series {name}: round {number} on {config.interactions.name}")
+    data = config.interactions.name
+    marks = "dpo4rec", f"data: {data}", f"series: {name}"
+    announce(f"series {name}: round {number} on {data}", *marks)
     prepare(run, STAGES, lambda walk: walk_to(walk, config, number), settings_in_words(config))
 
     rounds = walk_to(run, config, number)
@@ -137,20 +140,13 @@ def _extended(
     latest = series.latest
     if latest and same:
         told = latest.model_copy(update={"rounds": rounds, "stages": stages, "ended": ended})
-        return Series(name=series.name, generations=[*series.generations[:-1], told])
+        return series.model_copy(update={"generations": [*series.generations[:-1], told]})
     reason = why_new(run.store, latest.stages, stages) if latest else "the first"
     told = Generation(
         began=rounds[0].started, reason=reason, rounds=rounds, stages=stages, ended=ended
     )
     past = [old.model_copy(update={"stages": {}}) for old in series.generations]
-    return Series(name=series.name, generations=[*past, told])
-
-
-def _rename(name: str) -> None:
-    """Name the flow run by its round, which is known only now."""
-    if flow_run.id:
-        with get_client(sync_client=True) as client:
-            client.update_flow_run(UUID(flow_run.id), name=name)
+    return series.model_copy(update={"generations": [*past, told]})
 
 
 def _pause_schedules() -> str:

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
 
-import prefect.runtime
 from prefect import Flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 from prefect.states import Completed
 from pydantic import WithJsonSchema
 
+from flows.naming import announce, flat, name_of, start_of
 from flows.service import processes
 from recalign.artifacts.manifest import Reference
 from recalign.config import Config, Runtime
-from recalign.config.presets import Settings, changes, fill_from_preset, preset_names
+from recalign.config.presets import Settings, changes, complete
 from recalign.errors import UserError
 from recalign.report import PAGE
 from tasks.engine.device import wanted_device
@@ -28,7 +28,6 @@ from tasks.engine.stage import Stage
 log = logging.getLogger(__name__)
 
 LOGGERS = ("recalign", "tasks", "flows")
-N_NAMED = 2  # changed settings in the name of a run
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -49,14 +48,15 @@ def one_of(*choices: str) -> Any:
     return WithJsonSchema({"type": "string", "enum": list(choices)})
 
 
-def settle(model: type[Settings], given: Settings | dict[str, Any], preset: str = "") -> Settings:
-    """A flow's settings, typed, checked and filled from a preset; UserError names what is wrong.
+def settle(start: Settings, given: Settings | dict[str, Any]) -> Settings:
+    """A flow's settings on top of what it starts from, checked; UserError names what is wrong.
 
-    Flows take their parameters unvalidated and call this first: Prefect's own check would judge
-    them before the preset has filled them, and tell a mistake with a traceback.
+    Flows take their parameters unvalidated and call this first: Prefect's own check would tell a
+    mistake with a traceback. Nothing is guessed: a value that is given counts, whatever it is, and
+    one that a request leaves out is that of the start.
     """
     quiet_user_errors()
-    return fill_from_preset(model, given, preset)
+    return complete(start, given) if isinstance(given, dict) else given
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,6 @@ class Wiring:
         model, names = self.config, [stage.name for stage in self.stages]
 
         def method(
-            preset: Annotated[str, one_of("", *preset_names(model))] = "",
             plan_only: bool = False,
             force: list[Annotated[str, one_of(*names)]] = [],
             stop_after: Annotated[str, one_of("", *names)] = "",
@@ -89,53 +88,25 @@ class Wiring:
             """Run the method from raw interactions to its report.
 
             Args:
-                preset: Packaged settings to start from; a field below that differs from its own
-                    default beats the preset, one left at its default takes the preset's value.
                 plan_only: Only show which stages would be computed, and why.
                 force: Stages to compute anew even when their artifacts exist.
                 stop_after: Last stage to run; empty: all.
                 config: Settings of every stage; what is unchanged since an earlier run is reused.
                 runtime: Where and how to compute; changes nothing in the results.
             """
-            settings = settle(model, config, preset)  # refused before a root is made
-            run = Run(settle(Runtime, runtime), frozenset(force), stop_after)
+            start = start_of(model(), "config")
+            settings: Any = settle(start, config)  # refused before a root is made
+            run = Run(settle(start_of(Runtime(), "runtime"), runtime), frozenset(force), stop_after)
+            name = name_of(self.name, start, settings, stop_after)
+            data = f"data: {settings.interactions.name}"
+            announce(("plan: " if plan_only else "") + name, self.name, data)
             return conduct(self, run, settings, plan_only)
 
         method.__name__ = method.__qualname__ = self.name.replace("-", "_")
         method.__module__ = self.walk.__module__
         return Flow(
-            method,
-            name=self.name,
-            description=self.about,
-            flow_run_name=self.run_name,
-            validate_parameters=False,
-        )
-
-    def run_name(self) -> str:
-        """What a flow run is called: data set, rounds, and what was changed by hand."""
-        given = prefect.runtime.flow_run.parameters
-        own, preset = given.get("config", self.config()), given.get("preset", "")
-        try:
-            config: Any = fill_from_preset(self.config, own, preset)
-        except UserError:  # the run itself will tell
-            return f"{self.name}, settings refused"
-        parts = [f"{self.name} on {config.interactions.name}"]
-        if "rounds" in self.config.model_fields:
-            parts.append(f"{config.rounds.n} round" + "s" * (config.rounds.n != 1))
-        told = flat(changes(self.config, own))
-        told = [text for text in told if not text.startswith("interactions.")]
-        parts += told if len(told) <= N_NAMED else [f"{len(told)} settings changed"]
-        parts += [f"until {given['stop_after']}"] if given.get("stop_after") else []
-        return ("plan: " if given.get("plan_only") else "") + ", ".join(parts)
-
-
-def flat(changed: dict[str, Any], prefix: str = "") -> list[str]:
-    """Nested changes as "alignment.beta=0.2"."""
-    found: list[str] = []
-    for name, value in changed.items():
-        inner = isinstance(value, dict)
-        found += flat(value, f"{prefix}{name}.") if inner else [f"{prefix}{name}={value}"]
-    return found
+            method, name=self.name, description=self.about, validate_parameters=False
+        )  # fmt: skip
 
 
 def conduct(wiring: Wiring, run: Run, config: Config, plan_only: bool) -> Any:
@@ -148,14 +119,15 @@ def conduct(wiring: Wiring, run: Run, config: Config, plan_only: bool) -> Any:
         if plan_only:
             return Completed(message=f"Only planned, as asked: {outlook(steps)}")
         try:
-            return finish(run, wiring.walk(run, config))
+            page = finish(run, wiring.walk(run, config))
+            return Completed(message=run.note or None, data=page)
         except StoppedAfter as stopped:
             return Completed(message=f"Stopped after {stopped}, as asked")
 
 
 def settings_in_words(config: Config) -> str:
     """What a run does differently from its method's defaults."""
-    changed = ", ".join(f"`{text}`" for text in flat(changes(type(config), config)))
+    changed = ", ".join(f"`{text}`" for text in flat(changes(type(config)(), config)))
     return f"Settings that differ from the defaults: {changed or 'none'}."
 
 

@@ -19,10 +19,11 @@ SHARED = {  # what every package of the library may import
     "progress", "ranking", "schemas", "seeding", "sequences", "templates", "training", "writer",
 }  # fmt: skip
 ROOMS = {  # folder: its files, beside __init__
-    "flows": "dpo4rec methods recommend rosepo rounds session",
+    "flows": "dpo4rec methods naming recommend rosepo rounds session",
     "flows/cli": "app inventory runs takehome upkeep",
     "flows/service": (
-        "access automations environment pool prefect_api processes record server service"
+        "access automations deployments environment pool prefect_api processes record server "
+        "service"
     ),
     "tasks/engine": "cache device job launch progress run run_page spread stage trouble",
 }

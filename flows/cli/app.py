@@ -10,7 +10,7 @@ import typer
 
 from flows.cli import inventory, takehome, upkeep
 from flows.cli.inventory import ROOT, Root
-from flows.cli.runs import RunOptions, list_presets, run_method, show_plan
+from flows.cli.runs import RunOptions, deploy_preset, list_presets, run_method, show_plan
 from flows.methods import METHODS, method_named
 from flows.service import service
 from flows.service.environment import QUIET
@@ -96,6 +96,16 @@ def up(
 ) -> None:
     """Start Prefect's server and UI, a worker, and the deployments of prefect.yaml."""
     service.up(root, home, port, database)
+
+
+@app.command()
+def deploy(
+    file: Annotated[Path, typer.Argument(help="A preset, as for `run --preset`.")],
+    root: Root = ROOT,
+    home: Home = None,
+) -> None:
+    """Make a preset a deployment of every method that takes its settings, for UI and schedules."""
+    deploy_preset(file, root, home)
 
 
 @app.command()

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flows.methods import Method
-from flows.service.service import log_in
+from flows.methods import METHODS, Method
+from flows.service import service
 from recalign.artifacts.roots import is_url
 from recalign.config import Config, Runtime
-from recalign.config.presets import load_settings, preset_names
+from recalign.config.presets import load_settings, own_preset, preset_names
 from recalign.errors import UserError
 from recalign.report.terminal import print_table
 
@@ -35,6 +35,13 @@ class RunOptions:
         own = [text for text in self.settings if not text.startswith("runtime.")]
         return load_settings(method.config, self.preset, own)
 
+    def start(self, method: Method) -> Config:
+        """The settings before `--set`; a preset may be valid only with what that adds."""
+        try:
+            return load_settings(method.config, self.preset)
+        except UserError:
+            return self.config(method)
+
     def runtime(self) -> Runtime:
         """Where and how to compute."""
         how = [text for text in self.settings if text.startswith("runtime.")]
@@ -47,18 +54,22 @@ class RunOptions:
 
 def run_method(method: Method, asked: RunOptions) -> None:
     """Run a method's flow in this process and print the report's path."""
-    log_in(asked.root)
+    service.log_in(asked.root)
     plan_steps(method, asked)  # mistakes, before a server starts
     start_server()
-    state: Any = method.load().flow(
-        force=list(asked.force),
-        stop_after=asked.stop_after,
-        config=asked.config(method),
-        runtime=asked.runtime(),
-        return_state=True,
-    )
+    from flows.naming import from_preset
+
+    with from_preset(Path(asked.preset).stem, asked.start(method)):
+        state: Any = method.load().flow(
+            force=list(asked.force),
+            stop_after=asked.stop_after,
+            config=asked.config(method),
+            runtime=asked.runtime(),
+            return_state=True,
+        )
     page = state.result()  # raises what made the flow fail
-    typer.echo(f"report: {page}" if page else state.message)
+    told = [state.message, f"report: {page}" if page else ""]
+    typer.echo("\n".join(filter(None, told)))
 
 
 def start_server() -> None:
@@ -94,6 +105,19 @@ def plan_steps(method: Method, asked: RunOptions) -> "list[Step]":
     wiring = method.load()
     run = Run(runtime, frozenset(asked.force), asked.stop_after)
     return prepare(run, wiring.stages, lambda planned: wiring.walk(planned, config))
+
+
+def deploy_preset(file: Path, root: str, home: Path | None) -> None:
+    """Keep a preset with the root and deploy it; UserError where no method takes it."""
+    refused = []
+    for method in METHODS:
+        try:
+            own_preset(file, method.config())
+        except UserError as error:
+            refused.append(f"{method.name}: {error}")
+    if len(refused) == len(METHODS):
+        raise UserError(f"{file}: no method takes it; {'; '.join(refused)}")
+    service.deploy(root, home, file)
 
 
 def list_presets(method: Method) -> None:

@@ -36,25 +36,34 @@ def connect(api: str, secret: str) -> httpx.Client:
     return client
 
 
-def prepare(api: str, environment: dict[str, str], folder: Path, log: Path) -> None:
-    """Make the work pool, the deployments of prefect.yaml and the automations what they should be.
+def prepare(api: str, environment: dict[str, str], folder: Path, log: Path) -> str:
+    """Make work pool, deployments and automations what they should be; tells what could not be.
 
-    Schedules of deployments that exist already are the operator's: they stay as they are.
+    What an operator changed stays as it is: see `flows/service/deployments.py`.
     """
     try:
         with closing(connect(api, environment["PREFECT_API_AUTH_STRING"])) as client:
-            if client.get("/work_pools/recalign").status_code == 404:
-                create = ("work-pool", "create", "recalign", "--type", "process")
-                _prefect(environment, folder, log, *create)
+            if client.get("/work_pools/recalign").status_code == httpx.codes.NOT_FOUND:
+                ask(client, "POST", "/work_pools/", {"name": "recalign", "type": "process"})
             ask(client, "PATCH", "/work_pools/recalign", {"base_job_template": JOB_TEMPLATE})
-            before = ask(client, "POST", "/deployments/filter", {})
-            _prefect(environment, folder, log, "--no-prompt", "deploy", "--all")
-            for deployment in before:
-                _keep_schedules(client, deployment)
+            told = deploy(environment, folder, log)
             for automation in AUTOMATIONS:
                 _ensure_automation(client, automation)
     except httpx.HTTPError as error:
         raise UserError(f"Prefect's server does not do as asked: {error}") from error
+    return told
+
+
+def deploy(environment: dict[str, str], folder: Path, log: Path) -> str:
+    """Bring the deployments up to date; tells what could not be deployed."""
+    with log.open("ab") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.service.deployments"], env=environment, cwd=folder,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file, text=True, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        raise UserError(f"the deployments could not be registered; see {log}")
+    return done.stdout
 
 
 def ask(client: httpx.Client, method: str, path: str, content: dict[str, Any]) -> Any:
@@ -78,25 +87,6 @@ def crash(api: str, secret: str, flow_run: str, message: str) -> None:
                 ask(client, "POST", f"/flow_runs/{flow_run}/set_state", forced)
     except httpx.HTTPError:  # no server to tell: its automation will, when it is back
         return
-
-
-def _prefect(environment: dict[str, str], folder: Path, log: Path, *arguments: str) -> None:
-    """Run Prefect's command line; UserError with the place of its output when it fails."""
-    with log.open("ab") as file:
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", *arguments], env=environment, cwd=folder,
-            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
-    if done.returncode:
-        raise UserError(f"`prefect {' '.join(arguments)}` failed; see {log}")
-
-
-def _keep_schedules(client: httpx.Client, before: dict[str, Any]) -> None:
-    """Give a deployment back the schedules it had, paused or not."""
-    fields = ("schedule", "active", "max_scheduled_runs", "parameters", "slug")
-    schedules = [{field: one[field] for field in fields} for one in before["schedules"]]
-    update = {"schedules": schedules, "paused": before["paused"]}
-    ask(client, "PATCH", f"/deployments/{before['id']}", update)
 
 
 def _ensure_automation(client: httpx.Client, wanted: dict[str, Any]) -> None:

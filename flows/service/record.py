@@ -70,6 +70,11 @@ def home_of(root: str, home: Path | None) -> Path:
     return (home or Path(root) / ".prefect").absolute()
 
 
+def presets_folder(root: str, home: Path) -> Path:
+    """Where a user's presets lie: in the artifact root, or at home where that is a URL."""
+    return (home if "://" in root else Path(root)) / "presets"
+
+
 def remembered(home: Path) -> Service | None:
     """What the last `up` here was started with."""
     try:

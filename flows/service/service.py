@@ -20,6 +20,7 @@ from flows.service.record import (
     RECORD,
     Service,
     home_of,
+    presets_folder,
     remembered,
     wanted_service,
     without_password,
@@ -62,6 +63,25 @@ def up(root: str, home: Path | None, port: int | None, database: str | None) -> 
             raise
         show(service)
         print_login(service)
+
+
+def deploy(root: str, home: Path | None, file: Path) -> None:
+    """Keep a preset with the root, and make it deployments of the service if that runs."""
+    from flows.service import prefect_api
+
+    place = home_of(root, home)
+    service = remembered(place)
+    folder = presets_folder(service.root if service else root, place)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / f"{file.stem}.toml"
+    if kept.resolve() != file.resolve():
+        kept.unlink(missing_ok=True)
+        kept.symlink_to(file.resolve())
+    if service is None or "server" not in _parts(place):
+        typer.echo(f"{kept} becomes deployments at the next `recalign up`")
+        return
+    told = prefect_api.deploy(service.environment(), CHECKOUT, service.path("deploy.log"))
+    typer.echo(f"{told}{service.url}/deployments shows what {file.stem} became")
 
 
 def down(root: str, home: Path | None) -> None:
@@ -150,9 +170,11 @@ def _bring_up(service: Service, running: dict[str, Member]) -> None:
     from flows.service import prefect_api
 
     if "server" not in running:
+        typer.echo(f"waiting for the server to answer at {service.url} ...")
         _start_server(service)
         environment, log = service.environment(), service.path("deploy.log")
-        prefect_api.prepare(service.api, environment, CHECKOUT, log)
+        typer.echo("waiting for the deployments to be registered ...")
+        typer.echo(prefect_api.prepare(service.api, environment, CHECKOUT, log), nl=False)
     if "worker" not in running:
         worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL,
                   "--type", "process", "--name", f"recalign on {socket.gethostname()}"]  # fmt: skip

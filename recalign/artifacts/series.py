@@ -50,12 +50,24 @@ class Series(BaseModel, extra="forbid"):
     """The content of a pointer file: generations, oldest first."""
 
     name: SeriesName
+    source: str = ""
+    """The data source it stands on; empty in files of earlier versions."""
     generations: list[Generation] = []
 
     @property
     def latest(self) -> Generation | None:
         """The generation that the next round belongs to, unless its source or settings changed."""
         return self.generations[-1] if self.generations else None
+
+
+def continued_with(series: Series, source: str, allowed: str) -> Series:
+    """The series on this data source; UserError for another than before, unless it is named."""
+    if series.source not in ("", source) and allowed != source:
+        raise UserError(
+            f"series {series.name} stands on {series.source} and is now given {source}: name "
+            f"another series, or set new_source to {source} to go on with that"
+        )
+    return series.model_copy(update={"source": source})
 
 
 def series_lock(store: Store, name: str) -> Lock:

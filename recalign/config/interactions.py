@@ -136,3 +136,8 @@ class InteractionsConfig(Config):
             case "files":
                 return PurePath(self.files.interactions).name or "files"
         return self.source
+
+    @property
+    def place(self) -> str:
+        """The data set, and of your own files where they lie."""
+        return self.files.interactions if self.source == "files" else self.name

@@ -1,6 +1,7 @@
 """Presets (sparse TOML) and `stage.field=value` overrides, merged into one typed configuration."""
 
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +14,8 @@ from recalign.config.base import Config
 from recalign.errors import UserError
 
 PRESETS = Path(__file__).parent.parent / "presets"
+NAME = "[a-z0-9][a-z0-9-]{0,49}"  # of a user's preset: also of its series and deployments
+PATHS = ("raw_folder", "interactions", "items")  # fields of a data source that are paths
 Settings = TypeVar("Settings", bound=Config)
 
 
@@ -28,39 +31,66 @@ def load_settings(
 
     Raises UserError that names the field and what is allowed.
     """
-    values = _read_preset(model, preset) if preset else {}
+    values = read_preset(_found(model, preset)) if preset else {}
     for override in overrides:
         _set(values, override)
     return _validated(model, values)
 
 
-def changes(model: type[Config], given: Config | dict[str, Any]) -> dict[str, Any]:
-    """What is given beside the model's defaults, nested like the model; it may be invalid."""
-    own = given.model_dump() if isinstance(given, Config) else given
-    return _differing(own, model().model_dump())
+def changes(usual: Config, given: Config) -> dict[str, Any]:
+    """What differs from the usual settings, nested like the model, down to single fields."""
+    return _differing(given.model_dump(), usual.model_dump())
 
 
-def fill_from_preset(
-    model: type[Settings], given: Settings | dict[str, Any], preset: str = ""
-) -> Settings:
-    """The settings given, with the preset's value in every field that has its class's default.
+def complete(usual: Settings, *given: dict[str, Any]) -> Settings:
+    """The usual settings with those given on top, the last on top of all; a list is one field.
 
-    A form submits all its fields, so a default that was meant cannot be told from one that was
-    left alone: only a field that differs from the default beats the preset. A list is one field.
     Raises UserError that names the field and what is allowed.
     """
-    if isinstance(given, model) and not preset:
-        return given
-    values = _read_preset(model, preset) if preset else {}
-    _lay_over(values, changes(model, given))
-    return _validated(model, values, f"with preset {preset}: " if preset else "")
+    values = usual.model_dump()
+    for changed in given:
+        _lay_over(values, changed)
+    return _validated(type(usual), values)
 
 
-def _validated(model: type[Settings], values: dict[str, Any], where: str = "") -> Settings:
+def read_preset(path: Path) -> dict[str, Any]:
+    """A preset file's own values; UserError where it is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def own_preset(path: Path, usual: Settings) -> Settings:
+    """A user's preset on top of a method's usual settings; UserError where it does not fit."""
+    if not re.fullmatch(NAME, path.stem):
+        raise UserError(f"{path.name}: a preset's name has only a-z, 0-9 and -")
+    if path.stem in preset_names(type(usual)):
+        raise UserError(f"{path.stem} is the name of a packaged preset: rename the file")
+    return complete(usual, with_whole_paths(read_preset(path), path.resolve().parent))
+
+
+def with_whole_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A preset's values with relative paths of data, templates and models made absolute.
+
+    They count from the preset's own folder: who runs it later starts somewhere else.
+    """
+    whole: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            whole[name] = with_whole_paths(value, folder)
+        elif isinstance(value, str) and (name in PATHS or value.startswith(("./", "../", "~"))):
+            whole[name] = str(folder / Path(value).expanduser()) if value else ""
+        else:
+            whole[name] = value
+    return whole
+
+
+def _validated(model: type[Settings], values: dict[str, Any]) -> Settings:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(where + explain(error, model)) from error
+        raise UserError(explain(error, model)) from error
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -78,17 +108,12 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return "\n".join(lines)
 
 
-def _read_preset(model: type[Config], preset: str) -> dict[str, Any]:
-    path = PRESETS / model.presets / f"{preset}.toml"
-    if not path.is_file():
-        path = Path(preset)
-    if not path.is_file():
-        known = ", ".join(preset_names(model))
-        raise UserError(f"preset {preset!r} is neither a file nor one of: {known}")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}") from error
+def _found(model: type[Config], preset: str) -> Path:
+    for path in (PRESETS / model.presets / f"{preset}.toml", Path(preset)):
+        if path.is_file():
+            return path
+    known = ", ".join(preset_names(model))
+    raise UserError(f"preset {preset!r} is neither a file nor one of: {known}")
 
 
 def _differing(values: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class Run:
     stop_after: str = ""
     plan_only: bool = False
     steps: list[Step] = field(default_factory=list)
+    note: str = ""
+    """What the flow says of its end, beside the report."""
 
     def __post_init__(self) -> None:
         self.store = open_root(self.runtime.root)

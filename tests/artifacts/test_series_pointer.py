@@ -10,6 +10,7 @@ from recalign.artifacts.series import (
     Series,
     SeriesRound,
     all_series,
+    continued_with,
     read_series,
     series_lock,
     write_series,
@@ -63,3 +64,13 @@ def test_a_name_that_is_no_file_name_is_refused(tmp_path, name):
     for use in (read_series, series_lock):
         with pytest.raises(UserError, match="a name has up to 60"):
             use(Store(tmp_path), name)
+
+
+def test_a_series_goes_on_with_another_source_only_if_that_is_named():
+    begun = continued_with(series(0.3), "/data/ratings.csv", "")
+    assert continued_with(begun, "/data/ratings.csv", "") == begun
+    for allowed in ("", "ml-100k", "/data/ratings.csv"):
+        with pytest.raises(UserError, match=r"news stands on /data/ratings\.csv and is now"):
+            continued_with(begun, "synthetic", allowed)
+    moved = continued_with(begun, "synthetic", "synthetic")
+    assert (moved.source, moved.generations) == ("synthetic", begun.generations)

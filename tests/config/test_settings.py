@@ -8,8 +8,9 @@ from recalign.config import DPO4RecConfig
 from recalign.config.presets import (
     PRESETS,
     changes,
-    fill_from_preset,
+    complete,
     load_settings,
+    own_preset,
     preset_names,
 )
 from recalign.errors import UserError
@@ -84,49 +85,66 @@ def test_a_phase_has_its_own_count_of_samples_and_shares_the_rest():
     assert config.for_phase("fit").temperature == 0.5
 
 
-def filled(preset, **given):
-    return fill_from_preset(DPO4RecConfig, given, preset)
+def test_every_value_given_wins_also_one_that_is_its_class_default():
+    usual, tiny = DPO4RecConfig(), dpo4rec("tiny")
+    assert tiny.alignment.epochs != usual.alignment.epochs
+    config = complete(tiny, {"alignment": {"epochs": usual.alignment.epochs}})
+    assert config.alignment.epochs == usual.alignment.epochs
+    assert changes(tiny, config) == {"alignment": {"epochs": usual.alignment.epochs}}
+    form = usual.model_dump(mode="json")  # a form submits every field
+    assert complete(tiny, form) == usual
 
 
-def test_an_untouched_form_with_a_preset_is_the_preset():
-    for name in preset_names(DPO4RecConfig):
-        form = DPO4RecConfig().model_dump(mode="json")  # a form submits every field
-        assert filled(name, **form) == dpo4rec(name)
-        assert fill_from_preset(DPO4RecConfig, DPO4RecConfig(), name) == dpo4rec(name)
+def test_what_a_request_leaves_out_comes_from_the_start_and_later_values_beat_earlier():
+    tiny = dpo4rec("tiny")
+    assert complete(tiny) == tiny
+    config = complete(tiny, {"oracle": {"epochs": 8}}, {"oracle": {"epochs": 9}})
+    assert (config.oracle.epochs, config.oracle.hidden) == (9, tiny.oracle.hidden)
+    assert complete(tiny, {"evaluation": {"cutoffs": [3]}}).evaluation.cutoffs == [3]
 
 
-def test_what_differs_from_the_default_beats_the_preset_and_its_neighbours_come_from_it():
-    form = DPO4RecConfig().model_dump(mode="json")
-    form["oracle"]["epochs"] = 9
-    form["interactions"]["synthetic"]["n_users"] = 77
-    form["evaluation"]["cutoffs"] = [3]
-    config, preset = filled("tiny", **form), dpo4rec("tiny")
-    assert (config.oracle.epochs, config.oracle.hidden) == (9, preset.oracle.hidden)
-    assert config.interactions.synthetic.n_users == 77
-    assert config.interactions.synthetic.n_items == preset.interactions.synthetic.n_items
-    assert config.evaluation.cutoffs == [3]
-    assert config.evaluation.n_resamples == preset.evaluation.n_resamples
-
-
-def test_a_value_equal_to_the_default_yields_to_the_preset():
-    default, preset = DPO4RecConfig().oracle.epochs, dpo4rec("tiny").oracle.epochs
-    assert default != preset
-    assert filled("tiny", oracle={"epochs": default}).oracle.epochs == preset
-
-
-def test_settings_are_judged_after_the_preset_has_filled_them():
-    assert filled("tiny", policy={"model": "some/llm"}).policy.kind == "bootstrap"
-    wide = {"hidden": 48, "heads": 3}
-    assert filled("tiny", oracle=wide).oracle.heads == 3
-    assert filled("paper", policy={"model": "other/llm"}).policy.model == "other/llm"
-    with pytest.raises(UserError, match="with preset tiny: oracle: heads must divide hidden"):
-        filled("tiny", oracle={"heads": 3})  # its hidden is 32
+def test_settings_are_judged_as_a_whole():
+    assert complete(dpo4rec("tiny"), {"oracle": {"hidden": 48, "heads": 3}}).oracle.heads == 3
+    with pytest.raises(UserError, match="oracle: heads must divide hidden"):
+        complete(dpo4rec("tiny"), {"oracle": {"heads": 3}})  # its hidden is 32
     with pytest.raises(UserError, match=r"oracle\.hiden: no such setting; there are architecture,"):
-        filled("", oracle={"hiden": 3})
+        complete(DPO4RecConfig(), {"oracle": {"hiden": 3}})
+
+
+def test_paths_of_a_users_preset_count_from_its_folder(tmp_path):
+    (tmp_path / "mine.toml").write_text(
+        '[interactions]\nsource = "files"\nraw_folder = ""\n'
+        '[interactions.files]\ninteractions = "r.csv"\nitems = "/data/i.csv"\n'
+        '[reasonings]\ntemplate = "./t.jinja2"\n[policy]\nkind = "huggingface"\nmodel = "a/b"\n'
+    )
+    (tmp_path / "linked").mkdir()
+    link = tmp_path / "linked" / "mine.toml"
+    link.symlink_to(tmp_path / "mine.toml")
+    config = own_preset(link, DPO4RecConfig())
+    assert config.interactions.files.interactions == str(tmp_path / "r.csv")
+    assert config.interactions.files.items == "/data/i.csv"
+    assert config.interactions.raw_folder == ""
+    assert (config.reasonings.template, config.policy.model) == (str(tmp_path / "t.jinja2"), "a/b")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("tiny", "", "tiny is the name of a packaged preset"),
+        ("My Data", "", "a preset's name has only a-z, 0-9 and -"),
+        ("mine", "[alignement]", "alignement: no such setting"),
+        ("mine", "[oracle", r"mine\.toml: "),
+    ],
+)
+def test_a_users_preset_that_cannot_be_deployed_is_refused(tmp_path, name, text, message):
+    path = tmp_path / f"{name}.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        own_preset(path, DPO4RecConfig())
 
 
 def test_changes_are_what_differs_from_the_defaults_down_to_single_fields():
-    assert changes(DPO4RecConfig, DPO4RecConfig()) == {}
-    assert changes(DPO4RecConfig, dpo4rec("", "interactions.synthetic.noise=0.25")) == {
+    assert changes(DPO4RecConfig(), DPO4RecConfig()) == {}
+    assert changes(DPO4RecConfig(), dpo4rec("", "interactions.synthetic.noise=0.25")) == {
         "interactions": {"synthetic": {"noise": 0.25}}
     }

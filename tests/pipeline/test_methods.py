@@ -22,8 +22,7 @@ def test_an_entry_agrees_with_its_flow(method):
     assert wiring.stages[-1].name == method.report
     assert wiring.flow.name == method.name
     fields = wiring.flow.parameters.properties
-    assert list(fields) == ["preset", "plan_only", "force", "stop_after", "config", "runtime"]
-    assert fields["preset"]["enum"] == ["", *preset_names(method.config)]
+    assert list(fields) == ["plan_only", "force", "stop_after", "config", "runtime"]
     assert fields["stop_after"]["enum"] == ["", *(stage.name for stage in wiring.stages)]
 
 

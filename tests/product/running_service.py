@@ -82,12 +82,16 @@ class RunningService:
         address = f"http://127.0.0.1:{self.port}/api"
         return connect(address, (self.home / "secret").read_text())
 
+    def deployment(self, name: str) -> Any:
+        """The deployment of this name."""
+        (found,) = [
+            d for d in self.api("POST", "/deployments/filter", limit=100) if d["name"] == name
+        ]
+        return found
+
     def start_run(self, deployment: str = "dpo4rec", epochs: int = 3, **parameters: Any) -> str:
         """Start a tiny run of a deployment now, its policy trained for `epochs`; its id."""
-        (found,) = [
-            d for d in self.api("POST", "/deployments/filter", limit=100)
-            if d["name"] == deployment
-        ]  # fmt: skip
+        found = self.deployment(deployment)
         config = load_settings(DPO4RecConfig, "tiny").model_dump(mode="json")
         config["policy"]["bootstrap"]["epochs"] = epochs
         made = self.api("POST", f"/deployments/{found['id']}/create_flow_run",

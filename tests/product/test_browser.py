@@ -9,11 +9,13 @@ import re
 import shutil
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from recalign.config import ReportConfig, RoundsConfig, Runtime
+from recalign.config import DPO4RecConfig, ReportConfig, RoundsConfig, Runtime
+from recalign.config.presets import load_settings
 
 CHROMIUM = shutil.which("chromium")
 OFFLINE = [
@@ -57,13 +59,6 @@ def field(page, model, name):
 
 def in_form(page, description):
     return page.locator(".schema-form-property").filter(has_text=description).last
-
-
-def choose(page, description, choice):
-    """Choose in a list of the form, by keyboard: it opens at once and stays open."""
-    in_form(page, description).locator("button.p-select-button__control").focus()
-    page.keyboard.press("ArrowDown")
-    page.get_by_text(choice, exact=True).click()
 
 
 def submit(page):
@@ -119,9 +114,10 @@ def states(page):
 def test_a_run_from_the_form_is_copied_and_only_the_changed_stage_computes(
     page, prefect_api, deployments, tmp_path
 ):
-    ui = prefect_api.removesuffix("/api")
-    page.goto(f"{ui}/deployments/deployment/{deployments['dpo4rec']['id']}/run")
-    choose(page, "Packaged settings to start from", "tiny")
+    ui, deployment = prefect_api.removesuffix("/api"), deployments["dpo4rec"]["id"]
+    tiny = {"config": load_settings(DPO4RecConfig, "tiny").model_dump(mode="json")}
+    httpx.patch(f"{prefect_api}/deployments/{deployment}", json={"parameters": tiny})
+    page.goto(f"{ui}/deployments/deployment/{deployment}/run")
     keep_picture(page, "form")
     field(page, Runtime, "root").locator("textarea").fill(str(tmp_path / "artifacts"))
     field(page, RoundsConfig, "n").locator("input").fill("1")

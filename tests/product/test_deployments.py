@@ -6,6 +6,7 @@ from typing import Any, get_args
 import httpx
 
 from flows.dpo4rec import STAGES
+from flows.naming import flat
 from recalign.artifacts.series import NAME
 from recalign.config import (
     DPO4RecConfig,
@@ -14,19 +15,19 @@ from recalign.config import (
     RosePOConfig,
     Runtime,
 )
-from recalign.config.presets import fill_from_preset, preset_names
+from recalign.config.presets import changes, complete, load_settings
 
 
 def test_every_deployment_is_registered_with_settings_that_are_valid(deployments):
     methods = {
-        "dpo4rec": DPO4RecConfig, "dpo4rec-ml-1m": DPO4RecConfig, "dpo4rec-rounds": DPO4RecConfig,
-        "rosepo": RosePOConfig, "rosepo-grid": RosePOConfig, "recommend": RecommendConfig,
+        "dpo4rec": DPO4RecConfig, "dpo4rec-rounds": DPO4RecConfig, "rosepo": RosePOConfig,
+        "rosepo-grid": RosePOConfig, "recommend": RecommendConfig,
     }  # fmt: skip
     assert set(deployments) == set(methods)
     for name, deployment in deployments.items():
-        given, model = deployment["parameters"], methods[name]
-        config = fill_from_preset(model, given.get("config", {}), given.get("preset", ""))
-        assert (config == model()) == ("preset" not in given)
+        assert deployment["parameters"] == {}
+        form = deployment["parameter_openapi_schema"]["properties"]["config"]["default"]
+        assert isinstance(complete(methods[name](), form), methods[name])
 
 
 def test_scheduled_rounds_are_shipped_paused_and_never_overlap(deployments):
@@ -49,10 +50,13 @@ def test_the_form_knows_title_description_bounds_and_choices(deployments):
     assert {"synthetic", "ml-100k", "amazon", "steam", "files"} < set(source["enum"])
     form = sorted(schema["properties"].items(), key=lambda entry: entry[1]["position"])
     assert [name for name, _ in form] == [
-        "preset", "plan_only", "force", "stop_after", "config", "runtime",
-    ]  # fmt: skip
+        "plan_only",
+        "force",
+        "stop_after",
+        "config",
+        "runtime",
+    ]
     fields = dict(form)
-    assert fields["preset"]["enum"] == ["", *preset_names(DPO4RecConfig)]
     assert fields["force"]["items"]["enum"] == [stage.name for stage in STAGES]
     assert fields["stop_after"]["enum"] == ["", *(stage.name for stage in STAGES)]
     assert all(field["description"] for field in fields.values())
@@ -74,7 +78,6 @@ def test_every_field_of_the_form_has_a_description_and_a_plain_control(deploymen
 def test_out_of_bounds_is_refused_before_there_is_a_run(prefect_api, deployments):
     for wrong, message in (
         ({"config": {"alignment": {"beta": 11}}}, "config.alignment.beta"),
-        ({"preset": "nope"}, "preset"),
         ({"force": ["orcale"]}, "force[0]"),
     ):
         refused = create(prefect_api, deployments["dpo4rec"], wrong)
@@ -82,10 +85,11 @@ def test_out_of_bounds_is_refused_before_there_is_a_run(prefect_api, deployments
         assert message in refused.json()["detail"]
 
 
-def create(api, deployment, parameters):
+def create(api, deployment, parameters, name=""):
     """The server's answer; one that is busy with its database is asked again, as Prefect does."""
     url = f"{api}/deployments/{deployment['id']}/create_flow_run"
     body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+    body |= {"name": name} if name else {}
     deadline = time.monotonic() + 60
     while (answer := httpx.post(url, json=body, timeout=30)).status_code == 503:
         assert time.monotonic() < deadline, answer.text
@@ -107,32 +111,35 @@ def test_runs_from_the_form_are_refused_computed_and_copied(
     deployment = deployments["dpo4rec"]
     root = tmp_path / "artifacts"
     form: dict[str, Any] = {  # a form submits every field
-        "preset": "tiny",
-        "config": DPO4RecConfig().model_dump(mode="json"),
+        "config": load_settings(DPO4RecConfig, "tiny").model_dump(mode="json"),
         "stop_after": "splits",
         "runtime": Runtime(root=str(root)).model_dump(mode="json"),
     }  # fmt: skip
     mistaken = form | {"config": form["config"] | {"oracle": {"hidden": 33, "heads": 2}}}
     run = worker.finished(create(prefect_api, deployment, mistaken))
     assert run["state"]["type"] == "FAILED"
-    assert "with preset tiny: oracle: heads must divide hidden" in run["state"]["message"]
+    assert "oracle: heads must divide hidden" in run["state"]["message"]
     assert "\n" not in run["state"]["message"]
     assert task_states(prefect_api, run["id"]) == {}
     assert not root.exists()
 
-    first = worker.finished(create(prefect_api, deployment, form))
-    assert first["name"] == "dpo4rec on synthetic, 2 rounds, until splits"
+    first = worker.finished(create(prefect_api, deployment, form, "for Ann"))
+    n_changed = len(flat(changes(DPO4RecConfig(), load_settings(DPO4RecConfig, "tiny"))))
+    n_changed -= 3  # of the data: the world's sizes
+    ours = f"dpo4rec on synthetic, 2 rounds, {n_changed} settings changed, until splits"
+    assert first["name"] == f"for Ann: {ours}"
+    assert {"dpo4rec", "data: synthetic"} <= set(first["tags"])
     assert first["state"]["message"] == "Stopped after splits, as asked"
     assert task_states(prefect_api, first["id"]) == dict.fromkeys(
         ("interactions", "splits"), "Completed"
     )
     (manifest,) = root.glob("interactions/*/manifest.json")
-    assert '"n_users": 240' in manifest.read_text()  # the preset's
+    assert '"n_users": 240' in manifest.read_text()
 
     copied = first["parameters"]
     copied["config"]["splits"]["test"] = 5
     second = worker.finished(create(prefect_api, deployment, copied))
-    assert second["name"] == "dpo4rec on synthetic, 2 rounds, splits.test=5, until splits"
+    assert second["name"] == ours.replace(str(n_changed), str(n_changed + 1))
     assert task_states(prefect_api, second["id"]) == {
         "interactions": "Cached", "splits": "Completed",
     }  # fmt: skip

@@ -146,6 +146,7 @@ def test_the_story_of_a_series(rounds, prefect_api, recalign):
     assert rounds.pointer.read_bytes() == advanced  # a retry advances once
 
     a_series_at_its_end_is_judged_and_pauses_its_schedule(rounds, recalign)
+    another_source_is_refused(rounds)
     a_changed_source_begins_a_generation(rounds, recalign)
 
 
@@ -188,6 +189,14 @@ def a_series_at_its_end_is_judged_and_pauses_its_schedule(rounds, recalign):
     listed = recalign("series", "--root", str(rounds.root)).stdout
     assert listed.startswith("series news has reached round 3, the last by rounds.n; best round")
     assert len(listed.splitlines()) == 1
+
+
+def another_source_is_refused(rounds):
+    pointer, runtime = rounds.pointer.read_bytes(), rounds.parameters["runtime"]
+    state = dpo4rec_rounds(series="news", runtime=runtime, return_state=True)
+    place = rounds.folder / "ratings.csv"
+    assert f"series news stands on {place} and is now given synthetic" in state.message
+    assert rounds.pointer.read_bytes() == pointer
 
 
 def a_changed_source_begins_a_generation(rounds, recalign):

@@ -4,10 +4,13 @@ import socket
 import sqlite3
 import time
 
+import httpx
 import pytest
 
 from flows.service.automations import AUTOMATIONS
 from flows.service.record import Service, remembered, without_password
+from recalign.config import DPO4RecConfig, RosePOConfig
+from recalign.config.presets import load_settings, preset_names
 from tests.product.running_service import RunningService, free_port
 
 pytestmark = pytest.mark.slow
@@ -18,7 +21,9 @@ LONG = 900  # epochs; such a run lasts until it is killed
 def service(tmp_path_factory):
     """A running service; what a test kills it brings up again."""
     service = RunningService(tmp_path_factory.mktemp("service") / "artifacts", free_port())
-    service.up()
+    (service.root / "presets").mkdir(parents=True)
+    (service.root / "presets" / "wrong.toml").write_text("[alignement]\nbeta = 1\n")
+    service.told = service.up()
     yield service
     service("down")
     assert service.all_processes() == []
@@ -49,6 +54,60 @@ def test_runs_from_the_form_use_the_root_of_the_service(service):
         assert runtime["root"] == str(service.root)
 
 
+@pytest.mark.parametrize("method", [DPO4RecConfig, RosePOConfig], ids=["dpo4rec", "rosepo"])
+def test_each_preset_is_a_deployment_whose_form_holds_all_its_values(service, method):
+    for name in preset_names(method):
+        config = load_settings(method, name)
+        if config != method():
+            made = service.deployment(f"{method.presets}-{name}")
+            assert made["parameters"] == {"config": config.model_dump(mode="json")}
+            assert made["tags"] == [f"preset: {name}"]
+            assert "preset" not in made["parameter_openapi_schema"]["properties"]
+            assert made["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+
+
+def test_a_preset_that_fits_no_method_is_told_and_the_rest_is_deployed(service):
+    for name in ("dpo4rec", "rosepo", "dpo4rec-rounds"):
+        told = f"wrong.toml becomes no deployment {name}-wrong: alignement: no such setting;"
+        assert told in service.told
+
+
+def test_a_value_that_is_its_class_default_wins_over_the_preset_and_the_rest_is_the_presets(
+    service,
+):
+    usual, tiny = DPO4RecConfig(), load_settings(DPO4RecConfig, "tiny")
+    assert tiny.alignment.epochs != usual.alignment.epochs
+    changed = {"alignment": {"epochs": usual.alignment.epochs}}
+    run = service.start_run("dpo4rec-tiny", config=changed, plan_only=True)
+    assert service.wait_for_end(run)[0] == "COMPLETED"
+    made = service.api("GET", f"/flow_runs/{run}")
+    named = f"alignment.epochs={usual.alignment.epochs}"
+    assert made["name"] == f"plan: dpo4rec tiny on synthetic, 2 rounds, {named}"
+    assert set(made["tags"]) == {"dpo4rec", "data: synthetic", "preset: tiny"}
+    with pytest.raises(httpx.HTTPStatusError, match="409"):
+        service.start_run("dpo4rec", preset="tiny")
+
+
+def test_a_users_preset_becomes_deployments_also_for_scheduled_rounds(service, tmp_path):
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        '# My shop.\n[interactions]\nsource = "files"\nfiles = {interactions = "r.csv"}\n'
+    )
+    done = service("deploy", str(mine))
+    assert done.returncode == 0, done.stderr
+    for name in ("dpo4rec-mine", "rosepo-mine", "dpo4rec-rounds-mine"):
+        made = service.deployment(name)
+        files = made["parameters"]["config"]["interactions"]["files"]
+        assert files["interactions"] == str(tmp_path / "r.csv")
+        assert made["description"] == "My shop."
+    assert made["parameters"]["series"] == "mine"
+    assert made["parameters"]["config"]["rounds"]["n"] == 20
+    assert [one["active"] for one in made["schedules"]] == [False]
+    refused = service("deploy", str(service.root / "presets" / "wrong.toml"))
+    assert refused.returncode == 2
+    assert "no method takes it; dpo4rec: alignement: no such setting" in refused.stderr
+
+
 def test_automations_are_made_once(service):
     wanted = sorted(automation["name"] for automation in AUTOMATIONS)
     found = service.api("POST", "/automations/filter", limit=100)
@@ -75,6 +134,9 @@ def test_a_killed_run_crashes_and_its_retry_continues_at_the_checkpoint(service)
 
 def test_a_server_restart_does_a_run_no_harm_and_cancelling_ends_it(service):
     switch_schedule(service, on=True)
+    edited = service.deployment("dpo4rec-rounds")
+    form = {"series": "shop", "config": {"rounds": {"n": 7}}}
+    service.api("PATCH", f"/deployments/{edited['id']}", parameters=form, tags=["mine"])
     run = service.start_run(epochs=LONG, stop_after="policy")
     service.wait_for_stage(run, "policy")
     process = service.leader("worker", run)
@@ -84,6 +146,8 @@ def test_a_server_restart_does_a_run_no_harm_and_cancelling_ends_it(service):
     assert service.state(run)[0] == "RUNNING"
     assert process.is_running()
     assert switch_schedule(service, on=False)  # it is the operator's, though `up` deploys again
+    kept = service.deployment("dpo4rec-rounds")
+    assert (kept["parameters"], kept["tags"]) == (form, ["mine"])
     service.set_state(run, "CANCELLING", "Cancelling")
     assert service.wait_for_end(run)[0] == "CANCELLED"
     assert not process.is_running()
@@ -91,10 +155,7 @@ def test_a_server_restart_does_a_run_no_harm_and_cancelling_ends_it(service):
 
 def switch_schedule(service, on):
     """Switch the schedule of the rounds on or off; whether it was on."""
-    (rounds,) = [
-        d for d in service.api("POST", "/deployments/filter", limit=100)
-        if d["name"] == "dpo4rec-rounds"
-    ]  # fmt: skip
+    rounds = service.deployment("dpo4rec-rounds")
     (schedule,) = rounds["schedules"]
     path = f"/deployments/{rounds['id']}/schedules/{schedule['id']}"
     service.api("PATCH", path, active=on)

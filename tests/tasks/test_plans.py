@@ -6,9 +6,10 @@ from typing import Any
 import httpx
 import prefect.runtime
 import pytest
+from prefect.utilities.names import generate_slug
 
 from flows.dpo4rec import dpo4rec, stages
-from flows.rosepo import rosepo, rosepo_grid
+from flows.naming import is_generated, name_of
 from flows.session import outlook, plan, plan_row
 from recalign.config import DPO4RecConfig, Runtime
 from recalign.config.presets import load_settings
@@ -18,10 +19,6 @@ from tasks.engine.run import FORCED, UNKNOWN, Run
 def planned(root, preset):
     config = load_settings(DPO4RecConfig, preset)
     return plan(Run(Runtime(root=str(root))), lambda run: stages(run, config))
-
-
-def run_name(flow):
-    return flow.flow_run_name()
 
 
 def test_a_plan_downloads_nothing_and_says_what_a_run_would_download(tmp_path):
@@ -57,38 +54,52 @@ def test_one_run_of_a_stage_is_forced_by_its_label_and_all_of_them_by_its_name(t
 
 
 @pytest.mark.parametrize(
-    ("parameters", "expected"),
+    ("preset", "changed", "expected"),
     [
-        ({}, "dpo4rec on synthetic, 2 rounds"),
-        ({"preset": "ml-100k"}, "dpo4rec on ml-100k, 2 rounds"),
+        ("", [], "dpo4rec on synthetic, 2 rounds"),
+        ("ml-100k", [], "dpo4rec ml-100k on ml-100k, 2 rounds"),
         (
-            {"preset": "tiny", "config": {"alignment": {"beta": 0.2}, "rounds": {"n": 1}}},
-            "dpo4rec on synthetic, 1 round, alignment.beta=0.2, rounds.n=1",
+            "tiny", ["alignment.epochs=3", "rounds.n=1"],
+            "dpo4rec tiny on synthetic, 1 round, alignment.epochs=3, rounds.n=1",
         ),
         (
-            {"preset": "amazon-beauty", "plan_only": True, "stop_after": "pairs"},
-            "plan: dpo4rec on amazon Beauty 2014, 2 rounds, until pairs",
+            "amazon-beauty", ["oracle.seed=1", "splits.seed=2", "rounds.n=1"],
+            "dpo4rec amazon-beauty on amazon Beauty 2014, 1 round, 3 settings changed",
         ),
-        ({"config": {"oracle": {"heads": 3}}}, "dpo4rec, settings refused"),
     ],
+)  # fmt: skip
+def test_a_run_is_named_by_its_preset_data_rounds_and_changes(
+    monkeypatch, preset, changed, expected
+):
+    given = SimpleNamespace(tags=["mine", *([f"preset: {preset}"] if preset else [])])
+    monkeypatch.setattr(prefect.runtime, "flow_run", given)
+    start = load_settings(DPO4RecConfig, preset)
+    config = load_settings(DPO4RecConfig, preset, changed)
+    assert name_of("dpo4rec", start, config) == expected
+    assert name_of("dpo4rec", start, config, "pairs") == f"{expected}, until pairs"
+
+
+@pytest.mark.parametrize(
+    "name", ["curious-otter", "alpha12-leonis-void", "pi-sagittae", "Small-Zebra"]
 )
-def test_a_run_is_named_by_its_data_rounds_and_changes(monkeypatch, parameters, expected):
-    monkeypatch.setattr(prefect.runtime, "flow_run", SimpleNamespace(parameters=parameters))
-    assert run_name(dpo4rec) == expected
+def test_names_that_prefect_makes_up_are_known(name):
+    assert is_generated(name)
 
 
-def test_the_runs_of_a_grid_are_not_named_like_those_of_one_strategy(monkeypatch):
-    parameters = {"preset": "tiny"}
-    monkeypatch.setattr(prefect.runtime, "flow_run", SimpleNamespace(parameters=parameters))
-    names = [run_name(flow) for flow in (rosepo, rosepo_grid)]
-    assert names == ["rosepo on synthetic", "rosepo-grid on synthetic"]
+def test_what_a_person_types_is_not_taken_for_a_made_up_name():
+    for name in ("my run", "high-beta", "dpo4rec", "Small", "beta", "ticket-1234", "run-for-ann"):
+        assert not is_generated(name)
+
+
+def test_every_name_that_prefects_server_makes_up_is_known():
+    assert all(is_generated(generate_slug(2)) for _ in range(300))
 
 
 def test_plan_only_ends_completed_with_the_plan_and_computes_nothing(prefect_server, tmp_path):
     root = tmp_path / "root"
     state: Any = dpo4rec(
-        preset="tiny", plan_only=True, force=["splits"], runtime=Runtime(root=str(root)),
-        return_state=True,
+        plan_only=True, force=["splits"], config=load_settings(DPO4RecConfig, "tiny"),
+        runtime=Runtime(root=str(root)), return_state=True,
     )  # fmt: skip
     assert state.is_completed()
     assert state.message == "Only planned, as asked: 28 steps: 0 reused, 28 to do"
