@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psutil
@@ -193,7 +194,7 @@ def a_series_at_its_end_is_judged_and_pauses_its_schedule(rounds, recalign):
 
 def another_source_is_refused(rounds):
     pointer, runtime = rounds.pointer.read_bytes(), rounds.parameters["runtime"]
-    state = dpo4rec_rounds(series="news", runtime=runtime, return_state=True)
+    state: Any = dpo4rec_rounds(series="news", runtime=runtime, return_state=True)
     place = rounds.folder / "ratings.csv"
     assert f"series news stands on {place} and is now given synthetic" in state.message
     assert rounds.pointer.read_bytes() == pointer
