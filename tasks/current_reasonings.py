@@ -8,6 +8,7 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.fingerprint import fingerprint
 from recalign.artifacts.kept_rows import KEY, KeptRows
+from recalign.chat_server.usage import server_used
 from recalign.config import SamplingConfig
 from recalign.reasonings.prompts import Renderer, render_prompts
 from recalign.report.stage_page import table_section
@@ -49,7 +50,8 @@ def current_reasonings(
     REASONINGS.write(table.select(list(REASONINGS)), job.draft)
     reasons = table["malformed"].drop_nulls().value_counts().sort("malformed").rows()
     job.draft.count(table.height, {f"malformed: {reason}": n for reason, n in reasons})
-    job.draft.tell({"texts_written": n_written, "texts_kept": kept.height - n_written})
+    told = {"texts_written": n_written, "texts_kept": kept.height - n_written}
+    job.draft.tell(told | server_used(job.draft.work))
 
 
 def _answered(

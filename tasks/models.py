@@ -15,7 +15,7 @@ def open_policy(made: Artifact, root: str, device: str, *, trainable: bool = Fal
 
     `trainable` keeps an adapter apart from the weights under it, so that it can be trained on.
     """
-    return _stored(made, root).load(device, trainable=trainable)
+    return stored(made, root).load(device, trainable=trainable)
 
 
 def first_of(made: Artifact, root: str) -> Artifact:
@@ -29,13 +29,14 @@ def _start_of(alignment: Artifact, root: str) -> Artifact:
     return open_root(root).open(alignment.manifest.inputs["start"])
 
 
-def _stored(made: Artifact, root: str) -> StoredPolicy:
+def stored(made: Artifact, root: str) -> StoredPolicy:
+    """How the policy that `made` holds is stored; what it stands on lies under `root`."""
     match made.manifest.stage:
         case "policy":
             return stored_policy(made.folder)
         case "sft":
             return stored_sft(made.folder)
         case "alignment":
-            return _stored(_start_of(made, root), root).trained(made.folder)
+            return stored(_start_of(made, root), root).trained(made.folder)
         case other:
             raise ValueError(f"stage {other} makes no policy")

@@ -9,6 +9,7 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
 from recalign.artifacts.roots import open_root
+from recalign.chat_server.usage import server_used
 from recalign.config import PhaseConfig, Runtime, SamplingConfig
 from recalign.embedded.grammar import parse_reasoning
 from recalign.reasonings.generation import (
@@ -24,12 +25,13 @@ from recalign.report.stage_page import table_section
 from recalign.schemas import PROMPTS, REASONINGS
 from recalign.splits.guard import check_prompts
 from recalign.splits.phases import phase_of
-from recalign.writer import Asked, Writer
+from recalign.writer import Asked
 from tasks.engine.job import Job
 from tasks.engine.spread import is_mapped, map_shards, opened_last, worker_device, worker_runtime
 from tasks.engine.stage import stage
-from tasks.models import first_of, open_policy
+from tasks.models import first_of
 from tasks.tables import read_tables
+from tasks.writers import open_writer
 
 N_SHOWN = 12  # texts on the run page
 
@@ -68,7 +70,7 @@ def reasonings(
     REASONINGS.write(table, job.draft)
     report = text_report(table)
     job.draft.count(table.height, {f"malformed: {k}": n for k, n in report["malformed"].items()})
-    job.draft.tell(report | {"prompts_proved": proved})
+    job.draft.tell(report | {"prompts_proved": proved} | server_used(job.draft.work))
 
 
 def _written(
@@ -85,7 +87,9 @@ def shards_by(job: Job, policy: Artifact, asked: Asked, n_users: int) -> WriteSh
     parse = _grammar_of(policy, job.runtime.root)
 
     def here(shards: list[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
-        writer = _open_writer(policy, job.device, job.runtime)
+        writer = open_writer(
+            asked.sampling, policy, job.runtime, lambda: job.device, job.draft.work
+        )
         return write_shards(writer, shards, asked, parse, n_users, job.progress)
 
     def by_workers(shards: list[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -93,14 +97,8 @@ def shards_by(job: Job, policy: Artifact, asked: Asked, n_users: int) -> WriteSh
         given = [PromptShard(runtime, asked, policy.reference, one) for one in shards]
         return map_shards(job, write_reasonings, given)
 
-    return by_workers if is_mapped(job.runtime) else here
-
-
-def _open_writer(policy: Artifact, device: str, runtime: Runtime) -> Writer:
-    """The writer of this policy, aligned or not; new kinds are opened here."""
-    from recalign.llm.local_writer import LocalWriter  # transformers: seconds
-
-    return LocalWriter(open_policy(policy, runtime.root, device), runtime.generation_rows)
+    spread = is_mapped(job.runtime) and asked.sampling.writer != "openai"  # it has many at once
+    return by_workers if spread else here
 
 
 @dataclass(frozen=True)
@@ -116,9 +114,10 @@ class PromptShard:
 def write_reasonings(shard: PromptShard) -> pl.DataFrame:
     """The reasonings of a shard's prompts, written by a worker."""
     store, device = open_root(shard.runtime.root), worker_device(shard.runtime)
-    policy = store.open(shard.policy)
+    policy, sampling = store.open(shard.policy), shard.asked.sampling
     writer = opened_last(
-        (shard.policy, device), lambda: _open_writer(policy, device, shard.runtime)
+        (shard.policy, sampling.writer, device),
+        lambda: open_writer(sampling, policy, shard.runtime, lambda: device, Path()),
     )
     parse = _grammar_of(policy, shard.runtime.root)
     return write_shard(writer, shard.prompts, shard.asked, parse)

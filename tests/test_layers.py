@@ -27,7 +27,7 @@ ROOMS = {  # folder: its files, beside __init__
     ),
     "tasks/engine": "cache device job launch progress run run_page spread stage trouble",
 }
-BESIDE_STAGES = {"tables", "encoding", "models"}  # what several stages open
+BESIDE_STAGES = {"tables", "encoding", "models", "writers"}  # what several stages open
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for layer in LAYERS

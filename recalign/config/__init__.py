@@ -40,7 +40,7 @@ from recalign.config.rosepo import (
     RosePOConfig,
     SmoothingConfig,
 )
-from recalign.config.runtime import Runtime
+from recalign.config.runtime import ChatServerConfig, Runtime
 from recalign.config.serving import RecommendConfig, ServingConfig
 from recalign.config.sft import SftConfig, TitleModelConfig, TitlePromptConfig
 from recalign.config.splits import SplitsConfig

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import NOT_IDENTITY, Config, only_when
+from recalign.config.base import NOT_IDENTITY, UNLESS_DEFAULT, Config, only_when
 
 EMBEDDED = only_when(kind="bootstrap")
 LOADED = only_when(kind="huggingface")
@@ -73,6 +73,10 @@ class PolicyConfig(LoadedModelConfig):
 class SamplingConfig(Config):
     """What the LLM is asked and how it answers."""
 
+    writer: Literal["local", "openai", "vllm"] = Field("local", json_schema_extra=UNLESS_DEFAULT)
+    """Who samples: this process, a server that speaks OpenAI's API, or vLLM in this process."""
+    served_model: str = Field("", json_schema_extra=only_when(writer="openai"))
+    """What the server calls the LLM before alignment; empty: what policy.model calls it."""
     template: str = Field("attributes", json_schema_extra=NOT_IDENTITY)
     """Prompt template: a packaged name (attributes, movies, books, products) or a file's path."""
     history_items: int = Field(12, ge=1, le=1000)

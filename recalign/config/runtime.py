@@ -3,9 +3,29 @@
 import os
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from recalign.config.base import Config
+
+
+class ChatServerConfig(Config):
+    """The server behind the writer openai; its key comes from RECALIGN_SERVER_KEY alone."""
+
+    url: str = Field("", pattern=r"^(https?://.+)?$")
+    """Base URL of its API, such as http://127.0.0.1:8000/v1."""
+    requests: int = Field(16, ge=1, le=1024)
+    """Requests under way at once."""
+    timeout: float = Field(600.0, gt=0, le=86_400)
+    """Seconds to wait for the next bytes of an answer."""
+    retries: int = Field(8, ge=0, le=1000)
+    """Further tries of a request after no connection, 429 or 5xx; waits grow to 8 s each."""
+
+    @field_validator("url")
+    @classmethod
+    def _holds_no_password(cls, url: str) -> str:
+        if "@" in url.partition("://")[2].partition("/")[0]:
+            raise ValueError("a URL must hold no password; put the key into RECALIGN_SERVER_KEY")
+        return url
 
 
 class Runtime(Config):
@@ -23,6 +43,8 @@ class Runtime(Config):
     """What computes the shards of reasonings, encoding and rewards: threads, Dask or Ray."""
     cluster: str = ""
     """Address of a Dask scheduler or Ray head; empty: workers on this machine, one per device."""
+    server: ChatServerConfig = ChatServerConfig()
+    """The server that writes, if reasonings.writer is openai."""
     generation_rows: int = Field(2048, ge=1, le=1_000_000)
     """Samples decoded at once."""
     shard_users: int = Field(256, ge=1, le=1_000_000)

@@ -54,7 +54,7 @@ def load_policy(
             revision=revision or "main",
             dtype=dtype,
             quantization_config=quantisation,
-            device_map={"": device} if quantisation else None,
+            device_map={"": device} if quantisation or device == "meta" else None,
             attn_implementation="sdpa",
             output_loading_info=True,
             trust_remote_code=False,

@@ -37,6 +37,11 @@ class StoredPolicy:
         loaded = load_policy(self.weights, self.held, self.adapter, device, trainable=trainable)
         return in_lines(loaded) if self.lines else loaded
 
+    def unweighted(self) -> Policy:
+        """The same policy for encoding and decoding alone: its weights are never read."""
+        held = self.held.model_copy(update={"quantisation": "none"})
+        return replace(self, adapter=None, held=held).load("meta")
+
 
 def trained_part(method: Literal["lora", "full"]) -> str:
     """The folder that training by this method fills."""

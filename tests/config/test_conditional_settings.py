@@ -19,6 +19,7 @@ from recalign.config import (
     ReferenceConfig,
     RejectionsStage,
     RosePOConfig,
+    SamplingConfig,
     SmoothingConfig,
     SplitsConfig,
     TitlePromptConfig,
@@ -65,7 +66,8 @@ KNOWN = {
     "AlignmentConfig.gamma", "AlignmentConfig.lora_rank", "InteractionsConfig.amazon",
     "InteractionsConfig.files", "InteractionsConfig.goodreads", "InteractionsConfig.synthetic",
     "OracleConfig.encoder", "OracleConfig.n_negatives", "PolicyConfig.bootstrap",
-    "PolicyConfig.model", "RejectionsConfig.mix", "RejectionsConfig.neighbours",
+    "PhaseConfig.served_model", "PolicyConfig.model", "RejectionsConfig.mix",
+    "RejectionsConfig.neighbours",
     "RejectionsStage.pool", "RewardsConfig.k", "RosePOAlignmentConfig.lora_alpha",
     "SftConfig.chat_template", "SftConfig.n_candidates", "SftConfig.n_examples",
     "SmoothingConfig.cap", "SmoothingConfig.folds", "SmoothingConfig.seed", "SplitsConfig.fit",
@@ -124,6 +126,13 @@ def test_every_model_is_walked():
         if type(config).identity is not Config.identity
     ]
     assert not overriding
+
+
+def test_a_choice_added_later_counts_once_it_is_not_what_was_always_done():
+    before = SamplingConfig()
+    assert "writer" not in before.identity()
+    served = before.model_copy(update={"writer": "openai"})
+    assert served.identity() == before.identity() | {"writer": "openai", "served_model": ""}
 
 
 @pytest.mark.parametrize("field", sorted(CONDITIONAL))

@@ -1,0 +1,1 @@
+"""Writers behind a server: any that speaks OpenAI's chat completions."""

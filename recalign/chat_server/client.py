@@ -1,0 +1,62 @@
+"""The connection to a server, and its errors as one line that says what to do."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from recalign.config import ChatServerConfig
+from recalign.errors import UserError
+
+if TYPE_CHECKING:  # a second to import
+    from openai import OpenAI
+
+KEY = "RECALIGN_SERVER_KEY"
+"""Environment variable of the key; a name of our own, so that no other service's key is sent."""
+
+
+def connect(server: ChatServerConfig) -> "OpenAI":
+    """A client that tries again after no connection, 408, 409, 429 and 5xx.
+
+    It waits as long as Retry-After says (up to two minutes), else from half a second, doubled each
+    time up to 8 s, with jitter. Raises UserError without a URL or without the package openai.
+    """
+    if not server.url:
+        raise UserError("runtime.server.url: name the server that writes (http://host:8000/v1)")
+    try:
+        from openai import OpenAI
+    except ImportError:
+        raise UserError(
+            "reasonings.writer = openai needs: pip install 'recalign[server]'"
+        ) from None
+    return OpenAI(
+        base_url=server.url,
+        api_key=os.environ.get(KEY) or "none",  # servers of one's own take any
+        timeout=server.timeout,
+        max_retries=server.retries,
+    )
+
+
+@contextmanager
+def told_in_one_line(server: ChatServerConfig, model: str) -> Iterator[None]:
+    """Turn what the client raises into UserErrors, none of which holds the key."""
+    from openai import APIConnectionError, APIStatusError, AuthenticationError, OpenAIError
+
+    try:
+        yield
+    except AuthenticationError:
+        raise UserError(f"{server.url}: the server refuses the key; set {KEY}") from None
+    except APIConnectionError as error:
+        cause = type(error.__cause__ or error).__name__
+        raise UserError(
+            f"{server.url}: no answer ({cause}, {server.retries} retries); is the server up, and "
+            "runtime.server.url right?"
+        ) from None
+    except APIStatusError as error:
+        said = error.response.text.strip().replace("\n", " ")[:300]
+        said = said.replace(os.environ.get(KEY) or "\0", "...")
+        raise UserError(
+            f"{server.url}: the server answers {error.status_code} for model {model}: {said}"
+        ) from None
+    except OpenAIError as error:
+        raise UserError(f"{server.url}: no chat completion in the answer ({error})") from None

@@ -1,0 +1,77 @@
+"""Which server it is, and what it has to be told so that nothing but our settings shapes a text.
+
+Left alone, most servers add the model's own defaults (vLLM takes them from generation_config.json,
+llama.cpp a top-k of 40 and min-p). Each engine names the fields that switch these off differently.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urljoin
+
+from recalign.config import SamplingConfig
+from recalign.errors import UserError
+
+if TYPE_CHECKING:  # a second to import
+    from openai import OpenAI
+
+Engine = Literal["vllm", "sglang", "llama.cpp", "ollama", "transformers", "unknown"]
+
+OWNERS: dict[str, Engine] = {  # `owned_by` in the list of models
+    "vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp", "library": "ollama",
+}  # fmt: skip
+
+
+def find_engine(client: "OpenAI") -> Engine:
+    """The kind of server behind `client`, by its list of models and its other paths.
+
+    Raises openai.APIConnectionError when nobody answers, and AuthenticationError for a wrong key.
+    """
+    if "/load_model" in _paths(client):  # and its list of models may be an error
+        return "transformers"
+    owners = {model.owned_by for model in client.models.list()}
+    return next((OWNERS[owner] for owner in sorted(owners & set(OWNERS))), "unknown")
+
+
+def _paths(client: "OpenAI") -> set[str]:
+    """What the server says it serves; FastAPI's description stands above /v1."""
+    from openai import APIStatusError
+
+    try:
+        told: Any = client.get(urljoin(str(client.base_url), "/openapi.json"), cast_to=object)
+    except APIStatusError:
+        return set()
+    return set(told.get("paths", {})) if isinstance(told, dict) else set()
+
+
+def extra_fields(
+    engine: Engine, sampling: SamplingConfig, eos_ids: Sequence[int], pad_id: int
+) -> dict[str, Any]:
+    """Fields of a request beside OpenAI's own: top-k as set, no penalty, no floor, no thinking.
+
+    Raises UserError for a top_k that this server cannot be told.
+    """
+    plain = {"chat_template_kwargs": {"enable_thinking": False}, "min_p": 0.0}
+    match engine:
+        case "vllm" | "sglang":
+            return plain | {"top_k": sampling.top_k or -1, "repetition_penalty": 1.0}
+        case "llama.cpp":
+            return plain | {"top_k": sampling.top_k, "repeat_penalty": 1.0}
+        case "transformers":
+            own = {"do_sample": True, "top_k": sampling.top_k, "pad_token_id": pad_id}
+            return {
+                "generation_config": json.dumps(own | {"eos_token_id": list(eos_ids)}),
+                "chat_template_kwargs": plain["chat_template_kwargs"],
+            }
+        case "ollama" | "unknown":
+            if sampling.top_k:
+                raise UserError("reasonings.top_k: this server takes no top_k; set it to 0")
+            return {}
+
+
+def not_promised(engine: Engine) -> list[str]:
+    """What the writer in this process promises and this server does not."""
+    told = ["equal texts for equal seeds: sums depend on what else the server has in its batch"]
+    if engine in ("ollama", "unknown"):
+        told.append("plain sampling: top-k, min-p and penalties of the server's own may apply")
+    return told

@@ -1,0 +1,83 @@
+"""The writer in vLLM, inside this process on a GPU. It was type-checked and never run."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from recalign.errors import UserError
+from recalign.llm.storage import StoredPolicy
+from recalign.seeding import derive_seed
+from recalign.writer import Asked, Written
+
+
+class VllmWriter:
+    """Samples from the policy by continuous batching. See `recalign.writer.Writer`.
+
+    Prompts are encoded here, so that training sees the same tokens; those that samples and users
+    share are computed once (prefix caching). Texts are reproducible on one GPU with one version of
+    vLLM as far as vLLM's own batching lets them be.
+    """
+
+    def __init__(self, stored: StoredPolicy, device: str) -> None:
+        """Load weights and adapter. UserError without vLLM, without a GPU, or for quantisation."""
+        if stored.held.quantisation != "none":
+            raise UserError("reasonings.writer = vllm takes policy.quantisation = none alone")
+        try:
+            from vllm import LLM
+            from vllm.lora.request import LoRARequest
+        except ImportError:
+            raise UserError(
+                "reasonings.writer = vllm: vLLM is not installed here, and its releases pin other "
+                "versions of torch and transformers than recalign does; start `vllm serve` in an "
+                "environment of its own and set reasonings.writer to openai"
+            ) from None
+        if device != "cuda":
+            raise UserError("reasonings.writer = vllm needs a GPU; set it to local")
+        self.local = stored.unweighted()
+        self.llm = LLM(
+            model=str(stored.weights),
+            revision=None if Path(stored.weights).is_dir() else stored.held.revision,
+            dtype=stored.held.dtype,
+            enable_prefix_caching=True,
+            enable_lora=stored.adapter is not None,
+            max_lora_rank=_room_for(stored.adapter) if stored.adapter else 16,
+            generation_config="vllm",  # not the model's own temperature and penalties
+        )
+        folder = stored.adapter
+        self.adapter = LoRARequest("aligned", 1, str(folder)) if folder else None
+
+    def write(
+        self, prompts: Sequence[str], users: Sequence[int], asked: Asked
+    ) -> Iterator[list[Written]]:
+        """The texts of all prompts, handed over at the end: vLLM chooses the order of work."""
+        from vllm import SamplingParams
+
+        sampling = asked.sampling
+        rows = [(u, p, s) for u, p in zip(users, prompts, strict=True) for s in asked.samples]
+        encoded = {prompt: self.local.encode_prompt(prompt) for prompt in prompts}
+        parameters = [
+            SamplingParams(
+                temperature=0.0 if sample < 0 else sampling.temperature,
+                top_k=sampling.top_k or -1,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_new_tokens,
+                stop_token_ids=self.local.eos_ids,
+                seed=derive_seed(sampling.seed, asked.stream, user, sample),
+            )
+            for user, _, sample in rows
+        ]
+        questions = [{"prompt_token_ids": encoded[prompt]} for _, prompt, _ in rows]
+        given = self.llm.generate(questions, parameters, lora_request=self.adapter, use_tqdm=False)
+        written = []
+        for (user, _, sample), request in zip(rows, given, strict=True):
+            (one,) = request.outputs
+            finished = one.finish_reason == "stop"
+            n_tokens = len(one.token_ids) - finished  # the token that ended it is among them
+            written.append(Written(user, sample, one.text, n_tokens, finished))
+        yield written
+
+
+def _room_for(adapter: Path) -> int:
+    """The adapter's rank, rounded up to a power of two that vLLM offers."""
+    rank = json.loads((adapter / "adapter_config.json").read_text())["r"]
+    return max(16, 1 << (rank - 1).bit_length())

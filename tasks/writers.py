@@ -1,0 +1,48 @@
+"""The writer of a stage: the LLM in this process, behind a server, or in vLLM."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from recalign.artifacts.artifact import Artifact
+from recalign.chat_server.server_writer import ServedPolicy, ServerWriter
+from recalign.config import Runtime, SamplingConfig
+from recalign.errors import UserError
+from recalign.writer import Writer
+from tasks.models import first_of, open_policy, stored
+
+
+def open_writer(
+    config: SamplingConfig,
+    policy: Artifact,
+    runtime: Runtime,
+    device: Callable[[], str],
+    work: Path,
+) -> Writer:
+    """The writer of this policy, aligned or not; new kinds are opened here.
+
+    `device` takes the device, which no server needs; `work` is a folder of the policy's reasonings.
+    """
+    match config.writer:
+        case "local":
+            from recalign.llm.local_writer import LocalWriter  # transformers: seconds
+
+            return LocalWriter(open_policy(policy, runtime.root, device()), runtime.generation_rows)
+        case "openai":
+            return ServerWriter(runtime.server, _served(config, policy, runtime.root), work)
+        case "vllm":
+            from recalign.llm.vllm_writer import VllmWriter
+
+            return VllmWriter(stored(policy, runtime.root), device())
+
+
+def _served(config: SamplingConfig, policy: Artifact, root: str) -> ServedPolicy:
+    """Under which name the server knows this policy; UserError for the embedded LLM."""
+    first = stored(first_of(policy, root), root)
+    if first.held.kind == "bootstrap":
+        raise UserError("reasonings.writer: a server cannot write for the embedded LLM; use local")
+    here = stored(policy, root)
+    local = here.unweighted()
+    if here == first:
+        return ServedPolicy(config.served_model or first.held.model, local)
+    name = f"recalign-{policy.manifest.fingerprint[:10]}"
+    return ServedPolicy(name, local, here.adapter or Path(here.weights))
