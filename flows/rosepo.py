@@ -5,7 +5,7 @@ from typing import Literal
 
 from flows.session import Wiring
 from recalign.artifacts.manifest import Reference
-from recalign.config import ComparedRow, RosePOConfig
+from recalign.config import PERSONAL, ComparedRow, Loss, RosePOConfig
 from tasks.alignment import alignment
 from tasks.comparison import comparison
 from tasks.engine.run import Run
@@ -79,45 +79,53 @@ class Contest:
                 return {"oracle": self.oracle}
             case "sft":
                 return {"policy": self.sft}
-            case "continued" | "aligned":
+            case "continued" | "continued_fresh" | "aligned":
                 return {"policy": self.align(row)}
 
     def align(self, row: ComparedRow) -> Reference:
-        """Reject, smooth, prefer. Continued fine-tuning sees only the chosen of the same pairs."""
-        continued = row.kind == "continued"
-        strategy = "random" if continued else row.strategy
-        chosen = self.reject(strategy)
-        smoothed = self.smooth("none" if continued else row.estimator, strategy, chosen)
+        """Reject, smooth, prefer; continued fine-tuning sees only the chosen of such pairs."""
+        if row.kind == "continued_fresh":
+            pairs, chosen = f"fresh_{row.strategy}", self.fresh(row.strategy)
+        else:
+            pairs, chosen = row.strategy, self.reject(row.strategy)
+        smoothed = self.smooth(row.estimator or "none", pairs, chosen)
         settings = self.config.alignment
-        if continued:
-            settings = settings.model_copy(update={"optimiser": "pairs", "loss": "nll"})
+        if loss := row.loss if row.kind == "aligned" else "nll":
+            settings = settings.model_copy(update={"optimiser": "pairs", "loss": loss})
         inputs = {"start": self.sft, "completions": smoothed}
         if settings.optimiser == "pairs":  # the others score what they read themselves
-            inputs["reference"] = self.score(strategy, chosen)
+            inputs["reference"] = self.score(pairs, chosen)
         return self.run(alignment, settings, inputs, label=f"alignment, {row.label}")
 
-    def score(self, strategy: str, chosen: Reference) -> Reference:
-        """The SFT model's log-probabilities of a strategy's pairs."""
+    def score(self, pairs: str, chosen: Reference) -> Reference:
+        """The SFT model's log-probabilities of pairs."""
         asked = self.world | {"sft": self.sft, "rejections": chosen}
-        settings, label = self.config.alignment.for_reference(), f"reference, {strategy}"
+        settings, label = self.config.alignment.for_reference(), f"reference, {pairs}"
         return self.run(reference, settings, asked, label=label)
 
     def reject(self, strategy: str) -> Reference:
         """Pairs of the item taken and items rejected for it."""
+        return self._reject(strategy, strategy, {})
+
+    def fresh(self, strategy: str) -> Reference:
+        """As many chosen items as that strategy's pairs hold, but others."""
+        return self._reject("random", f"fresh_{strategy}", {"matched": self.reject(strategy)})
+
+    def _reject(self, strategy: str, pairs: str, matched: dict[str, Reference]) -> Reference:
         settings = self.config.rejections.model_copy(update={"strategy": strategy})
-        inputs = self.world | ({"sft": self.sft} if settings.needs_sft else {})
-        asked, label = settings.asked_as(self.config.sft.prompt), f"rejections, {strategy}"
+        inputs = self.world | ({"sft": self.sft} if settings.needs_sft else {}) | matched
+        asked, label = settings.asked_as(self.config.sft.prompt), f"rejections, {pairs}"
         made = self.run(rejections, asked, inputs, label=label, files=rejection_files(asked))
-        self.story[f"rejections_{strategy}"] = made
+        self.story[f"rejections_{pairs}"] = made
         return made
 
-    def smooth(self, estimator: str, strategy: str, chosen: Reference) -> Reference:
+    def smooth(self, estimator: str, pairs: str, chosen: Reference) -> Reference:
         """How probably each rejected item is really the preferred one."""
         settings = self.config.smoothing.model_copy(update={"estimator": estimator})
         judge = {"oracle": self.judging_oracle()} if settings.needs_oracle else {}
         inputs = self.world | {"rejections": chosen} | judge
-        made = self.run(smoothing, settings, inputs, label=f"smoothing, {strategy} {estimator}")
-        self.story[f"smoothing_{strategy}_{estimator}"] = made
+        made = self.run(smoothing, settings, inputs, label=f"smoothing, {pairs} {estimator}")
+        self.story[f"smoothing_{pairs}_{estimator}"] = made
         return made
 
     def judging_oracle(self) -> Reference:
@@ -150,30 +158,63 @@ class Contest:
 def variants(config: RosePOConfig) -> list[ComparedRow]:
     """The configured strategy with its smoothing, and what it has to be compared with."""
     strategy, estimator = config.rejections.strategy, config.smoothing.estimator
-    controls = ["none", estimator, "permuted"]
+    controls = ["none", estimator, "constant", "permuted"]
     controls += ["truth"] if config.interactions.source == "synthetic" else []
-    pairs = [("random", "none")] + [(strategy, one) for one in controls]
-    return BASELINES + [_aligned(*pair) for pair in dict.fromkeys(pairs)]
+    pairs = [("random", "none"), *((strategy, one) for one in controls)]
+    return BASELINES + _continued(strategy) + _aligned(pairs, config.alignment.loss)
 
 
 def grid_variants(config: RosePOConfig) -> list[ComparedRow]:
-    """Every strategy of the grid with every smoothing."""
+    """Every strategy of the grid with every smoothing, and the configured one with every loss."""
     known = config.interactions.source == "synthetic"
     smoothings = [one for one in config.grid.estimators if known or one != "truth"]
-    strategies = config.grid.strategies
-    return BASELINES + [_aligned(one, other) for one in strategies for other in smoothings]
+    strategies, own = config.grid.strategies, config.rejections.strategy
+    pairs = [(one, other) for one in strategies for other in smoothings]
+    rows = BASELINES + [row for one in dict.fromkeys([*strategies, own]) for row in _continued(one)]
+    rows += _aligned(pairs, config.alignment.loss)
+    estimator = config.smoothing.estimator
+    return rows + [_with_loss(own, estimator, loss) for loss in config.grid.losses]
 
 
-def _aligned(strategy: str, estimator: str) -> ComparedRow:
-    label = f"{strategy}, {SMOOTHED[estimator]}"
-    return ComparedRow(label=label, kind="aligned", strategy=strategy, estimator=estimator)
+def _continued(strategy: str) -> list[ComparedRow]:
+    """The controls of a strategy's rows: trained on without rejected items, for as many steps."""
+    label = f"SFT continued, {strategy}"
+    return [
+        ComparedRow(label=f"{label} items", kind="continued", strategy=strategy),
+        ComparedRow(label=f"{label}, fresh items", kind="continued_fresh", strategy=strategy),
+    ]
+
+
+def _aligned(pairs: list[tuple[str, str]], loss: Loss) -> list[ComparedRow]:
+    """A row for each strategy and smoothing; where the loss reads no eps, for each strategy."""
+    if loss not in PERSONAL:
+        return [_with_loss(one, "none", loss) for one in dict.fromkeys(name for name, _ in pairs)]
+    return [
+        ComparedRow(
+            label=f"{strategy}, {SMOOTHED[estimator]}",
+            kind="aligned",
+            strategy=strategy,
+            estimator=estimator,
+        )
+        for strategy, estimator in dict.fromkeys(pairs)
+    ]
+
+
+def _with_loss(strategy: str, estimator: str, loss: Loss) -> ComparedRow:
+    """The row of another loss; the estimator counts if the loss reads an eps of each pair."""
+    return ComparedRow(
+        label=f"{strategy}, {loss}",
+        kind="aligned",
+        strategy=strategy,
+        estimator=estimator if loss in PERSONAL else "none",
+        loss=loss,
+    )
 
 
 BASELINES = [
     ComparedRow(label="Popularity", kind="popularity"),
     ComparedRow(label="SASRec", kind="sasrec"),
     ComparedRow(label="SFT", kind="sft"),
-    ComparedRow(label="SFT continued", kind="continued"),
 ]
 SMOOTHED = {
     "none": "no eps", "pairwise": "eps", "softmax": "softmax eps", "constant": "constant eps",

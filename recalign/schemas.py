@@ -190,6 +190,15 @@ RESULTS = Table(
     relative=pl.Float64,  # difference / the base row's mean; null where that is 0
     n_users=pl.Int64,
 )
+BUDGETS = Table(  # what the policy of each row was trained on; null: not beyond SFT
+    "budgets.parquet",
+    row=pl.String,
+    pairs=pl.Int64,  # chosen items, those of held-out users aside
+    held_out_pairs=pl.Int64,
+    planned_steps=pl.Int64,  # optimiser steps of all epochs
+    steps=pl.Int64,  # made before the early stop
+    best_step=pl.Int64,  # whose weights are kept
+)
 RECOMMENDED = Table(
     "recommended.parquet",
     row=pl.String,

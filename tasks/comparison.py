@@ -1,10 +1,14 @@
 """Stage comparison: RosePO's rows side by side, with intervals, and the page about them."""
 
+from typing import Any
+
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Manifest
+from recalign.artifacts.roots import open_root
 from recalign.config import ComparisonConfig
+from recalign.evaluation.next_items.budgets import budget_table, unequal_budgets
 from recalign.evaluation.next_items.claims import contrast_table, rosepo_rows
 from recalign.evaluation.per_user import rows_per_user
 from recalign.evaluation.recommended import recommended_table
@@ -16,14 +20,14 @@ from recalign.report.page import write_page
 from recalign.report.rosepo import RosePORun, rosepo_page
 from recalign.report.rosepo_opening import HELPFUL
 from recalign.report.stage_page import picture, result_table
-from recalign.schemas import CURVE_FILE, PER_USER, RECOMMENDED, RESULTS, ROWS_PER_USER
+from recalign.schemas import BUDGETS, CURVE_FILE, PER_USER, RECOMMENDED, RESULTS, ROWS_PER_USER
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.report import data_set, stage_runs
 from tasks.tables import read_tables
 
 
-@stage(version=2)
+@stage(version=3)
 def comparison(
     job: Job,
     config: ComparisonConfig,
@@ -43,10 +47,13 @@ def comparison(
     recommended = recommended_table({label: one for label, one in told.items() if one})
     valid = {row.label: made[f"valid_{number}"] for number, row in enumerate(config.rows)}
     validation = {label: float(one.manifest.figures[SCORE]) for label, one in valid.items()}
+    budgets = budget_table({label: _trained(job, one) for label, one in judged.items()})
+    unequal = unequal_budgets(config.rows, budgets)
     ROWS_PER_USER.write(per_user, job.draft)
     RESULTS.write(results, job.draft)
     contrasts.write_parquet(job.draft.path("contrasts.parquet"), compression="zstd")
     RECOMMENDED.write(recommended, job.draft)
+    BUDGETS.write(budgets, job.draft)
     ends = [interactions, splits, oracle, sft, *made.values()]
     drawn = [one.manifest for one in made.values() if one.manifest.stage == "rejections"]
     run = RosePORun(
@@ -56,10 +63,12 @@ def comparison(
         results=results,
         contrasts=contrasts,
         recommended=recommended,
+        budgets=budgets,
+        unequal=unequal,
         validation=validation,
         rejections=_described(made, "rejections", "describe.parquet"),
         smoothing=_described(made, "smoothing", "quality.parquet"),
-        n_pairs={one.config["strategy"]: one.rows for one in drawn},
+        n_pairs={_name_of_pairs(one, made): one.rows for one in drawn},
         data=data_set(interactions, splits, read_tables(interactions, splits)),
         stages=stage_runs(job, ends),
         oracle_curve=pl.read_parquet(oracle.path(CURVE_FILE)),
@@ -67,7 +76,15 @@ def comparison(
     )
     write_page(rosepo_page(run), job.draft.path(PAGE))
     job.draft.count(results.height)
-    job.draft.tell({"validation": validation})
+    job.draft.tell({"validation": validation, "unequal_budgets": unequal})
+
+
+def _trained(job: Job, judged: Artifact) -> dict[str, Any]:
+    """The figures of the alignment whose policy was judged; none of any other row."""
+    policy = judged.manifest.inputs.get("policy")
+    if policy is None or policy.stage != "alignment":
+        return {}
+    return open_root(job.runtime.root).open(policy).manifest.figures
 
 
 def _described(made: dict[str, Artifact], stage: str, file: str) -> pl.DataFrame:
@@ -83,12 +100,16 @@ def _described(made: dict[str, Artifact], stage: str, file: str) -> pl.DataFrame
 
 
 def _name_of_pairs(manifest: Manifest, made: dict[str, Artifact]) -> str:
-    """The strategy of rejections; of a smoothing, its estimator as well."""
-    if "rejections" not in manifest.inputs:
+    """The strategy of rejections, and whose number they match; of a smoothing, its estimator."""
+    above = manifest.inputs.get("rejections") or manifest.inputs.get("matched")
+    if above is None:
         return str(manifest.config["strategy"])
-    key = manifest.inputs["rejections"].fingerprint
-    above = next(one for one in made.values() if one.manifest.fingerprint == key)
-    return f"{above.manifest.config['strategy']} {manifest.config['estimator']}"
+    name = _name_of_pairs(
+        next(one.manifest for one in made.values() if one.reference == above), made
+    )
+    return f"fresh for {name}" if manifest.stage == "rejections" else (
+        f"{name} {manifest.config['estimator']}"
+    )
 
 
 @comparison.shows

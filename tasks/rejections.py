@@ -13,7 +13,7 @@ from recalign.rejections.collect import reject_in_shards
 from recalign.rejections.describe import describe_rejections
 from recalign.rejections.draft import ScoreTitles, Sources
 from recalign.rejections.draws import unit_vectors
-from recalign.rejections.positions import draw_positions
+from recalign.rejections.positions import draw_positions, fresh_positions
 from recalign.rejections.reject import reject
 from recalign.schemas import REJECTIONS
 from recalign.splits.candidates import history_popularity
@@ -38,16 +38,20 @@ def rejection_files(config: RejectionsStage) -> dict[str, list[Path]]:
     return local_files("encoder", config.encoder) | template
 
 
-@stage(version=2)
+@stage(version=3)
 def rejections(
     job: Job,
     config: RejectionsStage,
     interactions: Artifact,
     splits: Artifact,
     sft: Artifact | None = None,
+    matched: Artifact | None = None,
     files: dict[str, list[Path]] | None = None,
 ) -> None:
-    """K rejected for each item taken between the history and the validation window."""
+    """K rejected for each item taken in the reward window.
+
+    With `matched`, other rejections, for as many items as these hold, none of them drawn before.
+    """
     tables = read_tables(interactions, splits)
     titles = distinct_titles(tables.items)
     prompts = TitlePrompts(config.prompt, titles)
@@ -58,7 +62,13 @@ def rejections(
         prompts.text,
         score_titles(open_policy(sft, job.runtime.root, job.device), titles) if sft else None,
     )
-    users, positions = draw_positions(tables.windows, config.n_pairs, config.seed)
+    drawing = tables.windows, config.n_pairs, config.seed
+    if matched is None:
+        users, positions = draw_positions(*drawing)
+    else:
+        users, positions = fresh_positions(
+            *drawing, REJECTIONS.read(matched)["user_index"].to_numpy()
+        )
     make, step = partial(reject, config, sources), job.runtime.shard_users
     table, left_out = reject_in_shards(make, users, positions, job.draft.work, step, job.progress)
     proved = _prove(table, tables, prompts)

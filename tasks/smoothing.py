@@ -30,7 +30,9 @@ def smoothing(
 ) -> None:
     """eps of every rejected item, by an oracle that did not see the pair's chosen item.
 
-    `oracle` is the one of the earlier cut-off, or (cross_fitted) those of all folds.
+    Neither its weights nor its early stop and temperature, which are chosen on the fit window,
+    before any pair. `oracle` is the one of the earlier cut-off, or (cross_fitted) those of all
+    folds.
     """
     tables = read_tables(interactions, splits)
     table = REJECTIONS.read(rejections)
@@ -56,7 +58,7 @@ def _judge(
     """Scores of every pair by an oracle that is proved not to have seen its chosen item."""
     users, positions = (table[name].to_numpy() for name in ("user_index", "position"))
     if config.oracle == "earlier":
-        stops = tables.windows["fit_start"].to_numpy()
+        stops = tables.windows["reward_start"].to_numpy()
         judges = [(oracle.folder, np.arange(len(users)), stops)]
     else:
         folds = pl.read_parquet(oracle.path(FOLDS))["fold"].to_numpy()

@@ -101,6 +101,8 @@ class Objective:
     """Weight of the chosen completions' negative log-likelihood per token."""
     gamma: float = 0.5
     """simpo's target margin."""
+    constant_eps: float = 0.1
+    """cdpo's eps."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Scores:
     chosen_tokens: Tensor
     rejected_tokens: Tensor
     eps: Tensor
-    """[B, K], read by rosepo, cdpo and rdpo."""
+    """[B, K], read by rosepo and rdpo."""
 
     @property
     def chosen_ratio(self) -> Tensor:
@@ -134,8 +136,11 @@ def preference_loss(objective: Objective, scores: Scores) -> Tensor:
     match objective.loss:
         case "dpo":
             return dpo(chosen, rejected, beta)
-        case "rosepo" | "cdpo":
+        case "rosepo":
             return rosepo(chosen, rejected, scores.eps, beta)
+        case "cdpo":
+            constant = torch.full_like(scores.eps, objective.constant_eps)
+            return rosepo(chosen, rejected, constant, beta)
         case "rdpo":
             return rdpo(chosen, rejected, scores.eps, beta)
         case "ipo":

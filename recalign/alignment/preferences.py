@@ -65,7 +65,9 @@ def align_on_pairs(
     model = trainable_policy(policy.model, config, run)
     policy = replace(policy, model=cast("PreTrainedModel", model))
     check_packed_rows(model, rows, policy.pad_id)
-    objective = Objective(config.loss, config.beta, config.anchor, config.gamma)
+    objective = Objective(
+        config.loss, config.beta, config.anchor, config.gamma, config.constant_eps
+    )
     steps = optimiser_steps(int((~held).sum()), config)
     arguments = trainer_arguments(config, run, steps)
 
@@ -84,6 +86,7 @@ def align_on_pairs(
         "pairs": len(rows),
         "held_out_pairs": int(held.sum()),
         "n_rejected": rows.eps.shape[1],
+        "planned_steps": steps,
         "left_out": rows.left_out,
     }
     return Trained(model, counts | _figures(history, log, steps), log)

@@ -12,9 +12,11 @@ from recalign.config.interactions import (
 )
 from recalign.config.oracle import OracleConfig
 from recalign.config.policy import (
+    PERSONAL,
     AlignmentConfig,
     BootstrapConfig,
     LoadedModelConfig,
+    Loss,
     PhaseConfig,
     PolicyConfig,
     ReasoningsConfig,

@@ -6,7 +6,7 @@ from recalign.config.base import Config
 from recalign.config.evaluation import EvaluationConfig, ReportConfig, RoundsConfig
 from recalign.config.interactions import InteractionsConfig
 from recalign.config.oracle import OracleConfig
-from recalign.config.policy import AlignmentConfig, PolicyConfig, ReasoningsConfig
+from recalign.config.policy import PERSONAL, AlignmentConfig, PolicyConfig, ReasoningsConfig
 from recalign.config.recommender import PairsConfig, RecommenderConfig, RewardsConfig
 from recalign.config.splits import SplitsConfig
 
@@ -45,6 +45,11 @@ class DPO4RecConfig(Config):
     def _stages_fit_together(self) -> "DPO4RecConfig":
         if self.splits.protocol == "per_user" and not (self.splits.fit and self.splits.reward):
             raise ValueError("splits.fit and splits.reward must be at least 1 for DPO4Rec")
+        if self.alignment.counts("loss") and self.alignment.loss in PERSONAL:
+            raise ValueError(
+                f"alignment.loss = {self.alignment.loss} needs an eps of each pair, which DPO4Rec's"
+                " pairs do not have: use dpo, or cdpo with alignment.constant_eps"
+            )
         if self.evaluation.list_length - self.evaluation.list_targets > self.splits.n_negatives:
             raise ValueError(
                 "evaluation.list_length needs more negatives than splits.n_negatives draws"

@@ -139,6 +139,8 @@ class WeightsConfig(Config):
 
 Optimiser = Literal["pairs", "listwise", "best_of_n"]
 Loss = Literal["dpo", "rosepo", "cdpo", "rdpo", "ipo", "sdpo", "dmpo", "simpo", "nll"]
+PERSONAL: tuple[Loss, ...] = ("rosepo", "rdpo")
+"""Losses that read an eps of each pair."""
 
 
 class AlignmentConfig(WeightsConfig):
@@ -148,7 +150,7 @@ class AlignmentConfig(WeightsConfig):
     """What is learned: pairs prefers the chosen to the rejected, listwise ranks all completions of
     a prompt, best_of_n imitates the best."""
     loss: Loss = Field("dpo", json_schema_extra=PAIRED)
-    """Preference loss; rosepo, cdpo and rdpo read each pair's smoothing, nll only the chosen."""
+    """Preference loss; rosepo and rdpo read each pair's smoothing, nll only the chosen."""
     ranking: Literal["best", "order"] = Field(
         "best", json_schema_extra=only_when(optimiser="listwise")
     )
@@ -157,6 +159,8 @@ class AlignmentConfig(WeightsConfig):
     """Strength of the pull to the reference (DPO's beta)."""
     gamma: float = Field(0.5, ge=0, le=10, json_schema_extra=only_when(loss="simpo"))
     """Target margin."""
+    constant_eps: float = Field(0.1, ge=0, lt=0.5, json_schema_extra=only_when(loss="cdpo"))
+    """The eps of every pair alike."""
     reference: Literal["initial", "previous"] = Field("initial", json_schema_extra=PREFERRING)
     """Reference in round t: the policy before any alignment, or that of the round before."""
     anchor: float = Field(0.5, ge=0, le=10, json_schema_extra=PREFERRING)

@@ -56,8 +56,8 @@ class RejectionsConfig(Config):
     """Flattens the SFT model's probabilities."""
     popularity_alpha: float = Field(1.0, ge=0, le=2, json_schema_extra=POPULAR)
     """Exponent of train popularity."""
-    semantic_to: Literal["target", "history"] = Field("target", json_schema_extra=NEAR)
-    """Neighbours of the item taken, or of the mean of the history shown."""
+    semantic_to: Literal["target", "history"] = Field("history", json_schema_extra=NEAR)
+    """Neighbours of the mean of the history shown, as in the paper, or of the item taken."""
     neighbours: int = Field(20, ge=1, le=10_000, json_schema_extra=NEAR)
     """Nearest items to draw among."""
     pool: int = Field(20, ge=0, le=10_000_000, json_schema_extra=ASKED)

@@ -80,7 +80,7 @@ class RosePOAlignmentConfig(AlignmentConfig):
     """Preference optimisation of titles: smoothed by default, without an anchor."""
 
     loss: Loss = Field("rosepo", json_schema_extra=PAIRED)
-    """Preference loss; rosepo, cdpo and rdpo read each pair's smoothing, nll only the chosen."""
+    """Preference loss; rosepo and rdpo read each pair's smoothing, nll only the chosen."""
     beta: float = Field(0.5, gt=0, le=10, json_schema_extra=PREFERRING)
     """Strength of the pull to the reference (DPO's beta)."""
     reference: Literal["initial", "previous"] = Field("initial", json_schema_extra=NOT_IDENTITY)
@@ -155,12 +155,15 @@ class ComparedRow(Config):
 
     label: str
     """Name of the row."""
-    kind: Literal["popularity", "sasrec", "sft", "continued", "aligned"]
-    """A baseline, the SFT model, its continued fine-tuning, or an aligned policy."""
+    kind: Literal["popularity", "sasrec", "sft", "continued", "continued_fresh", "aligned"]
+    """A baseline, the SFT model, an aligned policy, or a control of aligned ones: the SFT model
+    trained on as before, on the chosen items of the strategy's pairs or on as many fresh ones."""
     strategy: str = ""
-    """Where rejected items come from (aligned)."""
+    """Where rejected items come from (aligned), or whose pairs are the budget (continued)."""
     estimator: str = ""
     """Smoothing of the pairs (aligned)."""
+    loss: Loss | Literal[""] = ""
+    """Preference loss (aligned); empty: that of the settings."""
 
 
 class ComparisonConfig(Config):
@@ -183,6 +186,8 @@ class GridConfig(Config):
     """Strategies of the grid."""
     estimators: list[Estimator] = Field(["none", "pairwise", "permuted", "truth"], min_length=1)
     """Smoothings of every strategy; truth is left out where the world is not synthetic."""
+    losses: list[Loss] = ["cdpo", "rdpo", "ipo", "simpo"]
+    """Losses of further rows, of the configured strategy: with eps if they read one."""
 
 
 class RosePOConfig(Config):
@@ -214,8 +219,8 @@ class RosePOConfig(Config):
         shown = self.sft.n_candidates if self.sft.format == "candidates" else 0
         if shown and self.rejections.n_rejected >= shown:
             raise ValueError("rejections.n_rejected must be below sft.n_candidates")
-        if self.splits.protocol == "per_user" and not (self.splits.fit or self.splits.reward):
-            raise ValueError("splits.fit + splits.reward must be at least 1: pairs come from there")
+        if self.splits.protocol == "per_user" and not self.splits.reward:
+            raise ValueError("splits.reward must be at least 1: pairs come from that window")
         if self.recommendations.list_length - 1 > self.splits.n_negatives:
             raise ValueError(
                 "recommendations.list_length needs more negatives than splits.n_negatives draws"

@@ -32,8 +32,8 @@ def reject_in_shards(
     """
     if not len(users):
         raise UserError(
-            "rejections: no user has an item between its history and its validation window: "
-            "raise splits.fit or splits.reward"
+            "rejections: no user has an item left that could be chosen: "
+            "raise splits.reward (by time: splits.reward_share)"
         )
     parts = [slice(start, start + shard_rows) for start in range(0, len(users), shard_rows)]
     keys = [

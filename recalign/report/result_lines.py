@@ -11,6 +11,7 @@ from recalign.report.wording import (
     MEANINGS,
     RANKED,
     VERDICTS,
+    count,
     interval,
     metric,
     percent,
@@ -38,8 +39,12 @@ def headline_metrics(results: pl.DataFrame, primary: Metric, lists: str) -> list
     return (found or own)[:WIDTH]
 
 
-def result_grid(results: pl.DataFrame, metrics: Sequence[Metric]) -> Grid:
+def result_grid(
+    results: pl.DataFrame, metrics: Sequence[Metric], budgets: pl.DataFrame | None = None
+) -> Grid:
     """RESULTS in the first metric, with its difference to the base rows, and the others beside it.
+
+    BUDGETS, if given, become the columns Pairs and Steps.
 
     Rows without the first metric (an LLM that ranks only the candidates it is shown has none
     over the catalogue) are left out.
@@ -47,12 +52,14 @@ def result_grid(results: pl.DataFrame, metrics: Sequence[Metric]) -> Grid:
     primary, *others = metrics
     lined = cells(results)
     lines = [lined[row, primary] for row in primary.lines(results)["row"]]
+    spent = {} if budgets is None else {one["row"]: budget_cells(one) for one in budgets.to_dicts()}
     return Grid(
         ["Row, and what it is compared with", primary.name, "Difference",
-         *(one.name for one in others)],
+         *(one.name for one in others), *(["Pairs", "Steps"] if spent else [])],
         [
             [Cell(line["row"], line["base"] or ""), mean_cell(line), difference_cell(line),
-             *(mean_cell(lined.get((line["row"], one))) for one in others)]
+             *(mean_cell(lined.get((line["row"], one))) for one in others),
+             *spent.get(line["row"], [])]
             for line in lines
         ],
         title=RANKED[primary.lists],
@@ -63,6 +70,14 @@ def result_grid(results: pl.DataFrame, metrics: Sequence[Metric]) -> Grid:
 def mean_cell(line: Line | None) -> Cell:
     """A mean with its interval; an en dash where there is none."""
     return Cell(metric(line["mean"]), interval(line["low"], line["high"])) if line else Cell("–")
+
+
+def budget_cells(line: Line) -> list[Cell]:
+    """Pairs and optimiser steps of a line of BUDGETS; empty where nothing was trained."""
+    if line["planned_steps"] is None:
+        return [Cell(""), Cell("")]
+    kept = f"kept: step {line['best_step']} of {line['steps']}"
+    return [Cell(count(line["pairs"])), Cell(count(line["planned_steps"]), kept)]
 
 
 def difference_cell(line: Line) -> Cell:

@@ -31,6 +31,10 @@ class RosePORun:
     """RESULTS with `question`: each claim against its control."""
     recommended: pl.DataFrame
     """RECOMMENDED: what the heads of the lists hold."""
+    budgets: pl.DataFrame
+    """BUDGETS: what each row was trained on."""
+    unequal: Sequence[str]
+    """Controls whose pairs or steps are not those of the row they control, in words."""
     validation: Mapping[str, float]
     """Score by row label."""
     rejections: pl.DataFrame
@@ -50,8 +54,10 @@ class RosePORun:
 def rosepo_page(run: RosePORun) -> Page:
     """Results, claims and trade-off, training, pairs and eps, what went in."""
     sections = [
-        results_section(run.results, HELPFUL._replace(lists=CATALOGUE), run.recommended),
-        _claims(run.contrasts),
+        results_section(
+            run.results, HELPFUL._replace(lists=CATALOGUE), run.recommended, run.budgets
+        ),
+        _claims(run.contrasts, run.unequal),
         _tradeoffs(run.results),
         Section(
             "Chosen by validation",
@@ -79,7 +85,7 @@ def rosepo_title(compared: Sequence[ComparedRow], source: str) -> str:
     return f"RosePO{' grid' if len(smoothed) > 1 else ''} on {source}"
 
 
-def _claims(contrasts: pl.DataFrame) -> Section:
+def _claims(contrasts: pl.DataFrame, unequal: Sequence[str]) -> Section:
     names = [one for one in SHOWN if one in metrics_in(contrasts)]
     grids = []
     for question in contrasts["question"].unique(maintain_order=True):
@@ -91,6 +97,8 @@ def _claims(contrasts: pl.DataFrame) -> Section:
             rows.append([name, *(difference_cell(lined[label, one]) for one in names)])
         grids.append(Grid(["Row", *(_header(one) for one in names)], rows, question))
     note = "Differences paired by user, with 95 % intervals over users; more lift is more harm."
+    if unequal:
+        note += f" Not an equal budget: {'; '.join(unequal)}."
     return Section("Claim by claim", "Claims", note, grids=grids)
 
 

@@ -19,9 +19,9 @@ N_DRAWN = 12  # claims in the opening's picture; of more, only the answers to th
 EPS = "eps is the oracle's estimate of how likely a rejected item is really preferred"
 TERMS = (
     "Candidate lists hold the item that was taken next among drawn others, and HR@1 is how often "
-    f"it comes first; {EPS}; SFT continued is the SFT model fine-tuned further on the chosen items "
-    "alone; popularity lift is how much more popular what is recommended is than what was taken "
-    "(mean log, 0: equally)."
+    f"it comes first; {EPS}; SFT continued is the SFT model fine-tuned further for as many steps, "
+    "on the chosen items of the pairs alone or on as many fresh ones; popularity lift is how much "
+    "more popular what is recommended is than what was taken (mean log, 0: equally)."
 )
 ANSWERS: dict[Tone, str] = {
     "better": "Yes, a gain is shown", "worse": "No, a loss is shown",

@@ -19,15 +19,20 @@ HOLLOW = "A hollow dot: the interval holds zero, so no difference is shown."
 
 
 def results_section(
-    results: pl.DataFrame, primary: Metric, recommended: pl.DataFrame | None = None
+    results: pl.DataFrame,
+    primary: Metric,
+    recommended: pl.DataFrame | None = None,
+    budgets: pl.DataFrame | None = None,
 ) -> Section:
     """RESULTS by what was ranked, each with its forest plot; RECOMMENDED; and every line.
+
+    BUDGETS are columns of the main tables.
 
     BadInputError: a table lacks a column of its schema.
     """
     check_table(results, RESULTS, "results")
     ranked = [headline_metrics(results, primary, lists) for lists in RANKED]
-    grids = [result_grid(results, metrics) for metrics in ranked if metrics]
+    grids = [result_grid(results, metrics, budgets) for metrics in ranked if metrics]
     drawn = [(metrics[0].lists, forest(results, metrics[0])) for metrics in ranked if metrics]
     if recommended is not None:
         grids.append(recommended_grid(check_table(recommended, RECOMMENDED, "recommended")))

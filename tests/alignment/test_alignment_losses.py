@@ -123,7 +123,7 @@ def test_preference_loss_hands_each_loss_the_ratios_and_its_constants() -> None:
     expected: dict[Loss, torch.Tensor] = {
         "dpo": losses.dpo(chosen, rejected, 0.3),
         "rosepo": losses.rosepo(chosen, rejected, s.eps, 0.3),
-        "cdpo": losses.rosepo(chosen, rejected, s.eps, 0.3),
+        "cdpo": losses.rosepo(chosen, rejected, torch.full((2, 2), 0.25), 0.3),
         "rdpo": losses.rdpo(chosen, rejected, s.eps, 0.3),
         "ipo": losses.ipo(chosen, rejected, *counts, 0.3),
         "sdpo": losses.sdpo(chosen, rejected, 0.3),
@@ -132,7 +132,7 @@ def test_preference_loss_hands_each_loss_the_ratios_and_its_constants() -> None:
         "nll": torch.tensor([4.0 / 2, 7.0 / 4]),
     }
     for name, value in expected.items():
-        found = preference_loss(Objective(name, beta=0.3, gamma=1.5), s)
+        found = preference_loss(Objective(name, beta=0.3, gamma=1.5, constant_eps=0.25), s)
         assert found.tolist() == pytest.approx(value.tolist()), name
 
 

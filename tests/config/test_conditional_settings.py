@@ -164,6 +164,8 @@ def test_what_counts_is_told_by_the_form():
 def test_a_setting_that_does_not_count_leaves_the_identity_and_a_held_one_shows_its_default():
     assert "gamma" not in AlignmentConfig(gamma=3).identity()
     assert AlignmentConfig(loss="simpo", gamma=3).identity()["gamma"] == 3
+    assert "constant_eps" not in AlignmentConfig().identity()
+    assert AlignmentConfig(loss="cdpo").identity()["constant_eps"] == 0.1
     assert SplitsConfig(fit_share=0.2).identity()["fit_share"] == 0.1
     assert SplitsConfig(fit_share=0.2, protocol="temporal").identity()["fit_share"] == 0.2
 

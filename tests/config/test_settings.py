@@ -58,6 +58,8 @@ def test_an_override_beats_the_preset_and_the_preset_beats_the_default():
         ("oracle.heads=3", "oracle: heads must divide hidden"),
         ("alignment", "write stage.field=value"),
         ("splits.fit=0", "splits.fit and splits.reward must be at least 1"),
+        ("alignment.loss=rosepo", "alignment.loss = rosepo needs an eps of each pair"),
+        ("alignment.loss=rdpo", "use dpo, or cdpo with alignment.constant_eps"),
         ("policy.kind=huggingface", "policy: model must name a hub id or folder"),
     ],
 )

@@ -1,9 +1,11 @@
 """RosePO's claims are compared with their own controls, on the same users."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from recalign.config import ComparedRow
+from recalign.evaluation.next_items.budgets import budget_table, unequal_budgets
 from recalign.evaluation.next_items.claims import contrast_table, questions, rosepo_rows
 from recalign.evaluation.per_user import per_user_table, rows_per_user
 from recalign.evaluation.result_table import resample
@@ -19,7 +21,7 @@ def aligned(strategy, estimator):
 COMPARED = [
     ComparedRow(label="SASRec", kind="sasrec"),
     ComparedRow(label="SFT", kind="sft"),
-    ComparedRow(label="more SFT", kind="continued"),
+    ComparedRow(label="more SFT", kind="continued", strategy="self_hard"),
     aligned("random", "none"),
     aligned("self_hard", "none"),
     aligned("self_hard", "pairwise"),
@@ -76,19 +78,62 @@ def test_each_question_sets_a_row_against_its_own_control():
         ("self_hard pairwise", "self_hard permuted")
     ]
     assert asked["What would the true eps give?"] == [("self_hard truth", "self_hard none")]
-    assert ("random none", "more SFT") in asked[
-        "Do rejected items beat more fine-tuning on the chosen alone?"
-    ]
+    assert asked["Do rejected items beat more fine-tuning on the same chosen items?"] == [
+        ("self_hard none", "more SFT"), ("self_hard pairwise", "more SFT"),
+    ]  # fmt: skip
+    assert "Do they beat as much fine-tuning on fresh items?" not in asked
     assert asked["Do chosen rejections beat random ones?"] == [
         ("self_hard none", "random none"), ("self_hard pairwise", "random none"),
     ]  # fmt: skip
+
+
+def test_every_loss_and_a_constant_eps_are_asked_after_beside_fresh_items():
+    more = [
+        aligned("self_hard", "constant"),
+        ComparedRow(label="fresh", kind="continued_fresh", strategy="self_hard"),
+        ComparedRow(label="ipo", kind="aligned", strategy="self_hard", estimator="none", loss="ipo"),
+    ]
+    asked = questions([*COMPARED, *more])
+    assert asked["Does it beat one constant eps?"] == [
+        ("self_hard pairwise", "self_hard constant")
+    ]
+    assert asked["What do other losses give?"] == [("ipo", "self_hard none")]
+    assert ("ipo", "more SFT") in asked[
+        "Do rejected items beat more fine-tuning on the same chosen items?"
+    ]
+    assert {base for _, base in asked["Do they beat as much fine-tuning on fresh items?"]} == {
+        "fresh"
+    }
+
+
+def figures(pairs, steps):
+    return {"pairs": pairs + 10, "held_out_pairs": 10, "planned_steps": steps, "steps": steps,
+            "best_step": steps - 1}  # fmt: skip
+
+
+def test_a_control_with_other_pairs_or_steps_than_its_rows_is_named():
+    equal = budget_table(
+        {"SFT": {}, "more SFT": figures(90, 6)}
+        | {row.label: figures(90, 6) for row in COMPARED if row.strategy == "self_hard"}
+    )
+    assert equal.row(0) == ("SFT", *(None,) * 5)
+    assert unequal_budgets(COMPARED, equal) == []
+    for pairs, steps in ((91, 6), (90, 7)):
+        other = equal.filter(pl.col("row") != "more SFT")
+        told = unequal_budgets(
+            COMPARED, pl.concat([other, budget_table({"more SFT": figures(pairs, steps)})])
+        )
+        assert len(told) == 4
+        assert told[0] == (
+            f"more SFT had {pairs} pairs and {steps} steps, self_hard none 90 and 6"
+        )
 
 
 def test_a_question_without_its_control_is_not_asked():
     without = [row for row in COMPARED if row.estimator not in ("permuted", "truth")]
     assert set(questions(without)) == {
         "Does a personal eps beat none?",
-        "Do rejected items beat more fine-tuning on the chosen alone?",
+        "Do rejected items beat more fine-tuning on the same chosen items?",
         "Do chosen rejections beat random ones?",
     }
 

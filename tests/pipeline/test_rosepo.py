@@ -46,14 +46,23 @@ def test_data_and_oracle_are_those_of_dpo4rec(finished, both):
     assert stages_of(set(after) - set(before)) == ROSEPO
 
 
+def judged(row):
+    """The steps that make and judge a row."""
+    return [f"{step}{row}" for step in
+            ("alignment, ", "recommendations for valid, ", "recommendations for test, ")]  # fmt: skip
+
+
 def test_a_second_run_computes_nothing_and_the_grid_only_its_own_rows(recalign, both):
     assert not planned(recalign, both, "rosepo")
     lines = planned(recalign, both, "rosepo-grid")
-    # The tiny grid asks for random items with eps, which the single run does not.
+    # The tiny grid asks for random items with eps and for another loss, which the single run does
+    # not, and therefore for the controls of random items.
     told = [line.split("  ")[0].strip() for line in lines]
     assert told == [
-        "smoothing, random pairwise", "alignment, random, eps",
-        "recommendations for valid, random, eps", "recommendations for test, random, eps",
+        *judged("SFT continued, random items"),
+        "rejections, fresh_random", "smoothing, fresh_random none", "reference, fresh_random",
+        *judged("SFT continued, random, fresh items"),
+        "smoothing, random pairwise", *judged("random, eps"), *judged("self_hard, ipo"),
         "comparison",
     ]  # fmt: skip
 
@@ -72,13 +81,48 @@ def test_every_row_is_there_for_the_same_users_and_the_page_is_whole(both):
     values = pl.read_parquet(folder / "per_user.parquet")
     rows = values.group_by("row", maintain_order=True).agg(pl.col("user_index").unique().sort())
     assert rows["row"].to_list() == [
-        "Popularity", "SASRec", "SFT", "SFT continued", "random, no eps", "self_hard, no eps",
-        "self_hard, eps", "self_hard, permuted eps", "self_hard, true eps",
+        "Popularity", "SASRec", "SFT", "SFT continued, self_hard items",
+        "SFT continued, self_hard, fresh items", "random, no eps", "self_hard, no eps",
+        "self_hard, eps", "self_hard, constant eps", "self_hard, permuted eps",
+        "self_hard, true eps",
     ]  # fmt: skip
     assert rows["user_index"].n_unique() == 1
     page = (folder / "report.html").read_text()
     assert "Does a personal eps beat none?" in page
     assert "<svg" in page
+
+
+def test_rows_that_claim_an_equal_budget_have_it(both):
+    """The same pairs and steps as the manifests of their alignments have them, and the table."""
+    (folder,) = (both / "comparison").glob("[!.]*")
+    made = json.loads((folder / "manifest.json").read_text())
+    table = {line["row"]: line for line in pl.read_parquet(folder / "budgets.parquet").to_dicts()}
+    spent, chosen = {}, {}
+    for number, row in enumerate(made["config"]["rows"]):
+        judgement = manifest_of(both, made["inputs"][f"row_{number}"])
+        if row["strategy"] != "self_hard":
+            continue
+        trained = manifest_of(both, judgement["inputs"]["policy"])
+        told = {name: trained["figures"][name] for name in ("pairs", "planned_steps")}
+        spent[row["label"]] = told | {"held_out": trained["figures"]["held_out_pairs"]}
+        assert table[row["label"]]["pairs"] == told["pairs"] - trained["figures"]["held_out_pairs"]
+        assert table[row["label"]]["planned_steps"] == told["planned_steps"]
+        pairs = both / "smoothing" / trained["inputs"]["completions"]["fingerprint"]
+        asked = pl.read_parquet(pairs / "completions.parquet")
+        chosen[row["label"]] = set(asked.select("user_index", "position").iter_rows())
+        assert row["kind"] == "aligned" or trained["config"]["loss"] == "nll"
+    assert len(spent) == 7
+    assert len({json.dumps(one) for one in spent.values()}) == 1
+    fresh = chosen.pop("SFT continued, self_hard, fresh items")
+    assert all(one == chosen["self_hard, eps"] for one in chosen.values())
+    assert len(fresh) == len(chosen["self_hard, eps"])
+    assert not fresh & chosen["self_hard, eps"]
+    assert made["figures"]["unequal_budgets"] == []
+
+
+def manifest_of(root, reference):
+    folder = root / reference["stage"] / reference["fingerprint"]
+    return json.loads((folder / "manifest.json").read_text())
 
 
 def test_the_page_calls_every_artifact_what_the_plan_calls_its_step(recalign, both):

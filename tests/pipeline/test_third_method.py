@@ -23,7 +23,7 @@ from tasks.splits import splits
 
 ROWS = [
     ComparedRow(label="SFT", kind="sft"),
-    ComparedRow(label="SFT continued", kind="continued"),
+    ComparedRow(label="SFT continued", kind="continued", strategy="random"),
     ComparedRow(label="DPO", kind="aligned", strategy="random", estimator="none"),
 ]
 LOSSES = {"continued": "nll", "aligned": "dpo"}

@@ -3,13 +3,13 @@
 import numpy as np
 import polars as pl
 
-from recalign.rejections.positions import draw_positions
+from recalign.rejections.positions import draw_positions, fresh_positions
 from recalign.schemas import WINDOWS
 
 
-def windows(*rows: tuple[int, int, int]) -> pl.DataFrame:
-    """(user, fit_start, valid_start) of prompted users, and one user who is not prompted."""
-    table = [(user, fit, fit, valid, valid + 1, valid + 2, True) for user, fit, valid in rows]
+def windows(*rows: tuple[int, int, int], fit: int = 2) -> pl.DataFrame:
+    """(user, reward_start, valid_start) of prompted users, and one user who is not prompted."""
+    table = [(user, s - fit, s, valid, valid + 1, valid + 2, True) for user, s, valid in rows]
     return pl.DataFrame([*table, (99, 4, 4, 9, 9, 9, False)], schema=WINDOWS, orient="row")
 
 
@@ -18,7 +18,7 @@ def drawn(table: pl.DataFrame, n_pairs: int, seed: int) -> list[tuple[int, int]]
     return list(zip(users.tolist(), positions.tolist(), strict=True))
 
 
-def test_without_a_limit_every_position_between_history_and_validation_makes_a_pair():
+def test_without_a_limit_every_position_of_the_reward_window_makes_a_pair():
     assert drawn(windows((0, 5, 8), (1, 3, 3), (2, 6, 7)), 100, 0) == [
         (0, 5),
         (0, 6),
@@ -45,3 +45,26 @@ def test_fewer_pairs_are_a_part_of_more_and_other_users_do_not_matter():
 def test_the_seed_moves_the_positions():
     table = windows(*[(user, 5, 15) for user in range(20)])
     assert drawn(table, 20, 1) != drawn(table, 20, 2)
+
+
+def fresh(table: pl.DataFrame, n_pairs: int, matched: list[int]) -> list[tuple[int, int]]:
+    users, positions = fresh_positions(table, n_pairs, 1, np.array(matched, dtype=np.int64))
+    return list(zip(users.tolist(), positions.tolist(), strict=True))
+
+
+def test_fresh_positions_are_other_ones_as_many_of_every_user_as_are_matched():
+    table = windows(*[(user, 5, 10) for user in range(20)])
+    matched = [user for user in range(20) for _ in range(user % 4)]
+    found = fresh(table, 60, matched)
+    assert [user for user, _ in found] == matched
+    assert not set(found) & set(drawn(table, 60, 1))
+    assert len(set(found)) == len(found)
+    assert min(position for _, position in found) < 5  # the fit window gives some too
+
+
+def test_what_a_user_cannot_give_is_taken_from_others_and_fewer_where_nobody_has_any():
+    table = windows((0, 3, 4), (1, 5, 15), fit=0)
+    assert drawn(table, 2, 1)[0] == (0, 3)
+    found = fresh(table, 2, [0, 0, 1])
+    assert [user for user, _ in found] == [1, 1, 1]
+    assert len(fresh(table, 2, [0, 1] * 10)) == 9

@@ -14,7 +14,7 @@ from recalign.report.content import DataSet, Example, Round, StageRun
 from recalign.report.dpo4rec import DPO4RecRun
 from recalign.report.rosepo import HARMFUL, RosePORun
 from recalign.report.rosepo_opening import HELPFUL
-from recalign.schemas import FACETS, RECOMMENDED, RESULTS, TEXTS, WINDOWS
+from recalign.schemas import BUDGETS, FACETS, RECOMMENDED, RESULTS, TEXTS, WINDOWS
 
 QUESTION = "Does a personal eps beat none?"
 COMPARED = [
@@ -131,6 +131,11 @@ def rosepo_run(low: float = 0.01, high: float = 0.03) -> RosePORun:
         results=ROSEPO_RESULTS,
         contrasts=contrasts((low, high)),
         recommended=pl.DataFrame([("SFT", 0.5, 0.1, 90.0, 0.3)], schema=RECOMMENDED, orient="row"),
+        budgets=pl.DataFrame(
+            [("SFT", *(None,) * 5), ("hard, eps", 1300, 100, 84, 70, 56)],
+            schema=BUDGETS, orient="row",
+        ),
+        unequal=["SFT continued had 1200 pairs and 80 steps, hard, eps 1300 and 84"],
         validation={"Popularity": 0.05, "SFT": 0.10, "hard, eps": 0.11},
         rejections=pairs,
         smoothing=smoothing,

@@ -104,3 +104,14 @@ def test_the_trade_off_leaves_popularity_out_and_names_the_baselines():
 
 def test_no_trade_off_is_drawn_of_what_was_not_measured():
     assert tradeoff(ROSEPO_RESULTS, HELPFUL, Metric(CATALOGUE, "novelty")) is None
+
+
+def test_pairs_and_steps_stand_beside_the_metrics_and_an_unequal_budget_is_said():
+    sections = {section.short: section for section in rosepo_page(rosepo_run()).sections}
+    grid = sections["Results"].grids[0]
+    assert grid.header[-2:] == ["Pairs", "Steps"]
+    spent = {row[0].text: row[-2:] for row in grid.rows}
+    assert [one.text for one in spent["SFT"]] == ["", ""]
+    assert [one.text for one in spent["hard, eps"]] == ["1,300", "84"]
+    assert spent["hard, eps"][1].below == "kept: step 56 of 70"
+    assert sections["Claims"].note.endswith("1200 pairs and 80 steps, hard, eps 1300 and 84.")

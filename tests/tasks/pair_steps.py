@@ -31,11 +31,12 @@ def tables(walk):
     return read_tables(*(walk.artifact(name) for name in ("interactions", "splits")))
 
 
-def rejected(walk, prompt=PLAIN, sft=None, **settings):
-    """The artifact of 150 pairs, and its table."""
+def rejected(walk, prompt=PLAIN, sft=None, matched=None, **settings):
+    """The artifact of 150 pairs, or of as many fresh ones as `matched`, and its table."""
     config = RejectionsConfig(**{"strategy": "random", "n_pairs": 150} | settings)
     stage = config.asked_as(prompt)
     inputs = world(walk) | ({"sft": sft} if sft else {})
+    inputs |= {"matched": matched} if matched else {}
     made = walk(rejections, stage, inputs, files=rejection_files(stage))
     return made, REJECTIONS.read(walk.store.open(made))
 

@@ -142,6 +142,19 @@ def test_pairs_judged_by_the_oracle_of_another_fold_stop_the_run(walk, monkeypat
         smoothed(walk, pairs, made, oracle="cross_fitted")
 
 
+def test_fresh_items_are_of_the_same_users_and_may_not_be_judged_by_the_oracle(walk):
+    pairs, table = rejected(walk)
+    made, fresh = rejected(walk, matched=pairs)
+    assert fresh["user_index"].equals(table["user_index"])
+    assert fresh.join(table, on=["user_index", "position"]).is_empty()
+    starts = tables(walk).windows["reward_start"].to_numpy()[fresh["user_index"]]
+    assert (fresh["position"].to_numpy() < starts).any()  # the oracle was stopped on these
+    _, plain = smoothed(walk, made, estimator="none")
+    assert plain.height == table.height
+    with pytest.raises(LeakageError, match="is judged by an oracle that was fitted on positions"):
+        smoothed(walk, made, walk.done["oracle"])
+
+
 def test_an_oracle_of_other_windows_is_refused(walk):
     pairs, _ = rejected(walk)
     other = CONFIG.splits.model_copy(update={"fit": 3})
@@ -155,5 +168,5 @@ def test_an_oracle_of_other_windows_is_refused(walk):
 def test_without_a_position_between_history_and_validation_the_user_is_told(walk):
     none = CONFIG.splits.model_copy(update={"fit": 0, "reward": 0})
     walk(splits, none, {"interactions": world(walk)["interactions"]})
-    with pytest.raises(UserError, match=re.escape("raise splits.fit or splits.reward")):
+    with pytest.raises(UserError, match=re.escape("raise splits.reward")):
         rejected(walk)

@@ -7,7 +7,8 @@ import polars as pl
 from recalign.config import ComparedRow
 from recalign.evaluation.result_table import Resampled, ResultRow
 
-TUNED, CONTINUED = "sft", "continued"
+TUNED = "sft"
+CONTINUED = ("continued", "continued_fresh")
 
 
 def rosepo_rows(compared: Sequence[ComparedRow]) -> list[ResultRow]:
@@ -16,11 +17,11 @@ def rosepo_rows(compared: Sequence[ComparedRow]) -> list[ResultRow]:
     return [
         ResultRow(
             one.label,
-            policy="none" if one.kind in ("popularity", "sasrec") else one.kind,
+            policy=_policy_of(one.kind),
             decoding="none",
             recommender=one.kind if one.kind in ("popularity", "sasrec") else "llm",
-            strategy=one.strategy or None,
-            estimator=one.estimator or None,
+            strategy=one.strategy if one.kind == "aligned" else None,
+            estimator=one.estimator if one.kind == "aligned" else None,
             base=None if one.kind == TUNED else tuned,
         )
         for one in compared
@@ -29,8 +30,10 @@ def rosepo_rows(compared: Sequence[ComparedRow]) -> list[ResultRow]:
 
 def questions(compared: Sequence[ComparedRow]) -> dict[str, list[tuple[str, str]]]:
     """What the method has to show: a question, and the (row, base row) pairs that answer it."""
-    labels = {(one.strategy, one.estimator): one.label for one in compared if one.strategy}
-    continued = _label_of(compared, CONTINUED)
+    aligned = [one for one in compared if one.kind == "aligned"]
+    labels = {(one.strategy, one.estimator): one.label for one in aligned if not one.loss}
+    budget = {(one.strategy, one.kind): one.label for one in compared if one.kind in CONTINUED}
+    tested = [one for one in aligned if one.loss or one.estimator in ("none", "pairwise")]
     personal = [(s, e) for s, e in labels if e in ("pairwise", "softmax")]
     random = labels.get(("random", "none"))
     asked = {
@@ -40,20 +43,33 @@ def questions(compared: Sequence[ComparedRow]) -> dict[str, list[tuple[str, str]
         "Does it beat the same eps permuted over pairs?": [
             (labels[s, e], labels[s, "permuted"]) for s, e in personal if (s, "permuted") in labels
         ],
+        "Does it beat one constant eps?": [
+            (labels[s, e], labels[s, "constant"]) for s, e in personal if (s, "constant") in labels
+        ],
         "What would the true eps give?": [
             (label, labels[s, "none"])
             for (s, e), label in labels.items()
             if e == "truth" and (s, "none") in labels
         ],
-        "Do rejected items beat more fine-tuning on the chosen alone?": [
-            (label, continued) for (_, e), label in labels.items() if e in ("none", "pairwise")
-        ]
-        if continued
-        else [],
+        "Do rejected items beat more fine-tuning on the same chosen items?": [
+            (one.label, budget[one.strategy, "continued"])
+            for one in tested
+            if (one.strategy, "continued") in budget
+        ],
+        "Do they beat as much fine-tuning on fresh items?": [
+            (one.label, budget[one.strategy, "continued_fresh"])
+            for one in tested
+            if (one.strategy, "continued_fresh") in budget
+        ],
         "Do chosen rejections beat random ones?": [
             (label, random)
             for (s, e), label in labels.items()
             if random and s != "random" and e in ("none", "pairwise")
+        ],
+        "What do other losses give?": [
+            (one.label, labels[one.strategy, "none"])
+            for one in aligned
+            if one.loss and (one.strategy, "none") in labels
         ],
     }
     return {question: pairs for question, pairs in asked.items() if pairs}
@@ -69,6 +85,13 @@ def contrast_table(compared: Sequence[ComparedRow], means: Resampled) -> pl.Data
         for question, pairs in questions(compared).items()
     ]
     return pl.concat(answers)
+
+
+def _policy_of(kind: str) -> str:
+    """What RESULTS calls the policy of a row of this kind."""
+    if kind in CONTINUED:
+        return "continued"
+    return "none" if kind in ("popularity", "sasrec") else kind
 
 
 def _label_of(compared: Sequence[ComparedRow], kind: str) -> str | None:
