@@ -1,5 +1,6 @@
 """RosePO (arXiv 2410.12519): align the LLM that names the next item; a rejection may be wrong."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -185,7 +186,7 @@ def _continued(strategy: str) -> list[ComparedRow]:
     ]
 
 
-def _aligned(pairs: list[tuple[str, str]], loss: Loss) -> list[ComparedRow]:
+def _aligned(pairs: Sequence[tuple[str, str]], loss: Loss) -> list[ComparedRow]:
     """A row for each strategy and smoothing; where the loss reads no eps, for each strategy."""
     if loss not in PERSONAL:
         return [_with_loss(one, "none", loss) for one in dict.fromkeys(name for name, _ in pairs)]

@@ -107,8 +107,10 @@ def _name_of_pairs(manifest: Manifest, made: dict[str, Artifact]) -> str:
     name = _name_of_pairs(
         next(one.manifest for one in made.values() if one.reference == above), made
     )
-    return f"fresh for {name}" if manifest.stage == "rejections" else (
-        f"{name} {manifest.config['estimator']}"
+    return (
+        f"fresh for {name}"
+        if manifest.stage == "rejections"
+        else (f"{name} {manifest.config['estimator']}")
     )
 
 

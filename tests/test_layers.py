@@ -25,7 +25,7 @@ ROOMS = {  # folder: its files, beside __init__
         "access automations deployments environment pool prefect_api processes record server "
         "service"
     ),
-    "tasks/engine": "cache device job launch progress run run_page spread stage trouble",
+    "tasks/engine": "cache device job launch progress provenance run run_page spread stage trouble",
 }
 BESIDE_STAGES = {"tables", "encoding", "models", "writers"}  # what several stages open
 MODULES = sorted(

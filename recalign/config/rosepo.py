@@ -186,7 +186,7 @@ class GridConfig(Config):
     """Strategies of the grid."""
     estimators: list[Estimator] = Field(["none", "pairwise", "permuted", "truth"], min_length=1)
     """Smoothings of every strategy; truth is left out where the world is not synthetic."""
-    losses: list[Loss] = ["cdpo", "rdpo", "ipo", "simpo"]
+    losses: list[Loss] = Field(["cdpo", "rdpo", "ipo", "simpo"])
     """Losses of further rows, of the configured strategy: with eps if they read one."""
 
 

@@ -29,7 +29,9 @@ def fresh_positions(
     where there are no others left.
     """
     users, positions, draws = _drawn(windows, "fit_start", seed)
-    given = set(zip(*(part.tolist() for part in draw_positions(windows, n_pairs, seed)), strict=True))
+    given = set(
+        zip(*(part.tolist() for part in draw_positions(windows, n_pairs, seed)), strict=True)
+    )
     pairs = zip(users.tolist(), positions.tolist(), strict=True)
     free = np.array([pair not in given for pair in pairs], dtype=bool)
     users, positions, draws = users[free], positions[free], draws[free]

@@ -24,6 +24,7 @@ from tasks.engine.device import device_of
 from tasks.engine.job import Job, use_threads
 from tasks.engine.launch import Order, run_on_devices
 from tasks.engine.progress import stage_progress
+from tasks.engine.provenance import check_provenance
 from tasks.engine.run_page import Sections
 from tasks.engine.trouble import trouble_explained
 
@@ -94,10 +95,14 @@ class Stage:
         return Identity(self.name, self.version, config.identity(), fingerprints(inputs), digests)
 
     def compute(self, call: Call) -> Reference:
-        """Compute the artifact, once among all processes that want it; resume a killed draft."""
+        """Compute the artifact, once among all processes that want it; resume a killed draft.
+
+        UserError where its inputs do not belong together.
+        """
         store, runtime = open_root(call.runtime.root), call.runtime
         key = call.identity.fingerprint
         trouble = trouble_explained(self.name, store.root, call.config)
+        check_provenance(runtime.root, call.identity, call.inputs)
         with trouble, self._alone(store, key) as made_meanwhile:
             current = find_current(store, self.name, key, call.inputs)
             if current is not None and (made_meanwhile or not call.force):

@@ -91,12 +91,12 @@ def test_every_loss_and_a_constant_eps_are_asked_after_beside_fresh_items():
     more = [
         aligned("self_hard", "constant"),
         ComparedRow(label="fresh", kind="continued_fresh", strategy="self_hard"),
-        ComparedRow(label="ipo", kind="aligned", strategy="self_hard", estimator="none", loss="ipo"),
+        ComparedRow(
+            label="ipo", kind="aligned", strategy="self_hard", estimator="none", loss="ipo"
+        ),
     ]
     asked = questions([*COMPARED, *more])
-    assert asked["Does it beat one constant eps?"] == [
-        ("self_hard pairwise", "self_hard constant")
-    ]
+    assert asked["Does it beat one constant eps?"] == [("self_hard pairwise", "self_hard constant")]
     assert asked["What do other losses give?"] == [("ipo", "self_hard none")]
     assert ("ipo", "more SFT") in asked[
         "Do rejected items beat more fine-tuning on the same chosen items?"
@@ -124,9 +124,7 @@ def test_a_control_with_other_pairs_or_steps_than_its_rows_is_named():
             COMPARED, pl.concat([other, budget_table({"more SFT": figures(pairs, steps)})])
         )
         assert len(told) == 4
-        assert told[0] == (
-            f"more SFT had {pairs} pairs and {steps} steps, self_hard none 90 and 6"
-        )
+        assert told[0] == (f"more SFT had {pairs} pairs and {steps} steps, self_hard none 90 and 6")
 
 
 def test_a_question_without_its_control_is_not_asked():

@@ -48,8 +48,8 @@ def test_data_and_oracle_are_those_of_dpo4rec(finished, both):
 
 def judged(row):
     """The steps that make and judge a row."""
-    return [f"{step}{row}" for step in
-            ("alignment, ", "recommendations for valid, ", "recommendations for test, ")]  # fmt: skip
+    steps = ("alignment", "recommendations for valid", "recommendations for test")
+    return [f"{step}, {row}" for step in steps]
 
 
 def test_a_second_run_computes_nothing_and_the_grid_only_its_own_rows(recalign, both):

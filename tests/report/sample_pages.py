@@ -133,7 +133,8 @@ def rosepo_run(low: float = 0.01, high: float = 0.03) -> RosePORun:
         recommended=pl.DataFrame([("SFT", 0.5, 0.1, 90.0, 0.3)], schema=RECOMMENDED, orient="row"),
         budgets=pl.DataFrame(
             [("SFT", *(None,) * 5), ("hard, eps", 1300, 100, 84, 70, 56)],
-            schema=BUDGETS, orient="row",
+            schema=BUDGETS,
+            orient="row",
         ),
         unequal=["SFT continued had 1200 pairs and 80 steps, hard, eps 1300 and 84"],
         validation={"Popularity": 0.05, "SFT": 0.10, "hard, eps": 0.11},
