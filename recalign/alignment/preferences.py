@@ -86,7 +86,6 @@ def align_on_pairs(
         "pairs": len(rows),
         "held_out_pairs": int(held.sum()),
         "n_rejected": rows.eps.shape[1],
-        "planned_steps": steps,
         "left_out": rows.left_out,
     }
     return Trained(model, counts | _figures(history, log, steps), log)

@@ -37,5 +37,6 @@ def ending(
         "best_step": best["step"],
         "best_epoch": best["epoch"],
         "stopped_early": last < max_steps,
+        "planned_steps": max_steps,
     }
     return told, start, best

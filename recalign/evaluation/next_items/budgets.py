@@ -17,9 +17,11 @@ def budget_table(trained: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
     """BUDGETS by label of the row, from the figures of its alignment; {} where there was none."""
     lines = []
     for label, figures in trained.items():
-        line = {name: figures.get(name) for name in BUDGETS if name != "row"}
+        line = {name: figures.get(name) for name in ("planned_steps", "steps", "best_step")}
         if figures:
-            line["pairs"] = figures["pairs"] - figures["held_out_pairs"]
+            what = "pairs" if "pairs" in figures else "prompts"  # by the optimiser
+            held_out = figures[f"held_out_{what}"]
+            line |= {"pairs": figures[what] - held_out, "held_out_pairs": held_out}
         lines.append({"row": label} | line)
     return pl.DataFrame(lines, schema=BUDGETS)
 
