@@ -1,4 +1,4 @@
-# `make demo`, `make test`, `make check`: each sets up .venv from the pinned set first.
+# `make demo`, `make smollm2`, `make test`, `make check`: each sets up .venv from the pinned set first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,10 +6,14 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test check format clean
+.PHONY: demo smollm2 test check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/recalign run dpo4rec
+
+# A real LLM that runs without a GPU, for the presets that name it; see docs/results.md.
+smollm2: $(VENV)/.installed
+	$(BIN)/recalign fetch smollm2
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

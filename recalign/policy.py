@@ -1,10 +1,17 @@
 """A causal LM that is loaded, and how it is asked: prompts and answers as its token ids."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal
+
+from recalign.errors import UserError
+from recalign.user_text import UserText
 
 if TYPE_CHECKING:  # seconds to import
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PLACE = "recalign-user-text"  # stands in the chat template where the user's text will be
 
 
 class Lines:
@@ -15,6 +22,7 @@ class Lines:
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self.tokenizer = tokenizer
+        self.user_text = UserText(tokenizer)
         start = tokenizer.bos_token_id
         self.start = [] if start is None else [int(start)]
         self.known: dict[str, list[int]] = {}
@@ -30,8 +38,7 @@ class Lines:
 
     def _line(self, line: str) -> list[int]:
         if line not in self.known:
-            encoded: Any = self.tokenizer(f"{line}\n", add_special_tokens=False)
-            self.known[line] = encoded["input_ids"]
+            self.known[line] = self.user_text.encode(f"{line}\n")
         return self.known[line]
 
     def ends(self) -> list[int]:
@@ -60,39 +67,58 @@ class Policy:
         return self.chat_template == "auto" and bool(self.tokenizer.chat_template)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Token ids up to where the answer starts.
+        """Token ids up to where the answer starts; none of `text` becomes a control token.
 
         As one user turn of the chat template, which opens the model's turn (with "thinking"
-        switched off where the template knows it), else as plain text with whatever the tokenizer
-        puts in front of a text (a BOS or nothing); an EOS it may append is taken off.
+        switched off where the template knows it), else as plain text behind whatever the tokenizer
+        puts in front of one (a BOS or nothing). Raises UserError for a chat template that does not
+        show the user's text once.
         """
         if self.lines:
             return self.lines.encode_prompt(text)
-        if self.chats:
-            encoded: Any = self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                enable_thinking=False,
-            )
-            return list(encoded["input_ids"])
-        ids = list(self.tokenizer(text)["input_ids"])
-        while len(ids) > 1 and ids[-1] in self.eos_ids:
-            ids.pop()
-        return ids
+        before, after = self._turn if self.chats else (self._start, [])
+        return [*before, *self._user_text.encode(text), *after]
 
     def encode_completion(self, text: str) -> list[int]:
         """Token ids of a text as the policy would have written it, its end included.
 
-        After a plain prompt a text starts with a space; inside a chat turn it does not.
+        After a plain prompt a text starts with a space; inside a chat turn it does not. None of
+        `text` becomes a control token.
         """
         if self.lines:
             return self.lines.encode_completion(text)
-        written = text if self.chats else f" {text}"
-        ids = list(self.tokenizer(written, add_special_tokens=False)["input_ids"])
+        ids = self._user_text.encode(text if self.chats else f" {text}")
         end = self.tokenizer.eos_token_id
         return [*ids, self.eos_ids[0] if end is None else int(end)]
+
+    @cached_property
+    def _user_text(self) -> UserText:
+        return UserText(self.tokenizer)
+
+    @cached_property
+    def _turn(self) -> tuple[list[int], list[int]]:
+        """The chat template's own tokens before and after the user's text."""
+        rendered: Any = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": PLACE}],
+            add_generation_prompt=True,
+            tokenize=False,
+            enable_thinking=False,
+        )
+        parts = str(rendered).split(PLACE)
+        if len(parts) != 2:
+            raise UserError(
+                f"the tokenizer's chat template shows the user's text {len(parts) - 1} times, not "
+                "once: set chat_template = never"
+            )
+        before, after = (self.tokenizer(part, add_special_tokens=False) for part in parts)
+        return list(before["input_ids"]), list(after["input_ids"])
+
+    @cached_property
+    def _start(self) -> list[int]:
+        """What the tokenizer puts in front of a plain text."""
+        probe: Any = self.tokenizer("a", return_special_tokens_mask=True)
+        pairs = zip(probe["input_ids"], probe["special_tokens_mask"], strict=True)
+        return [token for token, special in takewhile(lambda pair: pair[1], pairs)]
 
     def decode(self, ids: list[int]) -> str:
         """The text of generated tokens, without special tokens."""

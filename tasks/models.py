@@ -1,13 +1,43 @@
 """The LLM of a stage, opened alike whichever stage made it: policy, sft or alignment."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.roots import open_root
+from recalign.config import LoadedModelConfig
+from recalign.llm.published import is_gguf, source_of
 from recalign.llm.storage import StoredPolicy, stored_policy, stored_sft
+from tasks.engine.job import Job
+from tasks.engine.stage import local_files
 
 if TYPE_CHECKING:
     from recalign.policy import Policy
+
+
+def model_files(config: LoadedModelConfig) -> dict[str, list[Path]]:
+    """What decides a loaded LLM beside its config: a local folder's files, or one GGUF file.
+
+    UserError for a local model that is not there.
+    """
+    source = source_of(config.model)
+    return {"model": [Path(source)]} if is_gguf(source) else local_files("model", source)
+
+
+def first_weights(job: Job, config: LoadedModelConfig, folder: Path) -> str | Path:
+    """The folder or hub id of the LLM that the settings name; a GGUF file is converted to `folder`.
+
+    Raises UserError for a GGUF file that cannot be read.
+    """
+    source = source_of(config.model)
+    if not is_gguf(source):
+        return config.model
+    import torch
+
+    from recalign.llm.convert_gguf import converted  # transformers: seconds
+
+    dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    return converted(Path(source), folder, job.draft.work, dtype)
 
 
 def open_policy(made: Artifact, root: str, device: str, *, trainable: bool = False) -> "Policy":

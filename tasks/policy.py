@@ -13,7 +13,8 @@ from recalign.report.plots import bootstrap_curve
 from recalign.report.stage_page import picture
 from recalign.training.run import TrainingRun
 from tasks.engine.job import Job
-from tasks.engine.stage import local_files, stage
+from tasks.engine.stage import stage
+from tasks.models import first_weights, model_files
 from tasks.tables import read_tables
 
 MIN_PREFIX = 3  # items a demonstration's history has at least
@@ -23,7 +24,7 @@ def policy_files(config: PolicyConfig) -> dict[str, list[Path]]:
     """What decides policy 0 beside its config: the demonstrations' template, or a local model."""
     if config.kind == "bootstrap":
         return {"template": [template_file(config.bootstrap.template)]}
-    return local_files("model", config.model)
+    return model_files(config)
 
 
 @stage(version=1)
@@ -34,14 +35,15 @@ def policy(
     splits: Artifact,
     files: dict[str, list[Path]] | None = None,
 ) -> None:
-    """Train the embedded LLM on demonstrations, or check that the named LLM loads."""
+    """Train the embedded LLM on demonstrations, or convert the named LLM and see it opens."""
     from recalign.llm.load import load_policy, resolve_revision  # slow: not in a plan
 
     if config.kind == "bootstrap":
         _bootstrap(job, config, interactions, splits)
     else:
         config = config.model_copy(update={"revision": resolve_revision(config)})
-        load_policy(config.model, config, None, job.device)
+        weights = first_weights(job, config, job.draft.path(MODEL))
+        load_policy(weights, config, None, job.device)
     job.draft.path(POLICY).write_text(config.model_dump_json(indent=1))
 
 

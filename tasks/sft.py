@@ -8,7 +8,7 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import LoadedModelConfig, SftConfig
-from recalign.llm.storage import SFT, trained_part
+from recalign.llm.storage import MODEL, SFT, trained_part
 from recalign.policy import in_lines
 from recalign.schemas import CURVE_FILE, PROMPTS
 from recalign.sft.examples import Asking, Examples, history_examples, next_item_examples
@@ -21,6 +21,7 @@ from recalign.training.run import TrainingRun
 from tasks.encoding import item_vectors
 from tasks.engine.job import Job
 from tasks.engine.stage import local_files, stage
+from tasks.models import first_weights, model_files
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def sft_files(config: SftConfig) -> dict[str, list[Path]]:
     asked = config.format == "candidates"
     template = {"template": [template_file(config.template)]} if asked else {}
     if config.kind == "huggingface":
-        return template | local_files("model", config.model)
+        return template | model_files(config)
     embedded = config.bootstrap
     return template | (local_files("encoder", embedded.encoder) if embedded.item_text else {})
 
@@ -77,7 +78,9 @@ def _first_policy(
 
     if config.kind == "huggingface":
         config = config.model_copy(update={"revision": resolve_revision(config)})
-        loaded = load_policy(config.model, config, None, job.device)
+        adapted = config.method == "lora"  # the adapter stands on the converted weights
+        folder = job.draft.path(MODEL) if adapted else job.draft.work / "first"
+        loaded = load_policy(first_weights(job, config, folder), config, None, job.device)
     else:
         tokenizer = title_tokenizer(titles)
         own = config.bootstrap

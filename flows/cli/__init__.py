@@ -1,1 +1,1 @@
-"""The command line: run, plan, ls, show, diff, report, series, verify, gc, up, down, status."""
+"""The command line: run, plan, fetch, ls, show, diff, report, series, verify, gc, up, down."""

@@ -15,6 +15,8 @@ from flows.methods import METHODS, method_named
 from flows.service import service
 from flows.service.environment import QUIET
 from recalign.errors import UserError
+from recalign.llm.fetch_model import fetch_model
+from recalign.llm.published import SMOLLM2, published
 
 app = typer.Typer(
     help="LLM recommenders aligned by preference optimisation, as a pipeline of cached stages.",
@@ -70,6 +72,18 @@ def plan(
 def presets(method: MethodName) -> None:
     """List the packaged presets of a method."""
     list_presets(method_named(method))
+
+
+@app.command()
+def fetch(
+    model: Annotated[str, typer.Argument(help=f"Short name of the LLM: {SMOLLM2.name}.")],
+) -> None:
+    """Bring an LLM that presets name onto this machine; its licence is shown first."""
+    found = published(model)
+    if found is None:
+        raise UserError(f"fetch {model}: no such model; there is {SMOLLM2.name}")
+    typer.echo(found.terms)
+    typer.echo(f"{model}: {fetch_model(found)}")
 
 
 app.command("ls")(inventory.list_artifacts)

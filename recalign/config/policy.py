@@ -1,6 +1,7 @@
 """The LLM that writes reasonings: where its first weights come from, and how it is aligned."""
 
-from typing import Literal, Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -44,9 +45,10 @@ class LoadedModelConfig(Config):
     """Where an LLM comes from, and, of a causal LM that is loaded, how its weights are held."""
 
     kind: Literal["bootstrap", "huggingface"] = "bootstrap"
-    """Train the embedded small LLM, or take a causal LM from a hub id or a local folder."""
+    """Train the embedded small LLM, or take a causal LM of somebody else's."""
     model: str = Field("", json_schema_extra=LOADED)
-    """Hub id ("meta-llama/Llama-3.1-8B-Instruct") or local folder."""
+    """Hub id ("meta-llama/Llama-3.1-8B-Instruct"), local folder, GGUF file (model.gguf), or the
+    short name of a model that `recalign fetch` has brought (smollm2)."""
     revision: str = Field("main", json_schema_extra=LOADED)
     """Commit, tag or branch of the hub model; pin a commit for a reproducible run."""
     dtype: Literal["float32", "bfloat16"] = Field("float32", json_schema_extra=LOADED)
@@ -61,6 +63,13 @@ class LoadedModelConfig(Config):
         if self.kind == "huggingface" and not self.model:
             raise ValueError("model must name a hub id or folder when kind is huggingface")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """A GGUF file counts by its name and content, wherever it lies."""
+        values = super().identity()
+        if str(values.get("model", "")).lower().endswith(".gguf"):
+            values["model"] = Path(self.model).name
+        return values
 
 
 class PolicyConfig(LoadedModelConfig):

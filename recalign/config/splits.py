@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import Config, held_unless
+from recalign.config.base import UNLESS_DEFAULT, Config, held_unless
 
 COUNTED = held_unless(protocol="per_user")
 TIMED = held_unless(protocol="temporal")
@@ -33,12 +33,15 @@ class SplitsConfig(Config):
     """Share of all interactions in the test window."""
     min_history: int = Field(5, ge=1, le=1000)
     """Users with a shorter history only train the oracle, and are counted."""
+    max_users: int = Field(0, ge=0, json_schema_extra=UNLESS_DEFAULT)
+    """Users the LLM is asked about, in all phases the same; drawn, as short and long histories are
+    spread. The others only train the oracle; 0: everyone."""
     n_negatives: int = Field(99, ge=1, le=1000)
     """Length of the fixed lists of items that a user never took, for metrics over lists."""
     popularity_alpha: float = Field(0.75, ge=0, le=2)
     """Exponent of popularity in lists that are drawn by popularity."""
     seed: int = Field(0, ge=0)
-    """Seed of the drawn lists."""
+    """Seed of the drawn users and lists."""
 
     @model_validator(mode="after")
     def _history_is_left(self) -> "SplitsConfig":

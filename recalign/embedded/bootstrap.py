@@ -24,6 +24,7 @@ from recalign.schemas import CURVE_FILE
 from recalign.seeding import stream
 from recalign.training.packing import PackedRow, pack
 from recalign.training.run import TrainingRun
+from recalign.user_text import UserText
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_STEPS = 50
@@ -120,8 +121,9 @@ def _encode(
     """The tokenizer, all rows, and the longest demonstration in tokens."""
     prompts, reasonings = demonstrations.prompts, demonstrations.reasonings
     tokenizer = build_tokenizer(prompts, reasonings, config.max_values)
-    starts = tokenizer(prompts)["input_ids"]
-    ends = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(reasonings)["input_ids"]]
+    encode = UserText(tokenizer).encode
+    starts = [encode(prompt) for prompt in prompts]
+    ends = [[*encode(text), tokenizer.eos_token_id] for text in reasonings]
     longest = max(len(start) + len(end) for start, end in zip(starts, ends, strict=True))
     return tokenizer, rows_of(starts, ends), longest
 

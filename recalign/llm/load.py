@@ -1,7 +1,6 @@
 """Open a causal LM (hub id or local folder, quantised or not, with or without a LoRA adapter)."""
 
 import importlib.util
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from recalign.config import LoadedModelConfig
 from recalign.errors import UserError
 from recalign.llm.hub_errors import explained
+from recalign.llm.published import is_gguf, source_of
 from recalign.model_files import refuse_pickles
 from recalign.policy import Policy
 
@@ -33,13 +34,16 @@ def load_policy(
 ) -> Policy:
     """Load model and tokenizer; `config.revision` counts for hub ids only.
 
+    Of the model's own generation_config only its special tokens are kept: how texts are sampled
+    is ours to say.
+
     In float32 the adapter is merged into the weights. It stays apart (a PeftModel) at lower
     precision, where merging would round its small changes away, and when it is `trainable`.
     Raises UserError, with what to do, for a gated, missing or unreachable model, a folder without
     a complete causal LM, a tokenizer that cannot end a text, and quantisation without
     bitsandbytes or a GPU.
     """
-    source = os.path.expanduser(folder_or_id)  # a Path would drop the "./" of a mistyped folder
+    source = source_of(folder_or_id)
     _refuse_bad_folder(source)
     quantisation = _quantisation(config, device)
     revision = None if Path(source).is_dir() else config.revision
@@ -61,6 +65,7 @@ def load_policy(
             use_safetensors=True,
         )
     model, report = loaded
+    model.generation_config = _plain_generation(model)
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(
@@ -86,7 +91,8 @@ def _refuse_bad_folder(source: str) -> None:
             raise UserError(f"{source}: no model here (config.json is missing)")
         refuse_pickles(folder)
     elif folder.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise UserError(f"{source}: no such folder; give a model folder or a hub id (name/model)")
+        kind = "a GGUF file is converted first" if is_gguf(source) else "no such folder"
+        raise UserError(f"{source}: {kind}; give a model folder or a hub id (name/model)")
 
 
 def _quantisation(config: LoadedModelConfig, device: str) -> BitsAndBytesConfig | None:
@@ -124,6 +130,15 @@ def _with_adapter(
     return loaded
 
 
+def _plain_generation(model: PreTrainedModel) -> GenerationConfig:
+    """Its special tokens, and none of the habits (temperature, penalties) that the model has."""
+    own, plain = model.generation_config, GenerationConfig.from_model_config(model.config)
+    if own is not None:
+        plain.bos_token_id, plain.pad_token_id = own.bos_token_id, own.pad_token_id
+        plain.eos_token_id = own.eos_token_id
+    return plain
+
+
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str) -> list[int]:
     """The model's ends of text (one or a list in generation_config), then the tokenizer's."""
     listed = model.generation_config.eos_token_id if model.generation_config else None
@@ -135,8 +150,8 @@ def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source:
 
 
 def resolve_revision(config: LoadedModelConfig) -> str:
-    """The commit that `config.revision` names on the hub now; as given for a local folder."""
-    if Path(config.model).expanduser().is_dir():
+    """The commit that `config.revision` names on the hub now; as given for what is local."""
+    if Path(source_of(config.model)).exists():
         return config.revision
     with explained(config.model, config.revision):
         settings = AutoConfig.from_pretrained(

@@ -51,11 +51,17 @@ def trained_part(method: Literal["lora", "full"]) -> str:
 def stored_policy(folder: Path) -> StoredPolicy:
     """Policy 0, as the stage of that name left it in `folder`."""
     config = PolicyConfig.model_validate_json((folder / POLICY).read_text())
-    return StoredPolicy(folder / MODEL if config.kind == "bootstrap" else config.model, config)
+    return StoredPolicy(_first_weights(folder, config.model), config)
 
 
 def stored_sft(folder: Path) -> StoredPolicy:
     """The LLM that was fine-tuned to name titles, as the stage sft left it in `folder`."""
     config = SftConfig.model_validate_json((folder / SFT).read_text())
     held = LoadedModelConfig() if config.kind == "bootstrap" else config
-    return StoredPolicy(config.model, held, lines=config.format == "history").trained(folder)
+    first = _first_weights(folder, config.model)
+    return StoredPolicy(first, held, lines=config.format == "history").trained(folder)
+
+
+def _first_weights(folder: Path, model: str) -> str | Path:
+    """Weights that the stage made itself (trained, or converted from GGUF), else those named."""
+    return folder / MODEL if (folder / MODEL).is_dir() else model

@@ -6,6 +6,7 @@ import polars as pl
 from recalign.config import SplitsConfig
 from recalign.errors import BadInputError
 from recalign.schemas import WINDOWS, check_table
+from recalign.seeding import stream
 
 STARTS = ["fit_start", "reward_start", "valid_start", "test_start"]
 
@@ -17,8 +18,9 @@ def split_windows(
 
     interactions: INTERACTIONS, sorted by user and position. Counted are `short_sequence` (fewer
     interactions than the windows take), `short_history` (fewer than min_history before the fit
-    window), and, of prompted users, `no_fit`, `no_reward`, `no_valid`, `no_test` (empty windows:
-    temporal protocol). Raises BadInputError when no user has a history, a validation or a test.
+    window), `over_max_users` (not drawn), and, of prompted users, `no_fit`, `no_reward`,
+    `no_valid`, `no_test` (empty windows: temporal protocol). Raises BadInputError when no user has
+    a history, a validation or a test.
     """
     users = interactions["user_index"].to_numpy()
     lengths = np.bincount(users)
@@ -26,13 +28,15 @@ def split_windows(
     history = starts[:, 0]
     short_sequence = history < 0
     short_history = ~short_sequence & (history < config.min_history)
-    prompted = ~(short_sequence | short_history)
+    long_enough = ~(short_sequence | short_history)
+    prompted = _drawn(long_enough, history, config)
     if config.protocol == "per_user":
         starts[~prompted] = lengths[~prompted, None]  # the whole sequence is history
     sizes = np.diff(starts, axis=1, append=lengths[:, None])
     counts = {
         "short_sequence": int(short_sequence.sum()),
         "short_history": int(short_history.sum()),
+        "over_max_users": int(long_enough.sum() - prompted.sum()),
     }
     for place, name in enumerate(STARTS):
         empty = prompted & (sizes[:, place] == 0) & _wanted(name, config)
@@ -47,6 +51,21 @@ def split_windows(
         schema_overrides=WINDOWS,
     )
     return check_table(table, WINDOWS, "windows").rechunk(), counts
+
+
+def _drawn(long_enough: np.ndarray, history: np.ndarray, config: SplitsConfig) -> np.ndarray:
+    """Which users are prompted, bool [n_users]: one from each of `max_users` strata of length."""
+    users, n_drawn = np.flatnonzero(long_enough), config.max_users
+    if not n_drawn or len(users) <= n_drawn:
+        return long_enough
+    random = stream(config.seed, "users")
+    mixed = random.permutation(users)  # so that chance alone parts equal lengths
+    by_length = mixed[np.argsort(history[mixed], kind="stable")]
+    cuts = np.arange(n_drawn + 1) * len(users) // n_drawn
+    chosen = by_length[cuts[:-1] + random.integers(np.diff(cuts))]
+    drawn = np.zeros_like(long_enough)
+    drawn[chosen] = True
+    return drawn
 
 
 def _starts(

@@ -96,3 +96,43 @@ def test_equal_times_are_never_parted_by_a_temporal_boundary():
 def test_windows_that_nobody_has_are_refused_with_what_to_change(config, message):
     with pytest.raises(BadInputError, match=message):
         split_windows(interactions([[7, 7, 7], [7, 7]]), config)
+
+
+def drawn(table: pl.DataFrame, config: SplitsConfig) -> np.ndarray:
+    windows, counts = split_windows(table, config)
+    assert counts["over_max_users"] == windows.height - windows["prompted"].sum()
+    return windows.filter("prompted")["user_index"].to_numpy()
+
+
+def test_at_most_max_users_are_prompted_and_their_histories_are_as_long_as_everybodys():
+    lengths = np.random.default_rng(0).geometric(0.02, 400) + 8
+    table = interactions([list(range(n)) for n in lengths])
+    some = SplitsConfig(fit=2, reward=3, valid=1, test=1, min_history=1, max_users=40)
+    users = drawn(table, some)
+    assert len(users) == 40
+    # One of each fortieth of the users by length: every share of them is met to within one user.
+    for bound in np.quantile(lengths, [0.1, 0.25, 0.5, 0.75, 0.9]):
+        shares = (lengths[users] < bound).mean(), (lengths < bound).mean()
+        assert abs(shares[0] - shares[1]) <= 1 / 40 + 1e-9
+    other = drawn(table, some.model_copy(update={"seed": 1}))
+    assert len(np.intersect1d(users, other)) < 20  # of 40, one in ten each: 4 by chance
+    assert (drawn(table, some) == users).all()
+
+
+def test_users_that_are_not_drawn_train_the_oracle_with_all_they_have():
+    times = [list(range(12)) for _ in range(6)]
+    config = SplitsConfig(fit=2, reward=3, valid=1, test=2, min_history=4, max_users=2)
+    windows, counts = split_windows(interactions(times), config)
+    kept = windows["prompted"].to_list()
+    assert starts(windows) == [(4, 6, 9, 10, 12) if one else (12,) * 5 for one in kept]
+    assert sum(kept) == 2
+    assert counts == {"over_max_users": 4}
+
+
+def test_a_max_users_that_nobody_reaches_changes_nothing_and_unset_is_no_part_of_the_identity():
+    table = interactions([list(range(12)), list(range(20))])
+    config = SplitsConfig(fit=2, reward=3, valid=1, test=2, min_history=4)
+    more = config.model_copy(update={"max_users": 2})
+    assert split_windows(table, config)[0].equals(split_windows(table, more)[0])
+    assert "max_users" not in config.identity()
+    assert more.identity()["max_users"] == 2

@@ -1,5 +1,7 @@
 """An LLM of one's own from a local folder: a tiny random Llama through the real stages."""
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -22,6 +24,7 @@ from tasks.models import open_policy
 from tasks.policy import policy, policy_files
 from tasks.reasonings import prompt_files, reasonings
 from tasks.splits import splits
+from tests.llm.gguf_file import save_gguf
 from tests.tasks.tiny_run import CONFIG, direct
 
 CHAT = (
@@ -134,6 +137,44 @@ def test_other_weights_in_the_same_folder_are_another_policy(world, save_llm):
     llm.lm_head.weight.data[0, 0] += 1
     llm.save_pretrained(folder)
     assert make_policy(world, folder).fingerprint != before.fingerprint
+
+
+def test_habits_in_the_models_generation_config_change_no_text_and_no_training(world, save_llm):
+    plain, with_habits = save_llm(False), save_llm(False)
+    habits = {"temperature": 0.01, "top_k": 1, "repetition_penalty": 9.0, "max_new_tokens": 2}
+    file = with_habits / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | habits))
+    pairs = hand_made_pairs(world.store, [f"dark tales ; bright {w} =" for w in WORDS[:8]])
+    training = AlignmentConfig(method="full", epochs=1, batch_size=4, micro_batch_size=4)
+    found = []
+    for folder in (plain, with_habits):
+        first = make_policy(world, folder)
+        made = world(
+            reasonings, SAMPLING.for_phase("reward"), inputs_of(world) | {"policy": first},
+            files=prompt_files(SAMPLING),
+        )  # fmt: skip
+        told = {"start": first, "completions": pairs.reference}
+        aligned = world.store.open(world(alignment, training, told))
+        weights = aligned.path("model/model.safetensors").read_bytes()
+        found.append((REASONINGS.read(world.store.open(made)).to_dicts(), weights))
+    assert found[0] == found[1]
+
+
+def test_a_gguf_file_is_converted_into_the_artifact_and_found_wherever_it_lies(world, tmp_path):
+    file = save_gguf(tmp_path / "model.gguf")
+    first = make_policy(world, file)
+    moved = tmp_path / "elsewhere" / "model.gguf"
+    moved.parent.mkdir()
+    file.rename(moved)
+    assert make_policy(world, moved).fingerprint == first.fingerprint
+    opened = open_policy(world.store.open(first), world.runtime.root, "cpu")  # not from the file
+    assert opened.decode(opened.encode_prompt("Enjoys War.")) == "Enjoys War."
+    content = bytearray(moved.read_bytes())
+    content[-1] ^= 1
+    moved.write_bytes(content)
+    assert make_policy(world, moved).fingerprint != first.fingerprint
+    with pytest.raises(UserError, match=r"nowhere\.gguf: there is no such file"):
+        make_policy(world, tmp_path / "nowhere.gguf")
 
 
 @pytest.mark.parametrize(

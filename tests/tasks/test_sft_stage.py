@@ -19,6 +19,7 @@ from tasks.interactions import interactions
 from tasks.models import open_policy
 from tasks.sft import sft, sft_files
 from tasks.splits import splits
+from tests.llm.gguf_file import save_gguf
 from tests.tasks.llama3_folder import save_llama3
 from tests.tasks.tiny_run import CONFIG, direct
 
@@ -167,3 +168,19 @@ def test_a_validation_prompt_that_reaches_into_the_test_stops_the_run(world, mon
     assert re.search(
         r"its cut-off is position \d+, outside valid_start to test_start", str(caught.value)
     )
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_gguf_file_is_fine_tuned_and_opened_without_the_file(world, tmp_path, method):
+    file = save_gguf(tmp_path / "model.gguf")
+    config = SftConfig(
+        kind="huggingface", model=str(file), method=method, lora_rank=2, history_items=2, epochs=1,
+        evaluations=1, n_valid=10, batch_size=64, micro_batch_size=64,
+    )  # fmt: skip
+    made = tune(world, config)
+    file.unlink()
+    folders = {path.name for path in made.folder.iterdir() if path.is_dir()}
+    assert folders == ({"model", "adapter"} if method == "lora" else {"model"})
+    policy = opened(world, made)
+    titles, *_ = tables(world)
+    assert policy.tokenizer.decode(policy.encode_completion(titles[5])) == titles[5] + "\n"

