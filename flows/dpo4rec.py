@@ -99,6 +99,7 @@ class Rounds:
             "aligned": self.write("test", self.aligned[best - 1], round_name(best)),
         }
         read_by = {"recommender": self.frozen, "refitted": self.refit(self.aligned[:best])}
+        read_by |= self.independent() if self.config.evaluation.independent else {}
         judged = self.world | {"oracle": self.oracle}
         judging = self.config.evaluation.for_phase("test")
         results = self.run(evaluation, judging, judged | tests | read_by)
@@ -122,6 +123,17 @@ class Rounds:
         """The recommender that reads what the last of these aligned policies writes."""
         when = round_name(len(aligned))
         return self.fit(self.write("fit", aligned[-1], when), when)
+
+    def independent(self) -> dict[str, Reference]:
+        """A recommender of another architecture that gave no reward, as a second opinion."""
+        settings, label = self.config.oracle.independent(), "oracle, independent"
+        files = oracle_files(settings)
+        other = self.run(oracle, settings, self.world, label=label, files=files)
+        reads = self.config.recommender.model_copy(update={"guard": False})  # it stops no run
+        inputs = self.world | {"oracle": other, "reasonings": self.write("fit", None, BASE)}
+        files, label = local_files("encoder", reads.encoder), "recommender, independent"
+        reader = self.run(recommender, reads, inputs, label=label, files=files)
+        return {"independent_oracle": other, "independent": reader}
 
     def align(self, number: int, reader: Reference, previous: Reference | None) -> Reference:
         """One round: sample, score each sample by the NDCG it earns, pair, prefer."""

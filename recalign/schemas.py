@@ -176,7 +176,7 @@ RESULTS = Table(
     row=pl.String,  # label of the row, for people
     policy=pl.String,  # none, shuffled, a reasoner's name, base, aligned, sft or continued
     decoding=pl.String,  # none, greedy or sampled
-    recommender=pl.String,  # popularity, sasrec, frozen, refitted, or llm: the policy itself
+    recommender=pl.String,  # one of texts/rows.py, popularity, sasrec, or llm: the policy itself
     strategy=pl.String,  # where rejected items come from; null: not aligned on titles
     estimator=pl.String,  # smoothing of the pairs; null: not aligned on titles
     **METRIC,

@@ -1,5 +1,6 @@
 """Stage evaluation: every row of the result table, on validation or test targets."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
-from recalign.config import EvaluationPhase
+from recalign.config import EvaluationPhase, OracleConfig
 from recalign.embedded.grammar import parse_reasoning
 from recalign.embedded.reasoners import REASONERS, Reasoner, facets_of, reasonings_by_rule
 from recalign.evaluation.candidate_lists import candidate_lists
@@ -19,9 +20,10 @@ from recalign.evaluation.texts.encoded import EncodedTexts, encoded_lines, encod
 from recalign.evaluation.texts.evaluate import Evaluated, UserTargets, evaluate_row
 from recalign.evaluation.texts.quality import facet_quality, liked_values, text_quality
 from recalign.evaluation.texts.rows import dpo4rec_rows
-from recalign.evaluation.texts.scores import Backbone, scores_of
+from recalign.evaluation.texts.scores import Backbone, TextRecommender, scores_of
 from recalign.metric_columns import CATALOGUE, NDCG_AT_10, SCORE, Metric
 from recalign.oracle.inference import padded, states_of
+from recalign.oracle.sequence_model import SequenceModel
 from recalign.oracle.storage import load_oracle
 from recalign.recommender.encoder import SentenceEncoder
 from recalign.recommender.storage import load_recommender
@@ -72,14 +74,13 @@ def evaluation(
     base: Artifact,
     aligned: Artifact,
     refitted: Artifact | None = None,
+    independent_oracle: Artifact | None = None,
+    independent: Artifact | None = None,
 ) -> None:
     """Rank the phase's targets with every row's reasonings; keep per-user values and intervals."""
     tables = read_tables(interactions, splits)
     phase = phase_of(tables.windows, config.phase)
     written = {"base": REASONINGS.read(base), "aligned": REASONINGS.read(aligned)}
-    readers = {"frozen": load_recommender(recommender.folder, job.device)[0].scores}
-    if refitted:
-        readers["refitted"] = load_recommender(refitted.folder, job.device)[0].scores
     encoder = open_encoder(job, recommender.manifest.config["encoder"])
     texts = {
         (name, decoding): encoded_texts(table, phase.users, greedy, encoder.encode_unique)
@@ -88,12 +89,16 @@ def evaluation(
     }
     reasoners: list[Reasoner] = list(REASONERS) if config.phase == "test" else []
     texts |= _reasoner_texts(reasoners, tables, config, base, encoder)
-    rows = dpo4rec_rows(list(reasoners), refitted is not None)
-    model, _ = load_oracle(oracle.folder, job.device)
+    recommenders = _recommenders(
+        job.device,
+        lambda model: states_of(model, tables.sequences, phase.users, phase.starts),
+        frozen=(oracle, recommender),
+        refitted=(oracle, refitted),
+        independent=(independent_oracle, independent),
+    )
+    rows = dpo4rec_rows(list(reasoners), recommenders, OracleConfig(**oracle.manifest.config).name)
     popularity = torch.from_numpy(history_popularity(tables.sequences, tables.windows)).float()
-    states = states_of(model, tables.sequences, phase.users, phase.starts)
-    backbone = Backbone(states, model.item_matrix(), model.bias)
-    scores = scores_of(rows, backbone, popularity, texts, readers, config.seed)
+    scores = scores_of(rows, popularity, texts, recommenders, config.seed)
     targets = _targets(splits, tables, config)
     evaluated = {n: evaluate_row(one, targets, config.cutoffs) for n, one in scores.items()}
     results = _write(job, config, rows, phase.users, evaluated)
@@ -104,6 +109,25 @@ def evaluation(
     score = aligned_ndcg.filter(decoding="sampled", recommender="frozen")
     job.draft.count(len(rows) * len(phase.users))
     job.draft.tell({SCORE: score["mean"].item(), "users": len(phase.users)})
+
+
+def _recommenders(
+    device: str,
+    states: Callable[[SequenceModel], torch.Tensor],
+    **given: tuple[Artifact | None, Artifact | None],
+) -> dict[str, TextRecommender]:
+    """Those given whole: an oracle, with its states of all users, and what reads texts on it."""
+    found, backbones = {}, dict[str, Backbone]()
+    for name, (oracle, reader) in given.items():
+        if oracle is None or reader is None:
+            continue
+        key = oracle.manifest.fingerprint
+        if key not in backbones:
+            model, _ = load_oracle(oracle.folder, device)
+            backbones[key] = Backbone(states(model), model.item_matrix(), model.bias)
+        read = load_recommender(reader.folder, device)[0].scores
+        found[name] = TextRecommender(backbones[key], read)
+    return found
 
 
 def _write(

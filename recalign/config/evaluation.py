@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from recalign.config.base import Config
+from recalign.config.base import NOT_IDENTITY, Config
 
 
 class RoundsConfig(Config):
@@ -33,6 +33,9 @@ class EvaluationConfig(Config):
     """Bootstrap resamples of the users for the 95 % intervals."""
     seed: int = Field(0, ge=0)
     """Seed of the resamples."""
+
+    independent: bool = Field(True, json_schema_extra=NOT_IDENTITY)  # its inputs tell
+    """Let a recommender of the other architecture, which gave no reward, judge the test texts."""
 
     def for_phase(self, phase: Literal["valid", "test"]) -> "EvaluationPhase":
         """The settings for judging on validation or test targets."""

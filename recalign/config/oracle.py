@@ -47,6 +47,16 @@ class OracleConfig(Config):
     seed: int = Field(0, ge=0)
     """Seed of initial weights, batches, negatives and dropout."""
 
+    @property
+    def name(self) -> str:
+        """The architecture as its paper writes it."""
+        return {"sasrec": "SASRec", "gru4rec": "GRU4Rec"}[self.architecture]
+
+    def independent(self) -> "OracleConfig":
+        """The other architecture from another seed, fitted alike: a judge that gave no reward."""
+        other = "gru4rec" if self.architecture == "sasrec" else "sasrec"
+        return self.model_copy(update={"architecture": other, "seed": self.seed + 1})
+
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> "OracleConfig":
         if self.hidden % self.heads:

@@ -28,19 +28,25 @@ def opening(results: pl.DataFrame, data: DataSet, rounds: Sequence[Round]) -> Op
     """The verdict about alignment, its comparisons and its metrics.
 
     They are in NDCG@10, named before the results are seen; where it was not measured, in
-    full-depth NDCG. Main comparisons are those with the recommender fitted before alignment.
+    full-depth NDCG. Main comparisons are those with the recommender fitted before alignment
+    and with the one that gave no reward.
     """
     shown = headline_metrics(results, NDCG_AT_10, CATALOGUE)[0]
     lines = shown.lines(results).to_dicts()
     answers = [line for decoding in ("greedy", "sampled") if (line := _aligned(lines, decoding))]
     tones = {tone_of(line) for line in answers}
-    main = results.filter(pl.col("policy").is_in(MAIN), recommender="frozen")
-    picture = forest(main.sort("policy", maintain_order=True), shown)
+    others = (pl.col("policy") == "aligned") & (pl.col("recommender") == "independent")
+    main = pl.col("policy").is_in(MAIN) & (pl.col("recommender") == "frozen") | others
+    picture = forest(results.filter(main).sort("policy", maintain_order=True), shown)
     caption = (
         "How far each row lies from the row it is compared with, and the 95 % interval of that "
         f"distance. {HOLLOW}"
     )
-    sentences = [_what_alignment_changed(answers, shown), _what_reasonings_add(lines)]
+    sentences = [
+        _what_alignment_changed(answers, shown),
+        _second_opinion(lines, answers),
+        _what_reasonings_add(lines),
+    ]
     return Opening(
         what_was_run(data, rounds),
         verdict(answers, shown),
@@ -125,12 +131,28 @@ def _what_alignment_changed(answers: Sequence[Line], shown: Metric) -> str:
     return f"On {users} test users alignment changed {shown.name} by {' and '.join(parts)}."
 
 
+def _second_opinion(lines: Sequence[Line], answers: Sequence[Line]) -> str:
+    """What the recommender that gave no reward says of alignment; an alarm where it denies it."""
+    parts, denied = [], False
+    for own in answers:
+        other = _aligned(lines, own["decoding"], "independent")
+        if other is not None:
+            change = f"{signed(other['difference'])} with {own['decoding']} texts {bounds(other)}"
+            parts.append(f"{change}: {VERDICTS[tone_of(other)]}")
+            denied |= tone_of(own) == "better" and tone_of(other) == "worse"
+    if not parts:
+        return ""
+    said = f"An independent recommender that gave no reward sees {'; '.join(parts)}."
+    alarm = "Alarm: what the rewarding recommender gains, an independent one loses, a sign that "
+    return f"{alarm}its errors were learned. {said}" if denied else said
+
+
 def _what_reasonings_add(lines: Sequence[Line]) -> str:
-    """SASRec alone, what the base policy's texts add to it, and the other reasoners."""
+    """The oracle alone, what the base policy's texts add to it, and the other reasoners."""
     alone = _line(lines, policy="none", recommender="sasrec")
     if alone is None:
         return ""
-    text = f"Without any text SASRec reaches {metric(alone['mean'])}"
+    text = f"Without any text the recommender reaches {metric(alone['mean'])}"
     for decoding in ("greedy", "sampled"):
         line = _line(lines, policy="base", decoding=decoding, recommender="frozen")
         if line is not None and line["base"] == alone["row"]:
@@ -149,8 +171,8 @@ def _what_reasonings_add(lines: Sequence[Line]) -> str:
     return text + "."
 
 
-def _aligned(lines: Sequence[Line], decoding: str) -> Line | None:
-    line = _line(lines, policy="aligned", decoding=decoding, recommender="frozen")
+def _aligned(lines: Sequence[Line], decoding: str, recommender: str = "frozen") -> Line | None:
+    line = _line(lines, policy="aligned", decoding=decoding, recommender=recommender)
     return line if line is not None and line["difference"] is not None else None
 
 

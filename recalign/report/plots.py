@@ -69,15 +69,15 @@ def oracle_curves(curve: pl.DataFrame) -> list[str]:
 
     def loss(axes: Axes) -> None:
         axes.plot(curve["epoch"], curve["loss"], color=PETROL)
-        _finish(axes, "SASRec: training loss", "epoch")
+        _finish(axes, "Oracle: training loss", "epoch")
 
     def ndcg(axes: Axes) -> None:
         axes.plot(curve["epoch"], curve["valid_ndcg_at_10"], color=PETROL)
         if best is not None:
             _mark(axes, float(curve["epoch"][best]), float(curve["valid_ndcg_at_10"][best]), "kept")
-        _finish(axes, "SASRec: NDCG@10 on validation", "epoch")
+        _finish(axes, "Oracle: NDCG@10 on validation", "epoch")
 
-    return [draw(loss, "SASRec training loss by epoch"), draw(ndcg, "SASRec validation by epoch")]
+    return [draw(loss, "Oracle: training loss by epoch"), draw(ndcg, "Oracle: validation by epoch")]
 
 
 def bootstrap_curve(curve: pl.DataFrame) -> str:

@@ -8,8 +8,9 @@ from recalign.evaluation.candidate_lists import CandidateLists, candidate_lists
 from recalign.evaluation.texts import evaluate
 from recalign.evaluation.texts.encoded import EncodedTexts
 from recalign.evaluation.texts.evaluate import UserTargets, evaluate_row
-from recalign.evaluation.texts.rows import NO_REASONING, dpo4rec_rows
+from recalign.evaluation.texts.rows import READERS, dpo4rec_rows
 from recalign.evaluation.texts.scores import (
+    Backbone,
     same_for_all,
     shuffled_across_users,
     with_reasonings,
@@ -88,7 +89,8 @@ def test_chunks_of_users_do_not_change_the_table(monkeypatch: pytest.MonkeyPatch
 
 def test_scores_without_reasoning_are_states_times_items_plus_bias():
     states, items = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 0], [1, 0], [0, 1]])
-    scores = without_reasoning(states, items, torch.tensor([0.0, 5, 0]))(slice(0, 1))
+    oracle = Backbone(states, items, torch.tensor([0.0, 5, 0]))
+    scores = without_reasoning(oracle)(slice(0, 1))
     assert scores.tolist() == [[[0.0, 6.0, 2.0]]]
 
 
@@ -167,9 +169,9 @@ def test_list_columns_stand_beside_the_catalogue_columns():
 
 
 def test_every_policy_row_is_compared_under_its_own_decoding_and_recommender():
-    rows = dpo4rec_rows(["lift", "random"])
+    rows = dpo4rec_rows(["lift", "random"], READERS, "SASRec")
     by_label = {row.label: row for row in rows}
-    assert len(by_label) == len(rows) == 13
+    assert len(by_label) == len(rows) == 17
     for row in rows:
         if row.policy == "aligned":
             assert row.base is not None
@@ -178,5 +180,6 @@ def test_every_policy_row_is_compared_under_its_own_decoding_and_recommender():
                 "base", row.decoding, row.recommender
             )  # fmt: skip
         elif row.policy != "shuffled":
-            assert row.base == (None if row.label == NO_REASONING else NO_REASONING)
-    assert len(dpo4rec_rows([], refitted=False)) == 7
+            first = row.label == "SASRec, no reasoning" or row.recommender == "independent"
+            assert row.base == (None if first else "SASRec, no reasoning")
+    assert len(dpo4rec_rows([], ["frozen"], "GRU4Rec")) == 7

@@ -125,7 +125,7 @@ def test_headline_is_the_frozen_recommender_not_the_largest_number():
 
 def test_reasonings_are_set_against_sasrec_shuffled_texts_and_the_best_template():
     sentence = opened(table(0.0, 0.02)).notes[1]
-    assert "Without any text SASRec reaches 0.1000" in sentence
+    assert "Without any text the recommender reaches 0.1000" in sentence
     assert "+0.0100 [+0.0020, +0.0180] (a gain)" in sentence
     assert "shuffled across users reach 0.1040" in sentence
     assert "(Template lift) 0.1300" in sentence
@@ -197,3 +197,23 @@ def test_markdown_cells_cannot_break_the_table():
 )
 def test_numbers_are_printed_as_people_write_them(text: str, expected: str):
     assert text == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "alarmed"),
+    [
+        ((0.002, 0.018), (-0.018, -0.002), True),
+        ((0.002, 0.018), (-0.008, 0.012), False),
+        ((-0.008, 0.012), (-0.018, -0.002), False),
+        ((0.002, 0.018), (0.002, 0.018), False),
+    ],
+)
+def test_an_alarm_sounds_where_an_independent_recommender_loses_what_the_rewarding_one_gains(
+    own, other, alarmed
+):
+    shift = (sum(other) / 2, *other)
+    told = line("Aligned, other", "aligned", "greedy", "independent", 0.2, "Base, other", shift)
+    both = [table(*own), pl.DataFrame([told], schema=RESULTS, orient="row")]
+    said = opened(pl.concat(both)).notes[1]
+    assert said.startswith("Alarm") == alarmed
+    assert f"{signed(shift[0])} with greedy texts {interval(*other, with_sign=True)}" in said

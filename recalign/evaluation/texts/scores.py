@@ -27,32 +27,46 @@ class Backbone:
     item_bias: Tensor
 
 
+@dataclass(frozen=True)
+class TextRecommender:
+    """An oracle, and what reads reasonings on top of it."""
+
+    backbone: Backbone
+    read: Reader
+
+    def alone(self) -> ScoreCases:
+        """Its scores without any text."""
+        return without_reasoning(self.backbone)
+
+    def given(self, texts: EncodedTexts) -> ScoreCases:
+        """Its scores with the users' texts; without one where a text cannot be read."""
+        return with_reasonings(self.backbone.states, texts, self.read, self.alone())
+
+
 def scores_of(
     rows: list[ResultRow],
-    backbone: Backbone,
     popularity: Tensor,
     texts: Mapping[tuple[str, str], EncodedTexts],
-    readers: Mapping[str, Reader],
+    recommenders: Mapping[str, TextRecommender],
     seed: int,
 ) -> dict[str, ScoreCases]:
     """How each row scores the catalogue, by label.
 
-    popularity [I+1]; texts by (policy, decoding), reasoners under (name, "none"); readers by
+    popularity [I+1]; texts by (policy, decoding), reasoners under (name, "none"); recommenders by
     ResultRow.recommender.
     """
-    alone = without_reasoning(backbone.states, backbone.item_matrix, backbone.item_bias)
 
     def scores(row: ResultRow) -> ScoreCases:
         if row.recommender == "popularity":
             return same_for_all(popularity)
         if row.recommender == "sasrec":
-            return alone
+            return recommenders["frozen"].alone()
         if row.policy == "shuffled":
             own = texts["base", row.decoding]
             read = EncodedTexts(own.vectors, shuffled_across_users(own.index, seed))
         else:
             read = texts[row.policy, row.decoding]
-        return with_reasonings(backbone.states, read, readers[row.recommender], alone)
+        return recommenders[row.recommender].given(read)
 
     return {row.label: scores(row) for row in rows}
 
@@ -62,9 +76,9 @@ def same_for_all(item_scores: Tensor) -> ScoreCases:
     return lambda where: item_scores.expand(where.stop - where.start, 1, -1)
 
 
-def without_reasoning(states: Tensor, item_matrix: Tensor, item_bias: Tensor) -> ScoreCases:
+def without_reasoning(oracle: Backbone) -> ScoreCases:
     """The sequential recommender alone: states [U, d] @ item_matrix.T [d, I+1] + bias [I+1]."""
-    return lambda where: (states[where] @ item_matrix.T + item_bias)[:, None]
+    return lambda where: (oracle.states[where] @ oracle.item_matrix.T + oracle.item_bias)[:, None]
 
 
 def with_reasonings(
