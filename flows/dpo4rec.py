@@ -73,7 +73,8 @@ class Rounds:
 
     def fit_base(self) -> None:
         """The recommender by which every round is judged, and what the base policy is worth."""
-        self.frozen = self.fit(self.write("fit", None, BASE), BASE)
+        self.base_fit = self.write("fit", None, BASE)
+        self.frozen = self.fit(self.base_fit, BASE)
         self.base_valid = self.write("valid", None, BASE)
         self.scores = [self.validate(self.base_valid, BASE)]
 
@@ -130,7 +131,7 @@ class Rounds:
         files = oracle_files(settings)
         other = self.run(oracle, settings, self.world, label=label, files=files)
         reads = self.config.recommender.model_copy(update={"guard": False})  # it stops no run
-        inputs = self.world | {"oracle": other, "reasonings": self.write("fit", None, BASE)}
+        inputs = self.world | {"oracle": other, "reasonings": self.base_fit}
         files, label = local_files("encoder", reads.encoder), "recommender, independent"
         reader = self.run(recommender, reads, inputs, label=label, files=files)
         return {"independent_oracle": other, "independent": reader}

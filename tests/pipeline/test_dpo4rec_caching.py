@@ -57,7 +57,7 @@ def test_a_changed_prompt_template_recomputes_from_reasonings_on(recalign, copy,
     template.write_text("{% for item in history %}{{ item.words }} ; {% endfor %} =\n")
     reused, computed = planned(recalign, copy, "--set", f"reasonings.template={template}")
     labels = " ".join(line.split(",")[0].split()[0] for line in reused)
-    assert labels.split() == ["interactions", "splits", "oracle", "policy"]
+    assert labels.split() == ["interactions", "splits", "oracle", "policy", "oracle"]
     assert computed[0].startswith("reasonings")
 
 

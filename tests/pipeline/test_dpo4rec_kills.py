@@ -23,6 +23,7 @@ def first_fingerprint(root, stage):
         m for m in found
         if all(one["stage"] != "alignment" for one in m["inputs"].values())
         and m["config"].get("phase", "reward") == "reward"
+        and m["config"].get("architecture", "sasrec") == "sasrec"
     ]  # fmt: skip
     assert len(wanted) == 1
     return wanted[0]["fingerprint"]

@@ -63,7 +63,7 @@ def test_every_cached_stage_has_a_page_on_its_own_task_run(page):
 
 def test_the_run_has_its_plan_its_results_with_intervals_and_the_reports_path(page, finished):
     by_key = {artifact["key"]: artifact for artifact in page["artifacts"]}
-    assert "28 steps: 28 reused, 0 to do" in by_key["plan"]["description"]
+    assert "30 steps: 30 reused, 0 to do" in by_key["plan"]["description"]
     assert "`oracle.epochs=4`" in by_key["plan"]["description"]
     assert '"95 % interval": "[0.' in by_key["results"]["data"]
     (path,) = finished.glob("report/*/report.html")
@@ -71,4 +71,4 @@ def test_the_run_has_its_plan_its_results_with_intervals_and_the_reports_path(pa
 
 
 def test_library_log_lines_are_in_the_ui(page):
-    assert "28 steps: 28 reused, 0 to do" in {line["message"] for line in page["logs"]}
+    assert "30 steps: 30 reused, 0 to do" in {line["message"] for line in page["logs"]}

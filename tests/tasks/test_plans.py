@@ -102,7 +102,7 @@ def test_plan_only_ends_completed_with_the_plan_and_computes_nothing(prefect_ser
         runtime=Runtime(root=str(root)), return_state=True,
     )  # fmt: skip
     assert state.is_completed()
-    assert state.message == "Only planned, as asked: 28 steps: 0 reused, 28 to do"
+    assert state.message == "Only planned, as asked: 30 steps: 0 reused, 30 to do"
     assert not list(root.glob("[!.]*"))
     of_run = {"id": {"any_": [str(state.state_details.flow_run_id)]}}
     ask = {"flow_runs": of_run}
