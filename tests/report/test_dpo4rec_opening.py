@@ -216,4 +216,7 @@ def test_an_alarm_sounds_where_an_independent_recommender_loses_what_the_rewardi
     both = [table(*own), pl.DataFrame([told], schema=RESULTS, orient="row")]
     said = opened(pl.concat(both)).notes[1]
     assert said.startswith("Alarm") == alarmed
-    assert f"{signed(shift[0])} with greedy texts {interval(*other, with_sign=True)}" in said
+    assert (
+        f"{signed(shift[0])} with greedy texts {interval(other[0], other[1], with_sign=True)}"
+        in said
+    )
