@@ -1,5 +1,6 @@
 """Stage interactions: raw data of any source to typed Parquet tables."""
 
+import logging
 from pathlib import Path
 
 from recalign.artifacts.roots import local_root
@@ -13,6 +14,8 @@ from recalign.world.synthesise import synthesise
 from tasks.engine.job import Job
 from tasks.engine.progress import stage_progress
 from tasks.engine.stage import stage
+
+log = logging.getLogger(__name__)
 
 
 def raw_files(
@@ -45,4 +48,7 @@ def interactions(
         TRUTH.write(truth, job.draft)
         APPEAL.write(appeal, job.draft)
     job.draft.count(data.interactions.height, data.dropped)
-    job.draft.tell({"users": data.users.height, "items": data.items.height, "noted": data.noted})
+    for remark in data.remarks:
+        log.warning("interactions: %s", remark)
+    sizes = {"users": data.users.height, "items": data.items.height}
+    job.draft.tell(sizes | {"noted": data.noted, "remarks": data.remarks})

@@ -89,6 +89,7 @@ def data_set(interactions: Artifact, splits: Artifact, tables: Tables) -> DataSe
         n_items=tables.items.height,
         n_interactions=tables.interactions.height,
         dropped=interactions.manifest.dropped | splits.manifest.dropped,
+        remarks=interactions.manifest.figures.get("remarks", []),
         windows=tables.windows,
         n_test_users=len(phase_of(tables.windows, "test").users),
     )

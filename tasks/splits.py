@@ -7,7 +7,7 @@ from recalign.report.stage_page import picture
 from recalign.schemas import CANDIDATES, INTERACTIONS, WINDOWS
 from recalign.sequences import Sequences
 from recalign.splits.candidates import count_short, draw_candidates
-from recalign.splits.windows import split_windows
+from recalign.splits.windows import refuse_few_users, split_windows
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 
@@ -18,6 +18,7 @@ def splits(job: Job, config: SplitsConfig, interactions: Artifact) -> None:
     taken = INTERACTIONS.read(interactions)
     sequences = Sequences.of(taken, interactions.manifest.figures["items"])
     windows, counts = split_windows(taken, config)
+    refuse_few_users(windows, config)
     candidates = draw_candidates(sequences, windows, config)
     WINDOWS.write(windows, job.draft)
     CANDIDATES.write(candidates, job.draft)

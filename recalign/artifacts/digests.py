@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 Stamp = list[int]  # size, mtime in ns, inode
 
@@ -48,6 +48,15 @@ def write_atomically(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a side file; None when there is none, or what is there is garbled."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def sync(path: Path) -> None:
     """Make sure that a file, or which files a folder has, is on disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -62,18 +71,17 @@ class DigestMemory:
 
     def __init__(self, path: Path):
         self._path = path
-        try:
-            self._known: dict[str, tuple[Stamp, str]] = json.loads(path.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            self._known = {}  # if the memory is lost, files are hashed once more, nothing worse
+        # if the memory is lost, files are hashed once more, nothing worse
+        self._known = read_object(path) or {}
 
     def digest(self, path: Path) -> str:
         """sha256 of `path`."""
         key, now = str(path.resolve()), stamp(path)
-        known = self._known.get(key)
-        if known is None or known[0] != now:
-            known = (now, file_digest(path))
-            self._known[key] = known
-            with contextlib.suppress(OSError):  # a full disk: nothing is remembered
-                write_atomically(self._path, json.dumps(self._known))
-        return known[1]
+        match self._known.get(key):
+            case [known, str() as digest] if known == now:
+                return digest
+        digest = file_digest(path)
+        self._known[key] = [now, digest]
+        with contextlib.suppress(OSError):  # a full disk: nothing is remembered
+            write_atomically(self._path, json.dumps(self._known))
+        return digest

@@ -42,6 +42,7 @@ class Manifest(BaseModel):
     files: dict[str, str] = {}  # sha256 of the raw files read, by role
     outputs: dict[FileName, OutputFile] = {}
     digest: str = ""  # sha256 over the outputs' digests
+    told: str = ""  # sha256 over rows, dropped and figures; empty in manifests of earlier versions
     rows: int = 0
     dropped: dict[str, int] = {}  # rows left out, by reason
     figures: dict[str, Any] = {}  # numbers worth telling: losses, metrics, rates
@@ -64,6 +65,13 @@ class Manifest(BaseModel):
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
     @property
+    def telling(self) -> str:
+        """sha256 over rows, dropped and figures as the file holds them, which stages read too."""
+        text = self.model_dump_json(include={"rows", "dropped", "figures"})
+        read_back = json.dumps(json.loads(text), sort_keys=True)
+        return hashlib.sha256(read_back.encode()).hexdigest()[:32]
+
+    @property
     def identity(self) -> Identity:
         """The part that the fingerprint is made of."""
         upstream = fingerprints(self.inputs)
@@ -79,7 +87,8 @@ def parse_manifest(text: bytes, stage: str, key: str) -> Manifest | None:
     """The manifest, or None when it is garbled, not one of this identity or names other folders."""
     try:
         found = Manifest.model_validate_json(text)
-    except ValueError:
+        identical = found.fingerprint == key == found.identity.fingerprint
+    except (ValueError, TypeError, RecursionError):
         return None
-    identical = found.fingerprint == key == found.identity.fingerprint
-    return found if found.stage == stage and identical else None
+    zoned = found.created.tzinfo is not None  # times of two kinds cannot be ordered
+    return found if found.stage == stage and identical and zoned else None

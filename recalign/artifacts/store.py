@@ -15,7 +15,14 @@ from filelock import FileLock, Timeout
 
 from recalign.artifacts.artifact import WORK, Artifact, Draft
 from recalign.artifacts.claims import Lock
-from recalign.artifacts.digests import DigestMemory, file_digest, stamp, sync, write_atomically
+from recalign.artifacts.digests import (
+    DigestMemory,
+    file_digest,
+    read_object,
+    stamp,
+    sync,
+    write_atomically,
+)
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.manifest import Manifest, OutputFile, Reference, parse_manifest
 from recalign.artifacts.provenance import cpu_seconds, git_commit, package_versions, peak_memory_mb
@@ -77,7 +84,13 @@ class Store:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep garbage collection away, between stages too; first wait for one under way."""
+        """Keep garbage collection away, between stages too; first wait for one under way.
+
+        A root that this user cannot write to is only read: whoever can is trusted to leave it.
+        """
+        if self.root.is_dir() and not os.access(self.root, os.W_OK):
+            yield
+            return
         name = uuid.uuid4().hex
         with self.lock("run", name):
             with self.lock(*COLLECTION):
@@ -114,6 +127,10 @@ class Store:
             text = (self.folder(stage, key) / MANIFEST).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except PermissionError as error:
+            raise UserError(
+                f"runtime.root: cannot read {error.filename}: {error.strerror}"
+            ) from error
         return parse_manifest(text, stage, key)
 
     def known(self, stage: str, key: str) -> Manifest | None:
@@ -141,13 +158,12 @@ class Store:
 
     def damage(self, folder: Path, manifest: Manifest, *, rehash: bool = False) -> list[str]:
         """What is wrong with an artifact's files; `rehash` reads every byte again."""
-        try:
-            stamps = json.loads((folder / STAMPS).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            stamps = {}
+        stamps = read_object(folder / STAMPS) or {}
         wrong, renewed = [], False
         if manifest.digest != manifest.content:
             wrong.append(f"{MANIFEST} names other files than it was written with")
+        if manifest.told not in ("", manifest.telling):
+            wrong.append(f"{MANIFEST} tells other figures than it was written with")
         for name, output in manifest.outputs.items():
             path = folder / name
             if not path.is_file():
@@ -186,14 +202,12 @@ class Store:
     def _empty_except_work(self, folder: Path, started_from: dict[str, str]) -> None:
         """Keep checkpoints only if they were made from the same content of every input."""
         note = folder / WORK / ".inputs.json"
-        try:
-            same = json.loads(note.read_text()) == started_from
-        except (FileNotFoundError, json.JSONDecodeError):
-            same = False
+        same = read_object(note) == started_from
         if folder.exists():
             for path in folder.iterdir():
                 if not (same and path.name == WORK):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    whole = path.is_dir() and not path.is_symlink()
+                    shutil.rmtree(path) if whole else path.unlink()
         write_atomically(note, json.dumps(started_from))
 
     def commit(self, draft: Draft) -> Artifact:
@@ -211,6 +225,7 @@ class Store:
             manifest.outputs[name] = OutputFile(size=path.stat().st_size, sha256=file_digest(path))
             stamps[name] = stamp(path)
         manifest.digest = manifest.content
+        manifest.told = manifest.telling
         manifest.seconds = round(time.monotonic() - draft._started, 3)
         manifest.cpu_seconds = round(cpu_seconds() - draft._started_cpu, 3)
         manifest.peak_memory_mb = round(peak_memory_mb(), 1)
@@ -229,7 +244,8 @@ class Store:
             final.rename(trash / "replaced")
         draft.folder.rename(final)
         sync(final.parent)
-        shutil.rmtree(trash)
+        for left in final.parent.glob(".trash-*"):  # ours, and what killed commits left
+            shutil.rmtree(left, ignore_errors=left != trash)
         return Artifact(final, manifest)
 
     def discard(self, stage: str, key: str) -> None:

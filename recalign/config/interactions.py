@@ -74,17 +74,17 @@ class FilesSource(Config):
     """Path of the interactions file."""
     items: str = Field("", json_schema_extra=NOT_IDENTITY)
     """Path of the items file; empty: titles are the item ids."""
-    user_column: str = "user_id"
+    user_column: str = Field("user_id", min_length=1)
     """Column of the user's id."""
-    item_column: str = "item_id"
+    item_column: str = Field("item_id", min_length=1)
     """Column of the item's id, in both files."""
     timestamp_column: str = "timestamp"
-    """Column of the time: seconds or milliseconds since 1970, or ISO 8601; empty: file order."""
+    """Column of the time: a number since 1970, a date, or ISO 8601; empty: file order."""
     rating_column: str = ""
     """Column of the rating; empty: every row counts."""
     title_column: str = "title"
     """Column of the item's title."""
-    attribute_columns: list[str] = Field(default=[])
+    attribute_columns: list[Annotated[str, Field(min_length=1)]] = Field(default=[])
     """Columns of item attributes (text, or lists of text) that go into the item's text."""
 
 

@@ -2,8 +2,10 @@
 
 import csv
 import io
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -12,14 +14,18 @@ from recalign.interactions.rawlines import decoded, json_cells, parse_json, read
 from recalign.interactions.rawtables import Origin
 from recalign.progress import Progress
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
-ROW = "__row__"
+if TYPE_CHECKING:
+    import _csv
+
+SEPARATORS = {".csv": ",;\t|", ".tsv": "\t,;|"}
+"""What may stand between the cells, the likeliest first."""
 
 
 def ending(path: Path) -> str:
     """'.csv', '.tsv', '.jsonl' or '.parquet', without a '.gz'; BadInputError for others."""
-    kind = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
-    if kind not in (*SEPARATORS, ".jsonl", ".parquet") or path.name.endswith(".parquet.gz"):
+    name = path.name.lower()
+    kind = Path(name.removesuffix(".gz")).suffix
+    if kind not in (*SEPARATORS, ".jsonl", ".parquet") or name.endswith(".parquet.gz"):
         raise BadInputError(
             f"{path}: unknown kind of file; name it .csv, .tsv, .jsonl (each also .gz) or .parquet"
         )
@@ -34,78 +40,119 @@ def read_cells(
 ) -> tuple[pl.DataFrame, Origin]:
     """The columns of `fields` (ours to the file's) under our names, with `row`; at least one row.
 
-    Cells of text formats are text. Raises BadInputError for damage and missing columns, with this
-    advice.
+    Cells of text formats are text. Raises BadInputError for damage, and with this advice for
+    missing columns and columns whose name occurs twice.
     """
     kind = ending(path)
     if kind == ".jsonl":
         return json_cells(path, fields, parse_json, progress), Origin(path, fields)
     progress(0, 1, path.name)
     if kind == ".parquet":
-        table, origin = _read_parquet(path), Origin(path, fields)
+        cells, origin = _parquet_cells(path, fields, advice), Origin(path, fields)
     else:
         content = read_bytes(path)
-        table = _read_csv(path, content, SEPARATORS[kind])
-        origin = Origin(path, fields, partial(_line_of, content, SEPARATORS[kind]))
-    missing = [field for field in fields.values() if field not in table.columns]
-    if missing:
-        present = ", ".join(column for column in table.columns if column != ROW)
-        raise BadInputError(
-            f"{path}: has no column {', '.join(missing)}; its columns are {present}; {advice}"
+        if b"\n" not in content:  # as an old Macintosh ends its lines
+            content = content.replace(b"\r", b"\n")
+        names, separator = _header(path, content, SEPARATORS[kind], set(fields.values()))
+        _require(path, names, fields, advice)
+        cells = _csv_cells(path, content, separator, names).select(
+            "row",
+            *(pl.col(str(names.index(field))).alias(name) for name, field in fields.items()),
         )
-    columns = [pl.col(field).alias(name) for name, field in fields.items()]
-    cells = table.select(pl.col(ROW).cast(pl.Int64).alias("row"), *columns)
+        origin = Origin(path, fields, partial(_line_of, content, separator))
     if cells.height == 0:
         raise BadInputError(f"{path}: has columns but no row")
     progress(1, 1, path.name)
     return cells, origin
 
 
-def _read_parquet(path: Path) -> pl.DataFrame:
+def _parquet_cells(path: Path, fields: dict[str, str], advice: str) -> pl.DataFrame:
     try:
-        return pl.read_parquet(path).with_row_index(ROW, offset=1)
-    except pl.exceptions.ComputeError as problem:
+        _require(path, list(pl.read_parquet_schema(path)), fields, advice)
+        table = pl.read_parquet(path, columns=list(set(fields.values())))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as problem:
         raise BadInputError(
             f"{path}: is damaged, cut short, or no Parquet file ({problem})"
         ) from problem
+    columns = [table[field].alias(name) for name, field in fields.items()]
+    rows = pl.int_range(1, table.height + 1, dtype=pl.Int64, eager=True)
+    return pl.DataFrame([rows.alias("row"), *columns])
 
 
-def _read_csv(path: Path, content: bytes, separator: str) -> pl.DataFrame:
-    """All cells as text, with the number of the record (the header is 1); blank lines left out."""
+def _header(path: Path, content: bytes, separators: str, wanted: set[str]) -> tuple[list[str], str]:
+    """The names of the columns, and their separator: with which all wanted ones are there."""
+    headers = {
+        separator: [name.strip() for name in next(_records(path, content, separator), [])]
+        for separator in separators
+    }
+    separator = max(separators, key=lambda one: (wanted <= set(headers[one]), len(headers[one])))
+    return headers[separator], separator
+
+
+def _require(path: Path, names: list[str], fields: dict[str, str], advice: str) -> None:
+    """BadInputError unless each wanted column is there once."""
+    missing = [field for field in fields.values() if field not in names]
+    several = [field for field in fields.values() if names.count(field) > 1]
+    if missing or several:
+        problem = "has no column" if missing else "has more than one column"
+        raise BadInputError(
+            f"{path}: {problem} {', '.join(missing or several)}; its columns are "
+            f"{', '.join(names)[:400]}; {advice}"
+        )
+
+
+def _csv_cells(path: Path, content: bytes, separator: str, names: list[str]) -> pl.DataFrame:
+    """All cells as text, named by place, and the number of each record (the header is 1).
+
+    Blank lines are left out.
+    """
+    columns = [str(place) for place in range(len(names))]
     try:
         table = pl.read_csv(
-            content, separator=separator, infer_schema=False, row_index_name=ROW, row_index_offset=2
-        )
-    except pl.exceptions.ComputeError:
-        table = _read_csv_leniently(path, content, separator)
-    cells = [pl.col(column) for column in table.columns if column != ROW]
-    return table.filter(~pl.all_horizontal(cell.is_null() for cell in cells))
+            content, separator=separator, infer_schema=False, new_columns=columns
+        ).with_row_index("row", offset=2)
+    except pl.exceptions.PolarsError:
+        table = _lenient_cells(path, content, separator, columns)
+    blank = pl.all_horizontal(pl.col(column).is_null() for column in columns)
+    return table.filter(~blank).with_columns(pl.col("row").cast(pl.Int64))
 
 
-def _read_csv_leniently(path: Path, content: bytes, separator: str) -> pl.DataFrame:
+def _lenient_cells(path: Path, content: bytes, separator: str, columns: list[str]) -> pl.DataFrame:
     """What polars refuses, record by record: stray quotes are read, ragged records are named."""
-    lines = content.removesuffix(b"\n").split(b"\n")
-    text = [decoded(line, path, row) + "\n" for row, line in enumerate(lines, start=1)]
-    text[0] = text[0].removeprefix("\ufeff")
-    reader = csv.reader(text, delimiter=separator)
-    header = next(reader)
+    for row, line in enumerate(content.split(b"\n"), start=1):
+        decoded(line, path, row)
+    reader = _records(path, content, separator)
+    next(reader)
     rows: list[list[str | int | None]] = []
     for number, record in enumerate(reader, start=2):
-        if record and len(record) != len(header):
+        if record and len(record) != len(columns):
             raise BadInputError(
-                f"{path}, row {reader.line_num}: has {len(record)} fields, the header has "
-                f"{len(header)}; mend the row, or quote the cell that holds the separator"
+                f"{path}, row {_line_of(content, separator, number)}: has {len(record)} fields, "
+                f"the header has {len(columns)}; mend the row, or quote the cell that holds the "
+                "separator"
             )
         if record:
             rows.append([number, *(cell or None for cell in record)])
-    columns = {ROW: pl.Int64} | dict.fromkeys(header, pl.String)
-    return pl.DataFrame(rows, schema=columns, orient="row")
+    schema = {"row": pl.Int64} | dict.fromkeys(columns, pl.String)
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _records(path: Path, content: bytes, separator: str) -> Iterator[list[str]]:
+    """The records of a CSV, its header first; BadInputError for what is none."""
+    try:
+        yield from _reader(content, separator)
+    except csv.Error as problem:
+        raise BadInputError(f"{path}: cannot be read as a table ({problem})") from problem
 
 
 def _line_of(content: bytes, separator: str, record: int) -> int:
     """The line on which the n-th record of a CSV starts: cells may hold line breaks."""
-    text = io.StringIO(content.decode(errors="replace"), newline="")
-    reader = csv.reader(text, delimiter=separator)
+    reader = _reader(content, separator)
     for _ in range(record - 1):
         next(reader)
     return reader.line_num + 1
+
+
+def _reader(content: bytes, separator: str) -> "_csv.Reader":
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8", errors="replace", newline="")
+    return csv.reader(text, delimiter=separator)

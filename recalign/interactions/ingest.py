@@ -10,6 +10,11 @@ from recalign.errors import BadInputError
 from recalign.interactions.kcore import k_core
 from recalign.interactions.order import Ids, chronological, coded, counted, looked_up, parts
 from recalign.interactions.rawtables import RAW_INTERACTIONS, RAW_ITEMS, RawTables
+from recalign.interactions.remarks import (
+    remarks_on_dropped,
+    remarks_on_ids,
+    remarks_on_users,
+)
 from recalign.interactions.titles import item_text
 from recalign.schemas import ATTRIBUTES, INTERACTIONS, ITEMS, check_table
 
@@ -19,7 +24,8 @@ class Ingested:
     """The tables of the stage, and what did not get into them.
 
     `dropped` counts interactions by reason: its sum plus the rows kept are the rows read.
-    `noted` counts items that needed mending, and raw items that nobody took.
+    `noted` counts items that needed mending, and raw items that nobody took. `remarks` are
+    sentences about what makes the data less than they seem.
     """
 
     interactions: pl.DataFrame
@@ -27,6 +33,7 @@ class Ingested:
     users: pl.DataFrame
     dropped: dict[str, int]
     noted: dict[str, int]
+    remarks: list[str]
 
 
 def ingest(raw: RawTables, config: InteractionsConfig) -> Ingested:
@@ -48,12 +55,20 @@ def ingest(raw: RawTables, config: InteractionsConfig) -> Ingested:
     table["item"], item_ids = coded(columns.pop("item_id"))
     table["time"] = columns.pop("timestamp").to_numpy(writable=True)
     table["rating"] = columns.pop("rating").to_numpy(writable=True)  # NaN: none given
-    known = _known(table["item"], item_ids, raw_items) if unknown_items == "drop" else None
+    known, strange = None, ""
+    if unknown_items == "drop":
+        known, strange = _known(table["item"], item_ids, raw_items)
     table, dropped = _kept(table, known, config)
     if len(table["user"]) == 0:
-        _refuse_nothing_left(n_read, dropped, config)
+        _refuse_nothing_left(n_read, dropped, strange, config)
     users, user_index, positions = _numbered_users(table.pop("user"), user_ids)
     items, item_index = _numbered_items(table.pop("item"), item_ids)
+    remarks = [
+        *remarks_on_dropped(dropped, n_read, strange),
+        *remarks_on_users(user_index, table["time"], users.height),
+        *remarks_on_ids("user", users["user_id"]),
+        *remarks_on_ids("item", items["item_id"]),
+    ]
     interactions = pl.DataFrame(
         {
             "user_index": user_index,
@@ -68,7 +83,7 @@ def ingest(raw: RawTables, config: InteractionsConfig) -> Ingested:
     described, counts = _described(items, raw_items)
     noted = {what: n for what, n in (noted | counts).items() if n}
     interactions = check_table(interactions, INTERACTIONS, "interactions")
-    return Ingested(interactions, described, users, dropped, noted)
+    return Ingested(interactions, described, users, dropped, noted, remarks)
 
 
 def _columns(raw: RawTables) -> dict[str, pl.Series]:
@@ -81,15 +96,21 @@ def _columns(raw: RawTables) -> dict[str, pl.Series]:
     return {column.name: column for column in table.get_columns()}
 
 
-def _known(codes: np.ndarray, ids: Ids, raw_items: pl.DataFrame) -> np.ndarray | None:
-    """Whether each row's item is among `raw_items`: bool [n], None where all are."""
+def _known(codes: np.ndarray, ids: Ids, raw_items: pl.DataFrame) -> tuple[np.ndarray | None, str]:
+    """Whether each row's item is among `raw_items`: bool [n], None where all are.
+
+    And two ids of each side in words, where not all are.
+    """
     occurring = np.flatnonzero(counted(codes, ids.n))
     found = ids.of(occurring).is_in(raw_items["item_id"].implode()).to_numpy()
     if found.all():
-        return None
+        return None, ""
     known = np.zeros(ids.n, dtype=bool)
     known[occurring] = found
-    return looked_up(known, codes)
+    examples = [ids.of(occurring[~found][:2]), raw_items["item_id"].head(2)]
+    unknown, there = (" and ".join(f"'{one[:40]}'" for one in side) for side in examples)
+    strange = f"the interactions have {unknown}, the items {there or 'no id'}"
+    return looked_up(known, codes), strange
 
 
 def _kept(
@@ -181,10 +202,16 @@ def _described(items: pl.DataFrame, raw: pl.DataFrame) -> tuple[pl.DataFrame, di
     return check_table(described, ITEMS, "items").rechunk(), noted
 
 
-def _refuse_nothing_left(n_read: int, dropped: dict[str, int], config: InteractionsConfig) -> None:
+def _refuse_nothing_left(
+    n_read: int, dropped: dict[str, int], strange: str, config: InteractionsConfig
+) -> None:
     reasons = ", ".join(f"{n} by {reason}" for reason, n in dropped.items()) or "there were none"
-    raise BadInputError(
-        f"no interaction is left of {n_read} read: dropped {reasons}; lower interactions.k_core "
-        f"(now {config.k_core}) or interactions.min_rating (now {config.min_rating:g}), or check "
-        "that both files use the same item ids"
-    )
+    mends = [
+        f"write the item ids of both files alike: {strange}" if "unknown_item" in dropped else "",
+        f"lower interactions.k_core (now {config.k_core})" if "k_core" in dropped else "",
+        f"lower interactions.min_rating (now {config.min_rating:g})"
+        if {"no_rating", "low_rating"} & dropped.keys()
+        else "",
+    ]
+    told = "; ".join([f"dropped {reasons}", *filter(None, mends)])
+    raise BadInputError(f"no interaction is left of {n_read} read: {told}")

@@ -12,6 +12,8 @@ _ARTICLE = re.compile(
     r"([^()]+), (The|An?|Les?|La|L'|Il|Lo|Gli|I|El|Los|Las|Der|Die|Das|Den|Det|Une?|O|Os|De|Het)"
     r"(?= \(|\)|$)"
 )
+_BARE_ARTICLE = re.compile(r"(.+), (The|An|Les?|La|L'|Il|Gli|El|Los|Las|Der|Die|Das|Une)$")
+"""What can only be an article where no year says that this is a film: 'Vitamin, A' is none."""
 _YEAR = re.compile(r"\((1[89]\d\d|20\d\d)(?:[-/]\s*\d*)?\)(?:\s*\([A-Z]+\))?\s*$")
 
 
@@ -42,8 +44,8 @@ def decade(year: str) -> str | None:
 
 
 def spoken(title: str) -> str:
-    """'Heat, The (1995)' as 'The Heat (1995)'; only titles that end in a year are touched."""
-    if ", " not in title or not _YEAR.search(title):
+    """'Heat, The (1995)' as 'The Heat (1995)', and 'Jungle Book, The' as 'The Jungle Book'."""
+    if ", " not in title:
         return title
 
     def in_front(match: re.Match[str]) -> str:
@@ -51,7 +53,7 @@ def spoken(title: str) -> str:
         blank = "" if article.endswith("'") else " "
         return f"{article}{blank}{words}"
 
-    return _ARTICLE.sub(in_front, title)
+    return (_ARTICLE if _YEAR.search(title) else _BARE_ARTICLE).sub(in_front, title)
 
 
 def item_text(title: str, names: Iterable[str], values: Iterable[str]) -> str:
@@ -89,8 +91,8 @@ def attributes(name: str, value: Any) -> list[Attribute]:
 
 
 def _flat(value: Any) -> Iterator[str]:
-    if isinstance(value, list | tuple):
-        for part in value:
+    if isinstance(value, list | tuple | set):
+        for part in sorted(value, key=str) if isinstance(value, set) else value:
             yield from _flat(part)
     elif value is not None:
-        yield str(value)
+        yield str(int(value) if isinstance(value, float) and value.is_integer() else value)

@@ -23,6 +23,8 @@ class DataSet:
     windows: pl.DataFrame | None = None
     n_test_users: int | None = None
     """Users whose test window is evaluated."""
+    remarks: Sequence[str] = ()
+    """What makes the data less than they seem, in sentences."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from recalign.report.result_lines import (
 from recalign.report.wording import RANKED, count, plural, reasons
 from recalign.schemas import RECOMMENDED, RESULTS, WINDOWS, check_table
 
+FEW_USERS = 100  # below, an interval of a mean is wider than most effects
 HOLLOW = "A hollow dot: the interval holds zero, so no difference is shown."
 
 
@@ -72,18 +73,23 @@ def data_section(data: DataSet) -> Section:
         "Users": data.n_users, "Items": data.n_items, "Interactions": data.n_interactions,
         "Test users": data.n_test_users,
     }  # fmt: skip
+    told = [f"Data set {data.name}", f"Left out: {reasons(data.dropped) or 'nothing'}"]
     return Section(
         "What went in",
         "Data",
-        f"Data set {data.name}. Left out: {reasons(data.dropped) or 'nothing'}.",
+        "".join(f"{one[0].upper()}{one[1:]}. " for one in [*told, *data.remarks]).strip(),
         cards=[Card(name, count(size)) for name, size in sizes.items() if size is not None],
         figures=figures,
     )
 
 
 def with_data(data: DataSet) -> str:
-    """How a sentence about a run begins: what went in."""
+    """How a sentence about a run begins: what went in, after a warning if few users are tested."""
+    n = data.n_test_users
+    few = (
+        f"Only {plural(n, 'user')} to test on: no figure is exact. " if n and n < FEW_USERS else ""
+    )
     return (
-        f"With {plural(data.n_interactions, 'interaction')} of {plural(data.n_users, 'user')} "
+        f"{few}With {plural(data.n_interactions, 'interaction')} of {plural(data.n_users, 'user')} "
         f"and {plural(data.n_items, 'item')} ({data.name})"
     )

@@ -1,5 +1,7 @@
 """history | fit | reward | valid | test: where each window of each user starts."""
 
+import itertools
+
 import numpy as np
 import polars as pl
 
@@ -8,6 +10,8 @@ from recalign.errors import BadInputError
 from recalign.schemas import WINDOWS, check_table
 from recalign.seeding import stream
 
+MIN_USERS = 30
+"""Fewest users of a window that is cut at a moment in time: with fewer nothing can be measured."""
 STARTS = ["fit_start", "reward_start", "valid_start", "test_start"]
 
 
@@ -100,6 +104,26 @@ def _wanted(start: str, config: SplitsConfig) -> bool:
     sizes = {"fit": config.fit, "reward": config.reward}
     shares = {"fit": config.fit_share, "reward": config.reward_share}
     return bool((sizes if config.protocol == "per_user" else shares).get(name, 1))
+
+
+def refuse_few_users(windows: pl.DataFrame, config: SplitsConfig) -> None:
+    """BadInputError if a window of the temporal protocol is that of fewer than MIN_USERS users.
+
+    windows: WINDOWS. Where people rate everything in one sitting, few have interactions both
+    before and after a moment.
+    """
+    if config.protocol != "temporal":
+        return
+    prompted = windows.filter("prompted")
+    for start, end in itertools.pairwise([*STARTS, "end"]):
+        n = prompted.filter(pl.col(start) < pl.col(end)).height
+        if n < MIN_USERS and _wanted(start, config):
+            window = start.removesuffix("_start")
+            raise BadInputError(
+                f"splits.protocol = temporal: only {n} of {windows.height} users have a {window} "
+                f"window after a history, {MIN_USERS} are needed; raise splits.{window}_share, "
+                "lower splits.min_history, or use splits.protocol = per_user"
+            )
 
 
 def _refuse_empty(window: str, n_users: int, counts: dict[str, int], config: SplitsConfig) -> None:

@@ -1,5 +1,6 @@
 """Prefect's cache over artifact folders: a record lies inside the folder it speaks of."""
 
+import os
 from typing import Any
 
 from prefect.cache_policies import CachePolicy
@@ -35,8 +36,10 @@ def forget_record(store: Store, stage: str, key: str) -> None:
     (store.folder(stage, key) / RECORD).unlink(missing_ok=True)
 
 
-def renew_record(store: Store, reference: Reference) -> None:
+def renew_record(store: Store, reference: Reference) -> bool:
     """Let the record of a current artifact say what its manifest says, and nothing else.
+
+    False when it does not and cannot: a root that this user may only read.
 
     Prefect would believe any digest in it, and load it by the serializer that it names itself: with
     pickle it would run code. An artifact that is only at a URL has no record yet.
@@ -47,8 +50,14 @@ def renew_record(store: Store, reference: Reference) -> None:
         results = ResultStore(result_storage=place, serializer=JSONSerializer())
         key = f"{reference.stage}/{reference.fingerprint}/{RECORD}"
         wanted = results.create_result_record(reference, key).serialize()
-        if not path.exists() or path.read_bytes() != wanted:
-            write_atomically(path, wanted.decode())
+        try:
+            if not path.exists() or path.read_bytes() != wanted:
+                write_atomically(path, wanted.decode())
+        except OSError:
+            if os.access(path.parent, os.W_OK):
+                raise
+            return False
+    return True
 
 
 class ArtifactCache(CachePolicy):

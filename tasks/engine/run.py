@@ -15,7 +15,7 @@ from recalign.errors import UserError
 from recalign.training.arguments import require_even_batches
 from tasks.engine.cache import forget_record, is_current, renew_record
 from tasks.engine.run_page import show_stage
-from tasks.engine.stage import Call, Stage
+from tasks.engine.stage import Call, Stage, file_digests
 from tasks.engine.trouble import trouble_explained
 
 FORCED = "forced"
@@ -76,15 +76,16 @@ class Run:
         with trouble_explained(stage.name, self.store.root):
             if isinstance(config, AlignmentConfig | SftConfig):  # told by the plan already
                 require_even_batches(config, self.runtime.devices, stage.name)
-            identity = stage.identity(config, inputs, self._digests(files))
+            identity = stage.identity(config, inputs, file_digests(files, self._digest))
             step = self._step(identity, inputs, label or stage.name)
+            recorded = True
             if step.action == "reuse" and not self.plan_only:
-                renew_record(self.store, step.reference)
+                recorded = renew_record(self.store, step.reference)
             elif not self.plan_only:
                 forget_record(self.store, stage.name, step.reference.fingerprint)
         self.steps.append(step)
         reference = step.reference
-        if not self.plan_only:
+        if not self.plan_only and recorded:
             forced = step.reason == FORCED
             task = stage.task.with_options(
                 task_run_name=step.label,
@@ -113,19 +114,10 @@ class Run:
         nothing: set[Reference] = set()
         return nothing.union(*(self._above.get(one, nothing) for one in inputs.values()))
 
-    def _digests(self, files: dict[str, list[Path]]) -> dict[str, str]:
-        """The files' digests by role and name; files of one name are told apart by their place.
-
-        In a plan, the digest of a file that is not downloaded yet is unknown.
-        """
-        digests: dict[str, str] = {}
-        for role, paths in files.items():
-            for place, path in enumerate(paths):
-                name = f"{role}/{path.name}"
-                name = f"{name} ({place})" if name in digests else name
-                missing = self.plan_only and not path.exists()
-                digests[name] = UNKNOWN if missing else self.store.digests.digest(path)
-        return digests
+    def _digest(self, path: Path) -> str:
+        """sha256; in a plan, that of a file that is not downloaded yet is unknown."""
+        missing = self.plan_only and not path.exists()
+        return UNKNOWN if missing else self.store.digests.digest(path)
 
     def open(self, reference: Reference) -> Artifact | None:
         """The artifact behind a reference, or None while it is only planned."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -61,7 +62,7 @@ def page_of_stage(artifact: Artifact, sections: Sections) -> str:
     if not artifact.folder.is_dir():
         return stage_page(artifact.manifest, [])
     kept = artifact.path(PAGE)
-    if kept.exists():
+    with suppress(OSError, UnicodeDecodeError):  # garbled: drawn anew
         return kept.read_text(encoding="utf-8")
     page = stage_page(artifact.manifest, sections(artifact))
     try:

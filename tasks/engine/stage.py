@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ import prefect
 from filelock import Timeout
 
 from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.digests import stamp
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.manifest import Reference, fingerprints
 from recalign.artifacts.roots import open_root
@@ -112,7 +113,8 @@ class Stage:
             with stage_progress(self.name) as progress, taking as device:
                 artifacts = {name: store.open(one) for name, one in call.inputs.items()}
                 job = Job(draft, runtime, progress, device, call.labels)
-                self._fill(job, call, artifacts)
+                with unchanged(call.files, call.identity.files, store.digests.digest):
+                    self._fill(job, call, artifacts)
             made = store.commit(draft)
             if left_out := reasons(made.manifest.dropped):
                 log.info("%s left out: %s", self.name, left_out)
@@ -143,6 +145,37 @@ class Stage:
             return
         use_threads(job.runtime.threads)
         self.body(job, config, **artifacts, **extra)
+
+
+@contextmanager
+def unchanged(
+    files: dict[str, list[Path]], digests: Mapping[str, str], digest_of: Callable[[Path], str]
+) -> Iterator[None]:
+    """UserError unless these files have these digests before the block, and are untouched by it.
+
+    Else the artifact would bear the name of content that it does not hold.
+    """
+    paths = [path for several in files.values() for path in several]
+    stamps = [stamp(path) for path in paths]
+    same = file_digests(files, digest_of) == digests
+    if same:
+        yield
+        same = [stamp(path) for path in paths] == stamps
+        same = same and file_digests(files, digest_of) == digests
+    if not same:
+        names = " or ".join(str(path) for path in paths)
+        raise UserError(f"{names} changed while it was read: run again when it is whole")
+
+
+def file_digests(files: dict[str, list[Path]], digest_of: Callable[[Path], str]) -> dict[str, str]:
+    """The files' digests by role and name; files of one name are told apart by their place."""
+    digests: dict[str, str] = {}
+    for role, paths in files.items():
+        for place, path in enumerate(paths):
+            name = f"{role}/{path.name}"
+            name = f"{name} ({place})" if name in digests else name
+            digests[name] = digest_of(path)
+    return digests
 
 
 def local_files(role: str, name: str) -> dict[str, list[Path]]:

@@ -1,5 +1,6 @@
 """An artifact exists when its manifest does, and is found only while its files are intact."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -236,3 +237,99 @@ def test_a_root_that_cannot_be_written_to_is_told(tmp_path):
         Store(tmp_path).in_use(),
     ):
         pytest.fail("never entered")
+
+
+GARBLED = [
+    b"",
+    b"[]",
+    b"null",
+    b"\xff{}",
+    b'{"table.txt": 3}',
+    b'{"table.txt": null}',
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("garbled", GARBLED)
+def test_garbled_stamps_digests_and_inputs_are_no_memory(store, tmp_path, garbled):
+    artifact = made(store)
+    (artifact.folder / ".stamps.json").write_bytes(garbled)
+    assert store.find("splits", artifact.manifest.fingerprint).manifest == artifact.manifest
+    raw = tmp_path / "raw.csv"
+    raw.write_text("abc")
+    (store.root / ".digests.json").write_bytes(garbled.replace(b"table.txt", str(raw).encode()))
+    assert store.digests.digest(raw) == hashlib.sha256(b"abc").hexdigest()
+    inputs = {"splits": artifact.reference}
+    draft = drafted(store, inputs=inputs)
+    (draft.work / "checkpoint").write_text("half")
+    (draft.work / ".inputs.json").write_bytes(garbled)
+    assert not (drafted(store, inputs=inputs).work / "checkpoint").exists()
+
+
+def test_a_manifest_whose_time_has_no_zone_or_whose_figures_were_edited_is_not_used(store):
+    artifact = made(store)
+    path, key = artifact.folder / "manifest.json", artifact.manifest.fingerprint
+    whole = json.loads(path.read_text())
+    for change in (
+        {"created": "2026-01-01T00:00:00"},
+        {"rows": 2},
+        {"dropped": {}},
+        {"figures": {"items": 7}},
+    ):
+        path.write_text(json.dumps(whole | change))
+        assert store.find("splits", key) is None, change
+        assert len(list(store.manifests())) == ("created" not in change)
+    earlier = {name: value for name, value in whole.items() if name != "told"}
+    path.write_text(json.dumps(earlier))  # as versions wrote it that kept no digest of figures
+    assert store.find("splits", key) is not None
+
+
+def test_figures_that_json_changes_are_still_those_that_were_written(store):
+    draft = drafted(store, "splits")
+    draft.path("table.txt").write_text("x")
+    draft.tell({"pair": (1, 2), "nan": float("nan"), "tenth": 0.1, "by number": {3: 1e300}})
+    made = store.commit(draft)
+    assert store.find("splits", made.manifest.fingerprint) is not None
+
+
+def test_what_a_killed_commit_left_is_cleared_by_the_next(store):
+    left = store.root / "splits" / ".trash-0123-99" / "replaced"
+    left.mkdir(parents=True)
+    made(store)
+    assert not list((store.root / "splits").glob(".trash-*"))
+
+
+def test_a_link_in_a_draft_is_removed_and_not_followed(store, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "kept.txt").write_text("mine")
+    drafted(store).path("link").symlink_to(tmp_path / "mine")
+    assert not drafted(store).path("link").exists()
+    assert (tmp_path / "mine" / "kept.txt").exists()
+
+
+AS_NOBODY = """
+import os, sys
+os.setuid(65534)
+from recalign.artifacts.store import Store
+from recalign.errors import UserError
+try:
+    store = Store(sys.argv[1])
+    with store.in_use():
+        print(store.find("splits", sys.argv[2]) is not None)
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can read a root as somebody else")
+def test_another_users_root_is_read_where_it_may_be_and_told_in_one_line_where_not(store, tmp_path):
+    key = made(store).manifest.fingerprint
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    read = [sys.executable, "-c", AS_NOBODY, str(store.root), key]
+    run = subprocess.run(read, capture_output=True, text=True)
+    assert run.stdout == "True\n", run.stderr
+    (store.root / "splits").chmod(0o700)
+    run = subprocess.run(read, capture_output=True, text=True)
+    assert run.stdout.startswith("runtime.root: cannot read"), run.stderr
+    assert run.stdout.count("\n") == 1

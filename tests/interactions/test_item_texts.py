@@ -30,6 +30,8 @@ def test_era_is_the_decade_of_the_year_that_ends_the_title(title, decade):
             "La Double vie de Véronique (The Double Life of Veronique) (1991)",
         ),
         ("Cook, the Thief, His Wife, The (1989)", "The Cook, the Thief, His Wife (1989)"),
+        ("Jungle Book, The", "The Jungle Book"),
+        ("Aventure, L'", "L'Aventure"),
         ("Shampoo with Vitamin, A", "Shampoo with Vitamin, A"),
         ("Me, Myself and I (2000)", "Me, Myself and I (2000)"),
     ],
@@ -44,7 +46,7 @@ def test_text_is_the_title_and_the_values_of_each_facet_in_words():
         "Heat (1995): genre Action and Crime; era 1990s"
     )
     three = item_text("Heat, The", ["genre"] * 3, ["Action", "Crime", "Drama"])
-    assert three == "Heat, The: genre Action, Crime and Drama"
+    assert three == "The Heat: genre Action, Crime and Drama"
     assert item_text("Heat (1995)", [], []) == "Heat (1995)"
 
 
