@@ -111,7 +111,7 @@ def _csv_cells(path: Path, content: bytes, separator: str, names: list[str]) -> 
         table = pl.read_csv(
             content, separator=separator, infer_schema=False, new_columns=columns
         ).with_row_index("row", offset=2)
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, OSError):  # polars unpacks what looks packed
         table = _lenient_cells(path, content, separator, columns)
     blank = pl.all_horizontal(pl.col(column).is_null() for column in columns)
     return table.filter(~blank).with_columns(pl.col("row").cast(pl.Int64))

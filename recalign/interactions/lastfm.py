@@ -55,7 +55,7 @@ def _columns(path: Path, content: bytes, names: list[str]) -> pl.DataFrame:
             row_index_name="row",
             row_index_offset=2,
         )
-    except pl.exceptions.ComputeError as problem:
+    except (pl.exceptions.PolarsError, OSError) as problem:
         raise BadInputError(f"{path}: is not as published: {problem}") from problem
     missing = [name for name in names if name not in table.columns]
     if missing:

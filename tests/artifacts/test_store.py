@@ -309,9 +309,9 @@ def test_a_link_in_a_draft_is_removed_and_not_followed(store, tmp_path):
 
 AS_NOBODY = """
 import os, sys
-os.setuid(65534)
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
+os.setuid(65534)
 try:
     store = Store(sys.argv[1])
     with store.in_use():

@@ -195,7 +195,7 @@ def test_when_nothing_is_left_the_message_says_what_dropped_the_rows():
     message = r"left of 2 read: dropped 1 by low_rating, 1 by k_core; lower .*k_core \(now 5\)"
     with pytest.raises(BadInputError, match=message):
         ingest(raw(rows), settings(min_rating=3.0, k_core=5))
-    with pytest.raises(BadInputError, match="both files use the same item ids"):
+    with pytest.raises(BadInputError, match="the item ids of both files alike"):
         ingest(raw(rows, {"A": "x"}), settings())
 
 

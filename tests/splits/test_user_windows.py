@@ -5,7 +5,7 @@ import pytest
 from recalign.config import SplitsConfig
 from recalign.errors import BadInputError
 from recalign.schemas import INTERACTIONS
-from recalign.splits.windows import split_windows
+from recalign.splits.windows import MIN_USERS, refuse_few_users, split_windows
 
 STARTS = ["fit_start", "reward_start", "valid_start", "test_start", "end"]
 
@@ -136,3 +136,16 @@ def test_a_max_users_that_nobody_reaches_changes_nothing_and_unset_is_no_part_of
     assert split_windows(table, config)[0].equals(split_windows(table, more)[0])
     assert "max_users" not in config.identity()
     assert more.identity()["max_users"] == 2
+
+
+@pytest.mark.parametrize("n", [MIN_USERS - 1, MIN_USERS])
+def test_a_temporal_window_of_too_few_users_is_refused_and_a_count_for_each_user_is_not(n):
+    early, late = [list(range(10))] * 100, [list(range(0, 20, 2))] * n
+    windows, _ = split_windows(interactions(early + late), TEMPORAL)
+    refuse_few_users(windows, SplitsConfig())
+    if n >= MIN_USERS:
+        refuse_few_users(windows, TEMPORAL)
+        return
+    message = r"only 29 of 129 users have a \w+ window after a history.*protocol = per_user"
+    with pytest.raises(BadInputError, match=message):
+        refuse_few_users(windows, TEMPORAL)
