@@ -270,12 +270,10 @@ def test_a_manifest_whose_time_has_no_zone_or_whose_figures_were_edited_is_not_u
     artifact = made(store)
     path, key = artifact.folder / "manifest.json", artifact.manifest.fingerprint
     whole = json.loads(path.read_text())
-    for change in (
-        {"created": "2026-01-01T00:00:00"},
-        {"rows": 2},
-        {"dropped": {}},
-        {"figures": {"items": 7}},
-    ):
+    changes: list[dict[str, object]] = [
+        {"created": "2026-01-01T00:00:00"}, {"rows": 2}, {"dropped": {}}, {"figures": {"items": 7}},
+    ]  # fmt: skip
+    for change in changes:
         path.write_text(json.dumps(whole | change))
         assert store.find("splits", key) is None, change
         assert len(list(store.manifests())) == ("created" not in change)
