@@ -13,8 +13,8 @@ PLAIN = [(f"u{u}", f"i{item}", 100 * u + item, None) for u in range(12) for item
 
 def remarks(rows, items=None, **settings):
     table = pl.DataFrame(rows, schema=RAW_INTERACTIONS, orient="row")
-    named = [(item, None, []) for item in items or []]
-    raw_items = pl.DataFrame(named, schema=RAW_ITEMS, orient="row")
+    ids = pl.Series(items or [], dtype=pl.String)
+    raw_items = pl.DataFrame({"item_id": ids, "title": None, "attributes": None}, schema=RAW_ITEMS)
     raw = RawTables(table, raw_items, unknown_items="drop" if items else "keep")
     return ingest(raw, InteractionsConfig(**settings)).remarks
 

@@ -33,15 +33,3 @@ def test_other_weights_in_the_same_folder_are_another_encoder(tmp_path, stage):
     changed = {label.split(",")[0] for label in before if before[label] != after[label]}
     assert stage in changed
     assert not changed & {"interactions", "splits", "policy"}
-
-
-def test_two_raw_files_of_one_name_both_count(tmp_path):
-    files = [tmp_path / name / "data.csv" for name in ("a", "b")]
-    for path in files:
-        path.parent.mkdir()
-        path.write_text("x")
-    run = Run(Runtime(root=str(tmp_path / "root")))
-    before = run._digests({"raw": files})
-    files[0].write_text("changed")
-    assert len(before) == 2
-    assert run._digests({"raw": files}) != before
