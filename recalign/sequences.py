@@ -81,3 +81,20 @@ class Sequences:
         return Sequences(
             offsets, self.items[np.repeat(self.offsets[:-1], lengths) + positions], self.n_items
         )
+
+
+@dataclass(frozen=True)
+class Before:
+    """What `users` [N] took before positions `stops` [N], padded only for the rows asked for.
+
+    Of all users at once the table would be as wide as the longest sequence.
+    """
+
+    sequences: Sequences
+    users: np.ndarray
+    stops: np.ndarray
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Items of these rows, int64 [n, L], 0 padded."""
+        stops = self.stops[rows]
+        return self.sequences.until(self.users[rows], stops, int(stops.max(initial=1)))[0]

@@ -41,6 +41,7 @@ from recalign.schemas import (
     TRUTH,
     read_table,
 )
+from recalign.sequences import Before
 from recalign.splits.candidates import history_popularity
 from recalign.splits.phases import phase_of
 from tasks.encoding import open_encoder
@@ -170,11 +171,11 @@ def _targets(splits: Artifact, tables: Tables, config: EvaluationPhase) -> UserT
     drawn = drawn.filter(kind=config.lists).filter(pl.col("user_index").is_in(phase.users.tolist()))
     negatives = padded([n.to_numpy() for n in drawn.sort("user_index")["negatives"]])
     targets = torch.from_numpy(phase.targets(tables.sequences))
-    seen, _ = tables.sequences.until(phase.users, phase.starts, int(phase.starts.max()))
+    seen = Before(tables.sequences, phase.users, phase.starts)
     lists = candidate_lists(
         targets, torch.from_numpy(negatives), config.list_targets, config.list_length
     )
-    return UserTargets(phase.users, targets, torch.from_numpy(seen), lists, config.lists)
+    return UserTargets(phase.users, targets, seen, lists, config.lists)
 
 
 def _write_text_quality(

@@ -22,6 +22,7 @@ from recalign.report.stage_page import picture
 from recalign.report.wording import reward_name
 from recalign.rewards.score import RewardWindow, SampledTexts, score_rewards
 from recalign.schemas import REASONINGS, REWARDS
+from recalign.sequences import Before
 from recalign.splits.phases import phase_of
 from tasks.encoding import open_encoder
 from tasks.engine.job import Job
@@ -79,14 +80,12 @@ def _scorer(config: RewardsConfig, artifacts: list[Artifact], device: str) -> Sc
     model, _ = load_oracle(oracle.folder, device)
     reader, _ = load_recommender(recommender.folder, device)
     targets = phase.targets(tables.sequences)
-    seen, _ = tables.sequences.until(phase.users, phase.starts, int(phase.starts.max()))
 
     def score(texts: SampledTexts, progress: Progress) -> pl.DataFrame:
         users, starts = phase.users[texts.places], phase.starts[texts.places]
         states = states_of(model, tables.sequences, users, starts)
-        window = RewardWindow(
-            users, states, targets[texts.places], seen[texts.places], tables.items.height
-        )
+        seen = Before(tables.sequences, users, starts)
+        window = RewardWindow(users, states, targets[texts.places], seen, tables.items.height)
         return score_rewards(reader.scores, window, texts, config, progress)
 
     return score

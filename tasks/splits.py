@@ -19,7 +19,7 @@ def splits(job: Job, config: SplitsConfig, interactions: Artifact) -> None:
     sequences = Sequences.of(taken, interactions.manifest.figures["items"])
     windows, counts = split_windows(taken, config)
     refuse_few_users(windows, config)
-    candidates = draw_candidates(sequences, windows, config)
+    candidates = draw_candidates(sequences, windows, config, job.progress)
     WINDOWS.write(windows, job.draft)
     CANDIDATES.write(candidates, job.draft)
     job.draft.count(windows.height, counts)

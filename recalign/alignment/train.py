@@ -1,8 +1,8 @@
 """Align a policy on scored completions, by the optimiser that the settings name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
@@ -17,12 +17,15 @@ from recalign.alignment.reference import (
 )
 from recalign.alignment.rows import encode_pairs
 from recalign.config import AlignmentConfig
+from recalign.errors import UserError
 from recalign.progress import Progress
 from recalign.training.run import Trained, TrainingRun
 
 if TYPE_CHECKING:
     from recalign.policy import Policy
 
+WORSE = 1.05
+"""Held-out loss over that of the start: below, a few held-out users' noise can explain it."""
 Known = Literal["initial", "previous"] | ReferenceLogProbs | TokenLogProbs
 
 
@@ -35,16 +38,36 @@ def align(
 ) -> Trained:
     """Train the policy on the COMPLETIONS table, and save the weights of the lowest held-out loss.
 
+    Raises UserError when training diverged, unless settings allow that.
+
     `reference` is "initial" (a PEFT model with its adapter off; a plain model as given),
     "previous" (the weights as given), or what `score_reference` made of the completions.
     """
     match config.optimiser:
         case "pairs":
             assert not isinstance(reference, TokenLogProbs)
-            return align_on_pairs(policy, completions, config, run, reference)
+            trained = align_on_pairs(policy, completions, config, run, reference)
         case "listwise" | "best_of_n":
             assert not isinstance(reference, ReferenceLogProbs)
-            return align_on_groups(policy, completions, config, run, reference)
+            trained = align_on_groups(policy, completions, config, run, reference)
+    if not config.allow_worse:
+        refuse_worse(trained.figures, config, run.stage)
+    return trained
+
+
+def refuse_worse(figures: Mapping[str, Any], config: AlignmentConfig, stage: str) -> None:
+    """UserError when even the best checkpoint is clearly worse than the policy before step 1.
+
+    figures: `held_out_loss_start` and `held_out_loss`, of the kept checkpoint. A loss that is not a
+    number is worse, too.
+    """
+    before, after = figures["held_out_loss_start"], figures["held_out_loss"]
+    if not after <= before * WORSE:
+        raise UserError(
+            f"{stage}: training diverged: the held-out loss was {before:.3f} before the first step "
+            f"and at best {after:.3f} after it; lower {stage}.learning_rate (now "
+            f"{config.learning_rate:g}), or set {stage}.allow_worse=true to keep such a policy"
+        )
 
 
 def score_reference(

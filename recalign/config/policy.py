@@ -193,6 +193,8 @@ class AlignmentConfig(WeightsConfig):
     """Evaluations without a lower held-out loss before training stops."""
     seed: int = Field(0, ge=0)
     """Seed of the adapter's weights and of the order of rows."""
+    allow_worse: bool = Field(False, json_schema_extra=NOT_IDENTITY)
+    """Keep a policy whose held-out loss rose from the start on; for sweeps, whose runs may fail."""
 
     @model_validator(mode="after")
     def _micro_batches_fill_a_batch(self) -> "AlignmentConfig":

@@ -13,6 +13,7 @@ from recalign.metrics import ndcg
 from recalign.progress import Progress, silent
 from recalign.ranking import target_ranks
 from recalign.schemas import REWARDS, check_table
+from recalign.sequences import Before
 
 CHUNK_ELEMENTS = 1 << 20
 """Scores in memory at once; more only falls out of the cache."""
@@ -55,7 +56,7 @@ class RewardWindow:
     users: np.ndarray
     states: Tensor
     targets: np.ndarray
-    seen: np.ndarray
+    seen: np.ndarray | Before
     n_items: int
 
 

@@ -17,6 +17,7 @@ from trl.trainer import base_trainer
 
 from recalign.alignment.reference import ReferenceLogProbs, reference_log_probs
 from recalign.alignment.rows import Rows, encode_pairs, held_out
+from recalign.alignment.train import refuse_worse
 from recalign.errors import UserError
 from recalign.policy import Policy
 from tests.alignment.alignment_samples import (
@@ -234,3 +235,13 @@ def test_what_does_not_fit_is_said(run: Run, tmp_path: Path, plain: Policy) -> N
             tmp_path / "d",
             CONFIG.model_copy(update={"learning_rate": 1e30, "method": "full"}),
         )
+
+
+@pytest.mark.parametrize("after", [3.21, float("nan"), float("inf")])
+def test_a_training_that_diverged_is_refused_by_the_setting_that_mends_it(after: float) -> None:
+    figures = {"held_out_loss_start": 0.854, "held_out_loss": after}
+    message = f"alignment: training diverged: .* 0.854 before .* {after:.3f} after it; lower alignm"
+    with pytest.raises(UserError, match=message):
+        refuse_worse(figures, CONFIG, "alignment")
+    for noise in (0.5, 0.854, 0.88):
+        refuse_worse(figures | {"held_out_loss": noise}, CONFIG, "alignment")

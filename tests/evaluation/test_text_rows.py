@@ -35,7 +35,7 @@ def by_label(table):
 
 def cases(targets: list[list[int]], seen: list[list[int]], **more) -> UserTargets:
     users = np.arange(10, 10 + len(targets))
-    return UserTargets(users, torch.tensor(targets), torch.tensor(seen), **more)
+    return UserTargets(users, torch.tensor(targets), np.array(seen), **more)
 
 
 def test_seen_items_do_not_stand_before_the_target():

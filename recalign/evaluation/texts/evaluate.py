@@ -12,6 +12,7 @@ from recalign.evaluation.texts.scores import ScoreCases
 from recalign.metric_columns import Metric
 from recalign.metrics import metric_table
 from recalign.ranking import target_ranks, top_items
+from recalign.sequences import Before
 
 CHUNK_SCORES = 1 << 23  # scores held at a time: 32 MB in float32
 
@@ -20,19 +21,19 @@ CHUNK_SCORES = 1 << 23  # scores held at a time: 32 MB in float32
 class UserTargets:
     """The users of an evaluation, in one order for all rows, and what is ranked for them.
 
-    users [U] user_index; targets [U, T] and seen [U, L] item indices, 0 padded, on any device;
+    users [U] user_index; targets [U, T] and seen [U, L] item indices, 0 padded;
     drawn: how the candidate lists are drawn, see `metric_columns.STARTS`.
     """
 
     users: np.ndarray
     targets: Tensor
-    seen: Tensor
+    seen: np.ndarray | Before
     lists: CandidateLists | None = None
     drawn: str = "uniform"
 
     def __post_init__(self) -> None:
-        if not len(self.users) == len(self.targets) == len(self.seen):
-            raise ValueError("users, targets and seen differ in length")
+        if len(self.users) != len(self.targets):
+            raise ValueError("users and targets differ in length")
         if without := int((self.targets <= 0).all(1).sum()):
             raise ValueError(f"{without} users have no target: leave them out, and count them")
 
@@ -61,21 +62,22 @@ def evaluate_row(
     `scores` is asked for chunks of users of a size that bounds memory. A user with several
     samples gets the mean of each metric over them: what one reasoning is worth on average.
     """
-    tables: list[dict[Metric, np.ndarray]] = []
+    measured: list[dict[Metric, np.ndarray]] = []
     heads: list[np.ndarray] = []
     for where, given in _chunks(scores, len(cases)):
         n_users, n_samples, width = given.shape
         flat = given.reshape(n_users * n_samples, width)
-        seen, targets = (table[where].to(given.device) for table in (cases.seen, cases.targets))
+        tables = torch.from_numpy(cases.seen[where]), cases.targets[where]
+        seen, targets = (table.to(given.device) for table in tables)
         wanted, hidden = (one.repeat_interleave(n_samples, 0) for one in (targets, seen))
         ranks = target_ranks(flat, wanted, hidden)
         table = metric_table(ranks.cpu(), (ranks > 0).sum(1).cpu(), cutoffs)
         if cases.lists is not None:
             lists = cases.lists.of(where, n_samples, given.device)
             table |= list_metrics(flat, lists, cutoffs, cases.drawn)
-        tables.append({m: v.reshape(n_users, n_samples).mean(1) for m, v in table.items()})
+        measured.append({m: v.reshape(n_users, n_samples).mean(1) for m, v in table.items()})
         heads.append(top_items(given[:, 0], seen, top_k).cpu().numpy())
-    values = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    values = {name: np.concatenate([one[name] for one in measured]) for name in measured[0]}
     return Evaluated(values, np.concatenate(heads))
 
 
