@@ -34,23 +34,17 @@ def _dpo4rec() -> "Wiring":
 
 
 def _rosepo() -> "Wiring":
-    from flows.rosepo import ONE
+    from flows.rosepo import WIRING
 
-    return ONE
-
-
-def _rosepo_grid() -> "Wiring":
-    from flows.rosepo import GRID
-
-    return GRID
+    return WIRING
 
 
 METHODS = (
     Method("dpo4rec", DPO4RecConfig, report="report", load=_dpo4rec),
     Method("rosepo", RosePOConfig, report="comparison", load=_rosepo),
-    Method("rosepo-grid", RosePOConfig, report="comparison", load=_rosepo_grid),
 )
-REPORTS = tuple(dict.fromkeys(method.report for method in METHODS))
+REPORTS = (*dict.fromkeys(method.report for method in METHODS), "leaderboard")
+"""Stages whose page ends a run: a method's, and that of sweeps."""
 
 
 def method_named(name: str) -> Method:

@@ -32,15 +32,16 @@ def one_strategy(run: Run, config: RosePOConfig) -> Reference:
     return stages(run, config, variants(config))
 
 
-def whole_grid(run: Run, config: RosePOConfig) -> Reference:
-    """Every strategy and smoothing of `config.grid`; what rows share is computed once."""
-    return stages(run, config, grid_variants(config))
+def configured_row(config: RosePOConfig) -> str:
+    """The label of the row that is aligned as the settings say."""
+    pair = config.rejections.strategy, config.smoothing.estimator
+    return _aligned([pair], config.alignment.loss)[0].label
 
 
-ONE = Wiring("rosepo", RosePOConfig, STAGES, one_strategy, about=__doc__)
-GRID = Wiring("rosepo-grid", RosePOConfig, STAGES, whole_grid, about=whole_grid.__doc__)
-rosepo = ONE.flow
-rosepo_grid = GRID.flow
+WIRING = Wiring(
+    "rosepo", RosePOConfig, STAGES, one_strategy, about=__doc__, headline=configured_row
+)
+rosepo = WIRING.flow
 
 
 def stages(run: Run, config: RosePOConfig, rows: list[ComparedRow]) -> Reference:
@@ -163,18 +164,6 @@ def variants(config: RosePOConfig) -> list[ComparedRow]:
     controls += ["truth"] if config.interactions.source == "synthetic" else []
     pairs = [("random", "none"), *((strategy, one) for one in controls)]
     return BASELINES + _continued(strategy) + _aligned(pairs, config.alignment.loss)
-
-
-def grid_variants(config: RosePOConfig) -> list[ComparedRow]:
-    """Every strategy of the grid with every smoothing, and the configured one with every loss."""
-    known = config.interactions.source == "synthetic"
-    smoothings = [one for one in config.grid.estimators if known or one != "truth"]
-    strategies, own = config.grid.strategies, config.rejections.strategy
-    pairs = [(one, other) for one in strategies for other in smoothings]
-    rows = BASELINES + [row for one in dict.fromkeys([*strategies, own]) for row in _continued(one)]
-    rows += _aligned(pairs, config.alignment.loss)
-    estimator = config.smoothing.estimator
-    return rows + [_with_loss(own, estimator, loss) for loss in config.grid.losses]
 
 
 def _continued(strategy: str) -> list[ComparedRow]:

@@ -72,6 +72,8 @@ class Wiring:
     """Calls the stages for a configuration; returns the report."""
     about: str | None
     """The flow's description."""
+    headline: Callable[[Any], str] = lambda config: ""
+    """The row of the results that a configuration is about; empty: the aligned policy's."""
 
     @cached_property
     def flow(self) -> Flow[..., Any]:
@@ -141,15 +143,20 @@ def plan(run: Run, walk: Callable[[Run], Any]) -> list[Step]:
     return planned.steps
 
 
+def begin_session() -> None:
+    """Let Prefect show our lines, and end with the worker that started this process, if one did."""
+    quiet_user_errors()
+    if processes.FLOW_RUN in os.environ:
+        processes.end_with_parent()
+    for name in LOGGERS:  # Prefect sends their lines to its UI but leaves them at WARNING
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
 def prepare(
     run: Run, stages: Sequence[Stage], walk: Callable[[Run], Any], note: str = ""
 ) -> list[Step]:
     """Refuse unknown stage names, then show the plan as the run's first artifact."""
-    quiet_user_errors()
-    if processes.FLOW_RUN in os.environ:  # started by a worker
-        processes.end_with_parent()
-    for name in LOGGERS:  # Prefect sends their lines to its UI but leaves them at WARNING
-        logging.getLogger(name).setLevel(logging.INFO)
+    begin_session()
     names = [stage.name for stage in stages]
     steps = plan(Run(run.runtime), walk)
     known = names + [step.label for step in steps if step.label not in names]

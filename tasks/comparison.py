@@ -20,7 +20,15 @@ from recalign.report.page import write_page
 from recalign.report.rosepo import RosePORun, rosepo_page
 from recalign.report.rosepo_opening import HELPFUL
 from recalign.report.stage_page import picture, result_table
-from recalign.schemas import BUDGETS, CURVE_FILE, PER_USER, RECOMMENDED, RESULTS, ROWS_PER_USER
+from recalign.schemas import (
+    BUDGETS,
+    CONTRASTS_FILE,
+    CURVE_FILE,
+    PER_USER,
+    RECOMMENDED,
+    RESULTS,
+    ROWS_PER_USER,
+)
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.report import data_set, stage_runs
@@ -51,7 +59,7 @@ def comparison(
     unequal = unequal_budgets(config.rows, budgets)
     ROWS_PER_USER.write(per_user, job.draft)
     RESULTS.write(results, job.draft)
-    contrasts.write_parquet(job.draft.path("contrasts.parquet"), compression="zstd")
+    contrasts.write_parquet(job.draft.path(CONTRASTS_FILE), compression="zstd")
     RECOMMENDED.write(recommended, job.draft)
     BUDGETS.write(budgets, job.draft)
     ends = [interactions, splits, oracle, sft, *made.values()]

@@ -3,7 +3,7 @@
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
-from recalign.artifacts.manifest import Manifest
+from recalign.artifacts.lineage import lineage
 from recalign.artifacts.roots import open_root
 from recalign.config import ReportConfig
 from recalign.evaluation.texts.quality import liked_values, malformed_reasons
@@ -156,13 +156,5 @@ def _examples(
 
 def stage_runs(job: Job, ends: list[Artifact]) -> list[StageRun]:
     """Every artifact that the report stands on, oldest first, as the flow calls it."""
-    store, found = open_root(job.runtime.root), dict[str, Manifest]()
-    queue = [artifact.manifest for artifact in ends]
-    while queue:
-        manifest = queue.pop()
-        if manifest.fingerprint not in found:
-            found[manifest.fingerprint] = manifest
-            above = (store.manifest(r.stage, r.fingerprint) for r in manifest.inputs.values())
-            queue += [one for one in above if one]
-    ordered = sorted(found.values(), key=lambda one: (one.created, one.fingerprint))
-    return [StageRun(job.labels.get(one.fingerprint, one.stage), one) for one in ordered]
+    found = lineage(open_root(job.runtime.root), (one.manifest for one in ends))
+    return [StageRun(job.labels.get(one.fingerprint, one.stage), one) for one in found.values()]

@@ -12,6 +12,7 @@ from flows.cli.app import app
 from flows.methods import METHODS
 from recalign.config import DPO4RecConfig, Runtime
 from recalign.config.presets import load_settings, preset_names
+from recalign.config.sweep import Sweep
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*.md")])
@@ -97,10 +98,12 @@ def test_commands_and_their_options_exist(page):
 
 def test_settings_and_presets_exist(page):
     for words in commands_of(page, "recalign"):
-        if words[0] not in ("run", "plan") or len(words) == 1:
+        if words[0] not in ("run", "plan", "sweep") or len(words) == 1:
             continue
         model = MODELS[words[1]]
         options = list(itertools.pairwise(words))
+        over = [value for option, value in options if option == "--over"]
+        Sweep(over=over).cells(model)
         given = [value for option, value in options if option == "--set"]
         run = [value.removeprefix("runtime.") for value in given if value.startswith("runtime.")]
         load_settings(Runtime, "", run)

@@ -20,8 +20,8 @@ SHARED = {  # what every package of the library may import
     "writer",
 }  # fmt: skip
 ROOMS = {  # folder: its files, beside __init__
-    "flows": "dpo4rec methods naming recommend rosepo rounds session",
-    "flows/cli": "app inventory runs takehome upkeep",
+    "flows": "compare dpo4rec methods naming recommend rosepo rounds session sweep",
+    "flows/cli": "app inventory runs sweeps takehome upkeep",
     "flows/service": (
         "access automations deployments environment pool prefect_api processes record server "
         "service"
@@ -74,6 +74,7 @@ def test_the_folders_of_flows_and_tasks_are_these():
 def test_a_file_of_tasks_is_named_by_the_stage_in_it():
     stages = {stage.name for method in METHODS for stage in method.load().stages}
     stages |= {stage.name for stage in recommend.STAGES}
+    stages.add("leaderboard")  # of sweeps
     assert {path.stem for path in (ROOT / "tasks").glob("[!_]*.py")} - BESIDE_STAGES == stages
     for name in stages:
         defined = [node.name for node in tree_of(f"tasks.{name}").body

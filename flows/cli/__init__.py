@@ -1,1 +1,1 @@
-"""The command line: run, plan, fetch, ls, show, diff, report, series, verify, gc, up, down."""
+"""The command line; flows/cli/app.py names all its commands."""

@@ -11,6 +11,7 @@ import typer
 from flows.cli import inventory, takehome, upkeep
 from flows.cli.inventory import ROOT, Root
 from flows.cli.runs import RunOptions, deploy_preset, list_presets, run_method, show_plan
+from flows.cli.sweeps import SweepOptions, compare_runs, run_sweep, show_sweep
 from flows.methods import METHODS, method_named
 from flows.service import service
 from flows.service.environment import QUIET
@@ -31,6 +32,9 @@ MethodName = Annotated[str, typer.Argument(metavar="METHOD", help=METHOD)]
 Preset = Annotated[str, typer.Option(help="A packaged preset's name or a TOML file.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="stage.field=value; may be repeated.")
+]
+Over = Annotated[
+    list[str] | None, typer.Option(help="stage.field=a,b,c; repeated, every combination.")
 ]
 Force = Annotated[list[str] | None, typer.Option(help="Stage to compute anew; repeatable.")]
 StopAfter = Annotated[str, typer.Option(help="Last stage to run.")]
@@ -69,6 +73,22 @@ def plan(
 
 
 @app.command()
+def sweep(
+    method: MethodName,
+    preset: Preset = "",
+    settings: Settings = None,
+    over: Over = None,
+    rows: Annotated[str, typer.Option(help="TOML file with a table of settings per row.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Training seeds; 0 is the ordinary run.")] = 1,
+    root: Root = ROOT,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Only tell how much is new.")] = False,
+) -> None:
+    """Run a method with many settings and training seeds, and set the results side by side."""
+    asked = SweepOptions(RunOptions(preset, settings or [], root), over or [], rows, seeds)
+    (show_sweep if plan_only else run_sweep)(method_named(method), asked)
+
+
+@app.command()
 def presets(method: MethodName) -> None:
     """List the packaged presets of a method."""
     list_presets(method_named(method))
@@ -86,6 +106,7 @@ def fetch(
     typer.echo(f"{model}: {fetch_model(found)}")
 
 
+app.command("compare")(compare_runs)
 app.command("ls")(inventory.list_artifacts)
 app.command("show")(inventory.show_artifact)
 app.command("diff")(inventory.diff_artifacts)

@@ -30,10 +30,14 @@ class RunOptions:
     force: Sequence[str] = ()  # stages to compute anew
     stop_after: str = ""
 
+    @property
+    def own(self) -> list[str]:
+        """The changed settings of the method itself."""
+        return [text for text in self.settings if not text.startswith("runtime.")]
+
     def config(self, method: Method) -> Config:
         """The method's settings."""
-        own = [text for text in self.settings if not text.startswith("runtime.")]
-        return load_settings(method.config, self.preset, own)
+        return load_settings(method.config, self.preset, self.own)
 
     def start(self, method: Method) -> Config:
         """The settings before `--set`; a preset may be valid only with what that adds."""

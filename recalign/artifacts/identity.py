@@ -35,7 +35,7 @@ def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
     Digests of inputs and files are shortened. What only one of the two has comes last.
     """
-    flat_before, flat_after = _flat(before), _flat(after)
+    flat_before, flat_after = flat(before), flat(after)
     found = []
     both = flat_before.keys() & flat_after.keys()
     for key in sorted(both) + sorted(flat_before.keys() ^ flat_after.keys()):
@@ -46,10 +46,11 @@ def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _flat(value: object, prefix: str = "") -> dict[str, str]:
+def flat(value: object, prefix: str = "") -> dict[str, str]:
+    """Nested mappings as {"beta": "0.1", "bootstrap.hidden": "64"}."""
     if isinstance(value, Mapping):
-        flat: dict[str, str] = {}
+        found: dict[str, str] = {}
         for key, inner in value.items():
-            flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-        return flat
+            found |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
+        return found
     return {prefix: value if isinstance(value, str) else canonical(value)}

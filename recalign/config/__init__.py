@@ -10,6 +10,7 @@ from recalign.config.interactions import (
     InteractionsConfig,
     SyntheticWorld,
 )
+from recalign.config.leaderboard import LeaderboardConfig, ShownCell, ShownSetting
 from recalign.config.oracle import OracleConfig
 from recalign.config.policy import (
     PERSONAL,
@@ -34,7 +35,6 @@ from recalign.config.rosepo import (
     ComparedRow,
     ComparisonConfig,
     FoldsConfig,
-    GridConfig,
     RecommendationsConfig,
     RecommendationsPhase,
     ReferenceConfig,

@@ -65,6 +65,8 @@ class Config(BaseModel):
 
     presets: ClassVar[str] = ""
     """Folder under recalign/presets with presets of these settings; of a method's alone."""
+    seeds: ClassVar[tuple[str, ...]] = ()
+    """The fields that a training seed enters (recalign/config/sweep.py); of a method's alone."""
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide what is computed, as plain JSON values."""

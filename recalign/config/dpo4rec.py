@@ -15,6 +15,7 @@ class DPO4RecConfig(Config):
     """One model per stage; the defaults are the embedded run."""
 
     presets = "dpo4rec"
+    seeds = ("policy.bootstrap.seed", "reasonings.seed", "recommender.seed", "alignment.seed")
 
     interactions: InteractionsConfig = InteractionsConfig()
     """Ingest."""

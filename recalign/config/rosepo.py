@@ -8,7 +8,7 @@ from recalign.config.base import NOT_IDENTITY, Config, only_when
 from recalign.config.interactions import InteractionsConfig
 from recalign.config.oracle import OracleConfig
 from recalign.config.policy import PAIRED, PREFERRING, AlignmentConfig, Loss
-from recalign.config.rejections import RejectionsConfig, Strategy
+from recalign.config.rejections import RejectionsConfig
 from recalign.config.sft import SftConfig
 from recalign.config.splits import SplitsConfig
 
@@ -177,23 +177,11 @@ class ComparisonConfig(Config):
     """Seed of the resamples."""
 
 
-class GridConfig(Config):
-    """Which rows stand beside the configured one."""
-
-    strategies: list[Strategy] = Field(
-        ["self_hard", "self_softmax", "semantic", "popularity", "random"], min_length=1
-    )
-    """Strategies of the grid."""
-    estimators: list[Estimator] = Field(["none", "pairwise", "permuted", "truth"], min_length=1)
-    """Smoothings of every strategy; truth is left out where the world is not synthetic."""
-    losses: list[Loss] = Field(["cdpo", "rdpo", "ipo", "simpo"])
-    """Losses of further rows, of the configured strategy: with eps if they read one."""
-
-
 class RosePOConfig(Config):
     """One model per stage; the defaults are the embedded run."""
 
     presets = "rosepo"
+    seeds = ("sft.seed", "rejections.seed", "alignment.seed")
 
     interactions: InteractionsConfig = InteractionsConfig()
     """Ingest."""
@@ -211,8 +199,6 @@ class RosePOConfig(Config):
     """Preference optimisation."""
     recommendations: RecommendationsConfig = RecommendationsConfig()
     """Evaluation."""
-    grid: GridConfig = GridConfig()
-    """Rows of rosepo-grid."""
 
     @model_validator(mode="after")
     def _stages_fit_together(self) -> "RosePOConfig":

@@ -9,6 +9,11 @@ import polars as pl
 from recalign.artifacts.manifest import Manifest
 from recalign.report.wording import Tone
 
+OVER_USERS = (
+    "Intervals are percentile bootstrap intervals over users, paired by user; they say nothing "
+    "about other seeds, data sets or language models."
+)
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -80,6 +85,8 @@ class Cell:
     text: str
     below: str = ""
     tone: Tone = ""
+    order: float | None = None
+    """What the cell is sorted by where it is not its text."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,8 @@ class Grid:
     """Places of the rows that stand out."""
     stacks: bool = False
     """Whether each row becomes a block of its own on a phone; a wide table scrolls instead."""
+    sorts: bool = False
+    """Whether its headings sort it."""
 
 
 @dataclass(frozen=True)
@@ -162,3 +171,10 @@ class Page:
     opening: Opening
     sections: Sequence[Section] = ()
     stages: Sequence[StageRun] = ()
+    intervals: str = OVER_USERS
+    """What its intervals are about."""
+
+    @property
+    def sorts(self) -> bool:
+        """Whether it has a table that can be sorted, and needs the script for it."""
+        return any(grid.sorts for part in self.sections for grid in part.grids)

@@ -1,5 +1,7 @@
 """Write the report: one HTML file with its styles and pictures inside, no request to anywhere."""
 
+import base64
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from recalign.report import wording
 from recalign.report.content import Page, StageRun
 from recalign.report.lineage import lineage_graph
+
+SCRIPT = "sort.js"
 
 
 def write_page(page: Page, path: Path) -> Path:
@@ -30,8 +34,12 @@ def render(page: Page) -> str:
         "metric": wording.metric, "count": wording.count, "duration": wording.duration,
         "reasons": wording.reasons,
     }  # fmt: skip
+    script = (Path(__file__).parent / SCRIPT).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("template.html").render(
         page=page,
+        script=script,
+        script_digest=f"sha256-{digest}",  # the only script that the page lets run
         lineage=lineage_graph(page.stages),
         packages=shared_packages(page.stages),
         own_packages=own_packages,

@@ -74,15 +74,8 @@ def rosepo_page(run: RosePORun) -> Page:
         ),
         data_section(run.data),
     ]
-    title = rosepo_title(run.compared, run.source)
     first = opening(run.contrasts, run.data, run.n_pairs)
-    return Page(title, run.created, first, sections, run.stages)
-
-
-def rosepo_title(compared: Sequence[ComparedRow], source: str) -> str:
-    """Title of the page; it is a grid's where several strategies were aligned with eps."""
-    smoothed = {one.strategy for one in compared if one.estimator not in ("", "none")}
-    return f"RosePO{' grid' if len(smoothed) > 1 else ''} on {source}"
+    return Page(f"RosePO on {run.source}", run.created, first, sections, run.stages)
 
 
 def _claims(contrasts: pl.DataFrame, unequal: Sequence[str]) -> Section:

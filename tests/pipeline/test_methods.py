@@ -26,11 +26,13 @@ def test_an_entry_agrees_with_its_flow(method):
     assert fields["stop_after"]["enum"] == ["", *(stage.name for stage in wiring.stages)]
 
 
-def test_prefect_finds_every_method_and_the_scheduled_rounds_by_their_deployments_entrypoints():
+def test_prefect_finds_methods_scheduled_rounds_and_sweeps_by_their_deployments_entrypoints():
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     entrypoints = {one["entrypoint"] for one in deployments}
     found = [load_flow_from_entrypoint(entrypoint).name for entrypoint in entrypoints]
-    assert sorted(found) == sorted(["dpo4rec-rounds", *(method.name for method in METHODS)])
+    assert sorted(found) == sorted(
+        ["dpo4rec-rounds", "sweep", *(method.name for method in METHODS)]
+    )
 
 
 def test_every_folder_of_presets_is_a_methods_and_every_preset_is_valid():

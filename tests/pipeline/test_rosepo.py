@@ -46,25 +46,22 @@ def test_data_and_oracle_are_those_of_dpo4rec(finished, both):
     assert stages_of(set(after) - set(before)) == ROSEPO
 
 
-def judged(row):
-    """The steps that make and judge a row."""
-    steps = ("alignment", "recommendations for valid", "recommendations for test")
-    return [f"{step}, {row}" for step in steps]
-
-
-def test_a_second_run_computes_nothing_and_the_grid_only_its_own_rows(recalign, both):
+def test_a_second_run_computes_nothing(recalign, both):
     assert not planned(recalign, both, "rosepo")
-    lines = planned(recalign, both, "rosepo-grid")
-    # The tiny grid asks for random items with eps and for another loss, which the single run does
-    # not, and therefore for the controls of random items.
-    told = [line.split("  ")[0].strip() for line in lines]
-    assert told == [
-        *judged("SFT continued, random items"),
-        "rejections, fresh_random", "smoothing, fresh_random none", "reference, fresh_random",
-        *judged("SFT continued, random, fresh items"),
-        "smoothing, random pairwise", *judged("random, eps"), *judged("self_hard, ipo"),
-        "comparison",
-    ]  # fmt: skip
+
+
+def test_a_sweep_over_strategies_is_a_grid_whose_cells_share_what_they_can(recalign, both):
+    asked = ("--over", "rejections.strategy=self_hard,random", "--plan")
+    said = recalign("sweep", "rosepo", "--preset", "tiny", "--root", str(both), *asked).stdout
+    rows = {" ".join(line.split()[:-3]): line.split()[-3:] for line in said.splitlines()[1:-1]}
+    # The tables that both need, and the first cell, are those of the single run.
+    assert rows["several cells"][2] == "0"
+    assert rows["rejections.strategy=self_hard, seed 0"][2] == "0"
+    # Random items with eps, constant, permuted and true: smoothing, alignment and two judgements of
+    # each; both controls of random items (of the fresh ones also the pairs); the comparison.
+    new = rows["rejections.strategy=random, seed 0"]
+    assert new == ["26", "0", "26"]
+    assert said.splitlines()[-1].endswith(f"{26 + 1} to do")
 
 
 def test_another_beta_recomputes_alignments_and_their_rows_alone(recalign, both):

@@ -21,13 +21,13 @@ from recalign.config.presets import changes, complete, load_settings
 def test_every_deployment_is_registered_with_settings_that_are_valid(deployments):
     methods = {
         "dpo4rec": DPO4RecConfig, "dpo4rec-rounds": DPO4RecConfig, "rosepo": RosePOConfig,
-        "rosepo-grid": RosePOConfig, "recommend": RecommendConfig,
+        "recommend": RecommendConfig,
     }  # fmt: skip
-    assert set(deployments) == set(methods)
-    for name, deployment in deployments.items():
-        assert deployment["parameters"] == {}
-        form = deployment["parameter_openapi_schema"]["properties"]["config"]["default"]
-        assert isinstance(complete(methods[name](), form), methods[name])
+    assert set(deployments) == {*methods, "sweep"}
+    assert all(deployment["parameters"] == {} for deployment in deployments.values())
+    for name, model in methods.items():
+        form = deployments[name]["parameter_openapi_schema"]["properties"]["config"]["default"]
+        assert isinstance(complete(model(), form), model)
 
 
 def test_scheduled_rounds_are_shipped_paused_and_never_overlap(deployments):

@@ -7,14 +7,25 @@ import numpy as np
 import polars as pl
 
 from recalign.artifacts.manifest import Manifest
-from recalign.config import ComparedRow
+from recalign.config import ComparedRow, ShownSetting
 from recalign.evaluation.next_items.claims import rosepo_rows
 from recalign.metric_columns import NDCG_AT_10, Metric
 from recalign.report.content import DataSet, Example, Round, StageRun
 from recalign.report.dpo4rec import DPO4RecRun
+from recalign.report.leaderboard_tables import LeaderboardRun
 from recalign.report.rosepo import HARMFUL, RosePORun
 from recalign.report.rosepo_opening import HELPFUL
-from recalign.schemas import BUDGETS, FACETS, RECOMMENDED, RESULTS, TEXTS, WINDOWS
+from recalign.schemas import (
+    BUDGETS,
+    CELLS,
+    COMPARISONS,
+    FACETS,
+    LEADERBOARD,
+    RECOMMENDED,
+    RESULTS,
+    TEXTS,
+    WINDOWS,
+)
 
 QUESTION = "Does a personal eps beat none?"
 COMPARED = [
@@ -145,4 +156,47 @@ def rosepo_run(low: float = 0.01, high: float = 0.03) -> RosePORun:
         stages=stage_runs(),
         oracle_curve=ORACLE_CURVE,
         sft_curve=CURVE,
+    )
+
+
+def leaderboard_run(
+    p_holm: float = 0.01,
+    n_seeds: int = 4,
+    values: tuple[str, str] = ("alignment.beta=0.1", "alignment.beta=0.3"),
+) -> LeaderboardRun:
+    """Two settings over five seeds of which one failed; the second was chosen on seed 0."""
+    base, own = "Base policy, greedy", "Aligned policy, greedy"
+    board, first = [], values[0]
+    for label, mean in zip(values, (0.075, 0.077), strict=True):
+        seeds = [mean - 0.002, mean, mean + 0.002]
+        told = (mean, mean - 0.003, mean + 0.003, seeds)
+        for metric in (NDCG_AT_10, Metric("catalogue", "HR", 10)):
+            board += [
+                (label, base, False, *metric, 0.074, 0.07, 0.078, [0.073, 0.074, 0.075])
+                + (None,) * 4 + (3, 900),
+                (label, own, True, *metric, *told, base, 0.003, 0.001, 0.005, 3, 900),
+            ]  # fmt: skip
+    each = [0.001, 0.003, 0.002, 0.004][:n_seeds]
+    told = (*NDCG_AT_10, 0.0025, 0.0005, 0.0045, each, p_holm / 3, p_holm, 0.004, n_seeds, 900)
+    compared = [
+        (f"Is it better than {base}?", values[1], own, values[1], base, *told),
+        (f"Is it better than {first}?", values[1], own, first, own, *told),
+    ]
+    cells = [
+        (label, seed, f"report/{seed}", 0.1 + place, 300.0, 20.0, 1000, 1400, None)
+        for place, label in enumerate(values)
+        for seed in ((0, 1, 2) if not place else (0, 2, 3))
+    ]
+    cells.append((values[1], 1, *(None,) * 6, "no signal <b>"))
+    comparisons = pl.DataFrame(compared, schema=COMPARISONS, orient="row")
+    return LeaderboardRun(
+        title="Sweep of toys",
+        created="today",
+        settings=[ShownSetting(label=one, values=[one]) for one in values],
+        metrics=[NDCG_AT_10, Metric("catalogue", "HR", 10)],
+        board=pl.DataFrame(board, schema=LEADERBOARD, orient="row"),
+        comparisons=comparisons,
+        cells=pl.DataFrame(cells, schema=CELLS, orient="row"),
+        chosen=(values[1], 0),
+        confirmed=comparisons,
     )

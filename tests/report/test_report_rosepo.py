@@ -2,15 +2,13 @@
 
 import pytest
 
-from recalign.config import ComparedRow
 from recalign.metric_columns import CATALOGUE, Metric
 from recalign.report.result_lines import headline_metrics
-from recalign.report.rosepo import rosepo_page, rosepo_title
+from recalign.report.rosepo import rosepo_page
 from recalign.report.rosepo_opening import HELPFUL, LIFT, opening, verdict
 from recalign.report.tradeoff import tradeoff
 from recalign.report.wording import tone_of
 from tests.report.sample_pages import (
-    COMPARED,
     QUESTION,
     ROSEPO_RESULTS,
     cell,
@@ -74,13 +72,6 @@ def test_the_main_table_shows_ndcg_and_popularity_lift_beside_the_hit_rate():
     assert [one.label for one in shown] == [
         "HR@1", "HR@10", "NDCG@10", "popularity lift", "NDCG@5"
     ]  # fmt: skip
-
-
-def test_a_grid_is_titled_as_one():
-    other = ComparedRow(label="o", kind="aligned", strategy="random", estimator="none")
-    assert rosepo_title([*COMPARED, other], "toys") == "RosePO on toys"
-    smoothed = other.model_copy(update={"estimator": "pairwise"})
-    assert rosepo_title([*COMPARED, smoothed], "toys") == "RosePO grid on toys"
 
 
 def test_the_sections_hold_claims_trade_off_validation_pairs_and_eps():

@@ -11,8 +11,10 @@ from prefect.utilities.names import generate_slug
 from flows.dpo4rec import dpo4rec, stages
 from flows.naming import is_generated, name_of
 from flows.session import outlook, plan, plan_row
+from flows.sweep import sweep_name
 from recalign.config import DPO4RecConfig, Runtime
 from recalign.config.presets import load_settings
+from recalign.config.sweep import Sweep
 from tasks.engine.run import FORCED, UNKNOWN, Run
 
 
@@ -93,6 +95,22 @@ def test_what_a_person_types_is_not_taken_for_a_made_up_name():
 
 def test_every_name_that_prefects_server_makes_up_is_known():
     assert all(is_generated(generate_slug(2)) for _ in range(300))
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (Sweep(), "sweep of dpo4rec on synthetic"),
+        (
+            Sweep(over=["alignment.loss=dpo,ipo"], seeds=3),
+            "sweep of dpo4rec on synthetic over alignment.loss, 3 seeds",
+        ),
+        (Sweep(preset="ml-100k", rows="a.toml"), "sweep of dpo4rec on ml-100k over a.toml"),
+    ],
+)
+def test_a_sweep_is_named_by_its_data_and_by_what_it_varies(asked, expected):
+    config = load_settings(DPO4RecConfig, asked.preset)
+    assert sweep_name("dpo4rec", config.interactions.name, asked) == expected
 
 
 def test_plan_only_ends_completed_with_the_plan_and_computes_nothing(prefect_server, tmp_path):

@@ -1,0 +1,94 @@
+"""Commands that set runs side by side: sweep, compare."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli.inventory import ROOT, Root, open_store, resolve
+from flows.cli.runs import RunOptions, start_server
+from flows.methods import METHODS, Method
+from flows.service import service
+from recalign.config.sweep import Sweep
+from recalign.errors import UserError
+from recalign.report import PAGE
+from recalign.report.terminal import print_table
+
+if TYPE_CHECKING:
+    from flows.sweep import Planned
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What a user asks of a sweep."""
+
+    run: RunOptions
+    """What all its runs have in common."""
+    over: Sequence[str] = ()
+    rows: str = ""
+    seeds: int = 1
+
+    @property
+    def sweep(self) -> Sweep:
+        """The cells that are asked for."""
+        return Sweep(self.run.preset, self.run.own, self.over, self.rows, self.seeds)
+
+
+def run_sweep(method: Method, asked: SweepOptions) -> None:
+    """Run all cells in this process and print the page's path; exit code 1 when some failed."""
+    service.log_in(asked.run.root)
+    plan_cells(method, asked)  # mistakes, before a server starts
+    start_server()
+    from flows.sweep import INCOMPLETE, sweep
+
+    state: Any = sweep(
+        method=method.name,
+        preset=asked.run.preset,
+        settings=asked.run.own,
+        over=list(asked.over),
+        rows=asked.rows,
+        seeds=asked.seeds,
+        runtime=asked.run.runtime(),
+        return_state=True,
+    )
+    page = state.result()  # raises what made the flow fail
+    told = [state.message, f"leaderboard: {page}"]
+    typer.echo("\n".join(filter(None, told)))
+    if state.name == INCOMPLETE:
+        raise typer.Exit(1)
+
+
+def show_sweep(method: Method, asked: SweepOptions) -> None:
+    """Print how many stages a sweep would compute; nothing is computed."""
+    planned = plan_cells(method, asked)
+    from flows.session import outlook
+    from flows.sweep import sweep_plan
+
+    rows = sweep_plan(planned, asked.sweep.cells(method.config))
+    print_table(list(rows[0]), [list(row.values()) for row in rows])
+    typer.echo(outlook(planned.steps))
+
+
+def plan_cells(method: Method, asked: SweepOptions) -> "Planned":
+    """What a sweep would do; UserError for whatever is wrong with it before it starts."""
+    cells, runtime = asked.sweep.cells(method.config), asked.run.runtime()
+    from flows.sweep import plan_sweep
+
+    return plan_sweep(method, cells, runtime)
+
+
+def compare_runs(
+    runs: Annotated[list[str], typer.Argument(help="Reports, as stage/fingerprint or digits.")],
+    root: Root = ROOT,
+) -> None:
+    """Set earlier runs side by side, as a sweep does: runs that differ in seeds are one setting."""
+    store = open_store(root)
+    reports = [resolve(store, name) for name in runs]
+    ends = {method.report for method in METHODS}
+    if other := [one.reference.name for one in reports if one.stage not in ends]:
+        raise UserError(f"{other[0]} is no report of a run; `recalign ls report` lists some")
+    from flows import compare
+
+    made = compare.compare_runs(store, reports, RunOptions(root=root).runtime())
+    typer.echo(f"leaderboard: {made.path(PAGE).resolve()}")

@@ -1,0 +1,70 @@
+"""Earlier runs side by side: which settings and training seeds they had, and their leaderboard."""
+
+from collections.abc import Sequence
+
+from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.lineage import lineage, settings_of
+from recalign.artifacts.manifest import Manifest
+from recalign.artifacts.store import Store
+from recalign.config import LeaderboardConfig, Runtime, ShownCell, ShownSetting
+from recalign.errors import UserError
+from tasks.engine.stage import Call
+from tasks.leaderboard import leaderboard
+
+N_NAMED = 3  # settings in the label of a run; one that differs in more has its own name
+
+
+def compare_runs(store: Store, reports: Sequence[Manifest], runtime: Runtime) -> Artifact:
+    """The leaderboard of the runs that these reports end.
+
+    The stage is called without Prefect: it reads what is there, and takes seconds. UserError: too
+    few runs, one of them twice, or runs whose users cannot be paired.
+    """
+    names = [one.reference.name for one in reports]
+    if len(names) < 2:
+        raise UserError("name two or more runs by their reports, as `recalign ls` lists them")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{twice[0]} is given twice")
+    config = shown_runs(store, reports)
+    inputs = {f"cell_{number}": one.reference for number, one in enumerate(reports)}
+    identity = leaderboard.identity(config, inputs, {})
+    with store.in_use():
+        return store.open(leaderboard.compute(Call(identity, config, inputs, {}, runtime)))
+
+
+def shown_runs(store: Store, reports: Sequence[Manifest]) -> LeaderboardConfig:
+    """Runs that differ in seeds alone are one setting; it is called by what differs otherwise.
+
+    Runs that differ in no setting (but in a file, or in the version of a stage), or in many, have
+    their own names.
+    """
+    made = [_settings(store, report) for report in reports]
+    differ = [name for name in dict.fromkeys(name for one in made for name in one)
+              if len({one.get(name) for one in made}) > 1]  # fmt: skip
+    seeds = [name for name in differ if name.endswith(".seed")]
+    values = [[f"{name}={one.get(name, '-')}" for name in differ if name not in seeds]
+              for one in made]  # fmt: skip
+    first = {
+        tuple(own): one.reference.name for own, one in zip(values[::-1], reports[::-1], strict=True)
+    }
+    labels = [", ".join(own) or "same settings" if len(own) <= N_NAMED else first[tuple(own)]
+              for own in values]  # fmt: skip
+    drawn = [tuple(one.get(name) for name in seeds) for one in made]
+    numbers = {seed: number for number, seed in enumerate(dict.fromkeys(drawn))}
+    cells = [(label, numbers[seed]) for label, seed in zip(labels, drawn, strict=True)]
+    if len(set(cells)) < len(cells):
+        labels = [report.reference.name for report in reports]
+        cells = [(label, 0) for label in labels]
+    given = dict(zip(labels, values, strict=True))
+    return LeaderboardConfig(
+        title="Runs side by side",
+        settings=[ShownSetting(label=label, values=own) for label, own in given.items()],
+        cells=[ShownCell(setting=label, seed=number) for label, number in cells],
+    )
+
+
+def _settings(store: Store, report: Manifest) -> dict[str, str]:
+    """What a run was made with; its page's own settings make no difference to its figures."""
+    above = lineage(store, [report])
+    del above[report.fingerprint]
+    return settings_of(above.values())

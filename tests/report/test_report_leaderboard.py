@@ -1,0 +1,90 @@
+"""A sweep's page: what it claims, what it leaves open, and that a user's words stay words."""
+
+import polars as pl
+import pytest
+
+from recalign.metric_columns import NDCG_AT_10
+from recalign.report.leaderboard import leaderboard_page
+from recalign.report.page import render
+from tests.report.sample_pages import leaderboard_run
+
+
+def opening(**changes):
+    return leaderboard_page(leaderboard_run(**changes)).opening
+
+
+def test_a_claim_is_made_only_where_it_stands_once_corrected_for_the_number_of_comparisons():
+    assert opening(p_holm=0.04).verdict == (
+        "alignment.beta=0.3: Aligned policy, greedy beats Base policy, greedy in NDCG@10 over "
+        "4 other training seeds."
+    )
+    null = opening(p_holm=0.06)
+    assert "is not shown to differ from Base policy, greedy" in null.verdict
+    assert null.tone == null.cards[0].tone == "same"
+    assert "One of 0.0040 would be found in 80 %" in null.cards[0].meaning
+    assert "By seed +0.0010, +0.0030, +0.0020, +0.0040." in null.cards[0].meaning
+
+
+def test_one_seed_makes_no_claim():
+    one = opening(n_seeds=1)
+    assert one.tone == ""
+    assert one.cards[0].change == "one seed: no claim"
+
+
+def test_what_was_chosen_and_what_failed_is_said():
+    page = opening()
+    assert "alignment.beta=0.3 was chosen by its validation on seed 0" in page.lede
+    assert page.notes == ["Failed, and missing here: alignment.beta=0.3, seed 1: no signal <b>"]
+
+
+def test_settings_are_sorted_by_their_numbers_and_show_metrics_and_costs():
+    (grid,) = next(s for s in leaderboard_page(leaderboard_run()).sections
+                   if s.short == "Settings").grids  # fmt: skip
+    assert grid.sorts
+    header = list(grid.header)
+    assert header[:4] == [
+        "Setting",
+        "NDCG@10",
+        "against its own base",
+        "against alignment.beta=0.1",
+    ]
+    first, second = grid.rows
+    assert (first[0].order, second[0].order) == (0.1, 0.3)
+    assert second[1].text == "0.0770"
+    assert second[header.index("CPU time")].text == "5 min 00 s"
+    assert second[header.index("Pairs")].text == "1,400"
+    assert first[3].text == ""  # the others are compared with it
+
+
+def test_a_row_that_is_the_same_in_every_setting_stands_once():
+    (grid,) = next(s for s in leaderboard_page(leaderboard_run()).sections
+                   if s.short == "Rows").grids  # fmt: skip
+    names = [(row[0].text, row[0].below) for row in grid.rows]
+    assert names.count(("Base policy, greedy", "every setting")) == 1
+    assert ("Aligned policy, greedy", "alignment.beta=0.3") in names
+
+
+def test_only_the_sorting_script_may_run_and_other_pages_have_none():
+    html = render(leaderboard_page(leaderboard_run()))
+    assert html.count("<script>") == 1
+    assert "script-src 'sha256-" in html
+    assert "no signal &lt;b&gt;" in html
+    assert "other training seeds of the same data" in html
+
+
+@pytest.mark.parametrize("values", [("alignment.loss=dpo", "alignment.loss=ipo"), ("a=1", "b=2")])
+def test_settings_without_an_order_of_numbers_are_drawn_beside_each_other(values):
+    run = leaderboard_run(values=values)
+    picture = leaderboard_page(run).opening.picture
+    assert picture is not None
+    assert all(setting.label in picture.svg for setting in run.settings)
+
+
+def test_every_seed_has_its_point():
+    run = leaderboard_run()
+    picture = leaderboard_page(run).opening.picture
+    assert picture is not None
+    aligned = NDCG_AT_10.lines(run.board).filter(pl.col("headline"))
+    points = sum(len(one) for one in aligned["per_seed"])
+    # A mean of each setting and a point of each seed: uses of the two round markers.
+    assert picture.svg.count("<use ") >= points + aligned.height
