@@ -43,8 +43,10 @@ METHODS = (
     Method("dpo4rec", DPO4RecConfig, report="report", load=_dpo4rec),
     Method("rosepo", RosePOConfig, report="comparison", load=_rosepo),
 )
-REPORTS = (*dict.fromkeys(method.report for method in METHODS), "leaderboard")
-"""Stages whose page ends a run: a method's, and that of sweeps."""
+ENDS = tuple(dict.fromkeys(method.report for method in METHODS))
+"""Stages that end a run of a method."""
+REPORTS = (*ENDS, "leaderboard")
+"""Stages whose artifact is a page for people: those, and what sets runs side by side."""
 
 
 def method_named(name: str) -> Method:

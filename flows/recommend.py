@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed
 
-from flows.methods import REPORTS
+from flows.methods import ENDS
 from flows.naming import announce, start_of
 from flows.session import prepare, settle
 from recalign.artifacts.digests import file_digest
@@ -86,7 +86,7 @@ def chosen(store: Store, config: RecommendConfig) -> Chain:
     if config.run:
         report = resolve(store, config.run)
     else:
-        reports = [one for one in store.manifests() if one.stage in REPORTS]
+        reports = [one for one in store.manifests() if one.stage in ENDS]
         if not reports:
             raise UserError(
                 f"no finished run at {store.root} yet; `recalign run dpo4rec` makes one"

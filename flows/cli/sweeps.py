@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.inventory import ROOT, Root, open_store, resolve
+from flows.cli.inventory import ROOT, Root
 from flows.cli.runs import RunOptions, start_server
-from flows.methods import METHODS, Method
+from flows.methods import ENDS, Method
 from flows.service import service
+from recalign.artifacts.lookup import open_existing, resolve
 from recalign.config.sweep import Sweep
 from recalign.errors import UserError
 from recalign.report import PAGE
@@ -83,10 +84,9 @@ def compare_runs(
     root: Root = ROOT,
 ) -> None:
     """Set earlier runs side by side, as a sweep does: runs that differ in seeds are one setting."""
-    store = open_store(root)
+    store = open_existing(root)
     reports = [resolve(store, name) for name in runs]
-    ends = {method.report for method in METHODS}
-    if other := [one.reference.name for one in reports if one.stage not in ends]:
+    if other := [one.reference.name for one in reports if one.stage not in ENDS]:
         raise UserError(f"{other[0]} is no report of a run; `recalign ls report` lists some")
     from flows import compare
 

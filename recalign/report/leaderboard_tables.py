@@ -170,10 +170,10 @@ def row_grid(board: pl.DataFrame, primary: Metric) -> Grid:
     """Every row of every setting in the first metric; what is equal in several stands once."""
     seen: dict[tuple[object, ...], list[str]] = {}
     lines: dict[tuple[object, ...], Line] = {}
-    for line in primary.lines(board).iter_rows(named=True):
-        key = line["row"], line["mean"], *line["per_seed"], line["difference"]
-        seen.setdefault(key, []).append(line["setting"])
-        lines.setdefault(key, line)
+    for found in primary.lines(board).iter_rows(named=True):
+        key = found["row"], found["mean"], *found["per_seed"], found["difference"]
+        seen.setdefault(key, []).append(found["setting"])
+        lines.setdefault(key, found)
     n_settings = board["setting"].n_unique()
     rows = []
     for key, line in lines.items():

@@ -177,12 +177,12 @@ def leaderboard_run(
                 (label, own, True, *metric, *told, base, 0.003, 0.001, 0.005, 3, 900),
             ]  # fmt: skip
     each = [0.001, 0.003, 0.002, 0.004][:n_seeds]
-    told = (*NDCG_AT_10, 0.0025, 0.0005, 0.0045, each, p_holm / 3, p_holm, 0.004, n_seeds, 900)
+    found = (*NDCG_AT_10, 0.0025, 0.0005, 0.0045, each, p_holm / 3, p_holm, 0.004, n_seeds, 900)
     compared = [
-        (f"Is it better than {base}?", values[1], own, values[1], base, *told),
-        (f"Is it better than {first}?", values[1], own, first, own, *told),
+        (f"Is it better than {base}?", values[1], own, values[1], base, *found),
+        (f"Is it better than {first}?", values[1], own, first, own, *found),
     ]
-    cells = [
+    cells: list[tuple[object, ...]] = [
         (label, seed, f"report/{seed}", 0.1 + place, 300.0, 20.0, 1000, 1400, None)
         for place, label in enumerate(values)
         for seed in ((0, 1, 2) if not place else (0, 2, 3))
