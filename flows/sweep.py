@@ -20,6 +20,7 @@ from recalign.config import Config, LeaderboardConfig, Runtime, ShownCell, Shown
 from recalign.config.sweep import Cell, Sweep
 from recalign.errors import UserError
 from recalign.report import PAGE
+from tasks.engine.device import wanted_device
 from tasks.engine.run import UNKNOWN, Run, Step
 from tasks.engine.stage import Stage
 from tasks.leaderboard import leaderboard
@@ -185,6 +186,8 @@ def sweep(
     cells = asked.cells(chosen.config)
     how: Runtime = settle(start_of(Runtime(), "runtime"), runtime)
     run = SweepRun(how)
+    if how.device == "cuda" and not plan_only:
+        wanted_device(how)  # told before hours of other stages
     data = data_of(cells)
     name = sweep_name(chosen.name, data, asked)
     announce(("plan: " if plan_only else "") + name, chosen.name, f"data: {data}")

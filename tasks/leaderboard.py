@@ -70,7 +70,6 @@ def leaderboard(job: Job, config: LeaderboardConfig, **cells: Artifact) -> None:
         for number, cell in enumerate(config.cells)
         if not cell.error
     ]
-    check_same_windows(judged)
     by_setting = {
         shown.label: own
         for shown in config.settings
@@ -93,7 +92,7 @@ def leaderboard(job: Job, config: LeaderboardConfig, **cells: Artifact) -> None:
     run = LeaderboardRun(
         title=config.title,
         created=f"{max(one.report.manifest.created for one in judged):%Y-%m-%d %H:%M} UTC",
-        settings=config.settings,
+        settings=[shown for shown in config.settings if shown.label in settings],
         metrics=metrics,
         board=board,
         comparisons=told,
@@ -127,16 +126,6 @@ def _best_validation(store: Store, told: Manifest) -> float:
     """Of the rounds of alignment; round 0 is the base policy."""
     rounds = [r for n, r in told.inputs.items() if n.startswith("validation_")][1:]
     return max(float(store.open(one).manifest.figures[SCORE]) for one in rounds)
-
-
-def check_same_windows(judged: Sequence[Judged]) -> None:
-    """UserError unless all cells were measured on the same windows of the same users."""
-    first, *others = judged
-    for one in others:
-        splits = [m.report.manifest.inputs["splits"] for m in (first, one)]
-        if splits[0].fingerprint != splits[1].fingerprint:
-            names = f"{first.report.reference.name} and {one.report.reference.name}"
-            raise UserError(f"{names} have other data or windows: their users cannot be paired")
 
 
 def shown_metrics(judged: Sequence[Judged]) -> list[Metric]:

@@ -47,7 +47,7 @@ def test_a_failed_cell_is_shown_and_the_others_get_their_page(recalign, copy):
     assert failed in done.stdout
     cells = pl.read_parquet(board(copy) / "cells.parquet")
     assert cells["run"].is_null().to_list() == [True, False]
-    assert "real reasonings" in cells["error"][0]
+    assert "rewards would be noise" in cells["error"][0]
     page = (board(copy) / "report.html").read_text()
     assert "Failed, and missing here: recommender.guard=true, seed 0" in page
     settings = pl.read_parquet(board(copy) / "leaderboard.parquet")["setting"].unique().to_list()
