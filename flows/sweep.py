@@ -22,7 +22,7 @@ from recalign.errors import UserError
 from recalign.report import PAGE
 from tasks.engine.device import wanted_device
 from tasks.engine.run import UNKNOWN, Run, Step
-from tasks.engine.stage import Stage
+from tasks.engine.stage import Stage, file_digests
 from tasks.leaderboard import leaderboard
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class SweepRun(Run):
         files: dict[str, list[Path]] | None = None,
     ) -> Reference:
         """As `Run`; what failed for one cell fails for the next without being tried again."""
-        identity = stage.identity(config, inputs or {}, self._digests(files or {}))
+        identity = stage.identity(config, inputs or {}, file_digests(files or {}, self._digest))
         key, name = identity.fingerprint, label or stage.name
         unclear = UNKNOWN in identity.inputs.values()  # of which two may differ nevertheless
         if key not in self._met or unclear:
