@@ -1,5 +1,6 @@
 """The command line; `recalign --help` lists its commands."""
 
+import errno
 import os
 import sys
 import warnings
@@ -41,7 +42,7 @@ StopAfter = Annotated[str, typer.Option(help="Last stage to run.")]
 Home = Annotated[
     Path | None, typer.Option(help="Folder of the service's database and logs: ROOT/.prefect.")
 ]
-INTERRUPTED = 130  # typer turns Ctrl-C into this exit code
+INTERRUPTED = (130, 143, 129)  # typer's exit code at Ctrl-C, and 128 + SIGTERM or SIGHUP
 
 
 @app.command()
@@ -172,8 +173,13 @@ def main() -> None:
     except UserError as error:
         typer.echo(f"recalign: {error}", err=True)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        typer.echo(f"recalign: {error.filename}: {error.strerror}", err=True)
+        sys.exit(2)
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:
+        if ended.code in INTERRUPTED:
             told = "interrupted; what is finished is kept, run again to continue"
             typer.echo(f"recalign: {told}", err=True)
         raise

@@ -1,19 +1,25 @@
 """Commands that walk a method's stages: run and plan."""
 
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import typer
 
 from flows.methods import METHODS, Method
 from flows.service import service
-from recalign.artifacts.roots import is_url
+from recalign.artifacts.roots import is_url, open_root
 from recalign.config import Config, Runtime
 from recalign.config.presets import load_settings, own_preset, preset_names
 from recalign.errors import UserError
+from recalign.report import PAGE
 from recalign.report.terminal import print_table
 
 if TYPE_CHECKING:
@@ -59,7 +65,12 @@ class RunOptions:
 def run_method(method: Method, asked: RunOptions) -> None:
     """Run a method's flow in this process and print the report's path."""
     service.log_in(asked.root)
-    plan_steps(method, asked)  # mistakes, before a server starts
+    steps = plan_steps(method, asked)  # mistakes, before a server starts
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value() and all(step.action == "reuse" for step in steps):
+        _tell_of_finished(method, asked, steps)
+        return
     start_server()
     from flows.naming import from_preset
 
@@ -76,19 +87,35 @@ def run_method(method: Method, asked: RunOptions) -> None:
     typer.echo("\n".join(filter(None, told)))
 
 
-def start_server() -> None:
-    """Start Prefect's temporary server, if no other is set, out of reach of Ctrl-C.
+def _tell_of_finished(method: Method, asked: RunOptions, steps: "list[Step]") -> None:
+    """What a run that has nothing to compute has to say; no server is needed for that."""
+    from flows.session import outlook
 
-    Ctrl-C reaches all processes of the terminal. A server gone with it could not be told that the
-    run was interrupted, and the run would keep trying for minutes.
+    typer.echo(f"nothing to do: {outlook(steps)}")
+    last = steps[-1].reference
+    if last.stage == method.report:
+        page = open_root(asked.runtime().root).open(last).path(PAGE)
+        typer.echo(f"report: {page.resolve()}")
+
+
+def start_server() -> None:
+    """Start Prefect's temporary server, if no other is set, in a session of its own.
+
+    Ctrl-C and `timeout` reach all processes of a terminal or group. A server gone with them could
+    not be told that the run was interrupted, and the run would keep trying for minutes.
     """
     from prefect.client.orchestration import get_client
 
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    apart = partial(subprocess.Popen, start_new_session=True)
+    with patch.object(subprocess, "Popen", apart):
         get_client(sync_client=True)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End as at Ctrl-C; while a flow runs, Prefect lets it end first and calls this then."""
+    sys.exit(128 + number)
 
 
 def show_plan(method: Method, asked: RunOptions) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 
@@ -70,8 +71,9 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(recalign, tmp_path, argumen
     assert message in line
 
 
-def test_ctrl_c_ends_a_run_soon_and_says_that_it_can_go_on(recalign, tmp_path):
-    """As in a terminal: the signal goes to Prefect's temporary server too."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_a_timeout_ends_a_run_soon_and_says_that_it_can_go_on(recalign, tmp_path, number):
+    """The signal goes to the whole group, as a terminal and `timeout` send it."""
     environment = {k: v for k, v in recalign.environment.items() if k != "PREFECT_API_URL"}
     endless = ("--set", "oracle.epochs=1000", "--set", "oracle.patience=1000")
     run = subprocess.Popen(
@@ -86,8 +88,11 @@ def test_ctrl_c_ends_a_run_soon_and_says_that_it_can_go_on(recalign, tmp_path):
         assert run.poll() is None, run.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    os.killpg(run.pid, signal.SIGINT)
+    servers = [p for p in psutil.Process(run.pid).children() if "uvicorn" in p.cmdline()]
+    assert servers
+    os.killpg(run.pid, number)
     _, said = run.communicate(timeout=60)
-    assert run.returncode == 130
+    assert run.returncode == 128 + number
+    assert not any(server.is_running() for server in servers)
     assert "Traceback" not in said
     assert "recalign: interrupted; what is finished is kept, run again to continue\n" in said

@@ -1,6 +1,7 @@
 """DPO4Rec end to end: what a second run, a change, a forced stage and damage recompute."""
 
 import shutil
+import subprocess
 
 import pytest
 
@@ -36,6 +37,19 @@ def test_a_second_run_computes_nothing(recalign, copy):
     assert len(reused) > 15
     recalign(*RUN, "--root", str(copy))
     assert manifests(copy) == before
+
+
+def test_with_nothing_to_compute_and_no_service_a_run_names_its_report_and_starts_no_server(
+    recalign, copy
+):
+    environment = {k: v for k, v in recalign.environment.items() if k != "PREFECT_API_URL"}
+    command = [recalign.program, *RUN, "--root", str(copy)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    first, last = done.stdout.splitlines()
+    reused, _ = planned(recalign, copy)
+    assert first == f"nothing to do: {len(reused)} steps: {len(reused)} reused, 0 to do"
+    assert last == f"report: {next(copy.glob('report/*/report.html'))}"
+    assert "temporary server" not in done.stderr
 
 
 def test_another_beta_recomputes_alignment_and_what_follows_and_nothing_else(recalign, copy):
