@@ -51,7 +51,9 @@ RULES: dict[str, tuple[Same | Phase, ...]] = {
         Phase("aligned"),
         Same("oracle", "recommender.oracle"),
         Same("oracle", "refitted.oracle"),
+        Same("independent_oracle", "independent.oracle"),
     ),
+    "serving": (Same("oracle", "recommender.oracle"),),
     "report": (
         Phase("evaluation", "test"),
         Phase("validation_*", "valid"),
@@ -151,13 +153,12 @@ def _check_world(stage: str, inputs: Mapping[str, Reference], read: Read) -> Non
     queue, seen = list(inputs.items()), set[Reference]()
     while queue:
         path, reference = queue.pop(0)
-        role = path.rpartition(".")[2]
-        if role in WORLD:
-            known = first.setdefault(role, (path, reference))
+        if reference.stage in WORLD:
+            known = first.setdefault(reference.stage, (path, reference))
             if known[1].fingerprint != reference.fingerprint:
                 raise UserError(
                     f"{stage}: {known[0]} is {known[1].name}, but {path} is {reference.name}: "
-                    f"all inputs have to come from the same {role}"
+                    f"all inputs have to come from the same {reference.stage}"
                 )
         made = None if reference in seen else read(reference)
         seen.add(reference)
