@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import polars as pl
 
-from recalign.alignment.groups import Groups, encode_groups
+from recalign.alignment.groups import Groups, by_rank, encode_groups
 from recalign.alignment.reference import FILE, TokenLogProbs, token_log_probs_of
 from recalign.alignment.rows import held_out
 from recalign.config import AlignmentConfig
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # seconds to import
     from recalign.alignment.group_trainer import GroupTrainer
     from recalign.policy import Policy
 
+SAMPLING = "sampling.npz"  # log-probabilities under the policy that wrote the completions
 KnownTokens = Literal["initial", "previous"] | TokenLogProbs
 
 ENTRIES = {  # columns of the log, and what `group_figures` calls them
@@ -32,10 +33,16 @@ ENTRIES = {  # columns of the log, and what `group_figures` calls them
     "chosen_log_prob": "log_prob/chosen",
     "chosen_drift": "drift/chosen",
     "rejected_drift": "drift/others",
+    "kl": "kl",  # mean over tokens, nats
+    "clipped": "clipped",  # share of tokens
+    "reward_gain": "reward_gain",  # above the policy that wrote the completions
     "held_out_loss": "eval_loss",
     "held_out_accuracy": "eval_accuracy",
     "held_out_chosen_drift": "eval_drift/chosen",
     "held_out_rejected_drift": "eval_drift/others",
+    "held_out_kl": "eval_kl",
+    "held_out_clipped": "eval_clipped",
+    "held_out_reward_gain": "eval_reward_gain",
     "learning_rate": "learning_rate",
 }
 
@@ -53,7 +60,7 @@ def align_on_groups(
     Raises UserError when too few prompts are left, when the model cannot take packed rows, when
     the work folder is another run's, and when training diverges.
     """
-    from recalign.alignment.group_trainer import GroupTrainer
+    from recalign.alignment.group_trainer import GroupTrainer, KLLimit
     from recalign.alignment.support import check_packed_rows
     from recalign.alignment.trainer import trainer_arguments
     from recalign.training.adapters import trainable_policy
@@ -62,17 +69,22 @@ def align_on_groups(
     groups = encode_groups(completions, policy, config)
     _require_two_users(groups, config)
     held = held_out(groups.users, config.held_out, config.seed)
+    if reference == "initial" and not hasattr(policy.model, "peft_config"):
+        reference = "previous"  # the same weights, which are scored once then
     model = trainable_policy(policy.model, config, run)
     policy = replace(policy, model=cast("PreTrainedModel", model))
     check_packed_rows(model, groups, policy.pad_id)
     steps = optimiser_steps(int((~held).sum()), config)
     arguments = trainer_arguments(config, run, steps)
+    longest = max(len(one) for texts in groups.completions for one in texts)
 
     def trainer() -> "GroupTrainer":
-        known = _reference(policy, groups, config, run, reference)
-        fitted, valid = (_dataset(groups, known, which) for which in (~held, held))
-        return GroupTrainer(model, arguments, config, fitted, valid, policy.tokenizer)
+        known = _known(policy, groups, config, run, reference)
+        fitted, valid = (_dataset(groups, known, config, which) for which in (~held, held))
+        return GroupTrainer(model, arguments, config, longest, fitted, valid, policy.tokenizer)
 
+    if config.optimiser == "grpo":
+        run = replace(run, callbacks=(*run.callbacks, KLLimit(config.grpo.max_kl)))
     digest = _digest(groups, config, reference)
     history = train(run, config, model, arguments, digest, trainer)
     log = log_table(history, ENTRIES)
@@ -99,28 +111,34 @@ def _require_two_users(groups: Groups, config: AlignmentConfig) -> None:
     )
 
 
-def _reference(
+def _known(
     policy: "Policy",
     groups: Groups,
     config: AlignmentConfig,
     run: TrainingRun,
-    known: KnownTokens,
-) -> TokenLogProbs | None:
-    """The reference's log-probabilities, given, computed in this run or found in its work folder.
+    reference: KnownTokens,
+) -> dict[str, TokenLogProbs]:
+    """Log-probabilities by the name of their column: those that the optimiser reads.
 
-    None where the optimiser has no reference.
+    They are given, computed before the first step, or found in the run's work folder.
     """
-    if config.optimiser == "best_of_n":
-        return None
-    if isinstance(known, TokenLogProbs):
-        return known
-    path = run.work / FILE
-    if path.exists():
+
+    def scored(file: str, *, adapter: bool) -> TokenLogProbs:
+        path = run.work / file
+        if not path.exists():
+            token_log_probs_of(policy, groups, config, run.progress, adapter=adapter).save(path)
         return TokenLogProbs.load(path)
-    adapter = known == "previous"
-    found = token_log_probs_of(policy, groups, config, run.progress, adapter=adapter)
-    found.save(path)
-    return found
+
+    if config.optimiser == "best_of_n":
+        return {}
+    if isinstance(reference, TokenLogProbs):
+        known = {"reference": reference}
+    else:
+        known = {"reference": scored(FILE, adapter=reference == "previous")}
+    if config.optimiser == "grpo":
+        same = reference == "previous"
+        known["sampling"] = known["reference"] if same else scored(SAMPLING, adapter=True)
+    return known
 
 
 def _digest(groups: Groups, config: AlignmentConfig, reference: KnownTokens) -> str:
@@ -135,20 +153,26 @@ def _digest(groups: Groups, config: AlignmentConfig, reference: KnownTokens) -> 
     return digest.hexdigest()
 
 
-def _dataset(groups: Groups, reference: TokenLogProbs | None, which: np.ndarray) -> "Dataset":
-    """The rows `which` [n] with their reference column, shortest first."""
+def _dataset(
+    groups: Groups, known: dict[str, TokenLogProbs], config: AlignmentConfig, which: np.ndarray
+) -> "Dataset":
+    """The rows `which` [n] with the columns `known`, shortest first."""
     from datasets import Dataset
 
-    if reference is not None and len(reference.rows) != len(groups):
-        raise UserError(
-            f"{len(reference.rows)} reference log-probabilities given for {len(groups)} prompts"
-        )
+    for found in known.values():
+        if len(found.rows) != len(groups):
+            raise UserError(
+                f"{len(found.rows)} reference log-probabilities given for {len(groups)} prompts"
+            )
     index = np.flatnonzero(which)
     index = index[groups.lengths[index].argsort(kind="stable")]
     lengths = groups.lengths[index].tolist()
     records: list[dict[str, Any]] = groups.records(index)
     for row, record, length in zip(index.tolist(), records, lengths, strict=True):
         record["length"] = length
-        if reference is not None:
-            record["reference"] = reference.rows[row].tolist()
+        record |= {name: found.rows[row].tolist() for name, found in known.items()}
+        if groups.titles and config.optimiser == "grpo" and config.grpo.title_reward == "rank":
+            ends = np.cumsum([len(one) for one in groups.completions[row]])
+            log_probs = [part.sum() for part in np.split(known["sampling"].rows[row], ends[:-1])]
+            record["rewards"] = by_rank(log_probs, groups.chosen[row])
     return Dataset.from_list(records)

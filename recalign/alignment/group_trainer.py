@@ -8,13 +8,21 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from trl import DPOConfig
 
 from recalign.alignment.forward import token_log_probs, tokens_present
 from recalign.alignment.objective import GroupScores, group_figures, group_loss
 from recalign.alignment.trainer import SharedPromptTrainer
 from recalign.config import AlignmentConfig
+from recalign.errors import UserError
 from recalign.training.packing import PackedRow, pack
 
 
@@ -22,7 +30,8 @@ from recalign.training.packing import PackedRow, pack
 class GroupCollator:
     """`Groups.records` -> the tensors of a `PackedBatch` by name, and what the rows carry.
 
-    Carried along: `rewards` [B, S], `chosen` [B], and, if there, `reference` [B, S, L].
+    Carried along: `rewards` [B, S], `chosen` [B], and, if there, `reference` and `sampling`
+    [B, S, L].
     """
 
     pad_token_id: int
@@ -33,8 +42,8 @@ class GroupCollator:
         batch["chosen"] = torch.tensor([row["chosen"] for row in rows])
         present = tokens_present(batch["lengths"])
         batch["rewards"] = _filled(batch["lengths"] > 0, [row["rewards"] for row in rows])
-        if "reference" in rows[0]:
-            batch["reference"] = _filled(present, [row["reference"] for row in rows])
+        for name in {"reference", "sampling"} & rows[0].keys():
+            batch[name] = _filled(present, [row[name] for row in rows])
         return batch
 
 
@@ -47,18 +56,19 @@ def _filled(places: Tensor, values: Sequence[Sequence[float]]) -> Tensor:
 class GroupTrainer(SharedPromptTrainer):
     """The optimisers that read all completions of a prompt."""
 
-    columns = ("prompt_ids", "completion_ids", "rewards", "chosen", "reference")
+    columns = ("prompt_ids", "completion_ids", "rewards", "chosen", "reference", "sampling")
 
     def __init__(
         self,
         model: PreTrainedModel | PeftModel,
         args: DPOConfig,
         config: AlignmentConfig,
+        longest: int,
         train_dataset: Dataset,
         eval_dataset: Dataset,
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
-        self.config: AlignmentConfig = config
+        self.config, self.longest = config, longest
         collator = GroupCollator(tokenizer.pad_token_id or 0)
         super().__init__(model, args, train_dataset, eval_dataset, tokenizer, collator)
 
@@ -66,14 +76,36 @@ class GroupTrainer(SharedPromptTrainer):
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool
     ) -> Any:
         tokens = token_log_probs(model, inputs)
+        unread = torch.zeros_like(tokens)
         scores = GroupScores(
             tokens=tokens,
-            reference=inputs.get("reference", torch.zeros_like(tokens)),
+            reference=inputs.get("reference", unread),
+            sampling=inputs.get("sampling", unread),
             lengths=inputs["lengths"],
             rewards=inputs["rewards"],
             chosen=inputs["chosen"],
+            longest=self.longest,
         )
         loss = group_loss(self.config, scores).mean()
         with torch.no_grad():
             self._note(group_figures(self.config, scores), inputs)
         return (loss, {"log_probs": tokens}) if return_outputs else loss
+
+
+@dataclass
+class KLLimit(TrainerCallback):
+    """Stops a run whose policy leaves its reference: it no longer writes what was rewarded."""
+
+    most: float
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """UserError when held-out tokens are further from the reference than `most` nats."""
+        kl = state.log_history[-1]["eval_kl"]
+        if kl > self.most:
+            raise UserError(
+                f"alignment: the policy is {kl:.2f} nats a token away from its reference at step"
+                f" {state.global_step}, more than alignment.grpo.max_kl {self.most:g}: lower"
+                " alignment.learning_rate or raise alignment.grpo.kl_weight"
+            )

@@ -30,6 +30,8 @@ class Groups:
     """Reward of each of them."""
     chosen: list[int]
     """Place of the best of them."""
+    titles: bool
+    """Whether they are titles, which have no reward but that of being taken."""
     left_out: dict[str, int]
     """Prompts that are not among the n, by reason."""
 
@@ -68,8 +70,10 @@ def encode_groups(completions: pl.DataFrame, policy: "Policy", config: Alignment
     Raises BadInputError for other columns.
     """
     left_out = Counter(too_long=0, empty=0, equal_rewards=0)
+    table = check_table(completions, COMPLETIONS, "completions")
+    titles = table["rewards"].null_count() > 0
     users, prompts, texts, rewards, chosen = [], [], [], [], []
-    for row in check_table(completions, COMPLETIONS, "completions").iter_rows(named=True):
+    for row in table.iter_rows(named=True):
         best, given = row["chosen"], row["completions"]
         earned = row["rewards"] or [float(place == best) for place in range(len(given))]
         if config.optimiser == "best_of_n":
@@ -88,10 +92,26 @@ def encode_groups(completions: pl.DataFrame, policy: "Policy", config: Alignment
         texts.append(completion_ids)
         rewards.append(earned)
         chosen.append(best)
-    return Groups(np.array(users, np.int64), prompts, texts, rewards, chosen, dict(left_out))
+    return Groups(
+        np.array(users, np.int64), prompts, texts, rewards, chosen, titles, dict(left_out)
+    )
 
 
 def _unearned(rewards: list[float], chosen: int, min_advantage: float) -> str | None:
     """Why the best of these is not imitated; None when it is."""
     advantage = rewards[chosen] - float(np.mean(rewards))
     return None if advantage > min_advantage else "small_advantage"
+
+
+def by_rank(log_probs: list[float], chosen: int) -> list[float]:
+    """Rewards of titles, of their log-probabilities: 1 for the chosen; the others share -1.
+
+    A title's share falls with its rank k by likelihood as 1 / log2(1 + k): what the policy wrongly
+    finds probable loses most. MiniOneRec's rule and rank rewards (2510.24431), added up.
+    """
+    ranks = (-np.array(log_probs)).argsort(kind="stable").argsort() + 1
+    weights = 1 / np.log2(1 + ranks)
+    weights[chosen] = 0
+    rewards = -weights / weights.sum()
+    rewards[chosen] = 1
+    return rewards.tolist()

@@ -47,7 +47,7 @@ def align(
         case "pairs":
             assert not isinstance(reference, TokenLogProbs)
             trained = align_on_pairs(policy, completions, config, run, reference)
-        case "listwise" | "best_of_n":
+        case "listwise" | "best_of_n" | "grpo":
             assert not isinstance(reference, ReferenceLogProbs)
             trained = align_on_groups(policy, completions, config, run, reference)
     if not config.allow_worse:

@@ -16,6 +16,7 @@ from recalign.config.policy import (
     PERSONAL,
     AlignmentConfig,
     BootstrapConfig,
+    GRPOConfig,
     LoadedModelConfig,
     Loss,
     PhaseConfig,

@@ -7,7 +7,7 @@ from recalign.config.evaluation import EvaluationConfig, ReportConfig, RoundsCon
 from recalign.config.interactions import InteractionsConfig
 from recalign.config.oracle import OracleConfig
 from recalign.config.policy import PERSONAL, AlignmentConfig, PolicyConfig, ReasoningsConfig
-from recalign.config.recommender import PairsConfig, RecommenderConfig, RewardsConfig
+from recalign.config.recommender import SEVERAL, PairsConfig, RecommenderConfig, RewardsConfig
 from recalign.config.splits import SplitsConfig
 
 
@@ -34,7 +34,7 @@ class DPO4RecConfig(Config):
     pairs: PairsConfig = PairsConfig()
     """Chosen and rejected."""
     alignment: AlignmentConfig = AlignmentConfig()
-    """DPO."""
+    """What the policy learns from rewarded reasonings."""
     rounds: RoundsConfig = RoundsConfig()
     """Repetition."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -54,5 +54,15 @@ class DPO4RecConfig(Config):
         if self.evaluation.list_length - self.evaluation.list_targets > self.splits.n_negatives:
             raise ValueError(
                 "evaluation.list_length needs more negatives than splits.n_negatives draws"
+            )
+        if self.alignment.optimiser != "pairs" and self.pairs.select in SEVERAL:
+            raise ValueError(
+                f"pairs.select = {self.pairs.select} makes several pairs of a prompt, which only"
+                " alignment.optimiser = pairs reads"
+            )
+        if self.alignment.optimiser == "grpo" and self.rounds.pairs == "cumulative":
+            raise ValueError(
+                "alignment.optimiser = grpo learns from what the round's own policy wrote:"
+                " rounds.pairs must be new"
             )
         return self

@@ -12,6 +12,7 @@ LOADED = only_when(kind="huggingface")
 ADAPTER = only_when(method="lora")
 PAIRED = only_when(optimiser="pairs")
 PREFERRING = only_when(optimiser=("pairs", "listwise"))
+REFERRING = only_when(optimiser=("pairs", "listwise", "grpo"))
 
 
 class BootstrapConfig(Config):
@@ -146,10 +147,34 @@ class WeightsConfig(Config):
     """Longest prompt plus completion, in tokens; longer rows are counted and left out."""
 
 
-Optimiser = Literal["pairs", "listwise", "best_of_n"]
+Optimiser = Literal["pairs", "listwise", "best_of_n", "grpo"]
 Loss = Literal["dpo", "rosepo", "cdpo", "rdpo", "ipo", "sdpo", "dmpo", "simpo", "nll"]
 PERSONAL: tuple[Loss, ...] = ("rosepo", "rdpo")
 """Losses that read an eps of each pair."""
+
+
+class GRPOConfig(Config):
+    """Policy gradient on the rewards of a prompt's samples (GRPO, arXiv 2402.03300)."""
+
+    scale: Literal["std", "none"] = "std"
+    """Divide a prompt's advantages by the standard deviation of its rewards, or not (Dr. GRPO)."""
+    mean: Literal["completion", "prompt", "constant"] = "completion"
+    """Mean over each completion's tokens (GRPO), over all tokens of a prompt's completions (DAPO),
+    or sums divided by the same number for all (Dr. GRPO)."""
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    """A token's ratio to the policy that wrote it counts no further below 1 than this."""
+    clip_high: float = Field(0.2, gt=0, le=10)
+    """And no further above 1 than this (DAPO: 0.28)."""
+    kl_weight: float = Field(0.04, ge=0, le=10)
+    """Weight of the KL divergence to the reference (GRPO: 0.04; Dr. GRPO and DAPO: 0)."""
+    kl_corrected: bool = True
+    """Weigh the divergence by each token's ratio, so that its gradient is unbiased however far the
+    policy has moved (DeepSeek-V3.2, arXiv 2512.02556; TRL's default), or not (GRPO)."""
+    max_kl: float = Field(1.0, gt=0, le=100, json_schema_extra=NOT_IDENTITY)
+    """The stage stops with an error when held-out tokens are further from the reference, nats."""
+    title_reward: Literal["rank", "hit"] = "rank"
+    """Reward of titles: 1 for the item taken, and for others 0 (hit), or less than 0 the more
+    probable the policy finds them (rank, after MiniOneRec)."""
 
 
 class AlignmentConfig(WeightsConfig):
@@ -157,7 +182,7 @@ class AlignmentConfig(WeightsConfig):
 
     optimiser: Optimiser = "pairs"
     """What is learned: pairs prefers the chosen to the rejected, listwise ranks all completions of
-    a prompt, best_of_n imitates the best."""
+    a prompt, best_of_n imitates the best, grpo raises what earns more than its prompt's mean."""
     loss: Loss = Field("dpo", json_schema_extra=PAIRED)
     """Preference loss; rosepo and rdpo read each pair's smoothing, nll only the chosen."""
     ranking: Literal["best", "order"] = Field(
@@ -170,12 +195,14 @@ class AlignmentConfig(WeightsConfig):
     """Target margin."""
     constant_eps: float = Field(0.1, ge=0, lt=0.5, json_schema_extra=only_when(loss="cdpo"))
     """The eps of every pair alike."""
-    reference: Literal["initial", "previous"] = Field("initial", json_schema_extra=PREFERRING)
+    reference: Literal["initial", "previous"] = Field("initial", json_schema_extra=REFERRING)
     """Reference in round t: the policy before any alignment, or that of the round before."""
     anchor: float = Field(0.5, ge=0, le=10, json_schema_extra=PREFERRING)
     """Weight of the chosen text's negative log-likelihood, added to the preference loss."""
     min_advantage: float = Field(0.0, ge=0, json_schema_extra=only_when(optimiser="best_of_n"))
     """The best is imitated where its reward is above the mean of its prompt by more than this."""
+    grpo: GRPOConfig = Field(GRPOConfig(), json_schema_extra=only_when(optimiser="grpo"))
+    """Clipping, KL and means of the policy gradient."""
     method: Literal["lora", "full"] = "lora"
     """Train a low-rank adapter, or all weights."""
     learning_rate: float = Field(1e-3, gt=0, le=1)

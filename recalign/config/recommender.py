@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from recalign.config.base import Config, only_when
+from recalign.config.base import UNLESS_DEFAULT, Config, only_when
 
 
 class RecommenderConfig(Config):
@@ -49,9 +49,25 @@ class RewardsConfig(Config):
     """Cut-off of the ranking."""
 
 
-class PairsConfig(Config):
-    """Best against worst of a user's samples."""
+SEVERAL = ("all_above_margin", "top_bottom_k")
+"""Values of `PairsConfig.select` that make several pairs of one prompt."""
 
+
+class PairsConfig(Config):
+    """Which of a user's samples are compared."""
+
+    select: Literal["best_worst", "best_random", "all_above_margin", "top_bottom_k"] = Field(
+        "best_worst", json_schema_extra=UNLESS_DEFAULT
+    )
+    """Best against worst, best against any worse one, every two whose rewards differ enough, or
+    best against worst, second best against second worst, and so on."""
+    k: int = Field(2, ge=1, le=128, json_schema_extra=only_when(select="top_bottom_k"))
+    """Pairs per user."""
+    seed: int = Field(0, ge=0, json_schema_extra=only_when(select="best_random"))
+    """Seed of who is rejected, one stream per user."""
+    repeats: bool = Field(False, json_schema_extra=UNLESS_DEFAULT)
+    """Keep equal texts of a user as so many samples, as GRPO's mean over samples has it; else they
+    are one."""
     min_margin: float = Field(0.0, ge=0)
     """Smallest difference of rewards that makes a pair; a tie never makes one."""
     max_pairs: int = Field(0, ge=0)

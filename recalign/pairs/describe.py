@@ -30,7 +30,7 @@ def describe_pairs(
 ) -> dict[str, object]:
     """Plain figures for the manifest and the report.
 
-    samples: all sampled texts; usable: those neither malformed nor repeated; extremes: one row per
+    samples: all sampled texts; usable: those that take part; extremes: one row per
     user with a usable text. tie_rate: of the users with two usable texts, the share without a
     margin; duplicate_rate: of the well-formed samples, the share that repeats a lower sample of its
     user; reward_random: mean reward of a random usable text, over the users that gave a pair.
@@ -38,6 +38,7 @@ def describe_pairs(
     pairs = flat_pairs(completions)
     comparable = extremes.filter(pl.col("n_texts") >= 2)
     well_formed = samples["malformed"].null_count()
+    distinct = usable.select("user_index", "reasoning").n_unique()
     paired = usable.join(pairs.select("user_index"), "user_index", "semi")
     by_user = paired.group_by("user_index").agg(pl.col("reward").mean())
     reasons = skipped["reason"].value_counts(sort=True)
@@ -48,7 +49,7 @@ def describe_pairs(
         "skipped": dict(reasons.sort("reason").iter_rows()),
         "tie_rate": _share(len(comparable.filter(pl.col("margin") <= TIE)), len(comparable)),
         "malformed_rate": _share(len(samples) - well_formed, len(samples)),
-        "duplicate_rate": _share(well_formed - len(usable), well_formed),
+        "duplicate_rate": _share(well_formed - distinct, well_formed),
         "margin_quantiles": {
             str(q): pairs["margin"].quantile(q, "linear") for q in QUANTILES if len(pairs)
         },

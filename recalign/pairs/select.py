@@ -1,10 +1,11 @@
-"""Best against worst of a user's reasonings; who gives no pair is kept with the reason."""
+"""Which of a user's reasonings are compared; who gives no pair is kept with the reason."""
 
 import polars as pl
 
 from recalign.config import PairsConfig
 from recalign.errors import BadInputError, UserError
 from recalign.pairs.describe import TIE, describe_pairs
+from recalign.pairs.other_pairs import other_pairs
 from recalign.schemas import COMPLETIONS, Table, check_table
 
 SKIPPED = Table("skipped.parquet", user_index=pl.Int32, reason=pl.String)
@@ -17,23 +18,28 @@ BEYOND = "beyond max_pairs"
 def select_pairs(
     rewards: pl.DataFrame, reasonings: pl.DataFrame, prompts: pl.DataFrame, config: PairsConfig
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, object]]:
-    """At most one pair per user: (COMPLETIONS by user_index, SKIPPED, report).
+    """Pairs as `config.select` says: (COMPLETIONS by user_index, SKIPPED, report).
 
     Usable are the sampled texts (sample >= 0; the greedy one is -1) that are not malformed; equal
-    texts of a user are one text, that of the lowest sample number. Chosen is the one with the
-    highest reward, rejected the one with the lowest; among equals the lowest sample number. A
-    margin of at most max(min_margin, 1e-12) makes no pair. A pair's row holds all usable texts.
+    texts of a user are one text, that of the lowest sample number, unless `config.repeats`. Best
+    and worst are the ones with the highest and the lowest reward; among equals the lowest sample
+    number. A margin of at most max(min_margin, 1e-12) makes no pair. A pair's row holds all usable
+    texts.
     BadInputError: a reasoning without reward, a reward that is not finite, a user without a prompt
     or with two.
     """
     samples = _joined(rewards, reasonings)
-    usable = samples.filter(pl.col("malformed").is_null()).unique(
-        ["user_index", "reasoning"], keep="first", maintain_order=True
-    )
+    usable = samples.filter(pl.col("malformed").is_null())
+    if not config.repeats:
+        usable = usable.unique(["user_index", "reasoning"], keep="first", maintain_order=True)
     extremes = _extremes(usable)
     floor = max(config.min_margin, TIE)
     pairs = extremes.filter((pl.col("n_texts") >= 2) & (pl.col("margin") > floor))
-    pairs = pairs.sort(["margin", "user_index"], descending=[True, False])
+    if config.select != "best_worst":
+        pairs = other_pairs(pairs, config, floor)
+    pairs = pairs.sort(
+        ["margin", "user_index", "chosen", "rejected"], descending=[True, *[False] * 3]
+    )
     kept = pairs.head(config.max_pairs) if config.max_pairs else pairs
     skipped = _skipped(samples, extremes, pairs, kept)
     table = _completions(kept, prompts)
@@ -42,12 +48,13 @@ def select_pairs(
 
 def require_pairs(pairs: pl.DataFrame, skipped: pl.DataFrame) -> None:
     """UserError, with the reasons of the others, for pairs of fewer than two users."""
-    if pairs["user_index"].n_unique() >= 2:  # one trains, one is held out
+    n_users = pairs["user_index"].n_unique()
+    if n_users >= 2:  # one trains, one is held out
         return
     reasons = skipped["reason"].value_counts().sort("count", descending=True).iter_rows()
     told = "; ".join(f"{count} users: {reason}" for reason, count in reasons)
     raise UserError(
-        f"pairs: only {len(pairs)} users gave a pair to align on ({told}): look at the reasonings, "
+        f"pairs: only {n_users} users gave a pair to align on ({told}): look at the reasonings, "
         "sample more of them (reasonings.n_samples) or lower pairs.min_margin"
     )
 
@@ -112,7 +119,10 @@ def _completions(pairs: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
     """COMPLETIONS of the extremes `pairs`, with each user's prompt."""
     if prompts["user_index"].is_duplicated().any():
         raise BadInputError("pairs: a user has more than one prompt")
-    joined = pairs.join(prompts.select("user_index", "prompt"), "user_index", "left")
+    sorted_pairs = pairs.sort("user_index", "chosen", "rejected")
+    joined = sorted_pairs.join(
+        prompts.select("user_index", "prompt"), "user_index", "left", maintain_order="left"
+    )
     lost = joined.filter(pl.col("prompt").is_null())
     if len(lost):
         raise BadInputError(f"pairs: user_index {lost['user_index'][0]} has no prompt")
@@ -121,4 +131,4 @@ def _completions(pairs: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
         rejected=pl.concat_list("rejected"),
         smoothing=pl.concat_list(pl.lit(0.0)),
     )
-    return check_table(table.sort("user_index"), COMPLETIONS, "completions")
+    return check_table(table, COMPLETIONS, "completions")

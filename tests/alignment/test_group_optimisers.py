@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from peft import PeftModel
+from transformers import TrainerCallback
 
 from recalign.alignment.groups import encode_groups
 from recalign.alignment.reference import TokenLogProbs, reference_log_probs, token_log_probs_of
@@ -203,3 +204,81 @@ def test_a_run_that_diverges_leaves_nothing(run: Run, groups: pl.DataFrame, tmp_
     with pytest.raises(UserError, match="alignment diverged: held-out loss nan"):
         run(policy(), groups, tmp_path, config)
     assert not (tmp_path / "folder").exists()
+
+
+def test_grpo_starts_at_no_loss_and_raises_the_rewards_of_held_out_users(
+    run: Run, groups: pl.DataFrame, tmp_path: Path
+) -> None:
+    result = run(policy(), groups, tmp_path, optimised("grpo", epochs=4))
+    figures, log = result.figures, result.log
+    # The ratios are 1 and the advantages of a prompt add up to 0.
+    assert figures["held_out_loss_start"] == pytest.approx(0, abs=1e-5)
+    assert log["held_out_kl"][0] == pytest.approx(0, abs=1e-5)
+    assert log["held_out_reward_gain"][0] == pytest.approx(0, abs=1e-4)
+    assert figures["held_out_loss"] < -0.05
+    assert figures["held_out_reward_gain"] > 0.3  # words' mean numbers
+    assert 0 < figures["held_out_kl"] < 1
+    assert figures["held_out_chosen_drift"] > figures["held_out_rejected_drift"]
+
+
+def test_grpo_compares_with_the_policy_that_wrote_whatever_the_reference_is(
+    run: Run, groups: pl.DataFrame, tmp_path: Path
+) -> None:
+    config = optimised("grpo", epochs=1, evaluations=1)
+    run(policy(), groups, tmp_path / "first", optimised("best_of_n", epochs=2))
+    for reference in ("initial", "previous"):
+        adapted = PeftModel.from_pretrained(policy(), tmp_path / "first" / "folder")
+        log = run(adapted, groups, tmp_path / reference, config, reference=reference).log
+        assert log["held_out_reward_gain"][0] == pytest.approx(0, abs=1e-4)
+        moved = log["held_out_kl"][0] > 1e-3
+        assert moved == (reference == "initial")
+
+
+def test_a_stopped_grpo_run_resumes_to_the_same_bits(
+    run: Run, groups: pl.DataFrame, tmp_path: Path
+) -> None:
+    config = optimised("grpo")
+    undisturbed = run(policy(), groups, tmp_path / "whole", config)
+    with pytest.raises(KeyboardInterrupt):
+        run(policy(), groups, tmp_path / "stopped", config, callbacks=(Fails(8),))
+    result = run(policy(), groups, tmp_path / "stopped", config)
+    assert adapter_bytes(tmp_path / "stopped") == adapter_bytes(tmp_path / "whole")
+    assert result.log.equals(undisturbed.log)
+
+
+def test_a_policy_that_leaves_its_reference_is_stopped(
+    run: Run, groups: pl.DataFrame, tmp_path: Path
+) -> None:
+    settings = {"kl_weight": 0.0, "max_kl": 0.01}
+    config = optimised("grpo", epochs=4, learning_rate=0.05, grpo=settings)
+    with pytest.raises(UserError, match=r"nats a token away .* more than alignment\.grpo\.max_kl"):
+        run(policy(), groups, tmp_path, config)
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_step_that_is_no_number_never_becomes_a_policy(
+    run: Run, groups: pl.DataFrame, tmp_path: Path
+) -> None:
+    class Breaks(TrainerCallback):
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            if state.global_step == 4:
+                weight = next(p for p in given["model"].parameters() if p.grad is not None)
+                weight.grad.fill_(float("nan"))
+
+    with pytest.raises(UserError, match="alignment diverged: held-out loss nan at step 7"):
+        run(policy(), groups, tmp_path, optimised("grpo"), callbacks=(Breaks(),))
+    assert not (tmp_path / "folder").exists()
+
+
+def test_titles_earn_by_their_rank_or_by_being_taken(
+    run: Run, tmp_path: Path, plain: Policy
+) -> None:
+    pairs = make_pairs(24, n_rejected=3)
+    gains = {}
+    for reward in ("rank", "hit"):
+        config = optimised("grpo", grpo={"title_reward": reward})
+        result = run(policy(), pairs, tmp_path / reward, config)
+        assert result.figures["held_out_accuracy"] > 0.7
+        gains[reward] = result.figures["held_out_reward_gain"]
+    assert 0 < gains["hit"] < 0.75  # from 1/4 of the hits to at most 1
+    assert gains["rank"] != gains["hit"]

@@ -14,6 +14,7 @@ from recalign.config import (
     EvaluationPhase,
     FoldsConfig,
     OracleConfig,
+    PairsConfig,
     PhaseConfig,
     RecommendationsPhase,
     ReferenceConfig,
@@ -178,6 +179,23 @@ def test_a_new_conditional_setting_makes_nothing_out_of_date():
         strength: float = Field(0.5, json_schema_extra=only_when(loss="new"))
 
     assert Later().identity() == Earlier().identity()
+
+
+def test_a_setting_that_came_later_counts_when_it_is_changed():
+    before = {"min_margin": 0.0, "max_pairs": 0}
+    assert PairsConfig().identity() == before
+    assert PairsConfig(select="top_bottom_k").identity() == before | {
+        "select": "top_bottom_k", "k": 2
+    }  # fmt: skip
+
+
+def test_what_an_optimiser_does_not_read_is_not_in_its_identity():
+    paired = AlignmentConfig().identity()
+    assert "grpo" not in paired
+    assert paired["beta"] == 0.1
+    policy_gradient = AlignmentConfig(optimiser="grpo").identity()
+    assert paired.keys() - policy_gradient.keys() == {"loss", "beta", "anchor"}
+    assert policy_gradient["grpo"]["clip_high"] == 0.2
 
 
 def test_a_condition_on_a_setting_that_does_not_count_fails():

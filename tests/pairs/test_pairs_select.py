@@ -1,5 +1,7 @@
 """Who is chosen and who is rejected, who gives no pair and why, and the report's figures."""
 
+from collections import Counter
+
 import polars as pl
 import pytest
 
@@ -201,3 +203,63 @@ def test_pairs_of_fewer_than_two_users_are_refused_with_the_reasons_of_the_other
     told = f"only 1 users .*(1 users: {TIED}|1 users: {TOO_FEW})"
     with pytest.raises(UserError, match=told):
         require_pairs(pairs, skipped)
+
+
+RANKED = {7: [(s, text, reward, None) for s, text, reward in (
+    (0, "third", 0.3), (1, "best", 0.9), (2, "worst", 0.1), (3, "second", 0.6), (4, "also", 0.3),
+)]}  # fmt: skip
+
+
+def compared(samples=RANKED, **settings):
+    pairs, _, _ = select(PairsConfig(**settings), samples)
+    return [tuple(pair) for pair in flat_pairs(pairs).select("chosen", "rejected").iter_rows()]
+
+
+def test_every_two_texts_whose_rewards_differ_enough_make_a_pair():
+    # Margins: best .3 .6 .6 .8, second .3 .3 .5, third and also .2 each over the worst.
+    assert len(compared(select="all_above_margin")) == 9
+    assert sorted(compared(select="all_above_margin", min_margin=0.45)) == [
+        ("best", "also"), ("best", "third"), ("best", "worst"), ("second", "worst"),
+    ]  # fmt: skip
+
+
+def test_the_largest_margins_of_all_pairs_are_kept():
+    assert compared(select="all_above_margin", max_pairs=1) == [("best", "worst")]
+
+
+def test_the_best_k_meet_the_worst_k():
+    assert sorted(compared(select="top_bottom_k")) == [("best", "worst"), ("second", "third")]
+    # The third best is the middle one, which does not meet itself.
+    assert sorted(compared(select="top_bottom_k", k=9)) == [("best", "worst"), ("second", "third")]
+
+
+def test_the_best_meets_a_worse_one_drawn_for_each_user():
+    rewards = (0.5, 0.9, 0.1, 0.6, 0.9)
+    samples = {
+        user: [(s, f"text {s}", reward, None) for s, reward in enumerate(rewards)]
+        for user in range(200)
+    }
+    drawn = compared(samples, select="best_random")
+    assert {chosen for chosen, _ in drawn} == {"text 1"}
+    counts = Counter(rejected for _, rejected in drawn)
+    assert counts.keys() == {"text 0", "text 2", "text 3"}  # text 4 is as good
+    assert min(counts.values()) > 40  # 67 expected, standard deviation 6.7
+    few = {user: samples[user] for user in range(100, 200)}
+    assert compared(few, select="best_random") == drawn[100:]
+    assert compared(samples, select="best_random", seed=1) != drawn
+
+
+@pytest.mark.parametrize("selected", ["best_random", "all_above_margin", "top_bottom_k"])
+def test_who_gives_no_pair_is_told_however_pairs_are_selected(selected):
+    pairs, skipped, report = select(PairsConfig(select=selected, min_margin=0.05))
+    assert dict(skipped.iter_rows()) == {2: TIED, 3: TOO_FEW, 5: SMALL}
+    assert set(pairs["user_index"]) == {0, 1, 4}
+    assert report["n_pairs"] == len(pairs)
+
+
+def test_repeated_texts_count_as_so_many_samples_when_asked_for():
+    samples = {0: [(0, "a", 0.5, None), (1, "b", 0.1, None), (2, "a", 0.5, None)]}
+    for repeats, expected in ((False, ["a", "b"]), (True, ["a", "b", "a"])):
+        pairs, _, report = select(PairsConfig(repeats=repeats), samples)
+        assert pairs["completions"].to_list() == [expected]
+        assert report["duplicate_rate"] == pytest.approx(1 / 3)
