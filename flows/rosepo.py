@@ -160,6 +160,9 @@ class Contest:
 def variants(config: RosePOConfig) -> list[ComparedRow]:
     """The configured strategy with its smoothing, and what it has to be compared with."""
     strategy, estimator = config.rejections.strategy, config.smoothing.estimator
+    optimiser = config.alignment.optimiser
+    if optimiser != "pairs":  # the others read no smoothing
+        return [*BASELINES, *_continued(strategy), _optimised(strategy, optimiser)]
     controls = ["none", estimator, "constant", "permuted"]
     controls += ["truth"] if config.interactions.source == "synthetic" else []
     pairs = [("random", "none"), *((strategy, one) for one in controls)]
@@ -199,6 +202,11 @@ def _with_loss(strategy: str, estimator: str, loss: Loss) -> ComparedRow:
         estimator=estimator if loss in PERSONAL else "none",
         loss=loss,
     )
+
+
+def _optimised(strategy: str, optimiser: str) -> ComparedRow:
+    label = f"{strategy}, {optimiser}"
+    return ComparedRow(label=label, kind="aligned", strategy=strategy, estimator="none")
 
 
 BASELINES = [

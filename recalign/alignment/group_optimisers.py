@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # seconds to import
 
     from recalign.alignment.group_trainer import GroupTrainer
     from recalign.policy import Policy
+
+logger = logging.getLogger(__name__)
 
 SAMPLING = "sampling.npz"  # log-probabilities under the policy that wrote the completions
 KnownTokens = Literal["initial", "previous"] | TokenLogProbs
@@ -88,16 +91,27 @@ def align_on_groups(
     digest = _digest(groups, config, reference)
     history = train(run, config, model, arguments, digest, trainer)
     log = log_table(history, ENTRIES)
-    told, start, best = ending(history, log, steps)
-    figures = {
+    counts = {
         "prompts": len(groups),
         "held_out_prompts": int(held.sum()),
         "completions": sum(map(len, groups.completions)),
         "left_out": groups.left_out,
-        "held_out_loss_start": start["held_out_loss"],
-        **{name: best[name] for name in best if name.startswith("held_out_")},
     }
-    return Trained(model, figures | told, log)
+    return Trained(model, counts | _figures(history, log, steps), log)
+
+
+def _figures(history: list[dict[str, Any]], log: pl.DataFrame, steps: int) -> dict[str, Any]:
+    """Held-out figures at the start and at the kept checkpoint, and how the run ended."""
+    told, start, best = ending(history, log, steps)
+    gain = best["held_out_reward_gain"]
+    if gain is not None and gain < 0:
+        logger.warning(
+            "alignment: at its best step the policy would earn %.4f less on held-out users than the"
+            " one that wrote the samples: lower alignment.learning_rate, or look at the rewards",
+            -gain,
+        )
+    held_out_figures = {name: best[name] for name in best if name.startswith("held_out_")}
+    return told | {"held_out_loss_start": start["held_out_loss"]} | held_out_figures
 
 
 def _require_two_users(groups: Groups, config: AlignmentConfig) -> None:

@@ -31,6 +31,9 @@ ALIGNMENT_PANELS = (  # title, column on the training pairs, column on the held-
     ("Pairs ranked right", "accuracy", "held_out_accuracy"),
     ("Log-probability of the chosen text\nagainst the reference, nats", "chosen_drift",
      "held_out_chosen_drift"),
+    ("KL to the reference, nats a token", "kl", "held_out_kl"),
+    ("Reward above that of the policy\nthat wrote the samples", "reward_gain",
+     "held_out_reward_gain"),
 )  # fmt: skip
 WINDOW_COLOURS = (MIST, SAND, CLAY, SAGE, PETROL)
 
