@@ -11,9 +11,6 @@ NOT_IDENTITY: dict[str, JsonValue] = {"fingerprint": False}
 UNLESS_DEFAULT: dict[str, JsonValue] = {"fingerprint": "unless default"}
 """`json_schema_extra` of a choice whose default is what was always done: it counts when changed."""
 
-UNLESS_DEFAULT: dict[str, JsonValue] = {"fingerprint": "unless default"}
-"""`json_schema_extra` of fields that came later: at the default, what was made before is found."""
-
 
 @dataclass(frozen=True)
 class OnlyWhen:
@@ -96,7 +93,8 @@ class Config(BaseModel):
         changed: dict[str, Any] = {}
         for name, value in self:
             if not self.counts(name):
-                changed[name] = self._default(name)
+                field = type(self).model_fields[name]
+                changed[name] = field.get_default(call_default_factory=True)
             elif isinstance(value, Config):
                 changed[name] = value.settled()
         return self.model_copy(update=changed)

@@ -150,3 +150,19 @@ def test_changes_are_what_differs_from_the_defaults_down_to_single_fields():
     assert changes(DPO4RecConfig(), dpo4rec("", "interactions.synthetic.noise=0.25")) == {
         "interactions": {"synthetic": {"noise": 0.25}}
     }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["alignment.optimiser=grpo", "rounds.pairs=cumulative"],
+        ["alignment.optimiser=listwise", "pairs.select=all_above_margin"],
+    ],
+)
+def test_an_optimiser_of_all_samples_reads_each_prompt_once_and_by_who_wrote_it(changes):
+    for change in changes:
+        dpo4rec("", change)
+    with pytest.raises(
+        UserError, match=r"rounds.pairs must be new|only alignment.optimiser = pairs"
+    ):
+        dpo4rec("", *changes)

@@ -1,0 +1,69 @@
+"""Stage alignment with every optimiser, on what the smallest runs have sampled."""
+
+import polars as pl
+import pytest
+
+from flows.rosepo import variants
+from recalign.config import RosePOAlignmentConfig, RosePOConfig, SftConfig
+from recalign.schemas import COMPLETIONS
+from recalign.training.log_table import LOG
+from tasks.alignment import alignment
+from tasks.models import open_policy
+from tests.tasks.pair_steps import rejected, smoothed, started
+from tests.tasks.test_rosepo_model_stages import untrained
+from tests.tasks.tiny_run import CONFIG, direct
+
+PAIRS = "pairs, round 1"
+
+
+def aligned(walk, start, completions, config, **settings):
+    """The artifact of an alignment of these completions."""
+    changed = type(config).model_validate(config.model_dump() | settings)
+    return walk.store.open(walk(alignment, changed, {"start": start, "completions": completions}))
+
+
+@pytest.mark.parametrize("optimiser", ["listwise", "best_of_n", "grpo"])
+def test_every_optimiser_makes_a_policy_of_a_round(finished, copy, optimiser):
+    first, pairs = (finished.done[name] for name in ("policy", PAIRS))
+    made = aligned(direct(copy), first, pairs, CONFIG.alignment, optimiser=optimiser)
+    manifest, table = made.manifest, COMPLETIONS.read(finished.artifact(PAIRS))
+    assert manifest.rows == table.height
+    assert manifest.figures["prompts"] + sum(manifest.dropped.values()) == table.height
+    assert manifest.figures["completions"] >= manifest.figures["prompts"]
+    assert pl.read_parquet(made.path(LOG))["held_out_loss"].count() == 3  # and at the start
+    assert open_policy(made, str(copy), "cpu").encode_prompt(table["prompt"][0])
+
+
+def test_once_all_weights_are_trained_the_first_policy_still_is_the_reference(finished, copy):
+    first, pairs = (finished.done[name] for name in ("policy", PAIRS))
+    walk, full = direct(copy), {"method": "full", "learning_rate": 1e-3}
+    moved = aligned(walk, first, pairs, CONFIG.alignment, **full).reference
+    for reference, apart in (("initial", True), ("previous", False)):
+        settings = full | {"optimiser": "grpo", "reference": reference}
+        log = pl.read_parquet(aligned(walk, moved, pairs, CONFIG.alignment, **settings).path(LOG))
+        assert (log["held_out_kl"][0] > 1e-3) == apart
+        assert log["held_out_reward_gain"][0] == pytest.approx(0, abs=1e-4)  # of its own start
+
+
+def test_titles_are_optimised_against_the_sft_model(copy):
+    walk = started(copy)
+    sft = untrained(walk, SftConfig())
+    pairs, _ = rejected(walk, sft=sft, strategy="self_softmax", n_rejected=3)
+    completions, _ = smoothed(walk, pairs, estimator="none")
+    config = RosePOAlignmentConfig(batch_size=16, micro_batch_size=16, evaluations=2)
+    for optimiser in ("listwise", "grpo"):
+        made = aligned(walk, sft, completions.reference, config, optimiser=optimiser)
+        log = pl.read_parquet(made.path(LOG))
+        assert made.manifest.figures["completions"] == 4 * made.manifest.figures["prompts"]
+        assert log["held_out_chosen_drift"][0] == pytest.approx(0, abs=1e-4)
+        assert log["held_out_loss"].count() == 3
+
+
+def test_what_reads_no_smoothing_is_one_row_of_rosepo():
+    def aligned_rows(config):
+        return [row.label for row in variants(config) if row.kind == "aligned"]
+
+    config = RosePOConfig()
+    assert len(aligned_rows(config)) == 5
+    changed = config.alignment.model_copy(update={"optimiser": "grpo"})
+    assert aligned_rows(config.model_copy(update={"alignment": changed})) == ["self_hard, grpo"]
