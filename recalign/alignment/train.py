@@ -47,7 +47,7 @@ def align(
         case "pairs":
             assert not isinstance(reference, TokenLogProbs)
             trained = align_on_pairs(policy, completions, config, run, reference)
-        case "listwise" | "best_of_n" | "grpo":
+        case _:  # all that read every completion of a prompt
             assert not isinstance(reference, ReferenceLogProbs)
             trained = align_on_groups(policy, completions, config, run, reference)
     if not config.allow_worse:
@@ -62,7 +62,9 @@ def refuse_worse(figures: Mapping[str, Any], config: AlignmentConfig, stage: str
     number is worse, too.
     """
     before, after = figures["held_out_loss_start"], figures["held_out_loss"]
-    if not after <= before * WORSE:
+    # The loss of grpo starts at 0; its unit is a standard deviation of the rewards.
+    room = (WORSE - 1) * (1 if config.optimiser == "grpo" else before)
+    if not after <= before + room:
         raise UserError(
             f"{stage}: training diverged: the held-out loss was {before:.3f} before the first step "
             f"and at best {after:.3f} after it; lower {stage}.learning_rate (now "
