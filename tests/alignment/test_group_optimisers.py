@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from recalign.alignment.groups import encode_groups
 from recalign.alignment.reference import TokenLogProbs, reference_log_probs, token_log_probs_of
 from recalign.alignment.rows import encode_pairs, held_out
+from recalign.alignment.train import refuse_worse
 from recalign.config import AlignmentConfig
 from recalign.errors import UserError
 from recalign.policy import Policy
@@ -269,6 +270,13 @@ def test_a_step_that_is_no_number_never_becomes_a_policy(
     with pytest.raises(UserError, match="alignment diverged: held-out loss nan at step 7"):
         run(policy(), groups, tmp_path, optimised("grpo"), callbacks=(Breaks(),))
     assert not (tmp_path / "folder").exists()
+
+
+def test_grpo_may_end_a_little_above_its_start_which_is_zero() -> None:
+    figures, config = {"held_out_loss_start": 0.0, "held_out_loss": 0.04}, optimised("grpo")
+    refuse_worse(figures, config, "alignment")
+    with pytest.raises(UserError, match="diverged"):
+        refuse_worse(figures | {"held_out_loss": 0.06}, config, "alignment")
 
 
 def test_titles_earn_by_their_rank_or_by_being_taken(
