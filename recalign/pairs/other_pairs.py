@@ -39,10 +39,10 @@ def places(
             found = [(best_first[0], min(everyone, key=lambda place: (rewards[place], place)))]
         case "best_random":
             worse = [place for place in everyone if differ(best_first[0], place)]
-            drawn = stream(config.seed, "pairs", user).choice(worse, size=1) if worse else []
-            found = [(best_first[0], int(place)) for place in drawn]
+            draw = int(stream(config.seed, "pairs", user).integers(max(1, len(worse))))
+            found = [(best_first[0], place) for place in worse[draw : draw + 1]]
         case "all_above_margin":
-            found = list(product(best_first, repeat=2))
+            found = list(product(best_first, best_first))
         case "top_bottom_k":
             worst_first = sorted(everyone, key=lambda place: (rewards[place], place))
             found = list(zip(best_first, worst_first, strict=True))[: config.k]
