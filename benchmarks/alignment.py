@@ -59,6 +59,24 @@ def tokenizer_of(vocabulary: int) -> PreTrainedTokenizerFast:
     )
 
 
+def random_model(vocabulary: int) -> LlamaForCausalLM:
+    """A Llama of about 5 million parameters."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=256,
+            intermediate_size=704,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=None,
+        )
+    )
+
+
 def sample_pairs(n: int, vocabulary: int) -> pl.DataFrame:
     """n users' pairs of random words: prompts of 90-110, completions of 20-30."""
     random = np.random.default_rng(0)
@@ -169,20 +187,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root, "model")
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=options.vocabulary,
-                hidden_size=256,
-                intermediate_size=704,
-                num_hidden_layers=4,
-                num_attention_heads=4,
-                tie_word_embeddings=True,
-                pad_token_id=0,
-                eos_token_id=1,
-                bos_token_id=None,
-            )
-        )
+        model = random_model(options.vocabulary)
         model.save_pretrained(folder)
         print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {options}")
         for repeat in range(options.repeats):

@@ -28,12 +28,12 @@ import numpy as np
 import polars as pl
 import torch
 import transformers
-from alignment import Clock, tokenizer_of
+from alignment import Clock, random_model, tokenizer_of
 from datasets import Dataset
 from peft import LoraConfig
 from stopwatch import peak_mib
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback
+from transformers import LlamaForCausalLM, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from recalign.alignment.grpo import advantages
@@ -151,18 +151,6 @@ def time_ours(model: Any, place: Path, options: argparse.Namespace, precision: s
         TrainingRun("alignment", place / "work", place / "folder", callbacks=(clock,)),
     )
     return clock.steps()
-
-
-def random_model(vocabulary: int) -> LlamaForCausalLM:
-    """A Llama of about 5 million parameters."""
-    torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocabulary, hidden_size=256, intermediate_size=704, num_hidden_layers=4,
-            num_attention_heads=4, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1,
-            bos_token_id=None,
-        )
-    )  # fmt: skip
 
 
 def time_one(options: argparse.Namespace) -> dict[str, Any]:

@@ -79,12 +79,11 @@ def align_on_groups(
     check_packed_rows(model, groups, policy.pad_id)
     steps = optimiser_steps(int((~held).sum()), config)
     arguments = trainer_arguments(config, run, steps)
-    longest = max(len(one) for texts in groups.completions for one in texts)
 
     def trainer() -> "GroupTrainer":
         known = _known(policy, groups, config, run, reference)
         fitted, valid = (_dataset(groups, known, config, which) for which in (~held, held))
-        return GroupTrainer(model, arguments, config, longest, fitted, valid, policy.tokenizer)
+        return GroupTrainer(model, arguments, config, fitted, valid, policy.tokenizer)
 
     if config.optimiser == "grpo":
         run = replace(run, callbacks=(*run.callbacks, KLLimit(config.grpo.max_kl)))

@@ -63,12 +63,13 @@ class GroupTrainer(SharedPromptTrainer):
         model: PreTrainedModel | PeftModel,
         args: DPOConfig,
         config: AlignmentConfig,
-        longest: int,
         train_dataset: Dataset,
         eval_dataset: Dataset,
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
-        self.config, self.longest = config, longest
+        self.config: AlignmentConfig = config
+        both = [*train_dataset["completion_ids"], *eval_dataset["completion_ids"]]
+        self.longest = max(len(one) for completions in both for one in completions)
         collator = GroupCollator(tokenizer.pad_token_id or 0)
         super().__init__(model, args, train_dataset, eval_dataset, tokenizer, collator)
 
