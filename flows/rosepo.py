@@ -34,8 +34,10 @@ def one_strategy(run: Run, config: RosePOConfig) -> Reference:
 
 def configured_row(config: RosePOConfig) -> str:
     """The label of the row that is aligned as the settings say."""
-    pair = config.rejections.strategy, config.smoothing.estimator
-    return _aligned([pair], config.alignment.loss)[0].label
+    strategy, optimiser = config.rejections.strategy, config.alignment.optimiser
+    if optimiser != "pairs":
+        return _optimised(strategy, optimiser).label
+    return _aligned([(strategy, config.smoothing.estimator)], config.alignment.loss)[0].label
 
 
 WIRING = Wiring(

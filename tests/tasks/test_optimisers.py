@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from flows.dpo4rec import begin
-from flows.rosepo import variants
+from flows.rosepo import configured_row, variants
 from recalign.config import RosePOAlignmentConfig, RosePOConfig, SftConfig
 from recalign.schemas import COMPLETIONS
 from recalign.training.log_table import LOG
@@ -70,4 +70,5 @@ def test_what_reads_no_smoothing_is_one_row_of_rosepo():
     config = RosePOConfig()
     assert len(aligned_rows(config)) > 3
     changed = config.alignment.model_copy(update={"optimiser": "grpo"})
-    assert aligned_rows(config.model_copy(update={"alignment": changed})) == ["self_hard, grpo"]
+    optimised = config.model_copy(update={"alignment": changed})
+    assert aligned_rows(optimised) == [configured_row(optimised)] == ["self_hard, grpo"]
