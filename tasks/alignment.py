@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recalign.policy import Policy
 
 
-@stage(version=2, trains=True)
+@stage(version=3, trains=True)
 def alignment(
     job: Job,
     config: AlignmentConfig,

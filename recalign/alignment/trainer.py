@@ -2,11 +2,11 @@
 
 What is overridden (and pinned by `tests/alignment/test_alignment_contract.py`): the preparation of
 the data set, the signature columns, the precomputation of reference log-probabilities, the loss,
-and what `OrderedTrainer` exchanges. Callbacks, checkpoints, resume, PEFT, accelerate and the
-logging are the ordinary Trainer's.
+what is counted of an optimiser step, and what `OrderedTrainer` exchanges. Callbacks, checkpoints,
+resume, PEFT, accelerate and the logging are the ordinary Trainer's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -101,8 +101,21 @@ class SharedPromptDPOTrainer(SharedPromptTrainer):
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         self.objective: Objective = objective
+        self.held_out_tokens = np.mean([len(ids) for ids in eval_dataset["chosen_ids"]])
         collator = PackedCollator(tokenizer.pad_token_id or 0)
         super().__init__(model, args, train_dataset, eval_dataset, tokenizer, collator)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Any]:
+        """The micro-batches of an optimiser step, whose pairs and chosen tokens are counted."""
+        batches, n_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = [[len(one["lengths"]), int(one["lengths"][:, 0].sum())] for one in batches]
+        own = torch.tensor(counts, device=device).sum(0, keepdim=True)
+        n_pairs, n_tokens = self.accelerator.gather(own).sum(0).tolist()
+        parts = len(batches) * self.accelerator.num_processes  # over which the Trainer averages
+        self.step_shares = parts / n_pairs, parts / n_tokens
+        return batches, n_items
 
     def _compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool
@@ -117,11 +130,23 @@ class SharedPromptDPOTrainer(SharedPromptTrainer):
             rejected_tokens=n_tokens[:, 1:],
             eps=inputs["eps"],
         )
-        loss = preference_loss(self.objective, scores).mean()
+        of_pair, of_token = self._shares(len(log_probs))
+        loss = of_pair * preference_loss(self.objective, scores).sum()
         if self.objective.anchor:
-            loss = loss - self.objective.anchor * scores.chosen.sum() / scores.chosen_tokens.sum()
+            loss = loss - self.objective.anchor * of_token * scores.chosen.sum()
         self._record(scores, inputs)
         return (loss, {"log_probs": log_probs}) if return_outputs else loss
+
+    def _shares(self, n_pairs: int) -> tuple[float, float]:
+        """What one pair and one chosen token weigh in the loss of a micro-batch.
+
+        The loss of an optimiser step is a mean over its pairs and a mean over its chosen tokens,
+        that of the held-out pairs over all of them (the Trainer weighs their batches by size): how
+        many are in memory at once does not matter.
+        """
+        if cast(nn.Module, self.model).training:
+            return self.step_shares
+        return 1 / n_pairs, 1 / (n_pairs * self.held_out_tokens)
 
     @torch.no_grad()
     def _record(self, scores: Scores, inputs: dict[str, Tensor]) -> None:

@@ -27,6 +27,7 @@ OVERRIDDEN = {
     "_set_signature_columns_if_needed": ["self"],
     "_precompute_ref_logps": ["self", "dataset", "name", "batch_size"],
     "_compute_loss": ["self", "model", "inputs", "return_outputs"],
+    "get_batch_samples": ["self", "epoch_iterator", "num_batches", "device"],
     "_send_telemetry": ["self"],
     "_get_train_sampler": ["self", "train_dataset"],
 }
@@ -151,7 +152,8 @@ def test_loss_and_gradient_are_those_of_trl(
     data = Dataset.from_list(records)
     trainer = SharedPromptDPOTrainer(ours, args, objective, data, data, tokenizer)
     move(ours)
-    batch = PackedCollator(0)([data[i] for i in range(8)])
+    packed = PackedCollator(0)([data[i] for i in range(8)])
+    (batch,), _ = trainer.get_batch_samples(iter([packed]), 1, torch.device("cpu"))
     our_loss = trainer.compute_loss(ours, batch)
     our_loss.backward()
 
