@@ -11,13 +11,14 @@ from recalign.config import (
     RejectionsConfig,
     ReportConfig,
     RosePOAlignmentConfig,
+    ServingConfig,
     SftConfig,
     SmoothingConfig,
 )
 from recalign.errors import UserError
 from tasks.alignment import alignment
 from tasks.comparison import comparison
-from tasks.engine.provenance import check_provenance
+from tasks.engine.provenance import RULES, Same, check_provenance
 from tasks.engine.stage import Stage
 from tasks.evaluation import evaluation
 from tasks.fold_oracles import fold_oracles
@@ -28,6 +29,7 @@ from tasks.recommender import recommender
 from tasks.reference import reference
 from tasks.report import report
 from tasks.rewards import rewards
+from tasks.serving import serving
 from tasks.smoothing import smoothing
 from tasks.splits import splits
 from tests.tasks.pair_steps import PLAIN
@@ -72,12 +74,16 @@ def walk(finished, tmp_path_factory):
     add("rejections", drawn, "moved pairs", **moved)
     none = SmoothingConfig(estimator="none")
     add("smoothing", none, "hard none", rejections="hard")
+    add("smoothing", none, "random none", rejections="random")
     add("reference", TITLES.for_reference(), "hard scored", sft="sft", rejections="hard")
     add("reference", TITLES.for_reference(), "random scored", sft="sft", rejections="random")
     for phase in ("valid", "test"):
         add("recommendations", JUDGING.for_phase(phase), f"sft, {phase}", policy="sft")
     add("recommendations", JUDGING.for_phase("test"), "other sft, test", policy="other sft")
     add("recommendations", JUDGING.for_phase("test"), "oracle, test", oracle="other oracle")
+    add("recommendations", JUDGING.for_phase("valid"), "oracle, valid", oracle="oracle")
+    add("alignment", TITLES, "aligned", start="other sft", completions="random none")
+    add("recommendations", JUDGING.for_phase("test"), "aligned, test", policy="aligned")
     add("recommendations", JUDGING.for_phase("test"), "moved, test", policy="moved sft", **moved)
     return walk
 
@@ -110,6 +116,17 @@ WRONG = [
     (evaluation, CONFIG.evaluation.for_phase("valid"),
      {"oracle": "oracle", "recommender": "recommender, base", "base": VALID, "aligned": TEST},
      OF_PHASE.format("aligned", "test", "valid")),
+    (evaluation, CONFIG.evaluation.for_phase("valid"),
+     {"oracle": "oracle", "recommender": "recommender, base", "base": TEST, "aligned": VALID},
+     OF_PHASE.format("base", "test", "valid")),
+    (evaluation, CONFIG.evaluation.for_phase("valid"),
+     {"oracle": "other oracle", "recommender": "recommender, base", "base": VALID,
+      "aligned": VALID}, DIFFER.format("oracle", "recommender.oracle")),
+    (evaluation, CONFIG.evaluation.for_phase("test"),
+     {"independent_oracle": "oracle", "independent": "by other oracle"},
+     DIFFER.format("independent_oracle", "independent.oracle")),
+    (serving, ServingConfig(), {"oracle": "other oracle", "recommender": "recommender, base"},
+     DIFFER.format("oracle", "recommender.oracle")),
     (evaluation, CONFIG.evaluation.for_phase("test"),
      {"oracle": "oracle", "recommender": "recommender, base", "base": TEST, "aligned": TEST,
       "refitted": "by other oracle"}, DIFFER.format("oracle", "refitted.oracle")),
@@ -117,6 +134,12 @@ WRONG = [
      OF_PHASE.format("evaluation", "valid", "test")),
     (report, ReportConfig(), {"evaluation": "evaluation", "base": TEST, "aligned": TEST},
      DIFFER.format("aligned", "evaluation.aligned")),
+    (report, ReportConfig(), {"validation_1": "evaluation"},
+     OF_PHASE.format("validation_1", "test", "valid")),
+    (report, ReportConfig(), {"evaluation": "evaluation", "base": VALID},
+     DIFFER.format("base", "evaluation.base")),
+    (report, ReportConfig(), {"evaluation": "evaluation", "oracle": "other oracle"},
+     DIFFER.format("oracle", "evaluation.oracle")),
     (fold_oracles, SmoothingConfig().folding, {"oracle": "moved oracle"},
      SPLITS.format("oracle.splits")),
     (smoothing, SmoothingConfig(), {"rejections": "moved pairs", "oracle": "oracle"},
@@ -128,6 +151,8 @@ WRONG = [
     (alignment, TITLES, {"start": "other sft", "completions": "hard none",
                          "reference": "hard scored"},
      DIFFER.format("start", "completions.rejections.sft")),
+    (alignment, TITLES, {"start": "other sft", "completions": "random none",
+                         "reference": "random scored"}, DIFFER.format("start", "reference.sft")),
     (alignment, TITLES, {"start": "sft", "completions": "hard none", "reference": "random scored"},
      DIFFER.format("completions.rejections", "reference.rejections")),
     (recommendations, JUDGING.for_phase("test"), {"policy": "moved sft"},
@@ -140,6 +165,10 @@ WRONG = [
      DIFFER.format("row_0.policy", "valid_0.policy")),
     (comparison, JUDGING.compare([]), {"oracle": "oracle", "row_1": "oracle, test"},
      DIFFER.format("oracle", "row_1.oracle")),
+    (comparison, JUDGING.compare([]), {"row_1": "oracle, test", "valid_1": "oracle, valid"},
+     DIFFER.format("row_1.oracle", "valid_1.oracle")),
+    (comparison, JUDGING.compare([]), {"sft": "sft", "row_0": "aligned, test"},
+     DIFFER.format("sft", "row_0.policy.start")),
     (comparison, JUDGING.compare([]), {"row_0": "sft, test", "row_1": "moved, test"},
      SPLITS.format("row_1.splits")),
 ]  # fmt: skip
@@ -158,6 +187,17 @@ def test_what_does_not_belong_together_is_refused_and_named(walk, stage, config,
         walk(stage, config, inputs)
     assert re.search(rf"^{stage.name}: {told}", str(refused.value)), refused.value
     assert list(walk.store.root.glob("*/.draft-*")) == drafts
+
+
+def test_every_rule_refuses_something_above():
+    told = {(stage.name, re.sub(r"_\d", "_*", text)) for stage, *_, text in WRONG}
+    for stage, rules in RULES.items():
+        for rule in rules:
+            if isinstance(rule, Same):
+                assert (stage, DIFFER.format(rule.first, rule.second)) in told
+            else:
+                start = OF_PHASE.partition(", of phase")[0].format(rule.path)
+                assert any(name == stage and text.startswith(start) for name, text in told), rule
 
 
 def test_every_stage_of_a_finished_run_may_be_given_what_it_was_given(finished):
