@@ -101,7 +101,7 @@ class SharedPromptDPOTrainer(SharedPromptTrainer):
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         self.objective: Objective = objective
-        self.held_out_tokens = np.mean([len(ids) for ids in eval_dataset["chosen_ids"]])
+        self.held_out_tokens = float(np.mean([len(ids) for ids in eval_dataset["chosen_ids"]]))
         collator = PackedCollator(tokenizer.pad_token_id or 0)
         super().__init__(model, args, train_dataset, eval_dataset, tokenizer, collator)
 
