@@ -65,11 +65,11 @@ class Sweep:
         for setting in self.varied():
             overrides = [*self.settings, *setting.overrides]
             config = load_settings(model, self.preset, overrides)
-            identity = config.identity()
-            if any(identity[name] != fixed.setdefault(name, identity[name]) for name in FIXED):
+            counts = config.settled().model_dump()
+            if any(counts[name] != fixed.setdefault(name, counts[name]) for name in FIXED):
                 told = f"{setting.label}: data and windows are the same in all of a sweep"
                 raise UserError(f"{told}, so that users can be paired; run it by itself")
-            twin = known.setdefault(json.dumps(identity, sort_keys=True), setting.label)
+            twin = known.setdefault(json.dumps(counts, sort_keys=True), setting.label)
             if twin != setting.label:
                 why = "what differs between them does not count there"
                 raise UserError(f"{twin} and {setting.label} are the same run: {why}")

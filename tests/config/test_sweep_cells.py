@@ -58,6 +58,11 @@ def test_rows_have_names_and_may_be_crossed_with_a_grid(tmp_path):
     assert cells[0].config.smoothing.estimator == "none"
 
 
+def test_files_are_settings_although_their_place_is_no_identity():
+    cells = Sweep(over=["reasonings.template=movies,books"]).cells(DPO4RecConfig)
+    assert [cell.config.reasonings.template for cell in cells] == ["movies", "books"]
+
+
 def test_values_that_are_lists_are_not_cut():
     cells = Sweep(over=["evaluation.cutoffs=[1,5],[10]"]).cells(DPO4RecConfig)
     assert [cell.config.evaluation.cutoffs for cell in cells] == [[1, 5], [10]]

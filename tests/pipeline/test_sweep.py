@@ -39,19 +39,21 @@ def test_a_plan_counts_what_cells_share_once(recalign, copy):
     assert int(seeds.split()[0]) < 2 * (shared[0] + 5)  # data and oracle count once
 
 
-def test_a_failed_cell_is_shown_and_the_others_get_their_page(recalign, copy):
-    asked = ("--over", "recommender.guard=true,false", "--root", str(copy))
+def test_a_failed_cell_is_shown_and_the_others_get_their_page(recalign, copy, tmp_path):
+    wrong = tmp_path / "wrong.txt"
+    wrong.write_text("{{ nobody.knows }}")
+    asked = ("--over", f"reasonings.template={wrong},attributes", "--root", str(copy))
     done = recalign(*SWEEP, *asked, check=False)
     assert done.returncode == 1, done.stderr
-    failed = "1 of 2 cells failed: recommender.guard=true, seed 0: "
+    failed = f"1 of 2 cells failed: reasonings.template={wrong}, seed 0: prompt template"
     assert failed in done.stdout
     cells = pl.read_parquet(board(copy) / "cells.parquet")
     assert cells["run"].is_null().to_list() == [True, False]
-    assert "rewards would be noise" in cells["error"][0]
+    assert "'nobody' is undefined" in cells["error"][0]
     page = (board(copy) / "report.html").read_text()
-    assert "Failed, and missing here: recommender.guard=true, seed 0" in page
+    assert f"Failed, and missing here: reasonings.template={wrong}, seed 0" in page
     settings = pl.read_parquet(board(copy) / "leaderboard.parquet")["setting"].unique().to_list()
-    assert settings == ["recommender.guard=false"]
+    assert settings == ["reasonings.template=attributes"]
     named = recalign("report", "--root", str(copy)).stdout.strip()
     assert named == str(board(copy) / "report.html")
 
