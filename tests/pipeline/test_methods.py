@@ -31,7 +31,7 @@ def test_prefect_finds_methods_scheduled_rounds_and_sweeps_by_their_deployments_
     entrypoints = {one["entrypoint"] for one in deployments}
     found = [load_flow_from_entrypoint(entrypoint).name for entrypoint in entrypoints]
     assert sorted(found) == sorted(
-        ["dpo4rec-rounds", "sweep", *(method.name for method in METHODS)]
+        ["dpo4rec-rounds", "recommend", "sweep", *(method.name for method in METHODS)]
     )
 
 

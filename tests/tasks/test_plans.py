@@ -30,7 +30,7 @@ def test_a_plan_downloads_nothing_and_says_what_a_run_would_download(tmp_path):
     assert plan_row(first)["artifact"] == "interactions/unknown"
     assert steps["splits"].reason == "known once interactions is"
     assert {step.reference.fingerprint for step in steps.values()} == {UNKNOWN}
-    assert "28 not known before a download" in outlook(list(steps.values()))
+    assert "30 not known before a download" in outlook(list(steps.values()))
     assert not list((tmp_path / "root").rglob("*.zip*"))
 
 
