@@ -31,7 +31,7 @@ def remarks_on_users(users: np.ndarray, times: np.ndarray, n_users: int) -> list
     lengths = counted(users, n_users)
     share = lengths.max() / len(users)
     if n_users > 1 / LARGE_SHARE and share >= LARGE_SHARE:
-        told.append(f"one user has {share:.0%} of all interactions: is it a program?")
+        told.append(f"one user has {share:.0%} of all interactions, as a program would")
     ties = times[1:] == times[:-1]
     ties &= users[1:] == users[:-1]
     tied = int((counted(users[1:][ties], n_users) > TIED_SHARE * lengths).sum())

@@ -33,7 +33,7 @@ def test_half_the_interactions_without_an_item_are_told_as_a_share_with_ids_of_b
 
 def test_one_user_with_most_rows_is_told():
     (told,) = remarks(PLAIN + [("robot", f"x{n}", 10**6 + n, None) for n in range(48)])
-    assert told == "one user has 50% of all interactions: is it a program?"
+    assert told == "one user has 50% of all interactions, as a program would"
 
 
 def test_users_whose_interactions_often_tie_in_time_are_counted():
