@@ -3,12 +3,14 @@
     python benchmarks/generation.py [--parts speed check embedded] [--threads 1] [--repeats 3]
                                     [--prompts 32] [--new-tokens 28] [--embedded-prompts 2000]
                                     [--dtypes float32 bfloat16] [--profile]
+    python benchmarks/generation.py --model smollm2 --threads 2 [--prompts 16] [--new-tokens 32]
 
 speed: a random Llama of about 5 million parameters, prompts of 50-100 tokens, 10 samples each of
 a fixed number of tokens. transformers' `generate(num_return_sequences=10)` gets the batch size that
 suits it best of those tried; every sampling field of both is set. check: both draw from the same
 distribution. embedded: a random model of the embedded policy's size, texts per second. CPU seconds
-with one thread (so that a busy machine matters less), else wall seconds.
+with one thread (so that a busy machine matters less), else wall seconds. --model compares with a
+real LLM instead (a fetched one, a folder or a GGUF file), and with the processor's own products.
 """
 
 import argparse
@@ -22,11 +24,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import torch
 import transformers
+from generation_model import compare_model
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from recalign.config import SamplingConfig
-from recalign.llm.generate import generate
+from recalign.llm.generate import Room, generate
 from recalign.llm.shared_prefix import SharedPrefix, hooked
 from recalign.writer import Asked
 
@@ -63,7 +66,7 @@ def ours(model: LlamaForCausalLM, prompts: list[list[int]], n_samples: int, new:
     sampling = SamplingConfig(max_new_tokens=new, temperature=1.0, top_k=0, top_p=1.0)
     asked = Asked(sampling, n_samples, greedy=False)
     # No token ends a text, so that all have the same length.
-    found = generate(model, prompts, range(len(prompts)), asked, stops=[], rows=OUR_ROWS)
+    found = generate(model, prompts, range(len(prompts)), asked, stops=[], room=Room(OUR_ROWS))
     return torch.tensor([one.token_ids for batch in found for one in batch])
 
 
@@ -193,6 +196,7 @@ def embedded_speed(options: argparse.Namespace, dtype: torch.dtype) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="a real LLM, such as smollm2")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=32)
@@ -206,6 +210,9 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     clock = "CPU seconds" if options.threads == 1 else "wall seconds"
     print(f"torch {torch.__version__}, {options.threads} thread(s), all speeds per {clock}")
+    if options.model:
+        compare_model(options.model, options.prompts, options.new_tokens, options.repeats)
+        return
     dtypes = [getattr(torch, name) for name in options.dtypes]
     for part in options.parts:
         match part:

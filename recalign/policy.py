@@ -120,6 +120,15 @@ class Policy:
         pairs = zip(probe["input_ids"], probe["special_tokens_mask"], strict=True)
         return [token for token, special in takewhile(lambda pair: pair[1], pairs)]
 
+    def sentence_ends(self) -> list[int]:
+        """The tokens that end a sentence or a line."""
+        texts = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
+        return [
+            token
+            for token, text in enumerate(texts)
+            if "\n" in text or text.rstrip(" \"')").endswith((".", "!", "?"))
+        ]
+
     def decode(self, ids: list[int]) -> str:
         """The text of generated tokens, without special tokens."""
         text = self.tokenizer.decode(

@@ -1,7 +1,7 @@
 """The LLM of a stage, opened alike whichever stage made it: policy, sft or alignment."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.roots import open_root
@@ -14,6 +14,8 @@ from tasks.engine.stage import local_files
 if TYPE_CHECKING:
     from recalign.policy import Policy
 
+Loaded = TypeVar("Loaded", bound=LoadedModelConfig)
+
 
 def model_files(config: LoadedModelConfig) -> dict[str, list[Path]]:
     """What decides a loaded LLM beside its config: a local folder's files, or one GGUF file.
@@ -22,6 +24,15 @@ def model_files(config: LoadedModelConfig) -> dict[str, list[Path]]:
     """
     source = source_of(config.model)
     return {"model": [Path(source)]} if is_gguf(source) else local_files("model", source)
+
+
+def resolved(config: Loaded, device: str) -> Loaded:
+    """The settings with the commit that the revision stands for now, and the dtype for `auto`."""
+    from recalign.llm.load import resolve_revision  # transformers: seconds
+    from recalign.llm.precision import resolved_dtype
+
+    found = {"revision": resolve_revision(config), "dtype": resolved_dtype(config, device)}
+    return config.model_copy(update=found)
 
 
 def first_weights(job: Job, config: LoadedModelConfig, folder: Path) -> str | Path:

@@ -14,7 +14,7 @@ from recalign.report.stage_page import picture
 from recalign.training.run import TrainingRun
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
-from tasks.models import first_weights, model_files
+from tasks.models import first_weights, model_files, resolved
 from tasks.tables import read_tables
 
 MIN_PREFIX = 3  # items a demonstration's history has at least
@@ -36,12 +36,12 @@ def policy(
     files: dict[str, list[Path]] | None = None,
 ) -> None:
     """Train the embedded LLM on demonstrations, or convert the named LLM and see it opens."""
-    from recalign.llm.load import load_policy, resolve_revision  # slow: not in a plan
+    from recalign.llm.load import load_policy  # slow: not in a plan
 
     if config.kind == "bootstrap":
         _bootstrap(job, config, interactions, splits)
     else:
-        config = config.model_copy(update={"revision": resolve_revision(config)})
+        config = resolved(config, job.device)
         weights = first_weights(job, config, job.draft.path(MODEL))
         load_policy(weights, config, None, job.device)
     job.draft.path(POLICY).write_text(config.model_dump_json(indent=1))

@@ -16,6 +16,7 @@ from recalign.reasonings.generation import (
     Parse,
     WriteShards,
     generate_reasonings,
+    shard_size,
     write_shard,
     write_shards,
 )
@@ -26,6 +27,7 @@ from recalign.schemas import PROMPTS, REASONINGS
 from recalign.splits.guard import check_prompts
 from recalign.splits.phases import phase_of
 from recalign.writer import Asked
+from tasks.engine.device import wanted_device
 from tasks.engine.job import Job
 from tasks.engine.spread import is_mapped, map_shards, opened_last, worker_device, worker_runtime
 from tasks.engine.stage import stage
@@ -79,7 +81,10 @@ def _written(
     """The reasonings of all prompts: N samples and the greedy text, in the phase's own streams."""
     asked = Asked(config, config.n_samples, greedy=True, stream=f"reasonings {config.phase}")
     write = shards_by(job, policy, asked, prompts.height)
-    return generate_reasonings(write, prompts, asked, job.draft.work, job.runtime.shard_users)
+    size, slow = job.runtime.shard_users, _grammar_of(policy, job.runtime.root) is None
+    if slow and config.writer == "local" and wanted_device(job.runtime) == "cpu":
+        size = shard_size(prompts, asked, size, job.runtime.shard_tokens)
+    return generate_reasonings(write, prompts, asked, job.draft.work, size)
 
 
 def shards_by(job: Job, policy: Artifact, asked: Asked, n_users: int) -> WriteShards:

@@ -21,7 +21,7 @@ from recalign.training.run import TrainingRun
 from tasks.encoding import item_vectors
 from tasks.engine.job import Job
 from tasks.engine.stage import local_files, stage
-from tasks.models import first_weights, model_files
+from tasks.models import first_weights, model_files, resolved
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ def _first_policy(
     """The LLM before any training, and the settings with the commit that its name stands for."""
     from recalign.embedded.first_title_model import first_model
     from recalign.embedded.title_tokenizer import title_tokenizer
-    from recalign.llm.load import load_policy, resolve_revision
+    from recalign.llm.load import load_policy
 
     if config.kind == "huggingface":
-        config = config.model_copy(update={"revision": resolve_revision(config)})
+        config = resolved(config, job.device)
         adapted = config.method == "lora"  # the adapter stands on the converted weights
         folder = job.draft.path(MODEL) if adapted else job.draft.work / "first"
         loaded = load_policy(first_weights(job, config, folder), config, None, job.device)

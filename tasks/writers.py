@@ -24,9 +24,11 @@ def open_writer(
     """
     match config.writer:
         case "local":
-            from recalign.llm.local_writer import LocalWriter  # transformers: seconds
+            from recalign.llm.generate import Room  # transformers: seconds
+            from recalign.llm.local_writer import LocalWriter
 
-            return LocalWriter(open_policy(policy, runtime.root, device()), runtime.generation_rows)
+            room = Room(runtime.generation_rows, runtime.generation_gb)
+            return LocalWriter(open_policy(policy, runtime.root, device()), room)
         case "openai":
             return ServerWriter(runtime.server, _served(config, policy, runtime.root), work)
         case "vllm":

@@ -52,8 +52,8 @@ class LoadedModelConfig(Config):
     short name of a model that `recalign fetch` has brought (smollm2)."""
     revision: str = Field("main", json_schema_extra=LOADED)
     """Commit, tag or branch of the hub model; pin a commit for a reproducible run."""
-    dtype: Literal["float32", "bfloat16"] = Field("float32", json_schema_extra=LOADED)
-    """Number format of the weights in generation and training."""
+    dtype: Literal["float32", "bfloat16", "auto"] = Field("float32", json_schema_extra=LOADED)
+    """Number format of the weights in generation and training; auto: the faster one here."""
     quantisation: Literal["none", "int8", "nf4"] = Field("none", json_schema_extra=LOADED)
     """Load the frozen weights quantised (needs the extra `quant` and a GPU)."""
     chat_template: Literal["auto", "never"] = Field("auto", json_schema_extra=LOADED)
@@ -99,10 +99,19 @@ class SamplingConfig(Config):
     """Sample among the most probable tokens that hold this share of the probability."""
     max_new_tokens: int = Field(32, ge=1, le=8192)
     """Longest reasoning, in tokens."""
+    ends_at: Literal["end", "sentence"] = Field("end", json_schema_extra=UNLESS_DEFAULT)
+    """A text ends where the LLM ends it, or at the end of its first sentence or line (a small LLM
+    that is asked for one sentence goes on, and loops); the latter needs writer = local."""
     min_words: int = Field(3, ge=1, le=1000)
     """Shorter reasonings count as malformed."""
     seed: int = Field(0, ge=0)
     """Seed of the sampling streams, one per (user, sample)."""
+
+    @model_validator(mode="after")
+    def _writer_can_end_there(self) -> Self:
+        if self.ends_at != "end" and self.writer != "local":
+            raise ValueError("ends_at = sentence needs writer = local")
+        return self
 
 
 class PhaseConfig(SamplingConfig):

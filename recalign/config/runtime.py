@@ -46,8 +46,13 @@ class Runtime(Config):
     server: ChatServerConfig = ChatServerConfig()
     """The server that writes, if reasonings.writer is openai."""
     generation_rows: int = Field(2048, ge=1, le=1_000_000)
-    """Samples decoded at once."""
+    """Most samples decoded at once."""
+    generation_gb: float = Field(2.0, gt=0, le=10_000)
+    """Most memory for the caches and logits of the samples decoded at once, in GB."""
     shard_users: int = Field(256, ge=1, le=1_000_000)
     """Users per shard of generation; a killed run loses at most one shard."""
+    shard_tokens: int = Field(25_000, ge=1, le=1_000_000_000)
+    """Tokens per shard where a loaded LLM writes on a processor, which takes a minute or two with
+    one of 135 M weights."""
     threads: int = Field(0, ge=0, le=1024)
     """Threads per process for torch; 0: as many as cores."""

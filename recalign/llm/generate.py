@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from itertools import pairwise, product
+from itertools import product
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from recalign.writer import Asked
 log = logging.getLogger(__name__)
 
 COMPACT_BELOW = 0.85  # finished rows are dropped once the live share of the batch is lower
+LOGIT_COPIES = 2  # of a row's logits in memory at once
 SHARED_STEPS = 8  # tokens for which samples that agree so far are decoded as one
 
 
@@ -30,7 +31,22 @@ class Generated(NamedTuple):
     user: int
     sample: int  # 0..N-1; -1 is the greedy one
     token_ids: list[int]  # without the token that ended it
-    finished: bool  # False: cut off at max_new_tokens
+    end: int | None  # that token; None: cut off at max_new_tokens
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ended before max_new_tokens."""
+        return self.end is not None
+
+
+class Room(NamedTuple):
+    """How much is decoded at once; changes no text."""
+
+    rows: int = 2048  # texts
+    gigabytes: float = 2.0  # of caches and logits
+
+
+ROOM = Room()
 
 
 class Decoder(Protocol):
@@ -53,15 +69,16 @@ def generate(
     users: Sequence[int] | np.ndarray,
     asked: Asked,
     stops: Sequence[int],
-    rows: int = 2048,
+    room: Room = ROOM,
 ) -> Iterator[list[Generated]]:
     """Every text asked for of every prompt, batch after batch, shortest prompts first.
 
-    prompt_ids: one token list per user of `users` [U]. stops: the tokens that end a text. At most
-    `rows` texts are decoded at once (or those of one prompt). Each token is drawn with one number
-    of its text's own random stream (see `Asked`), so in float32 a text depends on neither `rows`
-    nor the other prompts. In a batch the texts of a prompt follow each other, samples ascending.
-    Raises UserError for a prompt that is empty or leaves no room for max_new_tokens.
+    prompt_ids: one token list per user of `users` [U]. stops: the tokens that end a text. As many
+    texts are decoded at once as `room` has (at least those of one prompt). Each token is drawn with
+    one number of its text's own random stream (see `Asked`), so in float32 a text depends on
+    neither `room` nor the other prompts. In a batch the texts of a prompt follow each other,
+    samples ascending. Raises UserError for a prompt that is empty or leaves no room for
+    max_new_tokens.
     """
     users, max_new = np.asarray(users), asked.sampling.max_new_tokens
     _check_prompts(model, prompt_ids, users, max_new)
@@ -72,20 +89,43 @@ def generate(
     decoder: Decoder = SharedPrefix(model) if refusal is None else RepeatedCache(model)
     ends = torch.tensor(list(stops), dtype=torch.int64, device=model.device)
     order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
-    for batch in _even_batches(order, rows // len(asked.samples)):
+    parts = _parts(model, [len(prompt_ids[i]) for i in order], asked, room)
+    for batch in _even_batches(order, parts):
         prompts = [prompt_ids[i] for i in batch]
         with hooked(model) if refusal is None else nullcontext():
             tokens, lengths = _decode(decoder, prompts, torch.as_tensor(users[batch]), asked, ends)
         texts = product(users[batch].tolist(), asked.samples)
         decoded = zip(texts, tokens.tolist(), lengths.tolist(), strict=True)
-        yield [Generated(user, sample, ids[:n], n < max_new) for (user, sample), ids, n in decoded]
+        yield [
+            Generated(user, sample, ids[:n], ids[n] if n < max_new else None)
+            for (user, sample), ids, n in decoded
+        ]
 
 
-def _even_batches(order: list[int], most: int) -> list[list[int]]:
-    """`order` cut into as few runs of at most `most` as possible, their sizes equal to within 1."""
-    n = -(-len(order) // max(1, most))
-    cuts = [len(order) * i // n for i in range(n + 1)] if n else [0]
-    return [order[first:stop] for first, stop in pairwise(cuts)]
+def _parts(model: PreTrainedModel, lengths: Sequence[int], asked: Asked, room: Room) -> list[float]:
+    """The part of `room` that each prompt of these lengths takes with all its texts."""
+    config, n, size = model.config.get_text_config(), len(asked.samples), model.dtype.itemsize
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    per_token = 2 * config.num_hidden_layers * heads * width * size
+    per_text = asked.sampling.max_new_tokens * per_token + LOGIT_COPIES * config.vocab_size * size
+    bytes_of = [length * per_token + n * per_text for length in lengths]
+    return [max(n / room.rows, one / (room.gigabytes * 1e9)) for one in bytes_of]
+
+
+def _even_batches(order: list[int], parts: list[float]) -> list[list[int]]:
+    """`order` cut into runs whose parts sum to at most 1 (or of one prompt), about equally full."""
+    total, largest = sum(parts), max(parts, default=0.0)
+    most = min(1.0, total / max(1, -(-total // 1)) + largest * (1 - 1e-6)) + 1e-9
+    batches: list[list[int]] = []
+    filled = most
+    for prompt, part in zip(order, parts, strict=True):
+        if filled + part > most:
+            batches.append([])
+            filled = 0.0
+        batches[-1].append(prompt)
+        filled += part
+    return batches
 
 
 def _check_prompts(

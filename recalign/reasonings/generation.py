@@ -15,6 +15,8 @@ from recalign.reasonings.texts import check_text
 from recalign.schemas import REASONINGS
 from recalign.writer import Asked, Writer, Written
 
+LETTERS_PER_TOKEN = 4  # of English
+
 Parse = Callable[[str], bool]
 """Says whether a text follows the grammar of the demonstrations."""
 
@@ -43,6 +45,14 @@ def generate_reasonings(
     tables = tables_in_shards(keys, compute, work, REASONINGS)
     empty = pl.DataFrame(schema=REASONINGS)
     return pl.concat([empty, *tables]).sort("user_index", "sample")
+
+
+def shard_size(prompts: pl.DataFrame, asked: Asked, most_users: int, most_tokens: int) -> int:
+    """Users per shard, so that it holds at most this many of them and, about, of tokens."""
+    letters = prompts["prompt"].str.len_chars().mean() or 0.0
+    texts = len(asked.samples) * asked.sampling.max_new_tokens
+    per_user = float(letters) / LETTERS_PER_TOKEN + texts  # type: ignore[arg-type]
+    return max(1, min(most_users, int(most_tokens / per_user)))
 
 
 def write_shards(

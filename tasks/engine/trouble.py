@@ -57,7 +57,7 @@ def _memory_trouble(error: Exception, stage: str, config: Config | None) -> str:
         return ""
     lower = batch_settings(stage, config) if config else []
     if stage == "reasonings":
-        lower = ["runtime.generation_rows"]
+        lower = ["runtime.generation_gb"]
     advice = f"lower {' or '.join(lower)}" if lower else "it needs a machine with more"
     return f"out of memory ({str(error).strip()[:MESSAGE]}); {advice}"
 

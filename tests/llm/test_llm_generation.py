@@ -9,7 +9,7 @@ import torch
 
 from recalign.config import SamplingConfig
 from recalign.errors import UserError
-from recalign.llm.generate import generate
+from recalign.llm.generate import Room, generate
 from recalign.llm.probe import shared_prefix_refusal
 from recalign.llm.repeated_cache import RepeatedCache
 from recalign.llm.sampling import sample_tokens, stream_keys, uniforms
@@ -78,7 +78,7 @@ def test_every_token_is_what_its_stream_draws_from_the_models_distribution(
     model = make_model("llama-gqa")
     config = SamplingConfig(max_new_tokens=40, temperature=0.8, top_k=top_k, top_p=top_p, seed=3)
     users = np.arange(len(prompts)) + 50
-    found = sampled(model, prompts, users, config, 4, True, rows=11)
+    found = sampled(model, prompts, users, config, 4, True, room=Room(11))
     assert sorted((one.user, one.sample) for one in found) == [
         (user, sample) for user in users for sample in range(-1, 4)
     ]
@@ -101,7 +101,7 @@ def test_texts_do_not_depend_on_batch_size_order_or_company(make_model, prompts)
     users = np.arange(len(prompts))
     expected = by_sample(sampled(model, prompts, users, config, 5, True))
     for rows in (1, 13, 30):
-        found = sampled(model, prompts, users, config, 5, True, rows=rows)
+        found = sampled(model, prompts, users, config, 5, True, room=Room(rows))
         assert by_sample(found) == expected
     order = np.array([4, 1, 5, 0, 3, 2])
     shuffled = [prompts[i] for i in order]
@@ -182,12 +182,28 @@ def test_batches_come_when_they_are_done_and_between_them_the_model_is_its_own(m
     model = make_model("llama")
     own_implementation = model.config._attn_implementation
     asked = Asked(SamplingConfig(max_new_tokens=2), 2, greedy=False)
-    batches = generate(model, prompts, range(6), asked, [STOP], rows=4)
+    batches = generate(model, prompts, range(6), asked, [STOP], Room(4))
     users = []
     for batch in batches:
         assert model.config._attn_implementation == own_implementation
         users.append([one.user for one in batch])
     assert users == [[2, 2, 3, 3], [0, 0, 5, 5], [1, 1, 4, 4]]  # of 4, 5; 7, 7; 19, 30 tokens
+
+
+def test_no_batch_takes_more_memory_than_there_is_room_for(make_model, prompts):
+    model, asked = make_model("llama-gqa"), Asked(SamplingConfig(max_new_tokens=8), 2, greedy=False)
+    # float32 keys and values of 2 layers, 2 heads of width 8; logits of 24 words, twice.
+    per_token, logits = 2 * 2 * 2 * 8 * 4, 2 * 24 * 4
+    taken = [length * per_token + 2 * (8 * per_token + logits) for length in LENGTHS]
+    for room in (1.0, max(taken), 2.5 * max(taken), 1e9):
+        users = [
+            [one.user for one in batch if one.sample == 0]
+            for batch in generate(model, prompts, range(6), asked, [STOP], Room(100, room / 1e9))
+        ]
+        assert sorted(user for batch in users for user in batch) == list(range(6))
+        for batch in users:
+            assert len(batch) == 1 or sum(taken[user] for user in batch) <= room
+    assert users == [[2, 3, 0, 5, 1, 4]]
 
 
 def test_a_model_whose_attention_is_hooked_passes_the_trial_and_others_say_why(make_model, prompts):

@@ -5,7 +5,7 @@ import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from recalign.config import SamplingConfig
-from recalign.llm.sampling import sample_tokens, splitmix64, stream_keys, uniforms
+from recalign.llm.sampling import _largest, sample_tokens, splitmix64, stream_keys, uniforms
 
 ANY = torch.zeros(1, dtype=torch.int64)
 PLAIN = SamplingConfig()
@@ -51,6 +51,20 @@ def shares(logits, temperature, top_k, top_p, n=20_000):
 )
 def test_the_distribution_is_that_of_temperature_top_k_and_top_p(temperature, top_k, top_p):
     logits = torch.randn(200, generator=torch.Generator().manual_seed(0)) * 1.5
+    check_distribution(logits, temperature, top_k, top_p)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"),
+    [(1.0, 0, 1.0), (0.3, 0, 0.9), (0.6, 0, 0.8), (1.0, 0, 0.95), (1.0, 40, 0.9), (1.0, 900, 1.0)],
+)
+def test_a_large_vocabulary_is_sampled_by_the_same_definition(temperature, top_k, top_p):
+    # Nuclei of 1 to 4,000 of 6,000 tokens: selected, selected again, and by the histogram.
+    logits = torch.randn(6000, generator=torch.Generator().manual_seed(0)) * 1.5
+    check_distribution(logits, temperature, top_k, top_p)
+
+
+def check_distribution(logits, temperature, top_k, top_p):
     warped = TemperatureLogitsWarper(temperature)(ANY, logits[None])
     warped = TopKLogitsWarper(top_k)(ANY, warped) if top_k else warped
     expected = TopPLogitsWarper(top_p)(ANY, warped)[0].softmax(-1) if top_p < 1 else warped[0]
@@ -59,6 +73,20 @@ def test_the_distribution_is_that_of_temperature_top_k_and_top_p(temperature, to
     assert ((found > 0) <= (expected > 0)).all()
     # Each token's interval of draws is met to within one draw at either end.
     assert (found - expected).abs().max() < 2 / 20_000
+
+
+@pytest.mark.parametrize("k", [1, 7, 64, 500])
+def test_the_largest_logits_are_found_block_by_block(k):
+    logits = torch.randn(5, 20_011, generator=torch.Generator().manual_seed(1))
+    values, tokens = _largest(logits, k)
+    expected = logits.topk(k)
+    assert torch.equal(values, expected.values)
+    assert torch.equal(tokens, expected.indices)
+
+
+def test_equal_tokens_at_the_edge_of_a_wide_nucleus_are_kept_up_to_its_size():
+    found = shares(torch.zeros(6000), 1.0, 0, 0.4999, n=6000)
+    assert int((found > 0).sum()) == 3000
 
 
 def test_a_nucleus_wider_than_the_first_selection_is_sampled_whole():

@@ -1,10 +1,15 @@
 """The writer in this process: texts of a policy's own tokens, the same in every cut of the work."""
 
+import json
+from dataclasses import replace
+
 import polars as pl
 import pytest
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from recalign.config import SamplingConfig
-from recalign.llm.generate import generate
+from recalign.llm.generate import Room, generate
 from recalign.llm.local_writer import LocalWriter
 from recalign.reasonings.generation import generate_reasonings, write_shards
 from recalign.schemas import PROMPTS
@@ -18,9 +23,11 @@ TEXTS = [" ".join(f"w{token}" for token in tokens) for tokens in WORDS]
 
 def test_texts_are_the_decoded_tokens_of_the_encoded_prompts(make_policy):
     policy = make_policy()
-    written = [one for some in LocalWriter(policy, 9).write(TEXTS, USERS, ASKED) for one in some]
+    written = [
+        one for some in LocalWriter(policy, Room(9)).write(TEXTS, USERS, ASKED) for one in some
+    ]
     drawn = [
-        one for some in generate(policy.model, WORDS, USERS, ASKED, [2], rows=9) for one in some
+        one for some in generate(policy.model, WORDS, USERS, ASKED, [2], Room(9)) for one in some
     ]
     assert [(one.user, one.sample, one.n_tokens, one.finished) for one in written] == [
         (one.user, one.sample, len(one.token_ids), one.finished) for one in drawn
@@ -42,7 +49,7 @@ def test_reasonings_do_not_depend_on_shards_rows_or_the_order_of_prompts(
 
     def written(prompts, shard_users, rows):
         work = tmp_path / f"{shard_users} {rows}"
-        writer = LocalWriter(policy, rows)
+        writer = LocalWriter(policy, Room(rows))
         return generate_reasonings(
             lambda shards: write_shards(writer, shards, ASKED, None, n),
             prompts, ASKED, work, shard_users,
@@ -52,3 +59,29 @@ def test_reasonings_do_not_depend_on_shards_rows_or_the_order_of_prompts(
     assert whole["reasoning"].n_unique() > n
     shuffled = prompts.sample(fraction=1, shuffle=True, seed=1)
     assert written(shuffled, shard_users, rows=5).equals(whole)
+
+
+def test_a_text_may_end_with_its_first_sentence_which_keeps_its_full_stop(make_policy):
+    policy = make_policy()
+    backend = json.loads(policy.tokenizer.backend_tokenizer.to_str())
+    words = backend["model"]["vocab"]
+    words["w5."] = words.pop("w5")
+    told = {"eos_token": "<eos>", "pad_token": "<pad>"}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(backend)), **told
+    )
+    policy = replace(policy, tokenizer=tokenizer)
+    assert policy.sentence_ends() == [5]
+
+    def written(**how):
+        asked = Asked(SamplingConfig(max_new_tokens=30, **how), 6)
+        return [one for some in LocalWriter(policy).write(TEXTS, USERS, asked) for one in some]
+
+    n_cut = 0
+    for whole, one in zip(written(), written(ends_at="sentence"), strict=True):
+        first, stop, _ = whole.text.partition("w5.")
+        assert one.text == first + stop
+        assert one.finished == (whole.finished or bool(stop))
+        assert one.n_tokens == len(one.text.split())
+        n_cut += bool(stop)
+    assert 10 < n_cut < len(USERS) * 7

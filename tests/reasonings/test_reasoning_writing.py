@@ -8,7 +8,12 @@ import pytest
 
 from recalign.config import SamplingConfig
 from recalign.progress import silent
-from recalign.reasonings.generation import generate_reasonings, write_shard, write_shards
+from recalign.reasonings.generation import (
+    generate_reasonings,
+    shard_size,
+    write_shard,
+    write_shards,
+)
 from recalign.schemas import PROMPTS
 from recalign.writer import Asked, Written
 
@@ -183,3 +188,11 @@ class Repeating(Letters):
 def test_a_writer_that_gives_other_texts_than_it_was_asked_for_is_stopped(prompts, writer):
     with pytest.raises(RuntimeError, match=f"{writer.__name__} gave .* not the 4 of each of 7"):
         write_shard(writer(TEXTS), prompts, Asked(CONFIG, 3))
+
+
+def test_a_shard_holds_about_so_many_tokens_and_at_most_so_many_users(prompts):
+    letters = len("prompt-10")
+    asked = Asked(CONFIG, n_samples=3)  # and the greedy one: 4 texts of 6 tokens
+    assert shard_size(prompts, asked, 100, int(5 * (letters / 4 + 24)) + 1) == 5
+    assert shard_size(prompts, asked, 3, 10_000) == 3
+    assert shard_size(prompts, asked, 100, 1) == 1

@@ -54,7 +54,7 @@ except UserError as error:
     ("stage", "allocate", "told"),
     [
         ("alignment", lambda: torch.empty(2**50), "lower alignment.micro_batch_size"),
-        ("reasonings", lambda: cuda_full(), "lower runtime.generation_rows"),
+        ("reasonings", lambda: cuda_full(), "lower runtime.generation_gb"),
         ("oracle", lambda: no_primitive(), "it needs a machine with more"),
         ("splits", lambda: bytearray(2**60), "it needs a machine with more"),
     ],
