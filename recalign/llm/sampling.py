@@ -12,7 +12,8 @@ _GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
 _FACTOR_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _FACTOR_2 = 0x94D049BB133111EB - (1 << 64)
 
-_CHUNK = 1 << 19  # logits turned into probabilities at once: they stay in the processor's cache
+_CHUNK = 1 << 22  # logits turned into probabilities at once: bounds the float64 scratch space
+_CACHED = 1 << 19  # the same on a processor: they stay in its cache
 _PRESELECTED = (64, 512)  # tokens looked at first for top-p, then for rows of a larger nucleus
 _SORTED = 4096  # tokens of a vocabulary that is then sorted whole; larger ones go by a histogram
 _BINS, _PER_NAT = 4096, 128  # of that histogram, by distance from the most probable token
@@ -164,7 +165,7 @@ def sample_tokens(
     (1: off), as in Hugging Face's generate.
     """
     parts = []
-    size = max(1, _CHUNK // logits.shape[-1])
+    size = max(1, (_CACHED if logits.device.type == "cpu" else _CHUNK) // logits.shape[-1])
     for first in range(0, len(rows), size):
         part = logits[rows[first : first + size]].float()
         scaled, part_draws = part / sampling.temperature, draws[first : first + size]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from recalign.config import LoadedModelConfig, PolicyConfig, SftConfig
+from recalign.llm.published import source_of
 from recalign.policy import Policy, in_lines
 from recalign.schemas import CURVE_FILE
 
@@ -64,4 +65,4 @@ def stored_sft(folder: Path) -> StoredPolicy:
 
 def _first_weights(folder: Path, model: str) -> str | Path:
     """Weights that the stage made itself (trained, or converted from GGUF), else those named."""
-    return folder / MODEL if (folder / MODEL).is_dir() else model
+    return folder / MODEL if (folder / MODEL).is_dir() else source_of(model)
