@@ -82,6 +82,6 @@ def test_a_text_may_end_with_its_first_sentence_which_keeps_its_full_stop(make_p
         first, stop, _ = whole.text.partition("w5.")
         assert one.text == first + stop
         assert one.finished == (whole.finished or bool(stop))
-        assert one.n_tokens == len(one.text.split())
+        assert len(one.text.split()) <= one.n_tokens <= whole.n_tokens
         n_cut += bool(stop)
     assert 10 < n_cut < len(USERS) * 7
