@@ -1,5 +1,6 @@
 """What every configuration model shares: frozen, closed, described, and with a stable identity."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -20,6 +21,8 @@ class OnlyWhen:
     """Field of the same model -> the values it may have; one alternative has to hold."""
     held: bool = False
     """Whether the identity keeps the field, at its default, while it does not count."""
+    counted: Callable[[Any], Any] | None = None
+    """What of the value is part of the identity; None: all of it."""
 
     def __or__(self, other: "OnlyWhen") -> "OnlyWhen":
         return OnlyWhen(self.alternatives + other.alternatives, self.held)
@@ -76,6 +79,8 @@ class Config(BaseModel):
             rule = field.json_schema_extra
             left_out = isinstance(rule, OnlyWhen) and not (rule.held or self.counts(name))
             left_out |= rule == UNLESS_DEFAULT and value == field.default
+            if isinstance(rule, OnlyWhen) and rule.counted:
+                value = rule.counted(value)
             if rule != NOT_IDENTITY and not left_out:
                 values[name] = _identity_of(value)
         return values

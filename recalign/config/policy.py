@@ -1,7 +1,8 @@
 """The LLM that writes reasonings: where its first weights come from, and how it is aligned."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +14,11 @@ ADAPTER = only_when(method="lora")
 PAIRED = only_when(optimiser="pairs")
 PREFERRING = only_when(optimiser=("pairs", "listwise"))
 REFERRING = only_when(optimiser=("pairs", "listwise", "grpo"))
+
+
+def _without_gguf_folder(model: str) -> str:
+    """A GGUF file counts by its name (and content), wherever it lies."""
+    return Path(model).name if model.lower().endswith(".gguf") else model
 
 
 class BootstrapConfig(Config):
@@ -47,7 +53,7 @@ class LoadedModelConfig(Config):
 
     kind: Literal["bootstrap", "huggingface"] = "bootstrap"
     """Train the embedded small LLM, or take a causal LM of somebody else's."""
-    model: str = Field("", json_schema_extra=LOADED)
+    model: str = Field("", json_schema_extra=replace(LOADED, counted=_without_gguf_folder))
     """Hub id ("meta-llama/Llama-3.1-8B-Instruct"), local folder, GGUF file (model.gguf), or the
     short name of a model that `recalign fetch` has brought (smollm2)."""
     revision: str = Field("main", json_schema_extra=LOADED)
@@ -64,13 +70,6 @@ class LoadedModelConfig(Config):
         if self.kind == "huggingface" and not self.model:
             raise ValueError("model must name a hub id or folder when kind is huggingface")
         return self
-
-    def identity(self) -> dict[str, Any]:
-        """A GGUF file counts by its name and content, wherever it lies."""
-        values = super().identity()
-        if str(values.get("model", "")).lower().endswith(".gguf"):
-            values["model"] = Path(self.model).name
-        return values
 
 
 class PolicyConfig(LoadedModelConfig):
