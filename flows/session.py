@@ -15,6 +15,7 @@ from pydantic import WithJsonSchema
 
 from flows.naming import announce, flat, name_of, start_of
 from flows.service import processes
+from flows.service.reports import link_to
 from recalign.artifacts.manifest import Reference
 from recalign.config import Config, Runtime
 from recalign.config.presets import Settings, changes, complete
@@ -203,6 +204,14 @@ def finish(run: Run, report: Reference) -> str:
     if FlowRunContext.get():
         judged = made.manifest.inputs.get("evaluation", made.reference)
         show_results(run.store.open(judged))
-        create_markdown_artifact(key="outcome", markdown=f"The report is `{page}`.")
+        show_outcome(run, report, "report")
     log.info("report: %s", page)
     return str(page)
+
+
+def show_outcome(run: Run, made: Reference, what: str) -> None:
+    """Where the page of a run's last artifact lies, and a link that opens it."""
+    page = run.store.open(made).path(PAGE).resolve()
+    link = link_to(run.runtime.root, made.stage, made.fingerprint)
+    opens = f"[Open the {what}]({link})\n\n" if link else ""
+    create_markdown_artifact(key="outcome", markdown=f"{opens}The {what} is `{page}`.")

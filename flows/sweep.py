@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import prefect
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_table_artifact
 from prefect.context import FlowRunContext
 from prefect.states import Completed
 from pydantic import Field
 
 from flows.methods import METHODS, Method, method_named
 from flows.naming import announce, start_of
-from flows.session import begin_session, one_of, outlook, settle
+from flows.session import begin_session, one_of, outlook, settle, show_outcome
 from recalign.artifacts.manifest import Reference
 from recalign.config import Config, LeaderboardConfig, Runtime, ShownCell, ShownSetting
 from recalign.config.sweep import Cell, Sweep
@@ -218,7 +218,7 @@ def conduct_sweep(method: Method, cells: Sequence[Cell[Any]], run: SweepRun) -> 
     made = run.store.open(set_side_by_side(run, shown(method, cells, errors), ends))
     page = str(made.path(PAGE).resolve())
     if FlowRunContext.get():
-        create_markdown_artifact(key="outcome", markdown=f"The leaderboard is `{page}`.")
+        show_outcome(run, made.reference, "leaderboard")
     log.info("leaderboard: %s", page)
     if not errors:
         return page

@@ -46,7 +46,9 @@ def alignment(
     elif start.manifest.stage == "sft":  # its own adapter is part of the first policy
         known = "previous"
     work, folder = job.draft.work / "training", job.draft.path(trained_part(config.method))
-    run = TrainingRun("alignment", work, folder, job.progress, job.device)
+    run = TrainingRun(
+        "alignment", work, folder, job.progress, job.device, report_to=job.runtime.report_to
+    )
     policy = open_policy(start, job.runtime.root, run.device, trainable=True)
     aligned = align(policy, table, config, run, known)
     if not job.leads:

@@ -58,7 +58,9 @@ def sft(
     valid, proved = _validation(config, tables, asking)
     valid = valid.no_longer_than(config.max_length)
     work, folder = job.draft.work / "training", job.draft.path(trained_part(config.method))
-    run = TrainingRun("sft", work, folder, job.progress, job.device)
+    run = TrainingRun(
+        "sft", work, folder, job.progress, job.device, report_to=job.runtime.report_to
+    )
     tuned = train_sft(policy, train, valid, config, run)
     if not job.leads:
         return

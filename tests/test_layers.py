@@ -21,12 +21,14 @@ SHARED = {  # what every package of the library may import
 }  # fmt: skip
 ROOMS = {  # folder: its files, beside __init__
     "flows": "compare dpo4rec methods naming recommend rosepo rounds session sweep",
-    "flows/cli": "app inventory runs sweeps takehome upkeep",
+    "flows/cli": "app comparing inventory runs sweeps takehome upkeep",
     "flows/service": (
-        "access automations deployments environment pool prefect_api processes record server "
-        "service"
+        "access automations deployments environment pool prefect_api processes record reports "
+        "server service"
     ),
-    "tasks/engine": "cache device job launch progress provenance run run_page spread stage trouble",
+    "tasks/engine": (
+        "cache device job launch progress provenance run run_page spread stage tracking trouble"
+    ),
 }
 BESIDE_STAGES = {"tables", "encoding", "models", "writers"}  # what several stages open
 MODULES = sorted(

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import inventory, takehome, upkeep
+from flows.cli.comparing import diff_artifacts
 from flows.cli.inventory import ROOT, Root
 from flows.cli.runs import RunOptions, deploy_preset, list_presets, run_method, show_plan
 from flows.cli.sweeps import SweepOptions, compare_runs, run_sweep, show_sweep
@@ -110,7 +111,7 @@ def fetch(
 app.command("compare")(compare_runs)
 app.command("ls")(inventory.list_artifacts)
 app.command("show")(inventory.show_artifact)
-app.command("diff")(inventory.diff_artifacts)
+app.command("diff")(diff_artifacts)
 app.command("report")(inventory.report_path)
 app.command("series")(inventory.show_series)
 app.command("recommend")(takehome.recommend_items)

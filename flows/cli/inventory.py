@@ -1,11 +1,10 @@
-"""Commands that tell what lies under the artifact root: ls, show, diff, report, series."""
+"""Commands that tell what lies under the artifact root: ls, show, report, series."""
 
 from typing import Annotated
 
 import typer
 
 from flows.methods import REPORTS
-from recalign.artifacts.identity import differing
 from recalign.artifacts.lookup import open_existing, resolve
 from recalign.artifacts.series import all_series, read_series
 from recalign.errors import UserError
@@ -42,17 +41,6 @@ def show_artifact(artifact: Named, root: Root = ROOT) -> None:
     manifest = resolve(store, artifact)
     typer.echo(f"folder: {store.folder(manifest.stage, manifest.fingerprint)}")
     typer.echo(manifest.model_dump_json(indent=2))
-
-
-def diff_artifacts(first: Named, second: Named, root: Root = ROOT) -> None:
-    """Tell in which settings, inputs and figures two artifacts of one stage differ."""
-    store = open_existing(root)
-    old, new = resolve(store, first), resolve(store, second)
-    if old.stage != new.stage:
-        raise UserError(f"{first} is a {old.stage}, {second} a {new.stage}: nothing to compare")
-    told = [{"figures": one.figures, "rows": one.rows} for one in (old, new)]
-    lines = old.identity.differences(new.identity) + differing(*told)
-    typer.echo("\n".join(lines) or "no difference")
 
 
 def report_path(

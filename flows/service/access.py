@@ -1,5 +1,6 @@
 """Who may talk to a service: its owner's secret, and tickets that log a browser in once."""
 
+import base64
 import hmac
 import os
 import secrets
@@ -47,6 +48,15 @@ class Access:
         except FileNotFoundError:
             write_private(path, f"recalign:{secrets.token_urlsafe(32)}")
             return path.read_text()
+
+    @property
+    def authorization(self) -> str:
+        """The header that a program sends."""
+        return f"Basic {base64.b64encode(self.secret.encode()).decode()}"
+
+    def pass_for(self, path: str) -> str:
+        """What opens this path alone, made of the secret that it does not tell."""
+        return hmac.new(self.secret.encode(), path.encode(), "sha256").hexdigest()
 
     def new_ticket(self) -> str:
         """A ticket for one login; an earlier one is worth nothing any more."""

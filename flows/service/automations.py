@@ -1,4 +1,7 @@
-"""Automations that `recalign up` creates: no run stays in a state that nothing will ever end."""
+"""Automations that `recalign up` creates: no run stays in a state that nothing will ever end.
+
+One more, switched off, tells that a run has failed once an operator says how.
+"""
 
 from typing import Any
 
@@ -44,4 +47,19 @@ AUTOMATIONS = [
         "recalign: runs that nobody cancels are cancelled", ["Cancelling"], END, SILENT_SECONDS,
         "CANCELLED", f"No worker cancelled the run within {SILENT_SECONDS} s.",
     ),
+    {
+        "name": "recalign: tell that a run has failed (off: choose how to be told)",
+        "description": "Made by `recalign up`, switched off; see docs/operations.md.",
+        "enabled": False,
+        "trigger": {
+            "type": "event",
+            "posture": "Reactive",
+            "match": {"prefect.resource.id": "prefect.flow-run.*"},
+            "for_each": ["prefect.resource.id"],
+            "expect": ["prefect.flow-run.Failed", "prefect.flow-run.Crashed"],
+            "threshold": 1,
+            "within": 0,
+        },
+        "actions": [{"type": "do-nothing"}],
+    },
 ]  # fmt: skip

@@ -11,9 +11,14 @@ QUIET = {  # for every process of ours
 }
 
 SERVICE = {  # for the server and worker of `recalign up`
+    # Seconds: a queued run starts within ten of a free slot. Prefect's own are 30, 10 and 10.
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
+    "PREFECT_WORKER_QUERY_SECONDS": "3",
+    "PREFECT_WORKER_PREFETCH_SECONDS": "30",
     # In memory, the server's restart would free slots that runs hold, and crash those runs.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
         "prefect.server.concurrency.lease_storage.filesystem"
     ),
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PYTHONUNBUFFERED": "1",  # log files tell what happens when it happens
 }

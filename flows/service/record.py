@@ -51,6 +51,7 @@ class Service:
             "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
             "PREFECT_SERVER_UI_API_URL": self.api,
             "RECALIGN_ROOT": self.root,
+            "RECALIGN_REPORTS": self.root,
             "PWD": str(CHECKOUT),  # prefect.yaml's pull step
             "PYTHONPATH": os.pathsep.join(
                 [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -5,7 +5,6 @@ other web page reaches the API, under a rebinding name neither; pages contact no
 an address that `recalign up` or `open` printed logs a browser in, once.
 """
 
-import base64
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows.service.access import LOGIN, Access
+from flows.service.reports import PATH, ROOT, Reports
 
 LOCAL = ("127.0.0.1", "localhost")
 HOSTS = "RECALIGN_HOSTS"  # names, by comma, under which a proxy shows the UI
@@ -29,8 +29,8 @@ STORED_AS = "prefect-password"  # where both of Prefect's UIs keep what they sen
 class Checked:
     """An application that only its own pages and programs can use."""
 
-    def __init__(self, app: ASGIApp, access: Access, port: int):
-        self.app, self.access = app, access
+    def __init__(self, app: ASGIApp, reports: Reports):
+        self.app, self.reports, port = app, reports, reports.port
         self.own = {f"{name}:{port}" for name in LOCAL}
         places = " ".join(f"http://{one} ws://{one}" for one in sorted(self.own))
         self.policy = (
@@ -47,7 +47,7 @@ class Checked:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = self.policy
+                headers.setdefault("Content-Security-Policy", self.policy)
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "same-origin"
             await send(message)
@@ -57,6 +57,8 @@ class Checked:
             app = PlainTextResponse("foreign origin", 403)
         elif scope["type"] == "http" and scope["path"] == LOGIN:
             app = self._login(scope)
+        elif scope["type"] == "http" and scope["path"].startswith(f"{PATH}/"):
+            app = await self.reports.answer(scope["method"], scope["path"], Headers(scope=scope))
         await app(scope, receive, send_guarded)
 
     def _is_own(self, headers: Headers) -> bool:
@@ -67,19 +69,23 @@ class Checked:
     def _login(self, scope: Scope) -> Response:
         """A page that leaves the secret where the UI looks for it, for a ticket that is good."""
         ticket = parse_qs(scope["query_string"].decode("latin-1")).get("ticket", [""])[0]
-        if not self.access.redeem(ticket):
+        access = self.reports.access
+        if not access.redeem(ticket):
             told = "This address was used already, or is an old one: `recalign open` prints another"
             return PlainTextResponse(told, 403)
-        stored = json.dumps(base64.b64encode(self.access.secret.encode()).decode())
+        stored = json.dumps(access.authorization.removeprefix("Basic "))
         script = f"localStorage.setItem({STORED_AS!r}, {stored}); location.replace('/');"
         page = f"<!doctype html><title>recalign</title><script>{script}</script>"
-        return HTMLResponse(page, headers={"Cache-Control": "no-store"})
+        login = HTMLResponse(page, headers={"Cache-Control": "no-store"})
+        self.reports.remember(login)
+        return login
 
 
 def served(port: int) -> ASGIApp:
     """Prefect's application with our checks around it."""
     further = [name.strip() for name in os.environ.get(HOSTS, "").split(",") if name.strip()]
-    checked = Checked(create_app(final=True), Access(Path(os.environ["PREFECT_HOME"])), port)
+    access = Access(Path(os.environ["PREFECT_HOME"]))
+    checked = Checked(create_app(final=True), Reports(os.environ[ROOT], access, port))
     return TrustedHostMiddleware(checked, [*LOCAL, *further], www_redirect=False)
 
 

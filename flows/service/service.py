@@ -143,6 +143,7 @@ def log_in(root: str) -> None:
     service = None if "://" in root else remembered(home_of(root, None))
     if service and os.environ.get("PREFECT_API_URL", "").rstrip("/") == service.api:
         os.environ.setdefault("PREFECT_API_AUTH_STRING", service.access.secret)
+        os.environ["RECALIGN_REPORTS"] = service.root
 
 
 def _alone(place: Path) -> AcquireReturnProxy:

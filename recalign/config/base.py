@@ -1,10 +1,13 @@
 """What every configuration model shares: frozen, closed, described, and with a stable identity."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, JsonValue
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 NOT_IDENTITY: dict[str, JsonValue] = {"fingerprint": False}
 """`json_schema_extra` of fields that say where or how, never what (a folder, a worker count)."""
@@ -71,6 +74,25 @@ class Config(BaseModel):
     seeds: ClassVar[tuple[str, ...]] = ()
     """The fields that a training seed enters (recalign/config/sweep.py); of a method's alone."""
 
+    first: ClassVar[tuple[str, ...]] = ()
+    """Fields that the run form shows first: what is changed most."""
+    heading: ClassVar[str] = ""
+    """What the run form calls these settings; empty: the class's name in words."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The schema with fields in the form's order, which PostgreSQL would lose otherwise."""
+        schema = handler(core_schema)
+        told = handler.resolve_ref_schema(schema)
+        fields = told.get("properties", {})
+        order = [*cls.first, *(name for name in fields if name not in cls.first)]
+        places = enumerate(order)
+        told["properties"] = {name: fields[name] | {"position": place} for place, name in places}
+        told["title"] = cls.heading or _words_of(cls.__name__.removesuffix("Config"))
+        return schema
+
     def identity(self) -> dict[str, Any]:
         """The fields that decide what is computed, as plain JSON values."""
         values: dict[str, Any] = {}
@@ -109,6 +131,11 @@ def _identity_of(value: Any) -> Any:
     if isinstance(value, Config):
         return value.identity()
     return [_identity_of(one) for one in value] if isinstance(value, list) else value
+
+
+def _words_of(name: str) -> str:
+    """SyntheticWorld as "Synthetic world"."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
 
 
 def _in_words(values: tuple[JsonValue, ...]) -> str:

@@ -16,6 +16,8 @@ class DPO4RecConfig(Config):
 
     presets = "dpo4rec"
     seeds = ("policy.bootstrap.seed", "reasonings.seed", "recommender.seed", "alignment.seed")
+    heading = "Settings of every stage"
+    first = ("interactions", "policy", "reasonings", "alignment", "rounds")
 
     interactions: InteractionsConfig = InteractionsConfig()
     """Ingest."""

@@ -70,6 +70,8 @@ class GoodreadsSource(Config):
 class FilesSource(Config):
     """Your own interactions and items: CSV, JSONL or Parquet, by file ending."""
 
+    heading = "Your own files"
+
     interactions: str = Field("", json_schema_extra=NOT_IDENTITY)
     """Path of the interactions file."""
     items: str = Field("", json_schema_extra=NOT_IDENTITY)
@@ -95,6 +97,9 @@ MovieLens = Literal[
 
 class InteractionsConfig(Config):
     """Ingest: source, and which rows are kept."""
+
+    heading = "Data"
+    first = ("source", "files", "k_core", "min_rating", "duplicates")
 
     source: Literal["synthetic", MovieLens, "amazon", "steam", "goodreads", "lastfm", "files"] = (
         "synthetic"

@@ -24,6 +24,8 @@ def _without_gguf_folder(model: str) -> str:
 class BootstrapConfig(Config):
     """A small Llama with its own tokenizer, taught by rule-based reasoners (no download)."""
 
+    heading = "The embedded LLM"
+
     hidden: int = Field(128, ge=16, le=2048)
     """Width of the model."""
     layers: int = Field(3, ge=1, le=32)
@@ -75,6 +77,8 @@ class LoadedModelConfig(Config):
 class PolicyConfig(LoadedModelConfig):
     """Policy 0: the LLM before any alignment."""
 
+    heading = "The LLM"
+
     bootstrap: BootstrapConfig = Field(BootstrapConfig(), json_schema_extra=EMBEDDED)
     """The embedded small LLM."""
 
@@ -124,6 +128,8 @@ class PhaseConfig(SamplingConfig):
 
 class ReasoningsConfig(SamplingConfig):
     """Prompts, sampling, and how many samples each phase needs."""
+
+    first = ("template", "history_items", "n_samples", "max_new_tokens", "temperature")
 
     n_samples: int = Field(10, ge=2, le=256)
     """Samples per user in the reward phase (N in the paper)."""
@@ -187,6 +193,9 @@ class GRPOConfig(Config):
 
 class AlignmentConfig(WeightsConfig):
     """What a policy learns from scored completions, and how it is trained (TRL, PEFT)."""
+
+    heading = "Alignment by preferences"
+    first = ("optimiser", "loss", "beta", "learning_rate", "epochs", "method")
 
     optimiser: Optimiser = "pairs"
     """What is learned: pairs prefers the chosen to the rejected, listwise ranks all completions of

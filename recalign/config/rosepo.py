@@ -182,6 +182,8 @@ class RosePOConfig(Config):
 
     presets = "rosepo"
     seeds = ("sft.seed", "rejections.seed", "alignment.seed")
+    heading = "Settings of every stage"
+    first = ("interactions", "sft", "rejections", "smoothing", "alignment")
 
     interactions: InteractionsConfig = InteractionsConfig()
     """Ingest."""

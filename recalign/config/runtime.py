@@ -31,6 +31,8 @@ class ChatServerConfig(Config):
 class Runtime(Config):
     """Place, device and sizes that do not change what is computed."""
 
+    heading = "Where and how to compute"
+
     root: str = Field(default_factory=lambda: os.environ.get("RECALIGN_ROOT") or "artifacts")
     """Folder or URL (s3://bucket/prefix) of all artifacts; if not given, RECALIGN_ROOT."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -54,5 +56,7 @@ class Runtime(Config):
     shard_tokens: int = Field(25_000, ge=1, le=1_000_000_000)
     """Tokens per shard where a loaded LLM writes on a processor, which takes a minute or two with
     one of 135 M weights."""
+    report_to: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
+    """Tracker that is told of trainings beside the log; tensorboard is told of every stage."""
     threads: int = Field(0, ge=0, le=1024)
     """Threads per process for torch; 0: as many as cores."""

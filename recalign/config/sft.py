@@ -26,6 +26,8 @@ class TitlePromptConfig(Config):
 class TitleModelConfig(Config):
     """A small Llama with one token per title, trained from scratch (no download)."""
 
+    heading = "The embedded LLM"
+
     hidden: int = Field(96, ge=16, le=2048)
     """Width of the model."""
     layers: int = Field(3, ge=1, le=32)
@@ -46,6 +48,9 @@ class TitleModelConfig(Config):
 
 class SftConfig(TitlePromptConfig, WeightsConfig, LoadedModelConfig):
     """The LLM learns to answer with the next title (TRL's SFTTrainer)."""
+
+    heading = "The LLM and its supervised fine-tuning"
+    first = ("kind", "model", "format", "learning_rate", "epochs")
 
     bootstrap: TitleModelConfig = Field(TitleModelConfig(), json_schema_extra=EMBEDDED)
     """The embedded small LLM."""

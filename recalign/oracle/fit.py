@@ -1,5 +1,6 @@
 """Fit the oracle on the training windows, keep its best averaged weights, calibrate its scores."""
 
+import logging
 import math
 import time
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from recalign.progress import Progress, silent
 from recalign.ranking import row_chunks
 from recalign.seeding import stream
 from recalign.sequences import Sequences
+
+log = logging.getLogger(__name__)
 
 CALIBRATION_NEGATIVES = 20  # random items each validation user's next item is compared with
 CURVE = {
@@ -141,7 +144,8 @@ def _train(
         state = {"training": training.state(), "curve": [list(row) for row in curve]}
         save_checkpoint(work, {"of": identity, "best": best, "best_epoch": best_epoch, **state})
         note = "" if reached is None else f", valid NDCG@10 {reached:.4f}"
-        progress(epoch * training.steps_per_epoch, total, f"epoch {epoch}: loss {loss:.3f}{note}")
+        progress(epoch * training.steps_per_epoch, total, f"loss {loss:.3f}, epoch {epoch}{note}")
+        log.info("oracle: epoch %d of %d, loss %.3f%s", epoch, config.epochs, loss, note)
     return best, curve
 
 

@@ -57,7 +57,7 @@ def shared_arguments(
         "ddp_find_unused_parameters": False,  # what is trained takes part in every step
         "seed": derive_seed(config.seed, "trainer") % 2**31,
         "disable_tqdm": True,
-        "report_to": "none",
+        "report_to": run.report_to,
     }
 
 

@@ -26,6 +26,8 @@ class TrainingRun:
     progress: Progress = silent
     device: str = "cpu"
     callbacks: "tuple[TrainerCallback, ...]" = ()
+    report_to: str = "none"
+    """Tracker of transformers' Trainer; its name there."""
 
 
 @dataclass(frozen=True)

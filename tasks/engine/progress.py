@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect import get_client
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import TaskRunContext
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from recalign.report.live_page import Point, figure_of, live_page, seconds_left
 from tasks.engine.run_page import key_of
 
 log = logging.getLogger(__name__)
@@ -28,34 +31,46 @@ class StageProgress:
         self._bar = bar
         self._task = bar.add_task(stage, total=None, note="") if bar else None
         self._artifact: UUID | None = None
-        self._shown_ui = time.monotonic()
-        self._shown_log = time.monotonic()
+        self._shown_ui = self._shown_log = time.monotonic()
+        self._begin(0, 0)
+
+    def _begin(self, done: int, total: int) -> None:
+        """Another piece of work: its curve and its speed are its own."""
+        self._total, self._since, self._started = total, done, time.monotonic()
+        self._curve: list[Point] = []
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
+        if total != self._total or (self._curve and done < self._curve[-1][0]):
+            self._begin(done, total)
+        if figure := figure_of(note):
+            self._curve.append((done, figure[1]))
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=total, note=note)
         elif now - self._shown_log >= LOG_SECONDS:
             log.info("%s: %d of %d %s", self._stage, done, total, note)
             self._shown_log = now
         if now - self._shown_ui >= UI_SECONDS and TaskRunContext.get():
-            self._show_in_ui(100 * done / max(total, 1), f"{done} of {total} {note}".strip())
+            left = seconds_left(done, total, self._since, now - self._started)
+            self._show_in_ui(live_page(done, total, note, left, self._curve))
             self._shown_ui = time.monotonic()
 
     def finish(self) -> None:
-        """Leave a full bar behind in the UI, where there is one."""
+        """Say in the UI that the work is done, where it was shown."""
         if self._artifact is not None:
-            self._show_in_ui(100, "done")
+            self._show_in_ui(live_page(self._total, self._total, "Done.", None, []))
 
-    def _show_in_ui(self, percent: float, note: str) -> None:
-        """Never fails: a server that does not answer must not cost the stage its work."""
+    def _show_in_ui(self, page: str) -> None:
+        """One artifact, updated; never fails: a silent server must not cost the stage its work."""
         try:
             if self._artifact is None:
-                key = key_of(f"progress {self._stage}")
-                made = create_progress_artifact(percent, key=key, description=note)
+                made = create_markdown_artifact(
+                    page, key=f"live-{key_of(self._stage)}", description=f"{self._stage}, live"
+                )
                 self._artifact = made if isinstance(made, UUID) else None
             else:
-                update_progress_artifact(self._artifact, progress=percent, description=note)
+                with get_client(sync_client=True) as client:
+                    client.update_artifact(self._artifact, ArtifactUpdate(data=page))
         except Exception as error:
             log.warning("%s: its progress cannot be shown: %s", self._stage, error)
 

@@ -93,16 +93,16 @@ class Run:
                 refresh_cache=forced,
             )
             above = self._above_all(inputs)
-            # Prefect draws an edge to each input that is not quoted: the ten edges of a late stage
-            # would hide where it comes from, so one that another stands on is. The task itself
-            # gets them without the quotes.
-            linked: dict[str, Any] = {n: quote(r) if r in above else r for n, r in inputs.items()}
             labels = {one.reference.fingerprint: one.label for one in self.steps}
-            # Fingerprints are texts that references hold too: unquoted, they would draw edges.
-            quoted: Any = quote(identity), quote(labels)
-            reference = task(
-                Call(quoted[0], config, linked, files, self.runtime, forced, quoted[1])
-            )
+            # Prefect draws an edge to what returned any object in here that is not quoted, texts
+            # too: a stage's name as key of the inputs is the very text in the reference that this
+            # stage returned. The task itself gets all without the quotes.
+            hidden: list[Any] = [quote(o) for o in (identity, config, inputs, files, labels)]
+            # The ten edges of a late stage would hide where it comes from: one to an input that
+            # another stands on is left out.
+            links = [one for one in inputs.values() if one not in above]
+            who, how, made_from, read, named = hidden
+            reference = task(Call(who, how, made_from, read, self.runtime, forced, named, links))
             self._above[reference] = above.union(inputs.values())
             show_stage(step.label, self.store, reference, stage.sections)
         if self.stop_after in (stage.name, step.label):

@@ -10,6 +10,7 @@ from typing import Any
 
 import prefect
 from filelock import Timeout
+from prefect.context import TaskRunContext
 
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.digests import stamp
@@ -27,6 +28,7 @@ from tasks.engine.launch import Order, run_on_devices
 from tasks.engine.progress import stage_progress
 from tasks.engine.provenance import check_provenance
 from tasks.engine.run_page import Sections
+from tasks.engine.tracking import tracked
 from tasks.engine.trouble import trouble_explained
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ class Call:
     force: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     """What the flow calls the artifacts so far, by fingerprint; no part of the identity."""
+    links: list[Reference] = field(default_factory=list)
+    """The inputs that the graph draws an edge to."""
 
 
 class Stage:
@@ -110,15 +114,22 @@ class Stage:
                 return current.reference
             draft = store.draft(call.identity, call.inputs)
             taking = device_of(runtime, self.name, runtime.devices)
-            with stage_progress(self.name) as progress, taking as device:
+            track = tracked(runtime, self._label(), key)
+            with stage_progress(self._label()) as progress, taking as device, track as tell:
                 artifacts = {name: store.open(one) for name, one in call.inputs.items()}
                 job = Job(draft, runtime, progress, device, call.labels)
                 with unchanged(call.files, call.identity.files, store.digests.digest):
                     self._fill(job, call, artifacts)
+                tell(job.draft.manifest)
             made = store.commit(draft)
             if left_out := reasons(made.manifest.dropped):
-                log.info("%s left out: %s", self.name, left_out)
+                log.info("%s left out: %s", self._label(), left_out)
             return made.reference
+
+    def _label(self) -> str:
+        """What the flow calls this run of the stage; its name where no task runs."""
+        context = TaskRunContext.get()
+        return context.task_run.name if context else self.name
 
     @contextmanager
     def _alone(self, store: Store, key: str) -> Iterator[bool]:
@@ -128,7 +139,7 @@ class Stage:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.info("%s is being computed by another run: waiting for it", self.name)
+            log.info("%s is being computed by another run: waiting for it", self._label())
             lock.acquire()
         try:
             yield store.manifest(self.name, key) != before

@@ -12,6 +12,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import PreTrainedModel, TrainerCallback
 from trl.trainer import base_trainer
 
@@ -245,3 +246,14 @@ def test_a_training_that_diverged_is_refused_by_the_setting_that_mends_it(after:
         refuse_worse(figures, CONFIG, "alignment")
     for noise in (0.5, 0.854, 0.88):
         refuse_worse(figures | {"held_out_loss": noise}, CONFIG, "alignment")
+
+
+def test_a_tracker_that_is_asked_for_gets_the_curves_of_a_training(
+    run: Run, pairs: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    result = run(policy(), pairs, tmp_path, report_to="tensorboard")
+    events = EventAccumulator(str(tmp_path / "board")).Reload()
+    assert {"train/loss", "train/learning_rate", "eval/loss"} <= set(events.Tags()["scalars"])
+    steps = [event.step for event in events.Scalars("train/loss")]
+    assert steps[-1] == result.log["step"].to_list()[-1]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recalign.config import DPO4RecConfig
+from recalign.config import DPO4RecConfig, InteractionsConfig, RosePOConfig, Runtime
 from recalign.config.presets import (
     PRESETS,
     changes,
@@ -166,3 +166,14 @@ def test_an_optimiser_of_all_samples_reads_each_prompt_once_and_by_who_wrote_it(
         UserError, match=r"rounds.pairs must be new|only alignment.optimiser = pairs"
     ):
         dpo4rec("", *changes)
+
+
+@pytest.mark.parametrize("model", [DPO4RecConfig, RosePOConfig, Runtime])
+def test_the_form_shows_every_field_once_those_first_that_are_changed_most(model):
+    shown = model.model_json_schema()
+    for name, definition in [(model.__name__, shown), *shown["$defs"].items()]:
+        places = [field["position"] for field in definition["properties"].values()]
+        assert places == list(range(len(places))), name
+    data = InteractionsConfig.model_json_schema()["properties"]
+    assert list(data)[:2] == ["source", "files"]
+    assert set(data) == set(InteractionsConfig.model_fields)

@@ -12,6 +12,9 @@ from playwright.sync_api import expect, sync_playwright
 
 from flows.service.access import Access, narrow
 from flows.service.record import without_password
+from recalign.artifacts.identity import Identity
+from recalign.artifacts.store import Store
+from recalign.report import PAGE
 from tests.product.running_service import RunningService, free_port
 
 pytestmark = pytest.mark.slow
@@ -21,6 +24,7 @@ CHROMIUM = shutil.which("chromium")
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     service = RunningService(tmp_path_factory.mktemp("access") / "artifacts", free_port())
+    service.environment["RECALIGN_HOSTS"] = "ui.example, other.example"
     service.told = service.up()
     yield service
     service("down")
@@ -61,6 +65,27 @@ def test_a_foreign_origin_or_host_gets_nothing_even_with_the_secret(service):
     assert request(service, "/", "GET", Host=f"evil.example:{service.port}").status_code == 400
     assert "evil" not in flows(service)
     assert request(service, Origin=f"http://localhost:{service.port}", **known).status_code == 201
+
+
+def test_names_of_a_proxy_are_known_and_only_these(service):
+    def asked(host, **origin):
+        return request(service, "/api/health", "GET", Host=host, **origin).status_code
+
+    assert asked(f"ui.example:{service.port}") == 200
+    assert asked("other.example", Origin="https://other.example") == 200
+    assert asked("ui.example", Origin="https://evil.example") == 403
+    assert asked("sub.ui.example") == 400
+
+
+def test_the_command_line_finds_the_secret_of_the_service_that_the_shell_names(
+    service, monkeypatch
+):
+    address = f"http://127.0.0.1:{service.port}/api"
+    monkeypatch.setitem(service.environment, "PREFECT_API_URL", address)
+    done = service("run", "dpo4rec", "--preset", "tiny", "--stop-after", "interactions")
+    assert done.returncode == 0, done.stderr
+    names = [run["name"] for run in service.api("POST", "/flow_runs/filter", limit=100)]
+    assert "dpo4rec tiny on synthetic, 2 rounds, until interactions" in names
 
 
 def test_a_forged_request_without_prefects_token_makes_nothing(service):
@@ -122,6 +147,54 @@ def test_a_ticket_is_good_once_and_only_the_newest(tmp_path):
 )
 def test_no_password_of_a_database_is_shown(url, shown):
     assert without_password(url) == shown
+
+
+@pytest.fixture(scope="module")
+def report(service):
+    """The path of a report that lies in the root, beside something that is not for reading."""
+    store = Store(service.root)
+    draft = store.draft(Identity("report", 1, {}, {}, {}), {})
+    draft.path(PAGE).write_text("<!doctype html><title>who</title>told")
+    draft.path("weights.txt").write_text("secret")
+    made = store.commit(draft)
+    return f"/reports/report/{made.reference.fingerprint}"
+
+
+def test_a_report_is_read_by_who_is_logged_in_and_by_nobody_else(service, report):
+    assert request(service, report, "GET").status_code == 401
+    once = address(service("open").stdout)
+    with httpx.Client(timeout=30) as browser:
+        assert browser.get(once).status_code == 200
+        page = browser.get(f"http://127.0.0.1:{service.port}{report}")
+        assert page.text.endswith("told")
+        assert "sandbox" in page.headers["Content-Security-Policy"]
+        assert "script-src" not in page.headers["Content-Security-Policy"]
+        assert browser.post(f"http://127.0.0.1:{service.port}{report}").status_code == 404
+        (cookie,) = browser.cookies.jar
+        assert (cookie.path, cookie.has_nonstandard_attr("HttpOnly")) == ("/reports", True)
+        assert secret(service).partition(":")[2] not in (cookie.value or "")
+        api = browser.post(f"http://127.0.0.1:{service.port}/api/flows/filter", json={})
+        assert api.status_code == 401
+    known = {"Authorization": logged_in(service)["Authorization"]}
+    assert request(service, report, "GET", **known).status_code == 200
+    assert request(service, report, "GET", Host="evil.example", **known).status_code == 400
+    assert request(service, report, "GET", Cookie="recalign-reports-1=x").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/reports/", "/reports/report/../../secret", "/reports/report/%2e%2e",
+        "/reports//etc/passwd",
+        "/reports/report/" + 32 * "0", "{report}/weights.txt", "{report}/manifest.json",
+        "{report}%00", "/reports/..%2f.prefect/secret",
+    ],
+)  # fmt: skip
+def test_nothing_but_a_report_can_be_read(service, report, path):
+    known = {"Authorization": logged_in(service)["Authorization"]}
+    answer = request(service, path.replace("{report}", report), "GET", **known)
+    assert answer.status_code in (401, 404)  # beside the reports: Prefect's own login
+    assert secret(service) not in answer.text
 
 
 @pytest.fixture

@@ -57,6 +57,11 @@ def test_the_form_knows_title_description_bounds_and_choices(deployments):
         "runtime",
     ]
     fields = dict(form)
+    told = schema["definitions"]["DPO4RecConfig"]["properties"]
+    first = sorted(told, key=lambda name: told[name]["position"])[:5]
+    assert first == ["interactions", "policy", "reasonings", "alignment", "rounds"]
+    titles = [definition["title"] for definition in schema["definitions"].values()]
+    assert not [title for title in titles if "Config" in title or title in schema["definitions"]]
     assert fields["force"]["items"]["enum"] == [stage.name for stage in STAGES]
     assert fields["stop_after"]["enum"] == ["", *(stage.name for stage in STAGES)]
     assert all(field["description"] for field in fields.values())

@@ -112,6 +112,8 @@ def test_automations_are_made_once(service):
     wanted = sorted(automation["name"] for automation in AUTOMATIONS)
     found = service.api("POST", "/automations/filter", limit=100)
     assert sorted(automation["name"] for automation in found) == wanted
+    (off,) = [automation for automation in found if not automation["enabled"]]
+    assert off["actions"] == [{"type": "do-nothing"}]
 
 
 def test_a_killed_run_crashes_and_its_retry_continues_at_the_checkpoint(service):

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import httpx
-import prefect.artifacts
+import prefect.client.orchestration
 import pytest
 from prefect import flow
 
@@ -20,7 +20,7 @@ from tasks.engine.stage import Stage
 def slow(job, config):
     """A stage that tells its progress for longer than two updates are apart."""
     for done in range(5):
-        job.progress(done, 5, f"step {done}")
+        job.progress(done, 5, f"loss {5 - done}.5, step {done}")
         time.sleep(0.02)
     job.draft.path("out.txt").write_text("done")
     job.draft.count(5)
@@ -43,23 +43,27 @@ def artifacts(api, run):
     return {one["key"]: one for one in found}
 
 
-def test_progress_moves_while_a_stage_computes_and_ends_full(prefect_server, tmp_path, monkeypatch):
+def test_one_page_tells_how_far_a_stage_is_and_draws_its_curve(
+    prefect_server, tmp_path, monkeypatch
+):
     monkeypatch.setattr(tasks.engine.progress, "UI_SECONDS", 0.01)
     seen = []
 
-    def watched(artifact, **shown):
-        seen.append(shown)
-        prefect.artifacts.update_progress_artifact(artifact, **shown)
+    class Watched(prefect.client.orchestration.SyncPrefectClient):
+        def update_artifact(self, artifact_id, artifact):
+            seen.append((artifact_id, artifact.data))
+            super().update_artifact(artifact_id, artifact)
 
-    monkeypatch.setattr(tasks.engine.progress, "update_progress_artifact", watched)
+    monkeypatch.setattr(prefect.client.orchestration, "SyncPrefectClient", Watched)
     _, run = run_flow(tmp_path, Stage("pairs", 1, slow))
-    bar = artifacts(prefect_server, run)["progress-pairs"]
-    assert bar["data"] == 100
-    assert bar["task_run_id"]
-    moved = [shown["progress"] for shown in seen]
-    assert moved == sorted(moved)
-    assert {20, 40, 60, 80} & set(moved)
-    assert "step" in seen[0]["description"]
+    page = artifacts(prefect_server, run)["live-pairs-round-1"]
+    assert page["task_run_id"]
+    assert page["data"].startswith("**100 %**: 5 of 5.")
+    assert {str(artifact) for artifact, _ in seen} == {page["id"]}
+    told = [text for _, text in seen]
+    (last,) = [text for text in told if text.startswith("**80 %**: 4 of 5, about")]
+    assert "loss 1.5, step 4" in last
+    assert "data:image/svg+xml" in last
 
 
 def test_a_server_that_takes_no_artifacts_costs_neither_stage_nor_run(
@@ -69,7 +73,7 @@ def test_a_server_that_takes_no_artifacts_costs_neither_stage_nor_run(
         raise httpx.ConnectError("nobody there")
 
     monkeypatch.setattr(tasks.engine.progress, "UI_SECONDS", 0.0)
-    monkeypatch.setattr(tasks.engine.progress, "create_progress_artifact", refused)
+    monkeypatch.setattr(tasks.engine.progress, "create_markdown_artifact", refused)
     monkeypatch.setattr(tasks.engine.run_page, "MarkdownArtifact", refused)
     with caplog.at_level(logging.WARNING, logger="tasks"):
         made, _ = run_flow(tmp_path, Stage("pairs", 1, slow))
