@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from recalign.chain import METHOD_REPORTS
 from recalign.config import Config, DPO4RecConfig, RosePOConfig
 from recalign.errors import UserError
 
@@ -40,8 +41,8 @@ def _rosepo() -> "Wiring":
 
 
 METHODS = (
-    Method("dpo4rec", DPO4RecConfig, report="report", load=_dpo4rec),
-    Method("rosepo", RosePOConfig, report="comparison", load=_rosepo),
+    Method("dpo4rec", DPO4RecConfig, report=METHOD_REPORTS["dpo4rec"], load=_dpo4rec),
+    Method("rosepo", RosePOConfig, report=METHOD_REPORTS["rosepo"], load=_rosepo),
 )
 ENDS = tuple(dict.fromkeys(method.report for method in METHODS))
 """Stages that end a run of a method."""

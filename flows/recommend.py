@@ -7,17 +7,14 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed
 
-from flows.methods import ENDS
 from flows.naming import announce, start_of
 from flows.session import prepare, settle
-from recalign.artifacts.digests import file_digest
-from recalign.artifacts.lookup import resolve
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.store import Store
+from recalign.chain import Chain, chain_of_run, chain_of_series, finished_run
 from recalign.config import InteractionsConfig, RecommendConfig, Runtime
 from recalign.errors import UserError
-from recalign.reasonings.prompts import template_file
-from recalign.runs import Chain, chain_of_run, chain_of_series
+from recalign.recommending import template_path
 from recalign.serving.output import check_output, write_output
 from tasks.current_reasonings import current_reasonings
 from tasks.engine.run import Run
@@ -72,7 +69,7 @@ def stages(run: Run, config: RecommendConfig, chain: Chain) -> Reference:
         newer = given_file("newer", config.interactions, "newer interactions")
         world = run(histories, settings, {"interactions": world}, files=newer)
     asked = {"interactions": world, "policy": chain.policy}
-    files = template_of(chain, config.template) | users
+    files = {"template": [template_path(chain, config.template)]} | users
     texts = run(current_reasonings, chain.asked, asked, files=files)
     read_by = {"oracle": oracle, "recommender": chain.recommender}
     inputs = {"interactions": world, "reasonings": texts} | read_by
@@ -83,15 +80,7 @@ def chosen(store: Store, config: RecommendConfig) -> Chain:
     """What the run or series that the settings name recommends with; UserError without one."""
     if config.series:
         return chain_of_series(store, config.series)
-    if config.run:
-        report = resolve(store, config.run)
-    else:
-        reports = [one for one in store.manifests() if one.stage in ENDS]
-        if not reports:
-            raise UserError(
-                f"no finished run at {store.root} yet; `recalign run dpo4rec` makes one"
-            )
-        report = reports[-1]
+    report = finished_run(store, config.run)
     if report.stage != "report":
         raise UserError(f"{report.reference.name} is no report of a DPO4Rec run")
     return chain_of_run(store, report)
@@ -102,17 +91,6 @@ def given_file(role: str, name: str, what: str) -> dict[str, list[Path]]:
     if name and not Path(name).is_file():
         raise UserError(f"{name}: there is no such file of {what}")
     return {role: [Path(name)]} if name else {}
-
-
-def template_of(chain: Chain, given: str) -> dict[str, list[Path]]:
-    """The run's prompt template; UserError where it is not found, or has other content now."""
-    path = template_file(given or Path(chain.template).stem)
-    if file_digest(path) != chain.template_digest:
-        raise UserError(
-            f"{path} has other content than the run's template {chain.template}: "
-            "name that file by --template"
-        )
-    return {"template": [path]}
 
 
 def in_words(store: Store, made: Manifest, path: Path) -> str:

@@ -1,68 +1,121 @@
-"""A finished run, found by its report or its series, and what it recommends with."""
+"""Finished runs in Python: their tables, their LLM, their recommendations (docs/python.md)."""
 
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+import polars as pl
+
+from recalign.artifacts.lookup import open_existing
 from recalign.artifacts.manifest import Manifest, Reference
-from recalign.artifacts.series import read_series
 from recalign.artifacts.store import Store
-from recalign.config import SamplingConfig
+from recalign.chain import METHOD_REPORTS, finished_run, policy_of_run
+from recalign.config import ServingConfig
 from recalign.errors import UserError
+from recalign.report import PAGE
+from recalign.schemas import COMPLETIONS, RESULTS, REWARDS, Table
+from recalign.stored import open_policy
+
+if TYPE_CHECKING:
+    from recalign.policy import Policy
+
+MethodName = Literal["dpo4rec", "rosepo"]
 
 
 @dataclass(frozen=True)
-class Chain:
-    """What turns a user's history into recommendations, as DPO4Rec has left it."""
+class Runs:
+    """The runs whose artifacts lie at one root, a folder or URL."""
 
-    interactions: Reference
-    oracle: Reference
-    policy: Reference
-    """The aligned policy of the best round."""
-    recommender: Reference
-    """Refitted on what that policy writes, where the run or series has got that far."""
-    asked: SamplingConfig
-    """How the policy is asked."""
-    template: str
-    """File name of the prompt template, and below it its digest."""
-    template_digest: str
+    root: str
+    store: Store
 
+    def latest(self, method: MethodName | Literal[""] = "") -> "FinishedRun":
+        """The newest finished run, of this method or of any; UserError where there is none."""
+        if method and method not in METHOD_REPORTS:
+            raise UserError(f"no method {method!r}; there are {', '.join(METHOD_REPORTS)}")
+        return FinishedRun(self.root, self.store, finished_run(self.store, method=method))
 
-def chain_of_run(store: Store, report: Manifest) -> Chain:
-    """What the run behind a report recommends with."""
-    judged = _manifest(store, report.inputs["evaluation"])
-    reader = judged.inputs.get("refitted") or judged.inputs["recommender"]
-    return _chain(store, _manifest(store, report.inputs["aligned"]), reader)
+    def run(self, name: str) -> "FinishedRun":
+        """The run of this report, "report/" and its first digits as `recalign ls` shows them."""
+        return FinishedRun(self.root, self.store, finished_run(self.store, name))
 
 
-def chain_of_series(store: Store, name: str) -> Chain:
-    """What the best round of a series recommends with; UserError where no round is made yet."""
-    series = read_series(store, name)
-    if series.latest is None or series.latest.best.alignment is None:
-        raise UserError(f"series {name} has no aligned round yet; `recalign series` lists them")
-    made, best = series.latest.stages, f"round {series.latest.best.number}"
-    reader = made.get(f"recommender, {best}") or made["recommender, base"]
-    return _chain(store, _manifest(store, made[f"reasonings for valid, {best}"]), reader)
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run from its interactions to its report; nothing is read before it is asked for."""
+
+    root: str
+    store: Store
+    manifest: Manifest
+    """Of the report."""
+
+    @property
+    def name(self) -> str:
+        """The name of the report's artifact."""
+        return self.manifest.reference.name
+
+    @property
+    def page(self) -> Path:
+        """The report, an HTML file."""
+        return self.store.open(self.manifest.reference).path(PAGE)
+
+    @property
+    def tables(self) -> Path:
+        """The folder of the ingested tables: interactions, items and users."""
+        return self.store.open(self.manifest.inputs["interactions"]).folder
+
+    @property
+    def results(self) -> pl.DataFrame:
+        """RESULTS: every row in every metric on the test window, with intervals."""
+        return RESULTS.read(self.store.open(self.manifest.inputs.get("evaluation", self._own)))
+
+    @property
+    def pairs(self) -> pl.DataFrame:
+        """COMPLETIONS of all rounds or rows, with `made_by`: pairs_1 is the first round's."""
+        return self._tables("smoothing" if self._is_rosepo else "pairs", COMPLETIONS)
+
+    @property
+    def rewards(self) -> pl.DataFrame:
+        """REWARDS of all rounds, with `made_by`: rewards_1 is the first round's.
+
+        UserError for a method without rewards.
+        """
+        if self._is_rosepo:
+            raise UserError(f"{self.name} is of RosePO, which has no rewards")
+        return self._tables("rewards", REWARDS)
+
+    def policy(self, device: str = "cpu") -> "Policy":
+        """The aligned LLM: `model`, `tokenizer`, and how it is asked (see recalign.policy)."""
+        made = self.store.open(policy_of_run(self.store, self.manifest))
+        return open_policy(made, self.root, device)
+
+    def recommend(
+        self, users: list[str], k: int = 10, *, exclude_seen: bool = True
+    ) -> pl.DataFrame:
+        """SERVING rows for these user ids, from everything the run knows about them."""
+        from recalign.recommending import recommend_users  # torch and transformers: seconds
+
+        asked = pl.Series("user_id", users, dtype=pl.String)
+        config = ServingConfig(k=k, exclude_seen=exclude_seen)
+        return recommend_users(self.store, self.root, self.manifest, asked, config)
+
+    @property
+    def _own(self) -> Reference:
+        return self.manifest.reference
+
+    @property
+    def _is_rosepo(self) -> bool:
+        return self.manifest.stage == METHOD_REPORTS["rosepo"]
+
+    def _tables(self, stage: str, table: Table) -> pl.DataFrame:
+        """The table in all artifacts of one stage that the report was given."""
+        given = [(name, one) for name, one in self.manifest.inputs.items() if one.stage == stage]
+        return pl.concat(
+            table.read(self.store.open(one)).select(pl.lit(name).alias("made_by"), pl.all())
+            for name, one in sorted(given)
+        )
 
 
-def _chain(store: Store, written: Manifest, recommender: Reference) -> Chain:
-    """From the reasonings of the policy that is wanted, and the recommender that reads them."""
-    settings = {n: v for n, v in written.config.items() if n in SamplingConfig.model_fields}
-    [(role, digest)] = [one for one in written.files.items() if one[0].startswith("template/")]
-    reader = _manifest(store, recommender)
-    return Chain(
-        interactions=written.inputs["interactions"],
-        oracle=reader.inputs["oracle"],
-        policy=written.inputs["policy"],
-        recommender=reader.reference,
-        asked=SamplingConfig.model_validate(settings),
-        template=PurePath(role).name,
-        template_digest=digest,
-    )
-
-
-def _manifest(store: Store, reference: Reference) -> Manifest:
-    """UserError where the artifact is gone."""
-    found = store.manifest(reference.stage, reference.fingerprint)
-    if found is None:
-        raise UserError(f"{reference.name} is missing: run the method again to compute it anew")
-    return found
+def open_runs(root: str | Path = "artifacts") -> Runs:
+    """The runs at a folder or URL that exists; UserError otherwise."""
+    return Runs(str(root), open_existing(str(root)))

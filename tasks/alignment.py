@@ -13,11 +13,11 @@ from recalign.report.content import Round
 from recalign.report.plots import alignment_curves
 from recalign.report.stage_page import picture
 from recalign.schemas import COMPLETIONS
+from recalign.stored import first_of, open_policy
 from recalign.training.log_table import LOG
 from recalign.training.run import TrainingRun
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
-from tasks.models import first_of, open_policy
 
 if TYPE_CHECKING:
     from recalign.policy import Policy

@@ -1,18 +1,12 @@
-"""The LLM of a stage, opened alike whichever stage made it: policy, sft or alignment."""
+"""Where the weights of a stage's first LLM come from: a folder, a hub id, or a GGUF file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from recalign.artifacts.artifact import Artifact
-from recalign.artifacts.roots import open_root
 from recalign.config import LoadedModelConfig
 from recalign.llm.published import is_gguf, source_of
-from recalign.llm.storage import StoredPolicy, stored_policy, stored_sft
 from tasks.engine.job import Job
 from tasks.engine.stage import local_files
-
-if TYPE_CHECKING:
-    from recalign.policy import Policy
 
 Loaded = TypeVar("Loaded", bound=LoadedModelConfig)
 
@@ -49,35 +43,3 @@ def first_weights(job: Job, config: LoadedModelConfig, folder: Path) -> str | Pa
 
     dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     return converted(Path(source), folder, job.draft.work, dtype)
-
-
-def open_policy(made: Artifact, root: str, device: str, *, trainable: bool = False) -> "Policy":
-    """The policy that `made` holds; what an alignment stands on is found under `root`.
-
-    `trainable` keeps an adapter apart from the weights under it, so that it can be trained on.
-    """
-    return stored(made, root).load(device, trainable=trainable)
-
-
-def first_of(made: Artifact, root: str) -> Artifact:
-    """The policy before any alignment: `made` itself, or what its alignments started from."""
-    while made.manifest.stage == "alignment":
-        made = _start_of(made, root)
-    return made
-
-
-def _start_of(alignment: Artifact, root: str) -> Artifact:
-    return open_root(root).open(alignment.manifest.inputs["start"])
-
-
-def stored(made: Artifact, root: str) -> StoredPolicy:
-    """How the policy that `made` holds is stored; what it stands on lies under `root`."""
-    match made.manifest.stage:
-        case "policy":
-            return stored_policy(made.folder)
-        case "sft":
-            return stored_sft(made.folder)
-        case "alignment":
-            return stored(_start_of(made, root), root).trained(made.folder)
-        case other:
-            raise ValueError(f"stage {other} makes no policy")

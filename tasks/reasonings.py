@@ -11,9 +11,7 @@ from recalign.artifacts.manifest import Reference
 from recalign.artifacts.roots import open_root
 from recalign.chat_server.usage import server_used
 from recalign.config import PhaseConfig, Runtime, SamplingConfig
-from recalign.embedded.grammar import parse_reasoning
 from recalign.reasonings.generation import (
-    Parse,
     WriteShards,
     generate_reasonings,
     shard_size,
@@ -26,12 +24,12 @@ from recalign.report.stage_page import table_section
 from recalign.schemas import PROMPTS, REASONINGS
 from recalign.splits.guard import check_prompts
 from recalign.splits.phases import phase_of
+from recalign.stored import grammar_of
 from recalign.writer import Asked
 from tasks.engine.device import wanted_device
 from tasks.engine.job import Job
 from tasks.engine.spread import is_mapped, map_shards, opened_last, worker_device, worker_runtime
 from tasks.engine.stage import stage
-from tasks.models import first_of
 from tasks.tables import read_tables
 from tasks.writers import open_writer
 
@@ -89,7 +87,7 @@ def _written(
 
 def shards_by(job: Job, policy: Artifact, asked: Asked, n_users: int) -> WriteShards:
     """How a policy answers shards of prompts, `n_users` in all: here or, each by a worker."""
-    parse = _grammar_of(policy, job.runtime.root)
+    parse = grammar_of(policy, job.runtime.root)
 
     def here(shards: list[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
         writer = open_writer(
@@ -124,19 +122,8 @@ def write_reasonings(shard: PromptShard) -> pl.DataFrame:
         (shard.policy, sampling.writer, device),
         lambda: open_writer(sampling, policy, shard.runtime, lambda: device, Path()),
     )
-    parse = _grammar_of(policy, shard.runtime.root)
+    parse = grammar_of(policy, shard.runtime.root)
     return write_shard(writer, shard.prompts, shard.asked, parse)
-
-
-def _grammar_of(policy: Artifact, root: str) -> Parse | None:
-    """What tells a good text from a bad one, for the embedded policy; no other has a grammar."""
-    kind = first_of(policy, root).manifest.config["kind"]
-    return is_grammatical if kind == "bootstrap" else None
-
-
-def is_grammatical(text: str) -> bool:
-    """Whether a text of the embedded policy follows the grammar of its demonstrations."""
-    return parse_reasoning(text) is not None
 
 
 @reasonings.shows

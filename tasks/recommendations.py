@@ -34,13 +34,13 @@ from recalign.schemas import CANDIDATES, PER_USER, RECOMMENDATIONS
 from recalign.splits.candidates import history_popularity
 from recalign.splits.guard import check_window_prompts
 from recalign.splits.phases import NEXT, phase_of
+from recalign.stored import first_of, open_policy
 from recalign.titles.answers import match_titles
 from recalign.titles.names import distinct_titles, normalised
 from recalign.titles.prompts import TitlePrompts
 from tasks.encoding import item_vectors
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
-from tasks.models import first_of, open_policy
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:

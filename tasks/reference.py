@@ -8,10 +8,10 @@ from recalign.artifacts.artifact import Artifact
 from recalign.config import ReferenceConfig
 from recalign.schemas import REJECTIONS
 from recalign.smoothing.preferences import preference_table
+from recalign.stored import open_policy
 from recalign.titles.names import distinct_titles
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
-from tasks.models import open_policy
 from tasks.tables import read_tables
 
 

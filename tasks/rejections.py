@@ -19,12 +19,12 @@ from recalign.schemas import REJECTIONS
 from recalign.splits.candidates import history_popularity
 from recalign.splits.guard import check_window_prompts
 from recalign.splits.rejected import check_rejections
+from recalign.stored import open_policy
 from recalign.titles.names import distinct_titles
 from recalign.titles.prompts import TitlePrompts, template_file
 from tasks.encoding import item_vectors
 from tasks.engine.job import Job
 from tasks.engine.stage import local_files, stage
-from tasks.models import open_policy
 from tasks.tables import Tables, read_tables, true_smoothing
 
 if TYPE_CHECKING:

@@ -3,21 +3,15 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import polars as pl
-import torch
 
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.shards import files_of_shards, write_joined
 from recalign.config import ServingConfig
-from recalign.oracle.inference import states_of
-from recalign.oracle.storage import load_oracle
-from recalign.recommender.storage import load_recommender
+from recalign.recommending import open_ranker
 from recalign.report.stage_page import table_section
-from recalign.schemas import INTERACTIONS, ITEMS, REASONINGS, SERVING
-from recalign.sequences import Sequences
-from recalign.serving.lists import top_lists
-from recalign.serving.rows import listed_rows, unlisted_rows
+from recalign.schemas import REASONINGS, SERVING
+from recalign.serving.rows import unlisted_rows
 from tasks.encoding import open_encoder
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
@@ -71,29 +65,14 @@ def serving(
 def _lister(job: Job, config: ServingConfig, artifacts: list[Artifact]) -> Lister:
     """Everything that ranking needs but the users, opened once."""
     interactions, oracle, recommender, reasonings = artifacts
-    items = ITEMS.read(interactions)
-    sequences = Sequences.of(INTERACTIONS.read(interactions), items.height)
-    model, _ = load_oracle(oracle.folder, job.device)
-    reader, _ = load_recommender(recommender.folder, job.device)
     encoder = open_encoder(job, recommender.manifest.config["encoder"])
+    ranker = open_ranker(interactions, oracle, recommender, encoder, job.device)
     usable = REASONINGS.read(reasonings).filter(pl.col("malformed").is_null())
     texts = usable.select("user_index", "reasoning")
-    item_vectors = reader.item_vectors()
 
     def rank(shard: pl.DataFrame) -> pl.DataFrame:
-        users = shard["user_index"].to_numpy().astype(np.int64)
-        stops = sequences.lengths[users]
-        states = states_of(model, sequences, users, stops)
-        written = shard.join(texts, on="user_index", how="left", maintain_order="left")["reasoning"]
-        vectors, rows = encoder.encode_unique(written.fill_null("").to_list())
-        read = torch.from_numpy(written.is_not_null().to_numpy()).to(states.device)
-        text_vectors = torch.from_numpy(vectors).to(states.device)[rows]
-        user_vectors = reader.user_vectors(states, text_vectors, read)
-        seen = np.zeros((len(users), 1), dtype=np.int64)
-        if config.exclude_seen:
-            seen, _ = sequences.until(users, stops, int(stops.max()))
-        lists = top_lists(user_vectors, item_vectors, seen, config.k)
-        return listed_rows(shard["user_id"], lists, written, items)
+        told = shard.join(texts, on="user_index", how="left", maintain_order="left")
+        return ranker.rows(told, config)
 
     return rank
 

@@ -7,8 +7,8 @@ from recalign.artifacts.artifact import Artifact
 from recalign.chat_server.server_writer import ServedPolicy, ServerWriter
 from recalign.config import Runtime, SamplingConfig
 from recalign.errors import UserError
+from recalign.stored import first_of, open_policy, stored
 from recalign.writer import Writer
-from tasks.models import first_of, open_policy, stored
 
 
 def open_writer(

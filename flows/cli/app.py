@@ -115,6 +115,7 @@ app.command("diff")(diff_artifacts)
 app.command("report")(inventory.report_path)
 app.command("series")(inventory.show_series)
 app.command("recommend")(takehome.recommend_items)
+app.command("export")(takehome.export_model)
 app.command("verify")(upkeep.verify_artifacts)
 app.command("gc")(upkeep.collect_garbage)
 

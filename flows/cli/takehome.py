@@ -1,4 +1,4 @@
-"""Commands for what comes after a report: recommend."""
+"""Commands for what comes after a report: recommend, export."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,8 +9,10 @@ from flows.cli.inventory import ROOT, Root
 from flows.cli.runs import RunOptions, start_server
 from flows.service.service import log_in
 from recalign.artifacts.lookup import open_existing
+from recalign.chain import finished_run
 from recalign.config import RecommendConfig
 from recalign.errors import UserError
+from recalign.export.place import What
 
 
 def recommend_items(
@@ -58,3 +60,22 @@ def recommend_items(
     state: Any = recommend(config=asked, runtime=runtime, return_state=True)
     state.result()  # raises what made the flow fail
     typer.echo(state.message)
+
+
+def export_model(
+    to: Annotated[Path, typer.Option(help="Folder that is made.")],
+    run: Annotated[str, typer.Argument(help="A report artifact; default: the newest.")] = "",
+    what: Annotated[What, typer.Option(help="The aligned LLM, or what ranks.")] = "policy",
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Add the adapter into the weights.")
+    ] = False,
+    push: Annotated[str, typer.Option(help="Hub id to upload to; token in HF_TOKEN.")] = "",
+    root: Root = ROOT,
+) -> None:
+    """Write a run's LLM as a Hugging Face folder, or its recommender or oracle, with a card."""
+    store = open_existing(root)
+    from recalign.export.place import upload
+    from recalign.exports import export_run  # transformers: seconds
+
+    typer.echo(export_run(store, root, finished_run(store, run), to, what, merge=merge))
+    typer.echo(f"{what} in {to.resolve()}" + (f"; {upload(to, push)}" if push else ""))

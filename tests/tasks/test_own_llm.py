@@ -18,9 +18,9 @@ from recalign.artifacts.store import Store
 from recalign.config import AlignmentConfig, PolicyConfig
 from recalign.errors import UserError
 from recalign.schemas import COMPLETIONS, ITEMS, PROMPTS, REASONINGS
+from recalign.stored import open_policy
 from tasks.alignment import alignment
 from tasks.interactions import interactions
-from tasks.models import open_policy
 from tasks.policy import policy, policy_files
 from tasks.reasonings import prompt_files, reasonings
 from tasks.splits import splits

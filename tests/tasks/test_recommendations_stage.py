@@ -22,11 +22,11 @@ from recalign.schemas import (
     RECOMMENDATIONS,
     WINDOWS,
 )
+from recalign.stored import open_policy
 from recalign.titles.names import distinct_titles
 from recalign.titles.prompts import TitlePrompts
 from tasks.engine.stage import Call, stage
 from tasks.interactions import interactions
-from tasks.models import open_policy
 from tasks.oracle import oracle
 from tasks.recommendations import recommendations
 from tasks.splits import splits

@@ -13,9 +13,9 @@ from recalign.config import RosePOAlignmentConfig, SftConfig, TitlePromptConfig
 from recalign.embedded.title_tokenizer import title_tokenizer
 from recalign.llm.storage import MODEL, SFT
 from recalign.rejections.strategies import NOT_ABOVE
+from recalign.stored import open_policy
 from recalign.titles.names import distinct_titles
 from tasks.engine.stage import Stage
-from tasks.models import open_policy
 from tasks.reference import reference
 from tests.tasks.pair_steps import PLAIN, rejected, smoothed, started, tables, world
 

@@ -13,10 +13,10 @@ from recalign.config import SftConfig, TitleModelConfig
 from recalign.errors import LeakageError
 from recalign.schemas import INTERACTIONS, ITEMS, WINDOWS
 from recalign.sequences import Sequences
+from recalign.stored import open_policy
 from recalign.titles.names import distinct_titles
 from recalign.titles.prompts import TitlePrompts
 from tasks.interactions import interactions
-from tasks.models import open_policy
 from tasks.sft import sft, sft_files
 from tasks.splits import splits
 from tests.llm.gguf_file import save_gguf

@@ -1,0 +1,87 @@
+"""What a model card tells of a finished run, from manifests and tables alone."""
+
+from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.manifest import Manifest
+from recalign.artifacts.store import Store
+from recalign.chain import chain_of_run
+from recalign.config import InteractionsConfig
+from recalign.export.card import CardFacts
+from recalign.interactions.publishers import published
+from recalign.schemas import RESULTS
+from recalign.stored import first_of
+
+
+def facts_of(
+    store: Store, root: str, report: Manifest, made: Artifact, example: str, checked: str
+) -> CardFacts:
+    """Of the LLM `made` that the run of this report ends with."""
+    first = first_of(made, root)
+    config, data = first.manifest.config, store.open(report.inputs["interactions"])
+    base = str(config.get("model", "")) if config["kind"] == "huggingface" else ""
+    n_rounds, one = 0, made
+    while one.manifest.stage == "alignment":
+        n_rounds, one = n_rounds + 1, store.open(one.manifest.inputs["start"])
+    ingest = InteractionsConfig.model_validate(data.manifest.config)
+    settings = {first.manifest.stage: config, "alignment": made.manifest.config}
+    if "aligned" in report.inputs:
+        settings["reasonings"] = chain_of_run(store, report).asked.identity()
+    method = "DPO4Rec (arXiv 2410.05939)" if "aligned" in report.inputs else "RosePO (2410.12519)"
+    return CardFacts(
+        title=f"{base.rpartition('/')[2] or 'small Llama'} aligned on {ingest.name}",
+        base_model=base,
+        data=ingest.name,
+        data_terms=terms_of(ingest),
+        base_licence=_licence(base),
+        n_users=data.manifest.figures["users"],
+        n_items=data.manifest.figures["items"],
+        n_interactions=data.manifest.rows,
+        settings=settings,
+        results=RESULTS.read(store.open(report.inputs.get("evaluation", report.reference))),
+        rounds=f"{n_rounds} round{'s' * (n_rounds != 1)} of {method}",
+        how_to_load=example,
+        checked=checked,
+    )
+
+
+def terms_of(config: InteractionsConfig) -> str:
+    match config.source:
+        case "synthetic":
+            return "A synthetic world, made by recalign: no terms."
+        case "files":
+            return "The publisher's own files: whoever passes this model on adds their terms here."
+    return published(config).terms
+
+
+def _licence(base: str) -> str:
+    """As the hub's card says it; where it cannot be asked, where to look."""
+    if not base:
+        return "Apache-2.0, trained from scratch by recalign"
+    from huggingface_hub import ModelCard
+
+    try:
+        found = ModelCard.load(base).data.to_dict().get("license")
+    except Exception:  # offline, gated, a folder: the card says where to look
+        found = None
+    return f"{found} (`{base}`)" if found else f"see the card of `{base}`"
+
+
+def ranker_card(store: Store, report: Manifest, what: str, example: str) -> str:
+    """README.md of an exported recommender or oracle."""
+    oracle = store.open(report.inputs["oracle"]).manifest
+    data = store.open(report.inputs["interactions"]).manifest
+    ingest = InteractionsConfig.model_validate(data.config)
+    is_oracle = what == "oracle"
+    reads = "" if is_oracle else ", and the adapter that lets it read a text about the user"
+    seen = "the history windows" + ("" if is_oracle else "; the adapter, the fit windows")
+    return "\n".join(
+        [
+            f"# {what.capitalize()} of a recalign run on {ingest.name}", "",
+            f"A sequential recommender over {data.figures['items']:,} items{reads}. It was fitted "
+            f"on {seen} of {data.figures['users']:,} users. {terms_of(ingest)}", "",
+            "`items.parquet` holds the catalogue: `item_index` (from 1; 0 is padding) is the row "
+            "of the weights. `.safetensors` are weights, `.json` sizes and settings.", "",
+            "```python", example.strip(), "```", "",
+            f"Validation NDCG@10 of the sequence model: "
+            f"{oracle.figures['best_valid_ndcg_at_10']:.4f}.", "",
+        ]
+    )  # fmt: skip

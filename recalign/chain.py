@@ -1,0 +1,100 @@
+"""A finished run, found by its report or its series, and what it recommends with."""
+
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from recalign.artifacts.lookup import resolve
+from recalign.artifacts.manifest import Manifest, Reference
+from recalign.artifacts.series import read_series
+from recalign.artifacts.store import Store
+from recalign.config import SamplingConfig
+from recalign.errors import UserError
+
+METHOD_REPORTS = {"dpo4rec": "report", "rosepo": "comparison"}
+"""The stage that ends a run of each method."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What turns a user's history into recommendations, as DPO4Rec has left it."""
+
+    interactions: Reference
+    oracle: Reference
+    policy: Reference
+    """The aligned policy of the best round."""
+    recommender: Reference
+    """Refitted on what that policy writes, where the run or series has got that far."""
+    asked: SamplingConfig
+    """How the policy is asked."""
+    template: str
+    """File name of the prompt template, and below it its digest."""
+    template_digest: str
+
+
+def finished_run(store: Store, name: str = "", method: str = "") -> Manifest:
+    """The report of this name, or the newest one of a method (empty: of any); else UserError."""
+    wanted = [METHOD_REPORTS[method]] if method else list(METHOD_REPORTS.values())
+    if name:
+        found = resolve(store, name)
+        if found.stage not in wanted:
+            raise UserError(f"{found.reference.name} is no report of a finished run")
+        return found
+    reports = [made for made in store.manifests() if made.stage in wanted]
+    if not reports:
+        command = f"recalign run {method or 'dpo4rec'}"
+        raise UserError(f"no finished run at {store.root} yet; `{command}` makes one")
+    return reports[-1]
+
+
+def policy_of_run(store: Store, report: Manifest) -> Reference:
+    """The aligned LLM that a run ends with: of the best round, or of the best aligned row."""
+    if "aligned" in report.inputs:
+        return _manifest(store, report.inputs["aligned"]).inputs["policy"]
+    scores = {
+        number: report.figures["validation"][row["label"]]
+        for number, row in enumerate(report.config["rows"])
+        if row["kind"] == "aligned"
+    }
+    best = max(scores, key=scores.__getitem__)
+    return _manifest(store, report.inputs[f"row_{best}"]).inputs["policy"]
+
+
+def chain_of_run(store: Store, report: Manifest) -> Chain:
+    """What the run behind a report recommends with."""
+    judged = _manifest(store, report.inputs["evaluation"])
+    reader = judged.inputs.get("refitted") or judged.inputs["recommender"]
+    return _chain(store, _manifest(store, report.inputs["aligned"]), reader)
+
+
+def chain_of_series(store: Store, name: str) -> Chain:
+    """What the best round of a series recommends with; UserError where no round is made yet."""
+    series = read_series(store, name)
+    if series.latest is None or series.latest.best.alignment is None:
+        raise UserError(f"series {name} has no aligned round yet; `recalign series` lists them")
+    made, best = series.latest.stages, f"round {series.latest.best.number}"
+    reader = made.get(f"recommender, {best}") or made["recommender, base"]
+    return _chain(store, _manifest(store, made[f"reasonings for valid, {best}"]), reader)
+
+
+def _chain(store: Store, written: Manifest, recommender: Reference) -> Chain:
+    """From the reasonings of the policy that is wanted, and the recommender that reads them."""
+    settings = {n: v for n, v in written.config.items() if n in SamplingConfig.model_fields}
+    [(role, digest)] = [one for one in written.files.items() if one[0].startswith("template/")]
+    reader = _manifest(store, recommender)
+    return Chain(
+        interactions=written.inputs["interactions"],
+        oracle=reader.inputs["oracle"],
+        policy=written.inputs["policy"],
+        recommender=reader.reference,
+        asked=SamplingConfig.model_validate(settings),
+        template=PurePath(role).name,
+        template_digest=digest,
+    )
+
+
+def _manifest(store: Store, reference: Reference) -> Manifest:
+    """UserError where the artifact is gone."""
+    found = store.manifest(reference.stage, reference.fingerprint)
+    if found is None:
+        raise UserError(f"{reference.name} is missing: run the method again to compute it anew")
+    return found

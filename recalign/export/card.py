@@ -1,0 +1,88 @@
+"""The model card: what was trained on what, how well it does, its terms, and how to load it."""
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import polars as pl
+
+from recalign.metric_columns import CATALOGUE, Metric
+
+SHOWN = (Metric(CATALOGUE, "NDCG", 10), Metric(CATALOGUE, "HR", 10), Metric("uniform", "HR", 1))
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card tells of a run; `how_to_load` is a runnable example."""
+
+    title: str
+    base_model: str
+    """Hub id, folder, or "" for weights that were trained from scratch."""
+    data: str
+    data_terms: str
+    base_licence: str
+    n_users: int
+    n_items: int
+    n_interactions: int
+    settings: dict[str, dict[str, Any]]
+    """Of the stages that decide the model."""
+    results: pl.DataFrame
+    """RESULTS of the run."""
+    rounds: str
+    how_to_load: str
+    checked: str
+    """What was checked when the folder was written."""
+
+
+def model_card(facts: CardFacts) -> str:
+    """README.md of an exported folder, with the hub's metadata at its head."""
+    head = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    tags = ["recommender-systems", "preference-optimisation", "recalign"]
+    lines = ["---", *(f"{name}: {value}" for name, value in head.items())]
+    lines += ["tags:", *(f"- {tag}" for tag in tags)]
+    if facts.base_model and not facts.base_model.startswith((".", "/", "~")):
+        lines.append(f"base_model: {facts.base_model}")
+    lines += ["---", "", f"# {facts.title}", ""]
+    based = f"`{facts.base_model}`" if facts.base_model else "a small Llama trained in the same run"
+    lines += [
+        f"Aligned by recalign {version('recalign')} with what users really did: {based}, "
+        f"{facts.rounds}.",
+        "", "## Load it", "", "```python", facts.how_to_load.strip(), "```", "", facts.checked, "",
+        "## Data", "",
+        f"{facts.data}: {facts.n_users:,} users, {facts.n_items:,} items, "
+        f"{facts.n_interactions:,} interactions. {facts.data_terms}",
+        "", "## Results", "",
+        "On the test window, which was read once; 95 % intervals by bootstrap over users, "
+        "differences paired by user.",
+        "", *result_table(facts.results), "", "## Licences", "",
+        f"Base model: {facts.base_licence}. Data: see above; its terms may also bind what is "
+        "trained on it. recalign itself: Apache-2.0.",
+        "", "## Limits", "",
+        "It writes about (or names) items of the catalogue it was trained on, in the format of its "
+        "own prompts; elsewhere it is not tested. It may repeat popularity and other biases of the "
+        "data, and its texts about a user are guesses from a history: do not show them as facts "
+        "about a person. The results hold for the data above and for the recommender of the run.",
+        "", "## Settings", "", "```json", json.dumps(facts.settings, indent=1), "```", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def result_table(results: pl.DataFrame) -> list[str]:
+    """Markdown rows of RESULTS in the first of SHOWN that it holds."""
+    shown = next((one for one in SHOWN if one.lines(results).height), None)
+    if shown is None:
+        return ["No metric of the usual ones was computed."]
+    lines = [
+        f"| row | {shown.label} | 95 % | difference | 95 % | against |",
+        "|" + "---|" * 6,
+    ]
+    for row in shown.lines(results).iter_rows(named=True):
+        interval = f"[{row['low']:.4f}, {row['high']:.4f}]"
+        told = ["", "", ""]
+        if row["difference"] is not None:
+            bounds = f"[{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]"
+            told = [f"{row['difference']:+.4f}", bounds, row["base"]]
+        cells = [row["row"], f"{row['mean']:.4f}", interval, *told]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines

@@ -1,0 +1,132 @@
+"""The aligned LLM as an ordinary Hugging Face folder: whole, or an adapter on its base."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from recalign.errors import UserError
+from recalign.policy import Policy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+BASE = "base"  # folder of the weights under an adapter that no hub has
+Asking = Literal["chat", "lines", "text"]
+
+
+def asking_of(policy: Policy) -> Asking:
+    """How prompts reach it: a chat turn, one title a line, or plain text."""
+    if policy.lines:
+        return "lines"
+    return "chat" if policy.chats else "text"
+
+
+def save_llm(
+    policy: Policy, folder: Path, base: str | Path, max_new_tokens: int, *, merge: bool
+) -> None:
+    """Write weights (safetensors only), tokenizer, chat template and generation settings.
+
+    base: the hub id or folder under a policy whose adapter stays apart. `merge` adds the adapter
+    into the weights; else it is written alone, beside a copy of a base that only this machine has.
+    UserError for weights that are quantised: adding to them would round the adapter away.
+    """
+    from peft import PeftModel
+
+    model: Any = policy.model
+    apart = isinstance(model, PeftModel)
+    if apart and merge:
+        if getattr(model.get_base_model(), "is_quantized", False):
+            raise UserError("a quantised LLM cannot be merged: export the adapter alone")
+        model = model.merge_and_unload()
+    elif apart:
+        _save_base(model, policy, folder, base)
+    _settle_generation(policy, model, folder, max_new_tokens)
+    if apart and not merge:
+        model.save_pretrained(str(folder), save_embedding_layers=False)
+        _name_base(folder, base)
+    else:
+        model._keys_to_ignore_on_save = set(model.all_tied_weights_keys)  # saved once
+        model.save_pretrained(folder)
+    tokenizer = policy.tokenizer
+    if not policy.chats:  # it has learned to answer plain prompts
+        tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder)
+
+
+def _save_base(model: Any, policy: Policy, folder: Path, base: str | Path) -> None:
+    if Path(base).is_dir():
+        shutil.copytree(base, folder / BASE, ignore=shutil.ignore_patterns("*.parquet"))
+
+
+def _name_base(folder: Path, base: str | Path) -> None:
+    """In the adapter's settings: a hub id, or the folder beside it."""
+    path = folder / "adapter_config.json"
+    settings = json.loads(path.read_text())
+    settings["base_model_name_or_path"] = BASE if Path(base).is_dir() else str(base)
+    settings["target_modules"] = sorted(settings["target_modules"])
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def _settle_generation(
+    policy: Policy, model: "PreTrainedModel", folder: Path, max_new_tokens: int
+) -> None:
+    """Greedy texts that end where the policy's do; kept beside the weights."""
+    from transformers import GenerationConfig
+
+    settings = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=policy.eos_ids,
+        pad_token_id=policy.pad_id,
+        bos_token_id=policy.tokenizer.bos_token_id,
+    )
+    model.generation_config = settings
+    settings.save_pretrained(folder)
+
+
+def texts_of_folder(
+    folder: Path, asking: Asking, prompts: Sequence[str], dtype: str = "float32"
+) -> list[str]:
+    """What the exported folder writes, read by transformers (and peft) alone; greedy."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    settings = GenerationConfig.from_pretrained(folder)
+    adapter = folder / "adapter_config.json"
+    source: Path | str = folder
+    if adapter.is_file():
+        name = json.loads(adapter.read_text())["base_model_name_or_path"]
+        source = folder / BASE if name == BASE else name
+    model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+    if adapter.is_file():
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(folder))
+    written = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt_ids(tokenizer, asking, prompt)])
+        made = model.eval().generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings
+        )
+        new = made[0, ids.shape[1] :]
+        written.append(tokenizer.decode(new, skip_special_tokens=True).strip())
+    return written
+
+
+def prompt_ids(tokenizer: Any, asking: Asking, prompt: str) -> list[int]:
+    """A prompt's tokens, as the model card tells to make them."""
+    match asking:
+        case "chat":
+            encoded = tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}],
+                add_generation_prompt=True, tokenize=True, return_dict=True, enable_thinking=False,
+            )  # fmt: skip
+            return list(encoded["input_ids"])
+        case "lines":
+            text = (tokenizer.bos_token or "") + prompt.removesuffix("\n") + "\n"
+            return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        case "text":
+            return list(tokenizer(prompt)["input_ids"])

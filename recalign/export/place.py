@@ -1,0 +1,55 @@
+"""Where an exported model goes: a folder that is whole or not there, and a hub."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from recalign.errors import UserError
+
+What = Literal["policy", "recommender", "oracle"]
+"""What of a run can be exported."""
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which is at `path` once the block ends without an error.
+
+    UserError where something is there already: an export never replaces what is in use.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} is there already: name a new folder, or delete it first")
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        yield draft
+        if path.is_dir():
+            path.rmdir()
+        draft.rename(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def upload(folder: Path, hub_id: str) -> str:
+    """Upload the folder to a private repository of the hub; its address.
+
+    The token is HF_TOKEN of the environment. UserError where it is missing or refused.
+    """
+    token = os.environ.get("HF_TOKEN")
+    if not token:
+        raise UserError(f"--push {hub_id} needs a token of the hub in the variable HF_TOKEN")
+    import httpx
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    try:
+        api.create_repo(hub_id, private=True, exist_ok=True)
+        return str(api.upload_folder(repo_id=hub_id, folder_path=folder))
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"{hub_id}: the hub did not take it: {first}; {folder} is whole") from error

@@ -1,0 +1,138 @@
+"""Exported models: read without recalign they do the same, and no file in them is a pickle."""
+
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from recalign.artifacts.roots import open_root
+from recalign.chain import finished_run
+from recalign.config import SamplingConfig
+from recalign.errors import UserError
+from recalign.exports import export_run
+from recalign.llm.local_writer import LocalWriter
+from recalign.oracle.inference import states_of
+from recalign.oracle.storage import load_oracle
+from recalign.recommender.encoder import SentenceEncoder
+from recalign.recommender.storage import load_recommender
+from recalign.schemas import COMPLETIONS, ITEMS
+from recalign.sequences import Sequences
+from recalign.stored import open_policy
+from recalign.writer import Asked
+from tests.test_docs import FENCED
+
+
+def exported(root, folder, what="policy", *, merge=False):
+    store = open_root(str(root))
+    return export_run(store, str(root), finished_run(store), folder, what, merge=merge)
+
+
+def example(folder):
+    """The code on the folder's card."""
+    [code] = [code for kind, code in FENCED.findall((folder / "README.md").read_text())
+              if kind == "python"]  # fmt: skip
+    return code
+
+
+@pytest.fixture
+def printed(capsys, monkeypatch):
+    """What the code on a folder's card prints, run inside the folder."""
+
+    def run(folder):
+        monkeypatch.chdir(folder)
+        capsys.readouterr()
+        exec(example(folder), {})
+        return capsys.readouterr().out.strip()
+
+    return run
+
+
+@pytest.mark.slow
+def test_transformers_alone_writes_the_same_greedy_text(finished, tmp_path):
+    script = "import os, sys; sys.modules.update(recalign=None, tasks=None, flows=None)\n"
+    for name, merge in (("merged", True), ("adapter", False)):
+        told = exported(finished.store.root, tmp_path / name, merge=merge)
+        assert "same greedy texts as recalign for 3 of 3" in told
+        endings = {path.suffix for path in (tmp_path / name).rglob("*") if path.is_file()}
+        assert endings == {".md", ".json", ".safetensors"}
+        assert (tmp_path / name / "adapter_config.json").exists() is not merge
+        script += f"os.chdir({str(tmp_path / name)!r})\n{example(tmp_path / name)}"
+    prompt = COMPLETIONS.read(finished.artifact("pairs, round 1"))["prompt"][0]
+    policy = open_policy(finished.artifact("alignment, round 1"), str(finished.store.root), "cpu")
+    asked = Asked(SamplingConfig(max_new_tokens=32), n_samples=0)
+    [[own]] = LocalWriter(policy).write([prompt], [0], asked)
+    alone = [sys.executable, "-c", script]
+    done = subprocess.run(alone, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [own.text.strip()] * 2
+
+
+def test_the_recommenders_card_loads_it_and_ranks_as_the_run_does(finished, tmp_path, printed):
+    exported(finished.store.root, tmp_path / "ranker", "recommender")
+    shown = eval(printed(tmp_path / "ranker"))
+    card = (tmp_path / "ranker" / "README.md").read_text()
+    text = eval(card.partition("[3, 1, 2], ")[2].partition("  #")[0])
+    items = ITEMS.read(finished.artifact("interactions"))
+    oracle, _ = load_oracle(finished.artifact("oracle").folder)
+    reader, _ = load_recommender(finished.artifact("recommender, round 1").folder)
+    sequences = Sequences(np.array([0, 3]), np.array([3, 1, 2]), items.height)
+    state = states_of(oracle, sequences, np.array([0]), np.array([3]))
+    vector = torch.from_numpy(SentenceEncoder("minilm").encode([text]))
+    scores = reader.scores(state, vector[:, None])[0, 0]
+    scores[:4] = -torch.inf
+    titles = dict(items.select("item_index", "title").iter_rows())
+    assert shown == [titles[item] for item in scores.topk(5).indices.tolist()]
+    assert {path.name for path in (tmp_path / "ranker").iterdir()} == {
+        "README.md", "items.parquet", "oracle.json", "oracle.safetensors", "recommender.json",
+        "recommender.safetensors",
+    }  # fmt: skip
+
+
+def test_the_oracles_card_loads_it(finished, tmp_path, printed):
+    exported(finished.store.root, tmp_path / "oracle", "oracle")
+    titles = pl.read_parquet(tmp_path / "oracle" / ITEMS.file)["title"].to_list()
+    shown = eval(printed(tmp_path / "oracle"))
+    assert len(shown) == 5
+    assert set(shown) <= set(titles)
+
+
+def test_a_card_tells_data_rounds_results_licences_and_limits(finished, tmp_path):
+    exported(finished.store.root, tmp_path / "llm", merge=True)
+    card = (tmp_path / "llm" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert "1 round of DPO4Rec" in card
+    assert "synthetic: 60 users" in card
+    aligned = next(
+        line for line in card.splitlines() if line.startswith("| Aligned policy, greedy")
+    )
+    results = finished.artifact("evaluation").path("results.parquet")
+    table = pl.read_parquet(results).filter(row="Aligned policy, greedy", k=10, measure="NDCG")
+    line = table.filter(lists="catalogue").to_dicts()[0]
+    for number in (f"{line['mean']:.4f}", f"{line['low']:.4f}", f"{line['difference_high']:+.4f}"):
+        assert number in aligned
+    for heading in ("## Data", "## Licences", "## Limits", "## Settings"):
+        assert heading in card
+
+
+def test_an_export_never_replaces_a_folder_and_leaves_no_half_one(copy, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").touch()
+    with pytest.raises(UserError, match="there is there already"):
+        exported(copy, tmp_path / "there", "oracle")
+    for weights in copy.glob("policy/[!.]*/model/model.safetensors"):
+        weights.unlink()  # the base model is gone
+    with pytest.raises(UserError, match=r"policy/.* is missing or damaged") as told:
+        exported(copy, tmp_path / "gone")
+    assert "\n" not in str(told.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts", "there"]
+
+
+def test_a_push_without_a_token_is_told_in_a_line(tmp_path, monkeypatch):
+    from recalign.export.place import upload
+
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with pytest.raises(UserError, match="--push me/model needs a token of the hub in the variable"):
+        upload(tmp_path, "me/model")
