@@ -68,11 +68,11 @@ def stages(run: Run, config: RecommendConfig, chain: Chain) -> Reference:
         settings = InteractionsConfig.model_validate(source.config if source else {})
         newer = given_file("newer", config.interactions, "newer interactions")
         world = run(histories, settings, {"interactions": world}, files=newer)
-    asked = {"interactions": world, "policy": chain.policy}
+    asked = {"histories": world, "policy": chain.policy}
     files = {"template": [template_path(chain, config.template)]} | users
     texts = run(current_reasonings, chain.asked, asked, files=files)
     read_by = {"oracle": oracle, "recommender": chain.recommender}
-    inputs = {"interactions": world, "reasonings": texts} | read_by
+    inputs = {"histories": world, "reasonings": texts} | read_by
     return run(serving, config.serving, inputs, files=users)
 
 
@@ -99,7 +99,7 @@ def in_words(store: Store, made: Manifest, path: Path) -> str:
     told = f"{figures['users_listed']} of {figures['users']} users have recommendations in {path}"
     without = [f"{reason}: {n}" for reason, n in made.dropped.items()]
     told += f"; none because of {', '.join(without)}" if without else ""
-    world = made.inputs["interactions"]
+    world = made.inputs["histories"]
     newer = store.manifest(world.stage, world.fingerprint) if world.stage == "histories" else None
     if newer:
         new, left_out = newer.figures, sum(newer.dropped.values())

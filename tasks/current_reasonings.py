@@ -27,7 +27,7 @@ WRITTEN = {name: REASONINGS[name] for name in ("reasoning", "n_tokens", "malform
 def current_reasonings(
     job: Job,
     config: SamplingConfig,
-    interactions: Artifact,
+    histories: Artifact,
     policy: Artifact,
     files: dict[str, list[Path]],
 ) -> None:
@@ -36,9 +36,9 @@ def current_reasonings(
     Prompts end at the newest interaction: there is no target behind them, hence no guard. In
     bfloat16 a text may differ by the batch it was written in: the one that is kept counts.
     """
-    users = read_asked_users(interactions, files)["user_index"].drop_nulls().to_numpy()
-    items = ITEMS.read(interactions)
-    sequences = Sequences.of(INTERACTIONS.read(interactions), items.height)
+    users = read_asked_users(histories, files)["user_index"].drop_nulls().to_numpy()
+    items = ITEMS.read(histories)
+    sequences = Sequences.of(INTERACTIONS.read(histories), items.height)
     render = Renderer(str(files["template"][0]), items)
     stops = sequences.lengths[users]
     prompts = render_prompts(render, sequences, users, stops, config.history_items)

@@ -27,14 +27,17 @@ Lister = Callable[[pl.DataFrame], pl.DataFrame]
 def serving(
     job: Job,
     config: ServingConfig,
-    interactions: Artifact,
+    histories: Artifact,
     oracle: Artifact,
     recommender: Artifact,
     reasonings: Artifact,
     files: dict[str, list[Path]] | None = None,
 ) -> None:
-    """Rank the whole catalogue for each user by the recommender that reads the user's text."""
-    asked = read_asked_users(interactions, files or {})
+    """Rank the whole catalogue for each user by the recommender that reads the user's text.
+
+    `histories` are of that stage, or the run's own interactions where nothing newer is given.
+    """
+    asked = read_asked_users(histories, files or {})
     listed = asked.filter(pl.col("user_index").is_not_null())
     parts = [listed, asked.filter(pl.col("user_index").is_null())]
     shards = [one for part in parts for one in part.iter_slices(SHARD_USERS) if one.height]
@@ -43,7 +46,7 @@ def serving(
     def compute(missing: list[int]) -> Iterator[tuple[int, pl.DataFrame]]:
         nonlocal done
         done = listed.height - sum(shards[n].height for n in missing)
-        rank = _lister(job, config, [interactions, oracle, recommender, reasonings])
+        rank = _lister(job, config, [histories, oracle, recommender, reasonings])
         for number in missing:
             shard = shards[number]
             if shard["user_index"].null_count():
@@ -64,9 +67,9 @@ def serving(
 
 def _lister(job: Job, config: ServingConfig, artifacts: list[Artifact]) -> Lister:
     """Everything that ranking needs but the users, opened once."""
-    interactions, oracle, recommender, reasonings = artifacts
+    histories, oracle, recommender, reasonings = artifacts
     encoder = open_encoder(job, recommender.manifest.config["encoder"])
-    ranker = open_ranker(interactions, oracle, recommender, encoder, job.device)
+    ranker = open_ranker(histories, oracle, recommender, encoder, job.device)
     usable = REASONINGS.read(reasonings).filter(pl.col("malformed").is_null())
     texts = usable.select("user_index", "reasoning")
 

@@ -53,12 +53,12 @@ def read_tables(interactions: Artifact, splits: Artifact) -> Tables:
     return Tables(taken, items, windows, Sequences.of(taken, items.height), protocol)
 
 
-def read_asked_users(interactions: Artifact, files: Mapping[str, list[Path]]) -> pl.DataFrame:
+def read_asked_users(histories: Artifact, files: Mapping[str, list[Path]]) -> pl.DataFrame:
     """Whom to recommend something: all users, or those of the file `users` (see `asked_users`)."""
-    itemless = interactions.path(ITEMLESS_USERS.file)  # histories have it
+    itemless = histories.path(ITEMLESS_USERS.file)  # a run's own interactions have none
     foreign = read_table(itemless, ITEMLESS_USERS) if itemless.exists() else None
     given = [read_user_ids(path) for path in files.get("users", [])]
-    users = USERS.read(interactions)
+    users = USERS.read(histories)
     without = pl.Series("user_id", [], pl.String) if foreign is None else foreign["user_id"]
     asked = asked_users(given[0] if given else None, users, without)
     if given and asked["user_index"].is_null().all():

@@ -61,6 +61,10 @@ RULES: dict[str, tuple[Same | Phase, ...]] = {
         Same("aligned", "evaluation.aligned"),
         Same("oracle", "evaluation.oracle"),
     ),
+    "serving": (
+        Same("oracle", "recommender.oracle"),
+        Same("histories", "reasonings.histories"),
+    ),
     "comparison": (
         Phase("row_*", "test"),
         Phase("valid_*", "valid"),
