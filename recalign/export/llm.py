@@ -112,7 +112,7 @@ def texts_of_folder(
             input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings
         )
         new = made[0, ids.shape[1] :]
-        written.append(tokenizer.decode(new, skip_special_tokens=True).strip())
+        written.append(str(tokenizer.decode(new, skip_special_tokens=True)).strip())
     return written
 
 
