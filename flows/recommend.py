@@ -11,8 +11,16 @@ from flows.naming import announce, start_of
 from flows.session import prepare, settle
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.store import Store
-from recalign.chain import Chain, chain_of_run, chain_of_series, finished_run
-from recalign.config import InteractionsConfig, RecommendConfig, Runtime
+from recalign.chain import (
+    METHOD_REPORTS,
+    Chain,
+    TitleChain,
+    chain_of_run,
+    chain_of_series,
+    finished_run,
+    title_chain_of_run,
+)
+from recalign.config import InteractionsConfig, RecommendConfig, Runtime, TitleServingConfig
 from recalign.errors import UserError
 from recalign.recommending import template_path
 from recalign.serving.output import check_output, write_output
@@ -20,8 +28,11 @@ from tasks.current_reasonings import current_reasonings
 from tasks.engine.run import Run
 from tasks.histories import histories
 from tasks.serving import serving
+from tasks.title_serving import title_serving
 
-STAGES = (histories, current_reasonings, serving)
+STAGES = (histories, current_reasonings, serving, title_serving)
+AnyChain = Chain | TitleChain
+"""What recommends: of a DPO4Rec run or series, or of a RosePO run."""
 
 
 def run_name(config: RecommendConfig) -> str:
@@ -51,7 +62,7 @@ def recommend(config: RecommendConfig = RecommendConfig(), runtime: Runtime = Ru
     return Completed(message=told)
 
 
-def check(config: RecommendConfig, run: Run) -> Chain:
+def check(config: RecommendConfig, run: Run) -> AnyChain:
     """What recommends; UserError for whatever is wrong with it before it starts."""
     check_output(Path(config.output))
     chain = chosen(run.store, config)
@@ -59,30 +70,47 @@ def check(config: RecommendConfig, run: Run) -> Chain:
     return chain
 
 
-def stages(run: Run, config: RecommendConfig, chain: Chain) -> Reference:
+def stages(run: Run, config: RecommendConfig, chain: AnyChain) -> Reference:
     """Histories up to now, what the policy writes about them, the best items; returns the table."""
-    world, oracle = chain.interactions, chain.oracle
+    return served(run, config, chain, world_of(run, config, chain))
+
+
+def world_of(run: Run, config: RecommendConfig, chain: AnyChain) -> Reference:
+    """Everything that users did up to now: the run's interactions, newer ones laid over them."""
+    known = chain.interactions
+    if not config.interactions:
+        return known
+    source = run.store.manifest(known.stage, known.fingerprint)
+    settings = InteractionsConfig.model_validate(source.config if source else {})
+    newer = given_file("newer", config.interactions, "newer interactions")
+    return run(histories, settings, {"interactions": known}, files=newer)
+
+
+def served(run: Run, config: RecommendConfig, chain: AnyChain, world: Reference) -> Reference:
+    """What the policy makes of these histories: a text that the recommender reads, or a ranking."""
     users = given_file("users", config.users, "users")
-    if config.interactions:
-        source = run.store.manifest(world.stage, world.fingerprint)
-        settings = InteractionsConfig.model_validate(source.config if source else {})
-        newer = given_file("newer", config.interactions, "newer interactions")
-        world = run(histories, settings, {"interactions": world}, files=newer)
-    asked = {"histories": world, "policy": chain.policy}
+    if isinstance(chain, TitleChain):
+        own = {name: getattr(config, name) for name in ("k", "exclude_seen", "candidates")}
+        settings = TitleServingConfig(**own, **chain.judged)
+        ranked_by = {"histories": world, "oracle": chain.oracle, "policy": chain.policy}
+        return run(title_serving, settings, ranked_by, files=users)
+    if config.candidates:
+        raise UserError("candidates: a DPO4Rec run has no LLM that ranks items; leave it out")
     files = {"template": [template_path(chain, config.template)]} | users
+    asked = {"histories": world, "policy": chain.policy}
     texts = run(current_reasonings, chain.asked, asked, files=files)
-    read_by = {"oracle": oracle, "recommender": chain.recommender}
+    read_by = {"oracle": chain.oracle, "recommender": chain.recommender}
     inputs = {"histories": world, "reasonings": texts} | read_by
     return run(serving, config.serving, inputs, files=users)
 
 
-def chosen(store: Store, config: RecommendConfig) -> Chain:
+def chosen(store: Store, config: RecommendConfig) -> AnyChain:
     """What the run or series that the settings name recommends with; UserError without one."""
     if config.series:
         return chain_of_series(store, config.series)
     report = finished_run(store, config.run)
-    if report.stage != "report":
-        raise UserError(f"{report.reference.name} is no report of a DPO4Rec run")
+    if report.stage == METHOD_REPORTS["rosepo"]:
+        return title_chain_of_run(store, report)
     return chain_of_run(store, report)
 
 

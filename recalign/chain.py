@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 from recalign.artifacts.lookup import resolve
 from recalign.artifacts.manifest import Manifest, Reference
@@ -31,6 +32,18 @@ class Chain:
     template_digest: str
 
 
+@dataclass(frozen=True)
+class TitleChain:
+    """What turns a user's history into recommendations, as RosePO has left it."""
+
+    interactions: Reference
+    oracle: Reference
+    policy: Reference
+    """The best aligned row's LLM."""
+    judged: dict[str, Any]
+    """How its rankings were judged: likelihood, beam."""
+
+
 def finished_run(store: Store, name: str = "", method: str = "") -> Manifest:
     """The report of this name, or the newest one of a method (empty: of any); else UserError."""
     wanted = [METHOD_REPORTS[method]] if method else list(METHOD_REPORTS.values())
@@ -50,13 +63,25 @@ def policy_of_run(store: Store, report: Manifest) -> Reference:
     """The aligned LLM that a run ends with: of the best round, or of the best aligned row."""
     if "aligned" in report.inputs:
         return _manifest(store, report.inputs["aligned"]).inputs["policy"]
+    return _best_row(store, report).inputs["policy"]
+
+
+def _best_row(store: Store, comparison: Manifest) -> Manifest:
+    """The recommendations of the aligned row with the best validation."""
     scores = {
-        number: report.figures["validation"][row["label"]]
-        for number, row in enumerate(report.config["rows"])
+        number: comparison.figures["validation"][row["label"]]
+        for number, row in enumerate(comparison.config["rows"])
         if row["kind"] == "aligned"
     }
     best = max(scores, key=scores.__getitem__)
-    return _manifest(store, report.inputs[f"row_{best}"]).inputs["policy"]
+    return _manifest(store, comparison.inputs[f"row_{best}"])
+
+
+def title_chain_of_run(store: Store, comparison: Manifest) -> TitleChain:
+    """What the RosePO run behind a comparison recommends with."""
+    row, known = _best_row(store, comparison), comparison.inputs
+    judged = {name: row.config[name] for name in ("likelihood", "beam")}
+    return TitleChain(known["interactions"], known["oracle"], row.inputs["policy"], judged)
 
 
 def chain_of_run(store: Store, report: Manifest) -> Chain:

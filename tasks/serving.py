@@ -1,6 +1,6 @@
 """Stage serving: the best items for every user asked for, exactly, from all they did up to now."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -37,16 +37,28 @@ def serving(
 
     `histories` are of that stage, or the run's own interactions where nothing newer is given.
     """
-    asked = read_asked_users(histories, files or {})
+    artifacts = [histories, oracle, recommender, reasonings]
+    serve_in_shards(
+        job, histories, files or {}, lambda: _lister(job, config, artifacts), SHARD_USERS
+    )
+
+
+def serve_in_shards(
+    job: Job, histories: Artifact, files: Mapping[str, list[Path]], opened: Callable[[], Lister],
+    shard_users: int,
+) -> None:  # fmt: skip
+    """Fill the table, `shard_users` at a time; a killed run continues after the last shard.
+
+    `opened` gives what ranks the users of a shard; it is called only where a shard is missing.
+    """
+    asked = read_asked_users(histories, files)
     listed = asked.filter(pl.col("user_index").is_not_null())
     parts = [listed, asked.filter(pl.col("user_index").is_null())]
-    shards = [one for part in parts for one in part.iter_slices(SHARD_USERS) if one.height]
-    done = 0
+    shards = [one for part in parts for one in part.iter_slices(shard_users) if one.height]
 
     def compute(missing: list[int]) -> Iterator[tuple[int, pl.DataFrame]]:
-        nonlocal done
         done = listed.height - sum(shards[n].height for n in missing)
-        rank = _lister(job, config, [histories, oracle, recommender, reasonings])
+        rank = opened()
         for number in missing:
             shard = shards[number]
             if shard["user_index"].null_count():
@@ -56,7 +68,8 @@ def serving(
             done += shard.height
             job.progress(done, listed.height, "users")
 
-    keys = [str(number) for number in range(len(shards))]  # all that decides is in the fingerprint
+    # All that decides a shard but its size is in the fingerprint that the work folder belongs to.
+    keys = [f"{number} of {shard_users}" for number in range(len(shards))]
     paths = files_of_shards(keys, compute, job.draft.work, SERVING)
     n_rows = write_joined(paths, job.draft.path(SERVING.file), SERVING)
     made = pl.scan_parquet(job.draft.path(SERVING.file))

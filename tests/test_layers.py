@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import recommend
+from flows import nightly
 from flows.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -20,7 +20,7 @@ SHARED = {  # what every package of the library may import
     "writer",
 }  # fmt: skip
 ROOMS = {  # folder: its files, beside __init__
-    "flows": "compare dpo4rec methods naming recommend rosepo rounds session sweep",
+    "flows": "compare dpo4rec methods naming nightly recommend rosepo rounds session sweep",
     "flows/cli": "app comparing inventory runs sweeps takehome upkeep",
     "flows/service": (
         "access automations deployments environment pool prefect_api processes record reports "
@@ -75,7 +75,7 @@ def test_the_folders_of_flows_and_tasks_are_these():
 
 def test_a_file_of_tasks_is_named_by_the_stage_in_it():
     stages = {stage.name for method in METHODS for stage in method.load().stages}
-    stages |= {stage.name for stage in recommend.STAGES}
+    stages |= {stage.name for stage in nightly.STAGES}
     stages.add("leaderboard")  # of sweeps
     assert {path.stem for path in (ROOT / "tasks").glob("[!_]*.py")} - BESIDE_STAGES == stages
     for name in stages:

@@ -1,4 +1,4 @@
-"""Commands for what comes after a report: recommend, export."""
+"""Commands for what comes after a report: recommend, refreshes, export."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,10 +9,13 @@ from flows.cli.inventory import ROOT, Root
 from flows.cli.runs import RunOptions, start_server
 from flows.service.service import log_in
 from recalign.artifacts.lookup import open_existing
+from recalign.artifacts.refreshes import all_refreshes, read_refreshes
 from recalign.chain import finished_run
 from recalign.config import RecommendConfig
 from recalign.errors import UserError
 from recalign.export.place import What
+from recalign.report.refresh_history import refresh_rows, refreshes_in_words
+from recalign.report.terminal import print_table
 
 
 def recommend_items(
@@ -25,7 +28,11 @@ def recommend_items(
         bool, typer.Option("--exclude-seen/--include-seen", help="Leave out what a user has taken.")
     ] = True,
     interactions: Annotated[str, typer.Option(help="File of newer interactions.")] = "",
+    candidates: Annotated[
+        int, typer.Option(min=0, help="RosePO: SASRec's best, ranked anew by the LLM.")
+    ] = 0,
     template: Annotated[str, typer.Option(help="The run's own prompt template.")] = "",
+    refresh: Annotated[str, typer.Option(help="Add to this history; watch the drift.")] = "",
     output: Annotated[Path, typer.Option(help="What is written: .parquet or .csv.")] = Path(
         "recs.parquet"
     ),
@@ -46,20 +53,43 @@ def recommend_items(
             "k": k,
             "exclude_seen": exclude_seen,
             "interactions": interactions,
+            "candidates": candidates,
             "template": template,
             "output": str(output),
         }
     )
     runtime = RunOptions(settings=settings or [], root=root).runtime()
     log_in(root)
+    from flows.nightly import recommend_nightly
     from flows.recommend import check, recommend
     from tasks.engine.run import Run
 
     check(asked, Run(runtime))  # mistakes, before a server starts
     start_server()
-    state: Any = recommend(config=asked, runtime=runtime, return_state=True)
+    state: Any = (
+        recommend_nightly(refresh, asked, runtime, return_state=True)
+        if refresh
+        else recommend(asked, runtime, return_state=True)
+    )
     state.result()  # raises what made the flow fail
     typer.echo(state.message)
+
+
+def show_refreshes(
+    name: Annotated[str, typer.Argument(help="Only this history, refresh by refresh.")] = "",
+    root: Root = ROOT,
+) -> None:
+    """Show the refreshes of recommendations, and how well each foresaw what was taken since."""
+    store = open_existing(root)
+    if not name:
+        told = map(refreshes_in_words, all_refreshes(store))
+        none = f"no refresh at {root} yet; `recalign recommend --refresh NAME` makes one"
+        typer.echo("\n".join(told) or none)
+        return
+    refreshes = read_refreshes(store, name)
+    typer.echo(refreshes_in_words(refreshes))
+    if rows := refresh_rows(refreshes):
+        print_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def export_model(

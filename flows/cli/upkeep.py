@@ -13,6 +13,7 @@ from flows.cli.inventory import ROOT, Root
 from flows.methods import REPORTS
 from recalign.artifacts.lookup import open_existing
 from recalign.artifacts.manifest import Manifest, Reference
+from recalign.artifacts.refreshes import all_refreshes
 from recalign.artifacts.series import all_series
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
@@ -52,6 +53,8 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
     manifests = {m.fingerprint: m for m in store.manifests()}
     reports = [m for m in manifests.values() if m.stage in REPORTS]
     pointed = [r for s in all_series(store) if s.latest for r in s.latest.stages.values()]
+    in_use = [r.last for r in all_refreshes(store) if r.last]
+    pointed += [one for last in in_use for one in (last.serving, last.histories)]
     if manifests and not (reports or pointed):
         raise UserError(f"no report at {store.root} yet: everything would go; finish a run first")
     ends = reports + [manifests[r.fingerprint] for r in pointed if r.fingerprint in manifests]

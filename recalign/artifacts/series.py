@@ -126,7 +126,12 @@ def _manifest(store: Store, reference: Reference | None) -> Manifest | None:
     return store.manifest(reference.stage, reference.fingerprint) if reference else None
 
 
-def _note(name: str) -> str:
+def checked_name(what: str, name: str) -> str:
+    """The name, which becomes that of a file; UserError for one that is not allowed."""
     if not re.fullmatch(NAME, name):
-        raise UserError(f"series {name!r}: a name has up to 60 of a-z, 0-9 and -")
-    return f"{FOLDER}/{name}.json"
+        raise UserError(f"{what} {name!r}: a name has up to 60 of a-z, 0-9 and -")
+    return name
+
+
+def _note(name: str) -> str:
+    return f"{FOLDER}/{checked_name('series', name)}.json"

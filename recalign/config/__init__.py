@@ -44,6 +44,6 @@ from recalign.config.rosepo import (
     SmoothingConfig,
 )
 from recalign.config.runtime import ChatServerConfig, Runtime
-from recalign.config.serving import RecommendConfig, ServingConfig
+from recalign.config.serving import DriftConfig, RecommendConfig, ServingConfig, TitleServingConfig
 from recalign.config.sft import SftConfig, TitleModelConfig, TitlePromptConfig
 from recalign.config.splits import SplitsConfig

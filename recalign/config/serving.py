@@ -1,10 +1,10 @@
 """What a user takes home: recommendations for everyone, from the newest history of each."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import NOT_IDENTITY, Config
+from recalign.config.base import NOT_IDENTITY, Config, only_when
 
 
 class ServingConfig(Config):
@@ -14,6 +14,17 @@ class ServingConfig(Config):
     """Items per user, best first."""
     exclude_seen: bool = True
     """Leave out what the user has already taken."""
+
+
+class TitleServingConfig(ServingConfig):
+    """The same, by an LLM that names the next item (RosePO)."""
+
+    candidates: int = Field(0, ge=0, le=10_000)
+    """Best items of SASRec that the LLM ranks anew; 0: it ranks the whole catalogue itself."""
+    beam: int = Field(0, ge=0, le=1000, json_schema_extra=only_when(candidates=0))
+    """Width of the beam search over the catalogue's titles; 0: score every title."""
+    likelihood: Literal["sum", "mean"] = "sum"
+    """Log-probability of a title over all its tokens, or per token."""
 
 
 class RecommendConfig(ServingConfig):
@@ -27,6 +38,8 @@ class RecommendConfig(ServingConfig):
     """File of user ids (one per line, or a table with user_id); empty: every user."""
     interactions: str = ""
     """File of newer interactions, with the columns of the run's own files; empty: none."""
+    candidates: int = Field(0, ge=0, le=10_000)
+    """RosePO alone: best items of SASRec that the LLM ranks anew; 0: the whole catalogue."""
     template: str = ""
     """The run's own prompt template, if it had one that is not packaged; empty: by its name."""
     output: str = Field("recs.parquet", json_schema_extra=NOT_IDENTITY, min_length=1)
@@ -42,3 +55,14 @@ class RecommendConfig(ServingConfig):
     def serving(self) -> ServingConfig:
         """What the stage of that name is told."""
         return ServingConfig(k=self.k, exclude_seen=self.exclude_seen)
+
+
+class DriftConfig(Config):
+    """How the last refresh is compared with what was taken since."""
+
+    k: int = Field(10, ge=1, le=1000)
+    """Cut-off of NDCG and HR."""
+    n_resamples: int = Field(2000, ge=100, le=100_000)
+    """Bootstrap resamples of the users for the 95 % interval."""
+    seed: int = Field(0, ge=0)
+    """Seed of the resamples."""

@@ -21,7 +21,7 @@ from recalign.config.presets import changes, complete, load_settings
 def test_every_deployment_is_registered_with_settings_that_are_valid(deployments):
     methods = {
         "dpo4rec": DPO4RecConfig, "dpo4rec-rounds": DPO4RecConfig, "rosepo": RosePOConfig,
-        "recommend": RecommendConfig,
+        "recommend": RecommendConfig, "recommend-nightly": RecommendConfig,
     }  # fmt: skip
     assert set(deployments) == {*methods, "sweep"}
     assert all(deployment["parameters"] == {} for deployment in deployments.values())
@@ -37,6 +37,13 @@ def test_scheduled_rounds_are_shipped_paused_and_never_overlap(deployments):
     assert rounds["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     name = rounds["parameter_openapi_schema"]["properties"]["series"]
     assert (name["default"], name["pattern"]) == ("dpo4rec", NAME)
+
+
+def test_the_nightly_refresh_is_shipped_paused_and_never_overlaps(deployments):
+    nightly = deployments["recommend-nightly"]
+    assert [one["active"] for one in nightly["schedules"]] == [False]
+    assert nightly["global_concurrency_limit"]["limit"] == 1
+    assert nightly["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
 
 
 def test_the_form_knows_title_description_bounds_and_choices(deployments):

@@ -1,0 +1,151 @@
+"""Recommendations on a schedule: only active users cost anything, and drift is watched."""
+
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from filelock import Timeout
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows import recommend
+from flows.naming import announce, start_of
+from flows.session import prepare, settle
+from recalign.artifacts.manifest import Manifest, Reference
+from recalign.artifacts.refreshes import (
+    Drift,
+    Refresh,
+    Refreshes,
+    read_refreshes,
+    refreshes_lock,
+    write_refreshes,
+)
+from recalign.artifacts.series import SeriesName, series_lock
+from recalign.artifacts.store import Store
+from recalign.config import DriftConfig, RecommendConfig, Runtime
+from recalign.report.refresh_history import drift_curve, refresh_rows, refreshes_in_words
+from recalign.report.stage_page import picture
+from recalign.serving.output import write_output
+from tasks.drift import drift
+from tasks.engine.run import Run
+
+STAGES = (*recommend.STAGES, drift)
+
+
+@flow(name="recommend-nightly", description=__doc__, validate_parameters=False)
+def recommend_nightly(
+    name: SeriesName = "nightly",
+    config: RecommendConfig = RecommendConfig(),
+    runtime: Runtime = Runtime(),
+) -> Any:
+    """Refresh a table of recommendations, and compare the last one with what was taken since.
+
+    Args:
+        name: Name of the history (a-z, 0-9, -); `recalign refreshes NAME` shows it.
+        config: For whom, from what, and where the table is written.
+        runtime: Where and how to compute; changes nothing in the results.
+    """
+    config = settle(start_of(RecommendConfig(), "config"), config)
+    run = Run(settle(start_of(Runtime(), "runtime"), runtime))
+    lock = refreshes_lock(run.store, name)
+    try:
+        lock.acquire(timeout=run.store.patience)
+    except Timeout:
+        busy = f"refresh {name} is being made by another run: this one leaves it alone"
+        return Completed(name="Skipped", message=busy)
+    try:
+        announce(f"refresh {name}: {recommend.run_name(config)}", "recommend", f"refresh: {name}")
+        with ExitStack() as held:
+            if config.series:  # a round under way is waited for: its policy may be the best
+                held.enter_context(series_lock(run.store, config.series))
+            held.enter_context(run.store.in_use())
+            return Completed(message=refresh(run, name, config))
+    finally:
+        lock.release()
+
+
+def refresh(run: Run, name: str, config: RecommendConfig) -> str:
+    """One refresh; its table replaces the last, as a whole, then the history tells of it."""
+    started, me = datetime.now(UTC), flow_run.id or str(uuid4())
+    before = read_refreshes(run.store, name)
+    last = before.last
+    if last and last.run == me:  # a retry of what is done
+        return refreshes_in_words(before)
+    chain = recommend.chosen(run.store, config)
+    prepare(run, STAGES, lambda walk: stages(walk, config, chain, last))
+    served, watched = stages(run, config, chain, last)
+    made = run.store.open(served)
+    path = write_output(made, Path(config.output))
+    at = {"run": me, "started": started, "finished": datetime.now(UTC)}
+    new = Refresh(
+        serving=served,
+        histories=made.manifest.inputs["histories"],
+        policy=chain.policy,
+        output=str(path),
+        drift=watched and drift_of(run.store, watched),
+        **at,
+        **counts(run.store, made.manifest, started),
+    )
+    after = Refreshes(name=name, refreshes=[*before.refreshes, new])
+    told = f"{refreshes_in_words(after)}; {recommend.in_words(run.store, made.manifest, path)}"
+    show(after, told)
+    write_refreshes(run.store, after)
+    return told
+
+
+def stages(
+    run: Run, config: RecommendConfig, chain: recommend.AnyChain, last: Refresh | None
+) -> tuple[Reference, Reference | None]:
+    """The new table, and how well the last one foresaw what is new since (None: there is none)."""
+    world = recommend.world_of(run, config, chain)
+    served = recommend.served(run, config, chain, world)
+    if last is None or last.histories.fingerprint == world.fingerprint:
+        return served, None
+    if not all(
+        run.store.known(one.stage, one.fingerprint) for one in (last.serving, last.histories)
+    ):
+        return served, None  # deleted by hand
+    inputs = {"served": last.serving, "before": last.histories, "histories": world}
+    return served, run(drift, DriftConfig(), inputs)
+
+
+def drift_of(store: Store, reference: Reference) -> Drift | None:
+    """The figures of a drift; None where nobody took anything."""
+    figures = store.open(reference).manifest.figures
+    if not figures["users"]:
+        return None
+    return Drift(
+        artifact=reference,
+        ndcg=figures["ndcg"],
+        low=figures["ndcg_low"],
+        high=figures["ndcg_high"],
+        users=figures["users"],
+    )
+
+
+def counts(store: Store, serving: Manifest, started: datetime) -> dict[str, int]:
+    """Users, and how many texts (or an LLM's lists) were made for this refresh or kept."""
+    texts = serving.inputs.get("reasonings")
+    made = store.open(texts).manifest if texts else serving
+    names = ("texts_written", "texts_kept") if texts else ("lists_made", "lists_kept")
+    new, kept = (made.figures[name] for name in names)
+    if made.created < started:  # the very same as before
+        new, kept = 0, new + kept
+    users = {name: serving.figures[name] for name in ("users", "users_listed")}
+    return users | {"texts_written": new, "texts_kept": kept}
+
+
+def show(refreshes: Refreshes, told: str) -> None:
+    """The history on the run's page: its table, and its curve."""
+    if FlowRunContext.get() is None:
+        return
+    key = f"refreshes-{refreshes.name}"
+    create_table_artifact(key=key, table=refresh_rows(refreshes), description=f"# {told}")
+    curve = drift_curve(refreshes)
+    if curve:
+        create_markdown_artifact(key=f"drift-{refreshes.name}", markdown=picture(curve))

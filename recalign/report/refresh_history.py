@@ -1,0 +1,65 @@
+"""The refreshes of a nightly table as rows, a sentence and a curve, for terminal and UI."""
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from recalign.artifacts.refreshes import Refresh, Refreshes
+from recalign.report.drawing import MIST, PETROL, draw
+
+
+def refreshes_in_words(refreshes: Refreshes) -> str:
+    """Where they stand, in a sentence."""
+    last = refreshes.last
+    if last is None:
+        return f"refresh {refreshes.name} has not been made yet"
+    told = f"refresh {len(refreshes.refreshes)} of {refreshes.name}: {last.users_listed} of "
+    told += f"{last.users} users, {last.texts_written} texts written, {last.texts_kept} kept"
+    return f"{told}; {_foreseen(last)}"
+
+
+def _foreseen(refresh: Refresh) -> str:
+    if refresh.drift is None:
+        return "nothing to compare the one before with"
+    one = refresh.drift
+    bounds = f"[{one.low:.4f}, {one.high:.4f}]"
+    return f"the one before reached NDCG@10 {one.ndcg:.4f} {bounds} on {one.users} users since"
+
+
+def refresh_rows(refreshes: Refreshes) -> list[dict[str, str]]:
+    """A row per refresh, oldest first; what it reached is in the row of the one after it."""
+    rows = []
+    for number, made in enumerate(refreshes.refreshes, start=1):
+        drift = made.drift
+        rows.append(
+            {
+                "refresh": str(number),
+                "finished": f"{made.finished:%Y-%m-%d %H:%M:%S}",
+                "users": f"{made.users_listed} of {made.users}",
+                "texts written": str(made.texts_written),
+                "texts kept": str(made.texts_kept),
+                "seconds": f"{(made.finished - made.started).total_seconds():.1f}",
+                "NDCG@10 of the one before": f"{drift.ndcg:.4f}" if drift else "",
+                "95 %": f"[{drift.low:.4f}, {drift.high:.4f}]" if drift else "",
+                "on users": str(drift.users) if drift else "",
+                "policy": made.policy.name,
+                "table": made.serving.name,
+            }
+        )
+    return rows
+
+
+def drift_curve(refreshes: Refreshes) -> str:
+    """NDCG@10 of every refresh on what was taken until the next, with its interval; "" without."""
+    known = [(number, made.drift) for number, made in enumerate(refreshes.refreshes) if made.drift]
+    if not known:
+        return ""
+    numbers = [number for number, _ in known]
+
+    def paint(axes: Axes) -> None:
+        low, high = [one.low for _, one in known], [one.high for _, one in known]
+        axes.vlines(numbers, low, high, color=MIST, linewidth=5)
+        axes.plot(numbers, [one.ndcg for _, one in known], "o-", color=PETROL)
+        axes.set(title="NDCG@10 on what was taken since", xlabel="refresh", ylim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    return draw(paint, "NDCG@10 of each refresh on what was taken until the next one")

@@ -1,0 +1,115 @@
+"""Recommending by a finished RosePO run: the LLM ranks titles, all of them or SASRec's best."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+
+from recalign.artifacts.artifact import Artifact
+from recalign.config import SftConfig, TitleServingConfig
+from recalign.llm.storage import SFT
+from recalign.oracle.inference import states_of
+from recalign.oracle.sequence_model import SequenceModel
+from recalign.oracle.storage import load_oracle
+from recalign.ranking import best_items
+from recalign.schemas import INTERACTIONS, ITEMS
+from recalign.seeding import stream
+from recalign.sequences import Sequences
+from recalign.serving.lists import Lists, top_lists
+from recalign.stored import first_of, open_policy
+from recalign.titles.likelihood import TitleReading, TitleScorer
+from recalign.titles.names import distinct_titles
+from recalign.titles.prompts import TitlePrompts
+
+
+@dataclass(frozen=True)
+class TitleRanker:
+    """A catalogue and histories, the LLM that names items, and SASRec, which can pick first."""
+
+    items: pl.DataFrame
+    """ITEMS."""
+    sequences: Sequences
+    oracle: SequenceModel
+    scorer: TitleScorer
+    prompts: TitlePrompts
+    rows_at_once: int
+
+    def lists(self, users: np.ndarray, config: TitleServingConfig) -> Lists:
+        """The best items of `users` [U], all with a history, by log-probability of their titles."""
+        stops = self.sequences.lengths[users]
+        seen = np.zeros((len(users), 1), dtype=np.int64)
+        if config.exclude_seen:
+            seen, _ = self.sequences.until(users, stops, int(stops.max()))
+        picked = self._picked(users, seen, config)
+        histories = self.sequences.slices(users, np.zeros_like(stops), stops)
+        prompts = [
+            self.scorer.policy.encode_prompt(self.prompts.text(items.tolist(), shown))
+            for items, shown in zip(histories, self._shown(users, picked), strict=True)
+        ]
+        step = self.scorer.rows_at_once(prompts, self.rows_at_once)
+        made = [
+            self._ranked(self.scorer.read(prompts[rows]), rows, seen, picked, config)
+            for rows in (slice(start, start + step) for start in range(0, len(users), step))
+        ]
+        return Lists(np.concatenate([one.items for one in made]),
+                     np.concatenate([one.scores for one in made]))  # fmt: skip
+
+    def _picked(
+        self, users: np.ndarray, seen: np.ndarray, config: TitleServingConfig
+    ) -> np.ndarray | None:
+        """SASRec's best candidates, int64 [U, C]; None where the LLM ranks the catalogue."""
+        asks = self.prompts.config
+        n = config.candidates or (asks.n_candidates if asks.format == "candidates" else 0)
+        if not n:
+            return None
+        states = states_of(self.oracle, self.sequences, users, self.sequences.lengths[users])
+        left = torch.cat([states, torch.ones_like(states[:, :1])], 1)
+        right = torch.cat([self.oracle.item_matrix(), self.oracle.bias[:, None]], 1)
+        return top_lists(left, right, seen, max(n, config.k)).items
+
+    def _shown(self, users: np.ndarray, picked: np.ndarray | None) -> list[list[int]]:
+        """The titles to pick from in each prompt, in an order that says nothing; none in lines."""
+        if picked is None or self.prompts.config.format == "history":
+            return [[]] * len(users)
+        return [
+            stream(0, "candidates shown", int(user)).permutation(items[items > 0]).tolist()
+            for user, items in zip(users, picked, strict=True)
+        ]
+
+    def _ranked(
+        self, reading: TitleReading, rows: slice, seen: np.ndarray, picked: np.ndarray | None,
+        config: TitleServingConfig,
+    ) -> Lists:  # fmt: skip
+        """The lists of the prompts that were read."""
+        if picked is not None:
+            items, scores = picked[rows], reading.candidates(picked[rows])
+            order = np.argsort(-scores, axis=1, kind="stable")[:, : config.k]
+            items, scores = (
+                np.take_along_axis(items, order, 1),
+                np.take_along_axis(scores, order, 1),
+            )
+        elif config.beam:
+            items, scores = reading.beam(max(config.beam, config.k), list(seen[rows]))
+            items, scores = items[:, : config.k], scores[:, : config.k]
+        else:
+            known = reading.catalogue()
+            hidden = torch.from_numpy(seen[rows]).to(known.device)
+            values, best = best_items(known, hidden, min(config.k, self.items.height))
+            items, scores = best.cpu().numpy(), values.float().cpu().numpy()
+        return Lists(items, np.where(items > 0, scores, 0).astype(np.float32))
+
+
+def open_title_ranker(
+    histories: Artifact, oracle: Artifact, policy: Artifact, root: str, device: str, *,
+    rows: int = 2048, mean: bool = False,
+) -> TitleRanker:  # fmt: skip
+    """The models of these artifacts on a device; at most `rows` prompts are read at once."""
+    items = ITEMS.read(histories)
+    sequences = Sequences.of(INTERACTIONS.read(histories), items.height)
+    model, _ = load_oracle(oracle.folder, device)
+    settings = SftConfig.model_validate_json(first_of(policy, root).path(SFT).read_text())
+    opened, titles = open_policy(policy, root, device), distinct_titles(items)
+    title_ids = [[], *(opened.encode_completion(title) for title in titles[1:])]
+    scorer = TitleScorer(opened, title_ids, mean=mean)
+    return TitleRanker(items, sequences, model, scorer, TitlePrompts(settings.prompt, titles), rows)

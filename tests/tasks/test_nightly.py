@@ -1,0 +1,148 @@
+"""Three simulated nights: what each costs, what drift tells, and what a failure leaves in place."""
+
+import shutil
+from math import log2
+
+import polars as pl
+import pytest
+
+from flows.nightly import recommend_nightly, refresh
+from recalign.artifacts.refreshes import read_refreshes, refreshes_lock
+from recalign.config import RecommendConfig, Runtime
+from recalign.errors import UserError
+from recalign.evaluation.taken_since import foreseen
+from recalign.report.refresh_history import drift_curve, refresh_rows
+from recalign.schemas import INTERACTIONS, ITEMS, SERVING, USERS
+from tests.tasks.tiny_run import direct
+
+N_USERS = 60  # of the smallest run
+
+
+class Nights:
+    """A root, a file of newer interactions that grows by day, and the table that is handed out."""
+
+    def __init__(self, folder, root):
+        self.root, self.newer, self.output = root, folder / "newer.csv", folder / "recs.parquet"
+        world = next(root.glob("interactions/[!.]*"))
+        self.users = pl.read_parquet(world / USERS.file)["user_id"].to_list()
+        self.items = pl.read_parquet(world / ITEMS.file)["item_id"].to_list()
+        self.now = max(pl.read_parquet(world / INTERACTIONS.file)["timestamp"].to_list())
+        self.newer.write_text("user_id,item_id,timestamp\n")
+
+    def take(self, *events):
+        """What users take today."""
+        with self.newer.open("a") as file:
+            for user, item in events:
+                self.now += 1
+                file.write(f"{user},{item},{self.now}\n")
+
+    def refresh(self):
+        newer = str(self.newer) if self.newer.read_text().count("\n") > 1 else ""
+        config = RecommendConfig(interactions=newer, output=str(self.output), k=5)
+        return refresh(direct(self.root), "home", config)
+
+    @property
+    def table(self):
+        return pl.read_parquet(self.output)
+
+    @property
+    def history(self):
+        return read_refreshes(direct(self.root).store, "home")
+
+    def listed(self, user, rank):
+        return self.table.filter(user_id=user, rank=rank)["item_id"].item()
+
+    def unlisted(self, user):
+        """An item that is neither recommended to the user nor taken."""
+        return self.table.filter(pl.col("user_id") != user)["item_id"].filter(
+            ~self.table.filter(pl.col("user_id") != user)["item_id"].is_in(
+                self.table.filter(user_id=user)["item_id"].implode()
+            )
+        )[0]
+
+
+@pytest.fixture
+def nights(finished, tmp_path):
+    root = shutil.copytree(finished.store.root, tmp_path / "artifacts")
+    return Nights(tmp_path, root)
+
+
+def test_a_night_costs_what_its_active_users_cost_and_tells_how_well_the_last_foresaw(nights):
+    first, second, third = nights.users[5], nights.users[11], nights.users[30]
+    nights.refresh()
+    nights.take((first, nights.listed(first, 1)), (second, nights.listed(second, 2)),
+                (third, "strange"), ("new one", nights.items[0]))  # fmt: skip
+    nights.refresh()
+    nights.take((first, nights.listed(first, 3)))
+    told = nights.refresh()
+    made = nights.history.refreshes
+    assert [one.users for one in made] == [N_USERS, N_USERS + 1, N_USERS + 1]
+    assert [one.texts_kept + one.texts_written for one in made] == [one.users for one in made]
+    assert [one.texts_written for one in made][1:] == [3, 1]
+    assert made[0].texts_written > 50
+    assert made[0].drift is None
+    assert made[1].drift is not None
+    assert made[1].drift.users == 2  # the new one had no list, the strange item no place in any
+    assert made[1].drift.ndcg == pytest.approx((1 + 1 / log2(3)) / 2)
+    assert made[1].drift.low <= made[1].drift.ndcg <= made[1].drift.high
+    assert made[2].drift is not None
+    assert made[2].drift.ndcg == pytest.approx(1 / log2(4))
+    assert "refresh 3 of home: 61 of 61 users, 1 texts written" in told
+    assert "NDCG@10 0.5000" in told
+    assert [row["texts written"] for row in refresh_rows(nights.history)][1:] == ["3", "1"]
+    assert drift_curve(nights.history).startswith("<svg")
+
+
+def test_the_same_night_again_writes_and_computes_nothing(nights):
+    nights.refresh()
+    before = nights.output.read_bytes()
+    nights.refresh()
+    first, second = nights.history.refreshes
+    assert (second.serving, second.texts_written) == (first.serving, 0)
+    assert second.drift is None
+    assert nights.output.read_bytes() == before
+
+
+def test_a_night_that_fails_leaves_table_and_history_as_they_were(nights):
+    nights.refresh()
+    table, history = nights.output.read_bytes(), nights.history
+    nights.take((nights.users[3], nights.unlisted(nights.users[3])))
+    for weights in nights.root.glob("policy/[!.]*/model/model.safetensors"):
+        weights.rename(weights.with_suffix(".away"))
+    with pytest.raises(UserError, match=r"policy/.* is missing or damaged"):
+        nights.refresh()
+    assert nights.output.read_bytes() == table
+    assert nights.history == history
+    for weights in nights.root.glob("policy/[!.]*/model/model.away"):
+        weights.rename(weights.with_suffix(".safetensors"))
+    nights.refresh()
+    assert nights.history.refreshes[1].texts_written == 1
+
+
+def test_one_writer_at_a_time(nights):
+    store = direct(nights.root).store
+    with refreshes_lock(store, "home"):
+        state = recommend_nightly.fn("home", RecommendConfig(), Runtime(root=str(nights.root)))
+    assert state.name == "Skipped"
+    assert "being made by another run" in state.message
+    with pytest.raises(UserError, match="refresh 'No/Name': a name has up to 60"):
+        read_refreshes(store, "No/Name")
+
+
+def test_drift_counts_each_new_item_once_against_the_ideal_list():
+    at = {"rank": pl.Int32, "user_id": pl.String, "item_id": pl.String}
+    lists = [(1, "a", "x"), (2, "a", "y"), (3, "a", "z"), (1, "b", "x"), (None, "c", None)]
+    served = pl.DataFrame(lists, schema=at, orient="row")
+    served = served.with_columns(
+        pl.lit(None, kind).alias(name) for name, kind in SERVING.items() if name not in at
+    )
+    columns = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64}
+    before = pl.DataFrame([("a", "w", 1), ("b", "v", 1)], schema=columns, orient="row")
+    new = [("a", "y", 5), ("a", "y", 6), ("a", "z", 7), ("a", "w", 8), ("a", "q", 9),
+           ("c", "x", 5), ("b", "v", 9)]  # fmt: skip
+    now = pl.concat([before, pl.DataFrame(new, schema=columns, orient="row")])
+    table = foreseen(served, before, now, 3)  # b took again what it had, c had no list
+    values = dict(table.select("measure", "value").iter_rows())
+    assert table["user_index"].n_unique() == 1
+    ideal = 1 + 1 / log2(3) + 1 / log2(4)
+    assert values == {"NDCG": pytest.approx((1 / log2(3) + 1 / log2(4)) / ideal), "HR": 1.0}

@@ -1,0 +1,112 @@
+"""Recommending by titles: the LLM's own ranking, SASRec's best ranked anew, nothing done twice."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from flows.recommend import chosen, stages
+from recalign.config import RecommendConfig, TitleServingConfig
+from recalign.errors import UserError
+from recalign.oracle.inference import states_of
+from recalign.oracle.storage import load_oracle
+from recalign.schemas import INTERACTIONS, ITEMS, SERVING, USERS
+from recalign.sequences import Sequences
+from recalign.stored import open_policy
+from tasks.title_serving import title_serving
+from tests.tasks.test_recommendations_stage import SHOWN, walk  # noqa: F401
+
+
+def served(walk, label="sft", **settings):  # noqa: F811
+    """The table of the LLM of this label, and the artifact."""
+    inputs = {"histories": walk.done["interactions"], "oracle": walk.done["oracle"],
+              "policy": walk.done[label]}  # fmt: skip
+    config = TitleServingConfig(**settings)
+    walk(title_serving, config, inputs, label=f"served {label} {settings}")
+    made = walk.artifact(f"served {label} {settings}")
+    return SERVING.read(made), made
+
+
+def likelihoods(walk):  # noqa: F811
+    """Log-probability of every title after every user's whole history, by a plain pass: [U, I]."""
+    policy = open_policy(walk.artifact("sft"), walk.runtime.root, "cpu")
+    found = []
+    for history in histories(walk):
+        ids = [policy.tokenizer.bos_token_id, *(item + 3 for item in history[-SHOWN:])]
+        with torch.no_grad():
+            logits = policy.model(torch.tensor([ids])).logits[0, -1].double()
+        found.append(logits.log_softmax(0)[4:].numpy())  # item i is token i + 3
+    return np.array(found)
+
+
+def histories(walk):  # noqa: F811
+    taken = INTERACTIONS.read(walk.artifact("interactions")).sort("user_index", "position")
+    return taken.group_by("user_index", maintain_order=True).agg("item_index")["item_index"]
+
+
+def names(walk):  # noqa: F811
+    world = walk.artifact("interactions")
+    return USERS.read(world)["user_id"].to_list(), ITEMS.read(world)["item_id"].to_list()
+
+
+def test_the_llm_ranks_the_whole_catalogue_as_plain_passes_do(walk):  # noqa: F811
+    table, _ = served(walk, k=4)
+    users, items = names(walk)
+    scores = likelihoods(walk)
+    for place, history in enumerate(histories(walk)):
+        own = scores[place].copy()
+        own[[item - 1 for item in history]] = -np.inf
+        best = np.argsort(-own, kind="stable")[:4]
+        listed = table.filter(user_id=users[place])
+        assert listed["item_id"].to_list() == [items[item] for item in best]
+        assert listed["score"].to_list() == pytest.approx(own[best].tolist(), abs=1e-4)
+    assert table["reasoning"].null_count() == table.height
+
+
+def test_sasrecs_best_are_ranked_anew_by_the_llm(walk):  # noqa: F811
+    table, _ = served(walk, k=3, candidates=9)
+    users, items = names(walk)
+    world = walk.artifact("interactions")
+    sequences = Sequences.of(INTERACTIONS.read(world), len(items))
+    model, _ = load_oracle(walk.artifact("oracle").folder)
+    states = states_of(model, sequences, np.arange(len(users)), sequences.lengths)
+    ranked = (states @ model.item_matrix().T + model.bias).double().detach().numpy()[:, 1:]
+    scores = likelihoods(walk)
+    for place, history in enumerate(histories(walk)):
+        ranked[place][[item - 1 for item in history]] = -np.inf
+        picked = np.argsort(-ranked[place])[:9]
+        best = picked[np.argsort(-scores[place][picked])][:3]
+        listed = table.filter(user_id=users[place])["item_id"].to_list()
+        assert listed == [items[item] for item in best]
+
+
+@pytest.mark.parametrize("label", ["asked with candidates", "asked for the next line"])
+def test_an_llm_of_many_tokens_ranks_too_and_a_wide_beam_finds_the_same(walk, label):  # noqa: F811
+    table, _ = served(walk, label, k=2, candidates=5)
+    assert table.group_by("user_id").len()["len"].unique().to_list() == [2]
+    if label == "asked for the next line":
+        whole, _ = served(walk, label, k=2)
+        beams, _ = served(walk, label, k=2, beam=len(names(walk)[1]))
+        assert beams.drop("score").equals(whole.drop("score"))
+
+
+def test_lists_of_unchanged_histories_are_kept(walk, tmp_path):  # noqa: F811
+    (tmp_path / "u.txt").write_text("\n".join(names(walk)[0][:10]))
+    inputs = {"histories": walk.done["interactions"], "oracle": walk.done["oracle"],
+              "policy": walk.done["sft"]}  # fmt: skip
+    config, some = TitleServingConfig(k=6), {"users": [tmp_path / "u.txt"]}
+    walk(title_serving, config, inputs, label="some", files=some)
+    assert walk.artifact("some").manifest.figures["lists_made"] == 10
+    walk(title_serving, config, inputs, label="all")
+    figures = walk.artifact("all").manifest.figures
+    assert (figures["lists_made"], figures["lists_kept"]) == (50, 10)
+    every, few = (SERVING.read(walk.artifact(label)) for label in ("all", "some"))
+    assert few.equals(every.filter(pl.col("user_id").is_in(few["user_id"].implode())))
+
+
+def test_candidates_are_refused_where_no_llm_ranks(finished, copy):
+    from tests.tasks.tiny_run import direct
+
+    run, config = direct(copy), RecommendConfig(candidates=100)
+    with pytest.raises(UserError, match="candidates: a DPO4Rec run has no LLM that ranks items"):
+        stages(run, config, chosen(run.store, config))
