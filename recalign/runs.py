@@ -94,10 +94,12 @@ class FinishedRun:
     ) -> pl.DataFrame:
         """SERVING rows for these user ids, from everything the run knows about them."""
         from recalign.recommending import recommend_users  # torch and transformers: seconds
+        from recalign.title_recommending import recommend_by_title
 
         asked = pl.Series("user_id", users, dtype=pl.String)
         config = ServingConfig(k=k, exclude_seen=exclude_seen)
-        return recommend_users(self.store, self.root, self.manifest, asked, config)
+        by = recommend_by_title if self._is_rosepo else recommend_users
+        return by(self.store, self.root, self.manifest, asked, config)
 
     @property
     def _own(self) -> Reference:

@@ -7,16 +7,20 @@ import polars as pl
 import torch
 
 from recalign.artifacts.artifact import Artifact
-from recalign.config import SftConfig, TitleServingConfig
+from recalign.artifacts.manifest import Manifest
+from recalign.artifacts.store import Store
+from recalign.chain import title_chain_of_run
+from recalign.config import ServingConfig, SftConfig, TitleServingConfig
 from recalign.llm.storage import SFT
 from recalign.oracle.inference import states_of
 from recalign.oracle.sequence_model import SequenceModel
 from recalign.oracle.storage import load_oracle
 from recalign.ranking import best_items
-from recalign.schemas import INTERACTIONS, ITEMS
+from recalign.schemas import INTERACTIONS, ITEMS, USERS
 from recalign.seeding import stream
 from recalign.sequences import Sequences
 from recalign.serving.lists import Lists, top_lists
+from recalign.serving.rows import asked_users, listed_rows, unlisted_rows
 from recalign.stored import first_of, open_policy
 from recalign.titles.likelihood import TitleReading, TitleScorer
 from recalign.titles.names import distinct_titles
@@ -63,10 +67,15 @@ class TitleRanker:
         n = config.candidates or (asks.n_candidates if asks.format == "candidates" else 0)
         if not n:
             return None
+        return self.recalled(users, seen, max(n, config.k))
+
+    @torch.no_grad()
+    def recalled(self, users: np.ndarray, seen: np.ndarray, n: int) -> np.ndarray:
+        """SASRec's own best n of `users` [U] without `seen` [U, L]: int64 [U, n], 0 where none."""
         states = states_of(self.oracle, self.sequences, users, self.sequences.lengths[users])
         left = torch.cat([states, torch.ones_like(states[:, :1])], 1)
         right = torch.cat([self.oracle.item_matrix(), self.oracle.bias[:, None]], 1)
-        return top_lists(left, right, seen, max(n, config.k)).items
+        return top_lists(left, right, seen, n).items
 
     def _shown(self, users: np.ndarray, picked: np.ndarray | None) -> list[list[int]]:
         """The titles to pick from in each prompt, in an order that says nothing; none in lines."""
@@ -113,3 +122,22 @@ def open_title_ranker(
     title_ids = [[], *(opened.encode_completion(title) for title in titles[1:])]
     scorer = TitleScorer(opened, title_ids, mean=mean)
     return TitleRanker(items, sequences, model, scorer, TitlePrompts(settings.prompt, titles), rows)
+
+
+def recommend_by_title(
+    store: Store, root: str, report: Manifest, user_ids: pl.Series, config: ServingConfig
+) -> pl.DataFrame:
+    """SERVING rows of these users by the RosePO run of this report; see `recommend_users`."""
+    chain = title_chain_of_run(store, report)
+    world = store.open(chain.interactions)
+    asked = asked_users(user_ids, USERS.read(world), pl.Series([], dtype=pl.String))
+    known = asked.filter(pl.col("user_index").is_not_null())
+    rows = [unlisted_rows(*asked.filter(pl.col("user_index").is_null())["user_id", "why_none"])]
+    if known.height:
+        mean, oracle = chain.judged["likelihood"] == "mean", store.open(chain.oracle)
+        ranker = open_title_ranker(world, oracle, store.open(chain.policy), root, "cpu", mean=mean)
+        users = known["user_index"].to_numpy().astype(np.int64)
+        lists = ranker.lists(users, TitleServingConfig(**dict(config), **chain.judged))
+        nothing = pl.Series([None] * known.height, dtype=pl.String)
+        rows.insert(0, listed_rows(known["user_id"], lists, nothing, ranker.items))
+    return pl.concat(rows)
