@@ -30,7 +30,7 @@ from recalign.artifacts.store import Store
 from recalign.config import DriftConfig, RecommendConfig, Runtime
 from recalign.report.refresh_history import drift_curve, refresh_rows, refreshes_in_words
 from recalign.report.stage_page import picture
-from recalign.serving.output import write_output
+from recalign.serving.output import check_output, write_output
 from tasks.drift import drift
 from tasks.engine.run import Run
 
@@ -76,6 +76,7 @@ def refresh(run: Run, name: str, config: RecommendConfig) -> str:
     last = before.last
     if last and last.run == me:  # a retry of what is done
         return refreshes_in_words(before)
+    check_output(Path(config.output))
     chain = recommend.chosen(run.store, config)
     prepare(run, STAGES, lambda walk: stages(walk, config, chain, last))
     served, watched = stages(run, config, chain, last)
