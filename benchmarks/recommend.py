@@ -108,11 +108,11 @@ def main() -> None:
             cpu, wall = time.process_time(), time.monotonic()
             rows, made = serve(ranker, asked.users, asked.shard, Path(name))
             cpu, wall = time.process_time() - cpu, time.monotonic() - wall
-            print(
-                f"{label}: {made} shards computed, {rows:,} rows; {cpu:.1f} CPU s, {wall:.1f} s; "
-                f"{asked.users / cpu:,.0f} users per CPU second, so 1,000,000 users in "
-                f"{MILLION / (asked.users / cpu) / 60:.0f} CPU minutes"
-            )
+            print(f"{label}: {made} shards, {rows:,} rows; {cpu:.1f} CPU s, {wall:.1f} s")
+            if made:
+                rate = asked.users / cpu
+                print(f"{rate:,.0f} users per CPU second: a million in {MILLION / rate / 60:.0f} "
+                      "CPU minutes")  # fmt: skip
     print(f"peak {peak_mib():,.0f} MiB, of which {before:,.0f} before the first shard")
 
 
