@@ -79,7 +79,7 @@ def _written(
     """The reasonings of all prompts: N samples and the greedy text, in the phase's own streams."""
     asked = Asked(config, config.n_samples, greedy=True, stream=f"reasonings {config.phase}")
     write = shards_by(job, policy, asked, prompts.height)
-    size, slow = job.runtime.shard_users, _grammar_of(policy, job.runtime.root) is None
+    size, slow = job.runtime.shard_users, grammar_of(policy, job.runtime.root) is None
     if slow and config.writer == "local" and wanted_device(job.runtime) == "cpu":
         size = shard_size(prompts, asked, size, job.runtime.shard_tokens)
     return generate_reasonings(write, prompts, asked, job.draft.work, size)

@@ -54,7 +54,6 @@ RULES: dict[str, tuple[Same | Phase, ...]] = {
         Same("oracle", "refitted.oracle"),
         Same("independent_oracle", "independent.oracle"),
     ),
-    "serving": (Same("oracle", "recommender.oracle"),),
     "report": (
         Phase("evaluation", "test"),
         Phase("validation_*", "valid"),

@@ -7,9 +7,9 @@ from flows.dpo4rec import begin
 from flows.rosepo import configured_row, variants
 from recalign.config import RosePOAlignmentConfig, RosePOConfig, SftConfig
 from recalign.schemas import COMPLETIONS
+from recalign.stored import open_policy
 from recalign.training.log_table import LOG
 from tasks.alignment import alignment
-from tasks.models import open_policy
 from tests.tasks.pair_steps import rejected, smoothed, started
 from tests.tasks.test_rosepo_model_stages import untrained
 from tests.tasks.tiny_run import CONFIG, direct

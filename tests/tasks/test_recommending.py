@@ -11,6 +11,7 @@ import torch
 
 from flows.recommend import chosen, in_words, stages
 from recalign.artifacts.series import Generation, Series, SeriesRound, write_series
+from recalign.chain import Chain
 from recalign.config import RecommendConfig
 from recalign.errors import UserError
 from recalign.oracle.inference import states_of
@@ -62,6 +63,7 @@ def untaken(root, user, n):
 def test_lists_are_the_recommenders_own_ranking_of_what_was_not_seen(root):
     walk, table = recommended(root, k=7)
     chain = chosen(walk.store, RecommendConfig())
+    assert isinstance(chain, Chain)
     world = walk.store.open(chain.interactions)
     items = ITEMS.read(world)
     sequences = Sequences.of(INTERACTIONS.read(world), items.height)
@@ -91,6 +93,7 @@ def test_lists_are_the_recommenders_own_ranking_of_what_was_not_seen(root):
 
 def test_the_recommender_is_the_refitted_one_and_the_policy_that_of_the_best_round(finished):
     chain = chosen(finished.store, RecommendConfig())
+    assert isinstance(chain, Chain)
     assert chain.recommender == finished.artifact("recommender, round 1").reference
     assert chain.policy == finished.artifact("alignment, round 1").reference
 
