@@ -41,16 +41,19 @@ def export_run(
 
 
 def _export_policy(store: Store, root: str, report: Manifest, folder: Path, merge: bool) -> str:
-    from recalign.export.llm import BASE, asking_of, save_llm, texts_of_folder
+    from recalign.export.llm import BASE, Greedy, asking_of, save_llm, texts_of_folder
 
     made = store.open(policy_of_run(store, report))
     place = stored(made, root)
     policy = place.load("cpu", trainable=place.adapter is not None and not merge)
-    asking, n_tokens = asking_of(policy), _longest_answer(store, report)
+    asking, asked = asking_of(policy), _asked(store, report)
+    closing = policy.sentence_ends() if asked.ends_at == "sentence" else []
+    ends = [*policy.eos_ids, *closing]
     completions = COMPLETIONS.read(store.open(made.manifest.inputs["completions"]))
     prompts = completions["prompt"].unique(maintain_order=True).head(N_CHECKED).to_list()
-    wanted = _greedy_texts(policy, prompts, n_tokens)
-    save_llm(policy, folder, place.weights, n_tokens, merge=merge)
+    wanted = _greedy_texts(policy, prompts, asked)
+    greedy = Greedy(asked.max_new_tokens, ends)
+    save_llm(policy, folder, place.weights, greedy, merge=merge)
     found = texts_of_folder(folder, asking, prompts, place.held.dtype)
     same = sum(one == other for one, other in zip(wanted, found, strict=True))
     checked = (
@@ -68,22 +71,20 @@ def _export_policy(store: Store, root: str, report: Manifest, folder: Path, merg
     return checked
 
 
-def _longest_answer(store: Store, report: Manifest) -> int:
-    """New tokens that the policy may write: its reasonings' bound, or a title's."""
-    if "aligned" in report.inputs:
-        return chain_of_run(store, report).asked.max_new_tokens
-    return SamplingConfig().max_new_tokens
+def _asked(store: Store, report: Manifest) -> SamplingConfig:
+    """How the policy is asked for a text: as in the run, or for a title."""
+    return chain_of_run(store, report).asked if "aligned" in report.inputs else SamplingConfig()
 
 
-def _greedy_texts(policy: "Policy", prompts: list[str], n_tokens: int) -> list[str]:
+def _greedy_texts(policy: "Policy", prompts: list[str], asked: SamplingConfig) -> list[str]:
     """What recalign itself writes: its own decoder for texts, the model's arg-max for titles."""
     from recalign.llm.local_writer import LocalWriter
     from recalign.writer import Asked
 
     if policy.lines:
-        return [_title(policy, prompt, n_tokens) for prompt in prompts]
-    asked = Asked(SamplingConfig(max_new_tokens=n_tokens), n_samples=0)
-    groups = LocalWriter(policy).write(prompts, list(range(len(prompts))), asked)
+        return [_title(policy, prompt, asked.max_new_tokens) for prompt in prompts]
+    wanted = Asked(asked, n_samples=0)
+    groups = LocalWriter(policy).write(prompts, list(range(len(prompts))), wanted)
     texts = {one.user: one.text.strip() for group in groups for one in group}
     return [texts[number] for number in range(len(prompts))]
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,14 @@ BASE = "base"  # folder of the weights under an adapter that no hub has
 Asking = Literal["chat", "lines", "text"]
 
 
+@dataclass(frozen=True)
+class Greedy:
+    """How long a text may be, and the tokens that end it."""
+
+    max_new_tokens: int
+    ends: list[int]
+
+
 def asking_of(policy: Policy) -> Asking:
     """How prompts reach it: a chat turn, one title a line, or plain text."""
     if policy.lines:
@@ -24,7 +33,7 @@ def asking_of(policy: Policy) -> Asking:
 
 
 def save_llm(
-    policy: Policy, folder: Path, base: str | Path, max_new_tokens: int, *, merge: bool
+    policy: Policy, folder: Path, base: str | Path, greedy: Greedy, *, merge: bool
 ) -> None:
     """Write weights (safetensors only), tokenizer, chat template and generation settings.
 
@@ -42,7 +51,7 @@ def save_llm(
         model = model.merge_and_unload()
     elif apart:
         _save_base(model, policy, folder, base)
-    _settle_generation(policy, model, folder, max_new_tokens)
+    _settle_generation(policy, model, folder, greedy)
     if apart and not merge:
         model.save_pretrained(str(folder), save_embedding_layers=False)
         _name_base(folder, base)
@@ -70,15 +79,15 @@ def _name_base(folder: Path, base: str | Path) -> None:
 
 
 def _settle_generation(
-    policy: Policy, model: "PreTrainedModel", folder: Path, max_new_tokens: int
+    policy: Policy, model: "PreTrainedModel", folder: Path, greedy: Greedy
 ) -> None:
     """Greedy texts that end where the policy's do; kept beside the weights."""
     from transformers import GenerationConfig
 
     settings = GenerationConfig(
         do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=policy.eos_ids,
+        max_new_tokens=greedy.max_new_tokens,
+        eos_token_id=greedy.ends,
         pad_token_id=policy.pad_id,
         bos_token_id=policy.tokenizer.bos_token_id,
     )
