@@ -3,33 +3,37 @@
     python benchmarks/generation.py [--parts speed check embedded] [--threads 1] [--repeats 3]
                                     [--prompts 32] [--new-tokens 28] [--embedded-prompts 2000]
                                     [--dtypes float32 bfloat16] [--profile]
+                                    [--folder MODEL] [--device cuda]
     python benchmarks/generation.py --model smollm2 --threads 2 [--prompts 16] [--new-tokens 32]
 
-speed: a random Llama of about 5 million parameters, prompts of 50-100 tokens, 10 samples each of
-a fixed number of tokens. transformers' `generate(num_return_sequences=10)` gets the batch size that
-suits it best of those tried; every sampling field of both is set. check: both draw from the same
-distribution. embedded: a random model of the embedded policy's size, texts per second. CPU seconds
-with one thread (so that a busy machine matters less), else wall seconds. --model compares with a
-real LLM instead (a fetched one, a folder or a GGUF file), and with the processor's own products.
+speed: a random Llama of about 5 million parameters, or the model in `--folder` (see shapes.py);
+prompts of 50-100 tokens, 10 samples each of a fixed number of tokens. transformers'
+`generate(num_return_sequences=10)` gets the batch size that suits it best of those tried; every
+sampling field of both is set. check: both draw from the same distribution. embedded: a random model
+of the embedded policy's size, texts per second. CPU seconds with one thread (so that a busy machine
+matters less), else wall seconds, and those on a GPU. --model compares with a real LLM instead (a
+fetched one, a folder or a GGUF file), and with the processor's own products.
 """
 
 import argparse
 import os
 import statistics
-import time
 from collections.abc import Callable
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
 import torch
 import transformers
+from device import clock, forget_peak, peak_gib, row
 from generation_model import compare_model
 from torch import Tensor
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from recalign.config import SamplingConfig
+from recalign.config import LoadedModelConfig, SamplingConfig
 from recalign.llm.generate import Room, generate
+from recalign.llm.load import load_policy
 from recalign.llm.shared_prefix import SharedPrefix, hooked
 from recalign.writer import Asked
 
@@ -61,7 +65,7 @@ def random_prompts(n: int, shortest: int, longest: int, vocabulary: int) -> list
     return [rng.integers(3, vocabulary, length).tolist() for length in lengths]
 
 
-def ours(model: LlamaForCausalLM, prompts: list[list[int]], n_samples: int, new: int) -> Tensor:
+def ours(model: PreTrainedModel, prompts: list[list[int]], n_samples: int, new: int) -> Tensor:
     """Sampled tokens, int64 [P * n_samples, new]."""
     sampling = SamplingConfig(max_new_tokens=new, temperature=1.0, top_k=0, top_p=1.0)
     asked = Asked(sampling, n_samples, greedy=False)
@@ -71,7 +75,7 @@ def ours(model: LlamaForCausalLM, prompts: list[list[int]], n_samples: int, new:
 
 
 def theirs(
-    model: LlamaForCausalLM, prompts: list[list[int]], n_samples: int, new: int, batch: int
+    model: PreTrainedModel, prompts: list[list[int]], n_samples: int, new: int, batch: int
 ) -> Tensor:
     """The same from model.generate, `batch` prompts (of similar length, left-padded) at once."""
     settings = GenerationConfig(
@@ -85,22 +89,34 @@ def theirs(
         part = ordered[first : first + batch]
         width = max(map(len, part))
         tokens = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in part])
-        mask = (tokens > 0).long()
-        written = model.generate(tokens, attention_mask=mask, generation_config=settings)
-        parts.append(written[:, width:])
+        mask = (tokens > 0).long().to(model.device)
+        written = model.generate(
+            tokens.to(model.device), attention_mask=mask, generation_config=settings
+        )
+        parts.append(written[:, width:].cpu())
     return torch.cat(parts)
 
 
-def seconds(work: Callable[[], object], threads: int) -> float:
-    clock = time.process_time if threads == 1 else time.perf_counter
-    started = clock()
+def seconds(work: Callable[[], object], options: argparse.Namespace) -> float:
+    now = clock(options.device, options.threads)
+    started = now()
     work()
-    return clock() - started
+    return now() - started
+
+
+def measured_model(options: argparse.Namespace, dtype: torch.dtype) -> PreTrainedModel:
+    if not options.folder:
+        return random_llama(256, 6, 4, 1000, 0.02).to(dtype).to(options.device)
+    held = LoadedModelConfig.model_validate(
+        {"kind": "huggingface", "model": options.folder, "dtype": str(dtype).split(".")[1]}
+    )
+    return load_policy(options.folder, held, device=options.device).model
 
 
 def compare_speed(options: argparse.Namespace, dtype: torch.dtype) -> None:
-    model = random_llama(256, 6, 4, 1000, 0.02).to(dtype)
-    prompts = random_prompts(options.prompts, 50, 100, 1000)
+    forget_peak(options.device)
+    model = measured_model(options, dtype)
+    prompts = random_prompts(options.prompts, 50, 100, model.config.vocab_size)
     new, n_tokens = options.new_tokens, len(prompts) * N_SAMPLES * options.new_tokens
     variants: dict[str, Callable[[], object]] = {
         "ours": lambda: ours(model, prompts, N_SAMPLES, new)
@@ -114,7 +130,7 @@ def compare_speed(options: argparse.Namespace, dtype: torch.dtype) -> None:
     theirs(model, prompts[:2], N_SAMPLES, new, 2)
     for _ in range(options.repeats):
         for name, work in variants.items():
-            taken[name].append(seconds(work, options.threads))
+            taken[name].append(seconds(work, options))
     size = sum(weight.numel() for weight in model.parameters()) / 1e6
     print(
         f"\n{dtype}, {size:.1f} M parameters, {len(prompts)} prompts x {N_SAMPLES} x {new} tokens"
@@ -127,6 +143,12 @@ def compare_speed(options: argparse.Namespace, dtype: torch.dtype) -> None:
         f"  ratio to the better one: {statistics.median(ratios):.2f} "
         f"({min(ratios):.2f}-{max(ratios):.2f}), goal {GOAL_RATIO}"
     )
+    named = Path(options.folder).name or f"{size:.0f} M"
+    speed = n_tokens / statistics.median(taken["ours"])
+    row(
+        f"generation, {named}, {str(dtype).split('.')[1]}", f"{speed:,.0f} tokens/s",
+        f"{statistics.median(ratios):.2f} x generate", peak_gib(options.device),
+    )  # fmt: skip
 
 
 @torch.inference_mode()
@@ -139,10 +161,10 @@ def check_logits() -> None:
         found = [decoder.prefill(prompts)]
         found += [decoder.step(forced[:, step]) for step in range(28)]
     difference = 0.0
-    for row, prompt in enumerate(prompts):
-        tokens = torch.tensor([prompt + forced[row].tolist()])
+    for place, prompt in enumerate(prompts):
+        tokens = torch.tensor([prompt + forced[place].tolist()])
         expected = model(tokens, use_cache=False).logits[0, len(prompt) - 1 :].log_softmax(-1)
-        mine = torch.stack([step[row] for step in found]).log_softmax(-1)
+        mine = torch.stack([step[place] for step in found]).log_softmax(-1)
         difference = max(difference, float((mine - expected).abs().max()))
     print(f"\nforced continuations: log-probabilities differ by at most {difference:.1e}")
 
@@ -177,7 +199,7 @@ def embedded_speed(options: argparse.Namespace, dtype: torch.dtype) -> None:
     prompts = random_prompts(options.embedded_prompts, 50, 50, 200)
     ours(model, prompts[:200], N_SAMPLES, 13)
     taken = [
-        seconds(lambda: ours(model, prompts, N_SAMPLES, 13), options.threads)
+        seconds(lambda: ours(model, prompts, N_SAMPLES, 13), options)
         for _ in range(options.repeats)
     ]
     speeds = [len(prompts) * N_SAMPLES / spent for spent in taken]
@@ -197,7 +219,7 @@ def embedded_speed(options: argparse.Namespace, dtype: torch.dtype) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="a real LLM, such as smollm2")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="0: all cores")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--new-tokens", type=int, default=28)
@@ -205,11 +227,14 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
     parser.add_argument("--parts", nargs="*", default=["speed", "check", "embedded"])
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--folder", default="", help="of a causal LM")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()
-    clock = "CPU seconds" if options.threads == 1 else "wall seconds"
-    print(f"torch {torch.__version__}, {options.threads} thread(s), all speeds per {clock}")
+    unit = "CPU second" if options.threads == 1 and options.device == "cpu" else "wall second"
+    print(f"torch {torch.__version__}, {options.threads} thread(s), all speeds per {unit}")
     if options.model:
         compare_model(options.model, options.prompts, options.new_tokens, options.repeats)
         return

@@ -28,9 +28,10 @@ import numpy as np
 import polars as pl
 import torch
 import transformers
-from alignment import Clock, random_model, tokenizer_of
+from alignment import Clock, random_model
 from datasets import Dataset
 from peft import LoraConfig
+from shapes import tokenizer_of
 from stopwatch import peak_mib
 from torch import Tensor
 from transformers import LlamaForCausalLM, PrinterCallback

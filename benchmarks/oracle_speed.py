@@ -3,14 +3,15 @@
     python benchmarks/oracle_speed.py [--ratings ml-1m/ratings.dat] [--losses full sampled bce]
                                       [--users 6040] [--hidden 50] [--max-length 200] [--batch 128]
                                       [--peers rectools=VENV/bin/python replay=VENV/bin/python]
-                                      [--rounds 1]
+                                      [--rounds 1] [--device cuda]
 
 Without --ratings (user::item::rating::timestamp) the sequences are made up: as many users, items
 and interactions as MovieLens-1M has, popularity falling like Zipf's. An epoch is each user's last
 `--max-length` positions but two; the last one is ranked. Each peer (`oracle_peers.py`) has its own
 interpreter, which need not have recalign. Every measurement is a process of one thread; a round
 takes them in turn, and the tables give medians over rounds. Accuracy is not measured here:
-`benchmarks/oracle.py` does that. Needs Linux (peak memory).
+`benchmarks/oracle.py` does that. On a GPU, ours is timed alone, in seconds. Needs Linux (peak
+memory).
 """
 
 import argparse
@@ -28,8 +29,9 @@ from statistics import median
 import numpy as np
 import polars as pl
 import torch
+from device import clock, peak_gib, row
 from oracle_peers import LOSSES_OF
-from stopwatch import Found, Stopwatch, peak_mib, users_per_second
+from stopwatch import Found, users_per_second
 
 from recalign.config import OracleConfig
 from recalign.oracle.inference import rank_in_full
@@ -75,30 +77,31 @@ def last(sequences: Sequences, n: int) -> Sequences:
     return Sequences(np.concatenate([[0], np.cumsum(lengths)]), items[items > 0], sequences.n_items)
 
 
-def measured(path: Path, loss: str, hidden: int, max_length: int, batch: int) -> Found:
+def measured(path: Path, loss: str, hidden: int, max_length: int, batch: int, device: str) -> Found:
     """A whole epoch of ours and its ranking, in this process."""
     torch.set_num_threads(1)
     stored = np.load(path)
     whole = Sequences(stored["offsets"], stored["items"], int(stored["n_items"]))
     sequences = last(whole, max_length + 3)
     config = OracleConfig(hidden=hidden, max_length=max_length, loss=loss, batch_users=batch)
-    model = SASRec(config, sequences.n_items, None)
+    model = SASRec(config, sequences.n_items, None).to(device)
     training = Training(model, sequences.before(sequences.lengths - 2))
-    watch = Stopwatch()
+    now = clock(device, threads=1)
+    started = now()
     training.run_epoch(1, lambda step, loss: None)
-    found = {"epoch_seconds": watch.elapsed(), "peak_mib": peak_mib()}
+    found = {"epoch_seconds": now() - started, "peak_mib": peak_gib(device) * 1024}
     found["parameters"] = sum(p.numel() for p in model.parameters())
     users = np.arange(whole.n_users)
     targets = whole.items[whole.offsets[1:] - 1][:, None]
     ranked = lambda: rank_in_full(model, whole, users, whole.lengths - 1, targets)  # noqa: E731
-    return found | users_per_second(len(users), ranked)
+    return found | users_per_second(len(users), ranked, now)
 
 
 def ours(path: Path, loss: str, given: argparse.Namespace) -> Found:
     """`measured` in a process of its own, as its peak memory is the process's."""
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=fresh) as pool:
-        sizes = (given.hidden, given.max_length, given.batch)
+        sizes = (given.hidden, given.max_length, given.batch, given.device)
         return pool.submit(measured, path, loss, *sizes).result()
 
 
@@ -160,6 +163,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--peers", nargs="+", default=[])
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
     whole = from_ratings(given.ratings, given.users) if given.ratings else made_up(given.users)
@@ -173,6 +177,10 @@ def main() -> None:
             print(f"{loss:8} {library:9} {json.dumps(parts)}", flush=True)
     for measure in TITLES:
         table(found, measure, given.losses)
+    for loss in given.losses:
+        epoch, ranked, peak = (median(one[name] for one in found[loss, OURS]) for name in TITLES)
+        row(f"SASRec, loss {loss}", f"{epoch:,.1f} s an epoch", f"{ranked:,.0f} users/s ranked",
+            peak / 1024)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -78,7 +78,9 @@ def result(watch: Stopwatch, n_batches: int, model: torch.nn.Module) -> Found:
     }
 
 
-def users_per_second(n_users: int, evaluate: Callable[[], Any]) -> Found:
-    started = time.process_time()
+def users_per_second(
+    n_users: int, evaluate: Callable[[], Any], now: Callable[[], float] = time.process_time
+) -> Found:
+    started = now()
     evaluate()
-    return {"users_per_second": n_users / (time.process_time() - started)}
+    return {"users_per_second": n_users / (now() - started)}

@@ -91,6 +91,10 @@ class Policy:
         end = self.tokenizer.eos_token_id
         return [*ids, self.eos_ids[0] if end is None else int(end)]
 
+    def harmless(self, text: str) -> str:
+        """`text` for a server, which would obey control tokens: each is broken up by a space."""
+        return self._user_text.broken_up(text)
+
     @cached_property
     def _user_text(self) -> UserText:
         return UserText(self.tokenizer)

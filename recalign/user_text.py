@@ -43,6 +43,10 @@ class UserText:
         parts = [text[start:stop] for start, stop in pairwise(cuts)]
         return [id_ for part in parts for id_ in self._ids(part) if id_ not in self._control]
 
+    def broken_up(self, text: str) -> str:
+        """`text` with a space behind the first letter of every control token that it spells out."""
+        return self._spelled.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
     def _ids(self, text: str) -> list[int]:
         encoded: Any = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
         return list(encoded["input_ids"])

@@ -99,10 +99,7 @@ class ServerWriter:
 
     def _sent(self, prompt: str) -> str:
         """The prompt with control tokens in it broken up: a server would obey them."""
-        sent = prompt
-        for token in self.policy.local.tokenizer.added_tokens_decoder.values():
-            if token.special and len(token.content) > 1:
-                sent = sent.replace(token.content, f"{token.content[0]} {token.content[1:]}")
+        sent = self.policy.local.harmless(prompt)
         self.usage.prompts_with_control_tokens += sent != prompt
         return sent
 
