@@ -91,4 +91,5 @@ def served(port: int) -> ASGIApp:
 
 if __name__ == "__main__":
     PORT = int(sys.argv[1])
-    uvicorn.run(served(PORT), host=LOCAL[0], port=PORT, log_level="warning")
+    BIND = os.environ.get("RECALIGN_BIND", LOCAL[0])  # another one only inside a container
+    uvicorn.run(served(PORT), host=BIND, port=PORT, log_level="warning")

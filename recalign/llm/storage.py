@@ -40,7 +40,7 @@ class StoredPolicy:
 
     def unweighted(self) -> Policy:
         """The same policy for encoding and decoding alone: its weights are never read."""
-        held = self.held.model_copy(update={"quantisation": "none"})
+        held = self.held.model_copy(update={"quantisation": "none", "dtype": "float32"})
         return replace(self, adapter=None, held=held).load("meta")
 
 
