@@ -28,7 +28,9 @@ SECRETS = {"RECALIGN_SECRET": "hidden", "RECALIGN_DATABASE_PASSWORD": "secret"}
 
 
 def word(pattern):
-    return re.search(pattern, DOCKERFILE, re.MULTILINE)[1]
+    found = re.search(pattern, DOCKERFILE, re.MULTILINE)
+    assert found, pattern
+    return found[1]
 
 
 def test_the_dockerfile_has_no_faults_that_hadolint_knows():
@@ -142,9 +144,8 @@ def test_the_server_and_the_registration_of_compose_work_with_their_variables(tm
 
 
 def test_docker_compose_reads_the_file():
-    docker = shutil.which("docker")
-    there = docker and subprocess.run([docker, "compose", "version"], capture_output=True)
-    if not there or there.returncode:
+    docker = shutil.which("docker") or "false"
+    if subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
         pytest.skip("docker compose is not installed")
     subprocess.run(
         [docker, "compose", "config", "--quiet"], cwd=ROOT, env=os.environ | SECRETS, check=True

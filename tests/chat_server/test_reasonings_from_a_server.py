@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import polars as pl
 import pytest
@@ -89,7 +90,8 @@ def test_an_aligned_policy_is_served_under_a_name_of_its_own(between, llm_folder
     inputs |= {"policy": aligned}
 
     def merged(adapter):
-        model = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(llm_folder), adapter)
+        llm = LlamaForCausalLM.from_pretrained(llm_folder)
+        model: Any = PeftModel.from_pretrained(llm, adapter)
         folder = tmp_path / "merged"
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             folder.mkdir(exist_ok=True)
