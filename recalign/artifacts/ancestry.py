@@ -26,16 +26,17 @@ def ancestry(store: Store, manifest: Manifest) -> dict[str, Manifest]:
 def settings_between(old: dict[str, Manifest], new: dict[str, Manifest]) -> list[str]:
     """Settings, versions and files in which two lineages differ, each once, and who has more.
 
-    An input that differs only in what it was made from is a consequence and left out.
+    Inputs are told of the artifact itself alone: above it their difference is a consequence.
     """
     lines: dict[str, None] = {}
+    itself = next(iter(old))
     for path in [path for path in old if path in new]:
         before, now = old[path], new[path]
         if before.stage != now.stage:
             lines[f"{path}: {before.stage} -> {now.stage}"] = None
             continue
         for cause in before.identity.differences(now.identity):
-            if not cause.startswith("inputs."):
+            if path == itself or not cause.startswith("inputs."):
                 lines[f"{now.stage}.{cause.removeprefix('config.')}"] = None
     return list(lines) + [f"only in the {which}: {path}" for which, path in _alone(old, new)]
 
