@@ -162,7 +162,8 @@ def test_before_the_first_step_the_loss_is_that_of_equal_ratios(
     config = optimised("listwise", anchor=0.0, epochs=1, evaluations=1)
     start = run(policy(), groups, tmp_path, config).figures["held_out_loss_start"]
     held = held_out(groups["user_index"].to_numpy(), 0.25, 0)
-    sizes = groups["completions"].list.len().to_numpy()[held]
+    worse = groups["rewards"].list.eval(pl.element() < pl.element().max()).list.sum()
+    sizes = 1 + worse.to_numpy()[held]  # the best, and what earns less
     assert start == pytest.approx(np.log(sizes).mean(), rel=1e-5)
 
 

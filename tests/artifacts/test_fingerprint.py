@@ -118,13 +118,14 @@ def not_counting(config: Config, prefix=""):
 def test_every_setting_of_dpo4rec_changes_the_identity_unless_it_says_that_it_does_not_count():
     config = DPO4RecConfig()
     templates = {"reasonings.template", "policy.bootstrap.template"}
-    assert without_effect(config) == PLACES | templates | not_counting(config)
+    unread = {"alignment.allow_worse", "evaluation.independent"}  # kept or not; told by its inputs
+    assert without_effect(config) == PLACES | templates | unread | not_counting(config)
     assert {"alignment.gamma", "policy.model", "interactions.amazon.year"} <= not_counting(config)
 
 
 def test_every_setting_of_rosepo_changes_the_identity_unless_it_says_that_it_does_not_count():
     config = RosePOConfig()
-    unread = {"sft.template", "alignment.reference"}
+    unread = {"sft.template", "alignment.reference", "alignment.allow_worse"}
     assert without_effect(config) == PLACES | unread | not_counting(config)
     assert {"rejections.mix.random", "sft.n_candidates"} <= not_counting(config)
 

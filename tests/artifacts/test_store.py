@@ -322,8 +322,9 @@ except UserError as error:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can read a root as somebody else")
 def test_another_users_root_is_read_where_it_may_be_and_told_in_one_line_where_not(store, tmp_path):
     key = made(store).manifest.fingerprint
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents[:3]):  # with workers, pytest's folder is one further
+        if folder.name.startswith(("pytest-", "popen-", "test_")):
+            folder.chmod(0o755)
     read = [sys.executable, "-c", AS_NOBODY, str(store.root), key]
     run = subprocess.run(read, capture_output=True, text=True)
     assert run.stdout == "True\n", run.stderr
