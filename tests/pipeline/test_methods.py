@@ -26,12 +26,13 @@ def test_an_entry_agrees_with_its_flow(method):
     assert fields["stop_after"]["enum"] == ["", *(stage.name for stage in wiring.stages)]
 
 
-def test_prefect_finds_methods_scheduled_rounds_and_sweeps_by_their_deployments_entrypoints():
+def test_prefect_finds_every_flow_by_its_deployments_entrypoint():
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     entrypoints = {one["entrypoint"] for one in deployments}
     found = [load_flow_from_entrypoint(entrypoint).name for entrypoint in entrypoints]
     assert sorted(found) == sorted(
-        ["dpo4rec-rounds", "recommend", "sweep", *(method.name for method in METHODS)]
+        ["dpo4rec-rounds", "recommend", "recommend-nightly", "sweep"]
+        + [method.name for method in METHODS]
     )
 
 
