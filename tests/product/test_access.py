@@ -19,6 +19,7 @@ from tests.product.running_service import RunningService, free_port
 
 pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium")
+expect.set_options(timeout=60_000)  # a page of the UI takes its time on a busy machine
 
 
 @pytest.fixture(scope="module")
