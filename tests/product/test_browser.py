@@ -18,6 +18,7 @@ from recalign.config import DPO4RecConfig, ReportConfig, RoundsConfig, Runtime
 from recalign.config.presets import load_settings
 
 CHROMIUM = shutil.which("chromium")
+expect.set_options(timeout=60_000)  # a page of the UI takes its time on a busy machine
 OFFLINE = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",

@@ -121,6 +121,8 @@ def test_runs_from_the_form_are_refused_computed_and_copied(
     prefect_api, deployments, worker, tmp_path
 ):
     deployment = deployments["dpo4rec"]
+    edited = f"{prefect_api}/deployments/{deployment['id']}"  # by another test of this server
+    httpx.patch(edited, json={"parameters": {}}).raise_for_status()
     root = tmp_path / "artifacts"
     form: dict[str, Any] = {  # a form submits every field
         "config": load_settings(DPO4RecConfig, "tiny").model_dump(mode="json"),

@@ -103,7 +103,7 @@ def test_a_file_of_ones_own_is_a_template(tmp_path):
 
 
 def test_a_missing_template_is_named():
-    with pytest.raises(UserError, match=r"'filmz'.*attributes, books, movies, products"):
+    with pytest.raises(UserError, match=r"'filmz'.*books, movies, movies_short, products"):
         Renderer("filmz", items_table({}))
 
 
