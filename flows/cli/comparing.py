@@ -3,8 +3,9 @@
 import typer
 
 from flows.cli.inventory import ROOT, Named, Root
-from recalign.artifacts.ancestry import ancestry, settings_between
 from recalign.artifacts.identity import differing
+from recalign.artifacts.lineage import upwards
+from recalign.artifacts.lineage_differences import settings_between
 from recalign.artifacts.lookup import open_existing, resolve
 from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.store import Store
@@ -24,7 +25,7 @@ def diff_artifacts(first: Named, second: Named, root: Root = ROOT) -> None:
     old, new = resolve(store, first), resolve(store, second)
     if old.stage != new.stage:
         raise UserError(f"{first} is a {old.stage}, {second} a {new.stage}: nothing to compare")
-    above = ancestry(store, old), ancestry(store, new)
+    above = dict(upwards(store, [old])), dict(upwards(store, [new]))
     told = [{"figures": one.figures, "rows": one.rows} for one in (old, new)]
     lines = settings_between(*above) + differing(*told)
     typer.echo("\n".join(lines) or "no difference")

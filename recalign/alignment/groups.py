@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from recalign.alignment.rows import unusable
+from recalign.alignment.rows import PackedRows, unusable
 from recalign.config import AlignmentConfig
 from recalign.schemas import COMPLETIONS, check_table
 from recalign.training.packing import PackedRow
@@ -18,12 +18,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Groups:
-    """n prompts with some completions each, in the order of the table they come from."""
+class Groups(PackedRows):
+    """Prompts with some completions each."""
 
-    users: np.ndarray
-    """User of each prompt, int64 [n]."""
-    prompts: list[list[int]]
     completions: list[list[list[int]]]
     """Token ids of each prompt's S completions; S differs."""
     rewards: list[list[float]]
@@ -34,14 +31,6 @@ class Groups:
     """Whether they are titles, which have no reward but that of being taken."""
     left_out: dict[str, int]
     """Prompts that are not among the n, by reason."""
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of prompt and all completions, int64 [n]."""
-        return np.array([self.packed(i).n_tokens for i in range(len(self))], np.int64)
 
     def packed(self, i: int) -> PackedRow:
         """Row i as the policy reads it."""

@@ -1,9 +1,10 @@
 """Preference pairs as token ids, and which of them are held out."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -17,31 +18,14 @@ if TYPE_CHECKING:
     from recalign.policy import Policy
 
 
-class PackedRows(Protocol):
-    """Rows that the policy reads, whatever is learned from them."""
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of prompt and all completions, int64 [n]."""
-
-    def packed(self, i: int) -> PackedRow:
-        """Row i: the prompt, and its completions in a fixed order."""
-
-
 @dataclass(frozen=True)
-class Rows:
-    """n pairs with K rejected completions each, in the order of the table they come from."""
+class PackedRows(ABC):
+    """n rows that the policy reads, whatever is learned from them, in the order of their table."""
 
     users: np.ndarray
-    """User of each pair, int64 [n]."""
+    """User of each row, int64 [n]."""
     prompts: list[list[int]]
-    chosen: list[list[int]]
-    rejected: list[list[list[int]]]
-    """K lists of token ids per pair."""
-    eps: np.ndarray
-    """Smoothing: P(this rejected is really preferred), float64 [n, K]."""
-    left_out: dict[str, int]
-    """Pairs that are not among the n, by reason."""
+    """Token ids."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -50,6 +34,23 @@ class Rows:
     def lengths(self) -> np.ndarray:
         """Tokens of prompt and all completions, int64 [n]."""
         return np.array([self.packed(i).n_tokens for i in range(len(self))], np.int64)
+
+    @abstractmethod
+    def packed(self, i: int) -> PackedRow:
+        """Row i: the prompt, and its completions in a fixed order."""
+
+
+@dataclass(frozen=True)
+class Rows(PackedRows):
+    """Pairs with K rejected completions each."""
+
+    chosen: list[list[int]]
+    rejected: list[list[list[int]]]
+    """K lists of token ids per pair."""
+    eps: np.ndarray
+    """Smoothing: P(this rejected is really preferred), float64 [n, K]."""
+    left_out: dict[str, int]
+    """Pairs that are not among the n, by reason."""
 
     def packed(self, i: int) -> PackedRow:
         """Row i as the policy reads it, the chosen completion first."""

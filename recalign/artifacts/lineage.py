@@ -1,6 +1,7 @@
 """What an artifact was made from, and what that cost."""
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from recalign.artifacts.identity import flat
@@ -21,15 +22,26 @@ class Cost:
 
 def lineage(store: Store, ends: Iterable[Manifest]) -> dict[str, Manifest]:
     """These artifacts and all that they were made from, by fingerprint, the oldest first."""
-    found: dict[str, Manifest] = {}
-    queue = list(ends)
-    while queue:
-        manifest = queue.pop()
-        if manifest.fingerprint not in found:
-            found[manifest.fingerprint] = manifest
-            above = (store.manifest(r.stage, r.fingerprint) for r in manifest.inputs.values())
-            queue += [one for one in above if one]
+    found = {made.fingerprint: made for _, made in upwards(store, ends)}
     return dict(sorted(found.items(), key=lambda one: (one[1].created, one[0])))
+
+
+def upwards(store: Store, ends: Iterable[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    """These artifacts and all that they were made from, each once, the nearest first.
+
+    With each stands the shortest path of input names that leads to it; an end's own is its stage.
+    What was deleted meanwhile is left out, and so is what it was made from.
+    """
+    queue, seen = deque((made.stage, made) for made in ends), set[str]()
+    while queue:
+        path, made = queue.popleft()
+        if made.fingerprint in seen:
+            continue
+        seen.add(made.fingerprint)
+        yield path, made
+        for name, reference in sorted(made.inputs.items()):
+            if above := store.manifest(reference.stage, reference.fingerprint):
+                queue.append((f"{path}.{name}", above))
 
 
 def cost_of(manifests: Mapping[str, Manifest]) -> Cost:

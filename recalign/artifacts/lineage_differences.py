@@ -1,30 +1,12 @@
-"""What an artifact stands on, and in what two artifacts' whole lineages differ."""
+"""In what the whole lineages of two artifacts differ."""
 
 from recalign.artifacts.manifest import Manifest
-from recalign.artifacts.store import Store
-
-
-def ancestry(store: Store, manifest: Manifest) -> dict[str, Manifest]:
-    """The artifact and all it stands on, by the shortest path of input names that leads there.
-
-    The path of the artifact itself is its stage. What was deleted meanwhile is left out, and so is
-    what it stood on.
-    """
-    found, seen = {manifest.stage: manifest}, {manifest.fingerprint}
-    queue = [(manifest.stage, manifest)]
-    while queue:
-        path, made = queue.pop(0)
-        for name, reference in sorted(made.inputs.items()):
-            above = store.manifest(reference.stage, reference.fingerprint)
-            if above and above.fingerprint not in seen:
-                seen.add(above.fingerprint)
-                found[f"{path}.{name}"] = above
-                queue.append((f"{path}.{name}", above))
-    return found
 
 
 def settings_between(old: dict[str, Manifest], new: dict[str, Manifest]) -> list[str]:
     """Settings, versions and files in which two lineages differ, each once, and who has more.
+
+    The lineages are as `upwards` tells them: by the path of inputs.
 
     Inputs are told of the artifact itself alone: above it their difference is a consequence.
     """
