@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from filelock import Timeout
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
-from prefect.states import Completed
 
 from flows import recommend
 from flows.naming import announce, start_of
-from flows.session import prepare, settle
+from flows.session import alone, prepare, settle
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.refreshes import (
     Drift,
@@ -52,21 +50,16 @@ def recommend_nightly(
     """
     config = settle(start_of(RecommendConfig(), "config"), config)
     run = Run(settle(start_of(Runtime(), "runtime"), runtime))
-    lock = refreshes_lock(run.store, name)
-    try:
-        lock.acquire(timeout=run.store.patience)
-    except Timeout:
-        busy = f"refresh {name} is being made by another run: this one leaves it alone"
-        return Completed(name="Skipped", message=busy)
-    try:
+
+    def work() -> str:
         announce(f"refresh {name}: {recommend.run_name(config)}", "recommend", f"refresh: {name}")
         with ExitStack() as held:
             if config.series:  # a round under way is waited for: its policy may be the best
                 held.enter_context(series_lock(run.store, config.series))
             held.enter_context(run.store.in_use())
-            return Completed(message=refresh(run, name, config))
-    finally:
-        lock.release()
+            return refresh(run, name, config)
+
+    return alone(refreshes_lock(run.store, name), run.store.patience, f"refresh {name}", work)
 
 
 def refresh(run: Run, name: str, config: RecommendConfig) -> str:

@@ -4,15 +4,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from filelock import Timeout
 from prefect import flow, get_client
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import deployment, flow_run
-from prefect.states import Completed
 
 from flows.dpo4rec import STAGES, Rounds, begin, round_name, why_ended
 from flows.naming import announce, start_of
-from flows.session import finish, plan, prepare, settings_in_words, settle
+from flows.session import alone, finish, plan, prepare, settings_in_words, settle
 from recalign.artifacts.series import (
     Generation,
     Series,
@@ -53,17 +51,12 @@ def dpo4rec_rounds(
     """
     config = settle(start_of(USUAL, "config"), config)
     run = Run(settle(start_of(Runtime(), "runtime"), runtime))
-    lock = series_lock(run.store, series)
-    try:
-        lock.acquire(timeout=run.store.patience)
-    except Timeout:
-        busy = f"series {series} is being advanced by another run: this one leaves it alone"
-        return Completed(name="Skipped", message=busy)
-    try:
+
+    def work() -> str:
         with run.store.in_use():
-            return Completed(message=advance(run, series, config, new_source))
-    finally:
-        lock.release()
+            return advance(run, series, config, new_source)
+
+    return alone(series_lock(run.store, series), run.store.patience, f"series {series}", work)
 
 
 def advance(run: Run, name: str, config: DPO4RecConfig, new_source: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
 
+from filelock import Timeout
 from prefect import Flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
@@ -16,6 +17,7 @@ from pydantic import WithJsonSchema
 from flows.naming import announce, flat, name_of, start_of
 from flows.service import processes
 from flows.service.reports import link_to
+from recalign.artifacts.claims import Lock
 from recalign.artifacts.manifest import Reference
 from recalign.config import Config, Runtime
 from recalign.config.presets import Settings, changes, complete
@@ -126,6 +128,20 @@ def conduct(wiring: Wiring, run: Run, config: Config, plan_only: bool) -> Any:
             return Completed(message=run.note or None, data=page)
         except StoppedAfter as stopped:
             return Completed(message=f"Stopped after {stopped}, as asked")
+
+
+def alone(lock: Lock, patience: float, what: str, work: Callable[[], str]) -> Any:
+    """The state of a run that only one may do at a time: `work` tells how it ended.
+
+    Where another run holds the lock for longer than `patience` seconds, this one is skipped.
+    """
+    try:
+        held = lock.acquire(timeout=patience)
+    except Timeout:
+        busy = f"{what} is being advanced by another run: this one leaves it alone"
+        return Completed(name="Skipped", message=busy)
+    with held:
+        return Completed(message=work())
 
 
 def settings_in_words(config: Config) -> str:

@@ -32,15 +32,8 @@ from recalign.report.page import write_page
 from recalign.report.result_lines import headline_metrics
 from recalign.report.rosepo_opening import HELPFUL
 from recalign.report.wording import RANKED
-from recalign.schemas import (
-    CELLS,
-    COMPARISONS,
-    CONTRASTS_FILE,
-    LEADERBOARD,
-    METRIC,
-    RESULTS,
-    ROWS_PER_USER,
-)
+from recalign.schemas import CONTRASTS_FILE, METRIC, RESULTS, ROWS_PER_USER
+from recalign.sweep_tables import CELLS, COMPARISONS, LEADERBOARD
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 

@@ -88,7 +88,7 @@ def compare_runs(
     reports = [resolve(store, name) for name in runs]
     if other := [one.reference.name for one in reports if one.stage not in ENDS]:
         raise UserError(f"{other[0]} is no report of a run; `recalign ls report` lists some")
-    from flows import compare
+    from flows.cli import side_by_side
 
-    made = compare.compare_runs(store, reports, RunOptions(root=root).runtime())
+    made = side_by_side.compare_runs(store, reports, RunOptions(root=root).runtime())
     typer.echo(f"leaderboard: {made.path(PAGE).resolve()}")

@@ -10,7 +10,7 @@ import polars as pl
 from recalign.evaluation.result_table import Resampled, resample
 from recalign.evaluation.seed_intervals import Estimate, estimate, holm, user_covariance
 from recalign.metric_columns import Metric
-from recalign.schemas import COMPARISONS, LEADERBOARD
+from recalign.sweep_tables import COMPARISONS, LEADERBOARD
 
 Key = tuple[str, Metric]
 ESTIMATORS = ("pairwise", "softmax", "constant", "none", "truth", "permuted")

@@ -17,7 +17,8 @@ from recalign.evaluation.leaderboard import (
 )
 from recalign.evaluation.per_user import per_user_table, rows_per_user
 from recalign.metric_columns import NDCG_AT_10
-from recalign.schemas import CELLS, RESULTS
+from recalign.schemas import RESULTS
+from recalign.sweep_tables import CELLS
 from tests.report.sample_pages import COMPARED, cell, table
 
 USERS = np.arange(200)

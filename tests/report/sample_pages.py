@@ -15,17 +15,8 @@ from recalign.report.dpo4rec import DPO4RecRun
 from recalign.report.leaderboard_tables import LeaderboardRun
 from recalign.report.rosepo import HARMFUL, RosePORun
 from recalign.report.rosepo_opening import HELPFUL
-from recalign.schemas import (
-    BUDGETS,
-    CELLS,
-    COMPARISONS,
-    FACETS,
-    LEADERBOARD,
-    RECOMMENDED,
-    RESULTS,
-    TEXTS,
-    WINDOWS,
-)
+from recalign.schemas import BUDGETS, FACETS, RECOMMENDED, RESULTS, TEXTS, WINDOWS
+from recalign.sweep_tables import CELLS, COMPARISONS, LEADERBOARD
 
 QUESTION = "Does a personal eps beat none?"
 COMPARED = [
