@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = ("recalign", "tasks", "flows")
 SHARED = {  # what every package of the library may import
     "artifacts", "config", "errors", "metric_columns", "metrics", "model_files", "policy",
-    "progress", "ranking", "schemas", "seeding", "sequences", "sweep_tables", "templates", "training",
-    "user_text", "writer",
+    "progress", "ranking", "schemas", "seeding", "sequences", "sweep_tables", "templates",
+    "training", "user_text", "writer",
 }  # fmt: skip
 ROOMS = {  # folder: its files, beside __init__
     "flows": "dpo4rec methods naming nightly recommend rosepo rounds session sweep",
