@@ -190,7 +190,7 @@ def test_what_does_not_belong_together_is_refused_and_named(walk, stage, config,
 
 
 UNSEEN = {("serving", Same("histories", "reasonings.histories"))}
-"""Rules without a case above: the run of these tests recommends nothing."""
+"""Rules without a case above: `test_recommending.py` has one, with a run that recommends."""
 
 
 def test_every_rule_refuses_something_above():

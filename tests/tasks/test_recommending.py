@@ -20,6 +20,7 @@ from recalign.recommender.encoder import SentenceEncoder
 from recalign.recommender.storage import load_recommender
 from recalign.schemas import INTERACTIONS, ITEMS, REASONINGS, SERVING, UNKNOWN_ITEMS, USERS
 from recalign.sequences import Sequences
+from tasks.serving import serving
 from tests.tasks.tiny_run import direct
 
 N_USERS = 60  # of the smallest run
@@ -144,6 +145,18 @@ def test_new_users_get_lists_and_what_is_unknown_is_counted_and_named(root, tmp_
         "61 of 62 users have recommendations in x.parquet; none because of only unknown items: 1; "
         "of 5 newer rows 2 are new, by 1 new users; 2 unknown items: strange, odd"
     )
+
+
+def test_texts_about_other_histories_are_refused(root, tmp_path):
+    config = RecommendConfig(interactions=newer(root, tmp_path / "n.csv", [(0, 1)]))
+    walk = direct(root)
+    chain = chosen(walk.store, config)
+    assert isinstance(chain, Chain)
+    stages(walk, config, chain)
+    given = dict(walk.artifact("serving").manifest.inputs)
+    given["histories"] = chain.interactions  # as they were before the newer rows
+    with pytest.raises(UserError, match=r"histories is interactions/.*, but reasonings.histories"):
+        walk(serving, config.serving, given)
 
 
 def test_a_list_of_users_limits_texts_and_rows_and_keeps_its_order(root, tmp_path):
