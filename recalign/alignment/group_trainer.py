@@ -87,7 +87,7 @@ class GroupTrainer(SharedPromptTrainer):
             chosen=inputs["chosen"],
             longest=self.longest,
         )
-        loss = group_loss(self.config, scores).mean()
+        loss = self._row_share(len(tokens)) * group_loss(self.config, scores).sum()
         with torch.no_grad():
             self._note(group_figures(self.config, scores), inputs)
         return (loss, {"log_probs": tokens}) if return_outputs else loss

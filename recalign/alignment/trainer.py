@@ -66,6 +66,27 @@ class SharedPromptTrainer(OrderedTrainer, DPOTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         return dataset
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Any]:
+        """The micro-batches of an optimiser step, whose rows and chosen tokens are counted."""
+        batches, n_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = [[len(one["lengths"]), int(one["lengths"][:, 0].sum())] for one in batches]
+        own = torch.tensor(counts, device=device).sum(0, keepdim=True)
+        n_rows, n_tokens = self.accelerator.gather(own).sum(0).tolist()
+        parts = len(batches) * self.accelerator.num_processes  # over which the Trainer averages
+        self.step_shares = parts / n_rows, parts / n_tokens
+        return batches, n_items
+
+    def _row_share(self, n_rows: int) -> float:
+        """What one row weighs in the loss of a micro-batch.
+
+        The loss of an optimiser step is the mean over its rows, that of the held-out rows over all
+        of them (the Trainer weighs their batches by size): how many are in memory at once does not
+        matter.
+        """
+        return self.step_shares[0] if cast(nn.Module, self.model).training else 1 / n_rows
+
     @torch.no_grad()
     def _note(self, figures: dict[str, Tensor], inputs: dict[str, Tensor]) -> None:
         """Log [B] values of the rows, so that their mean over batches is that over rows."""
@@ -105,18 +126,6 @@ class SharedPromptDPOTrainer(SharedPromptTrainer):
         collator = PackedCollator(tokenizer.pad_token_id or 0)
         super().__init__(model, args, train_dataset, eval_dataset, tokenizer, collator)
 
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Tensor]], Any]:
-        """The micro-batches of an optimiser step, whose pairs and chosen tokens are counted."""
-        batches, n_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = [[len(one["lengths"]), int(one["lengths"][:, 0].sum())] for one in batches]
-        own = torch.tensor(counts, device=device).sum(0, keepdim=True)
-        n_pairs, n_tokens = self.accelerator.gather(own).sum(0).tolist()
-        parts = len(batches) * self.accelerator.num_processes  # over which the Trainer averages
-        self.step_shares = parts / n_pairs, parts / n_tokens
-        return batches, n_items
-
     def _compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool
     ) -> Any:
@@ -130,23 +139,18 @@ class SharedPromptDPOTrainer(SharedPromptTrainer):
             rejected_tokens=n_tokens[:, 1:],
             eps=inputs["eps"],
         )
-        of_pair, of_token = self._shares(len(log_probs))
-        loss = of_pair * preference_loss(self.objective, scores).sum()
+        n_rows = len(log_probs)
+        loss = self._row_share(n_rows) * preference_loss(self.objective, scores).sum()
         if self.objective.anchor:
-            loss = loss - self.objective.anchor * of_token * scores.chosen.sum()
+            weight = self.objective.anchor * self._token_share(n_rows)
+            loss = loss - weight * scores.chosen.sum()
         self._record(scores, inputs)
         return (loss, {"log_probs": log_probs}) if return_outputs else loss
 
-    def _shares(self, n_pairs: int) -> tuple[float, float]:
-        """What one pair and one chosen token weigh in the loss of a micro-batch.
-
-        The loss of an optimiser step is a mean over its pairs and a mean over its chosen tokens,
-        that of the held-out pairs over all of them (the Trainer weighs their batches by size): how
-        many are in memory at once does not matter.
-        """
-        if cast(nn.Module, self.model).training:
-            return self.step_shares
-        return 1 / n_pairs, 1 / (n_pairs * self.held_out_tokens)
+    def _token_share(self, n_rows: int) -> float:
+        """What one chosen token weighs: as a row, over the chosen tokens of a step, or of all."""
+        training = cast(nn.Module, self.model).training
+        return self.step_shares[1] if training else 1 / (n_rows * self.held_out_tokens)
 
     @torch.no_grad()
     def _record(self, scores: Scores, inputs: dict[str, Tensor]) -> None:

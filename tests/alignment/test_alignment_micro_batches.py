@@ -29,20 +29,20 @@ class Gradients(TrainerCallback):
         self.steps.append(torch.cat(found).clone())
 
 
-@pytest.mark.parametrize("loss", ["dpo", "nll"])
+@pytest.mark.parametrize("change", [{"loss": "dpo"}, {"loss": "nll"}, {"optimiser": "listwise"}])
 def test_gradients_and_held_out_losses_are_those_of_whole_batches(
-    run: Run, tmp_path: Path, loss: str
+    run: Run, tmp_path: Path, change: dict[str, str]
 ) -> None:
     pairs = make_pairs(29)  # chosen texts of 2 to 5 words; 23 are trained on: 8, 8 and 7
     found = {}
     for size in (8, 2, 1):
-        config = STEP.model_copy(update={"micro_batch_size": size, "loss": loss})
+        config = STEP.model_copy(update={"micro_batch_size": size, **change})
         gradients = Gradients()
         made = run(policy(), pairs, tmp_path / str(size), config, callbacks=(gradients,))
         found[size] = gradients.steps, made.log["held_out_loss"].drop_nulls().to_list()
     whole, losses = found[8]
-    n_trained = made.figures["pairs"] - made.figures["held_out_pairs"]
-    assert n_trained == 23
+    rows = "prompts" if "optimiser" in change else "pairs"
+    assert made.figures[rows] - made.figures[f"held_out_{rows}"] == 23
     assert len(whole) == 3
     for size in (2, 1):
         steps, others = found[size]
