@@ -124,7 +124,7 @@ def test_one_writer_at_a_time(nights):
     with refreshes_lock(store, "home"):
         state = recommend_nightly.fn("home", RecommendConfig(), Runtime(root=str(nights.root)))
     assert state.name == "Skipped"
-    assert "being made by another run" in state.message
+    assert "being advanced by another run" in state.message
     with pytest.raises(UserError, match="refresh 'No/Name': a name has up to 60"):
         read_refreshes(store, "No/Name")
 
