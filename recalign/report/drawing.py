@@ -1,14 +1,15 @@
 """Matplotlib as a maker of small, equal, inlinable SVG: one look, no date, no global state."""
 
+from __future__ import annotations
+
 import html
 import re
 from collections.abc import Callable
 from io import StringIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 INK, MUTED, RULE, PAPER = "#23282d", "#62686d", "#dcd7cc", "#fcfbf8"
 PETROL, RUST, GREY, OCHRE = "#1d6078", "#b1552d", "#84888a", "#b8892f"
@@ -55,7 +56,7 @@ STYLE: Any = {
     "figure.facecolor": "none",
 }
 
-Paint = Callable[[Axes], None]
+Paint = Callable[["Axes"], None]
 
 
 def draw(paint: Paint, description: str, width: float = 3.4, height: float = 2.3) -> str:
@@ -64,6 +65,9 @@ def draw(paint: Paint, description: str, width: float = 3.4, height: float = 2.3
     Equal input gives equal bytes. `description` is its accessible name, and keeps the ids of two
     plots on one page apart. Not for several threads at once: matplotlib's settings are global.
     """
+    import matplotlib  # late: it would be a tenth of the start of every command
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever the user's own matplotlibrc says
         matplotlib.rcParams.update({**STYLE, "svg.hashsalt": description})

@@ -1,11 +1,12 @@
 """The plots of a run as SVG text: training curves, rounds, rewards and windows."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from recalign.report.content import Round
 from recalign.report.drawing import (
@@ -24,6 +25,9 @@ from recalign.report.drawing import (
     Paint,
     draw,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ALIGNMENT_PANELS = (  # title, column on the training pairs, column on the held-out pairs
     ("Loss", "loss", "held_out_loss"),
@@ -135,6 +139,8 @@ def validation_by_round(rounds: Sequence[Round]) -> str:
     known = [(one.number, one.valid, one.kept) for one in rounds if one.valid is not None]
 
     def paint(axes: Axes) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         numbers, values, _ = zip(*known, strict=True)
         axes.plot(numbers, values, "o-", color=PETROL, ms=5)
         for number, value, kept in known:
@@ -156,6 +162,8 @@ def distributions(values: dict[str, np.ndarray], title: str, unit: str) -> str:
     bins = np.linspace(joined.min(), max(joined.max(), joined.min() + 1e-9), 33)
 
     def paint(axes: Axes) -> None:
+        from matplotlib.ticker import PercentFormatter
+
         for place, (name, array) in enumerate(finite.items()):
             colour = ROUND_COLOURS[place % len(ROUND_COLOURS)]
             shares = np.histogram(array, bins)[0] / len(array)

@@ -1,10 +1,14 @@
 """The refreshes of a nightly table as rows, a sentence and a curve, for terminal and UI."""
 
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from recalign.artifacts.refreshes import Refresh, Refreshes
 from recalign.report.drawing import MIST, PETROL, draw
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def refreshes_in_words(refreshes: Refreshes) -> str:
@@ -56,6 +60,8 @@ def drift_curve(refreshes: Refreshes) -> str:
     numbers = [number for number, _ in known]
 
     def paint(axes: Axes) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         low, high = [one.low for _, one in known], [one.high for _, one in known]
         axes.vlines(numbers, low, high, color=MIST, linewidth=5)
         axes.plot(numbers, [one.ndcg for _, one in known], "o-", color=PETROL)

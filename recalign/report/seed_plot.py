@@ -1,13 +1,16 @@
 """A metric against the settings of a sweep: the mean with its interval, and a point per seed."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from matplotlib.axes import Axes
-from matplotlib.transforms import ScaledTranslation
+from typing import TYPE_CHECKING
 
 from recalign.report.drawing import GREY, INK, MUTED, PAPER, PETROL, draw
 from recalign.report.wording import interval, metric, signed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 BESIDE = 0.1  # inches from a setting's mean to its seeds' points
 LINE_HEIGHT = 0.6  # inches per setting: its label stands above its interval
@@ -38,6 +41,8 @@ def setting_plot(spots: Sequence[Spot], title: str, axis: str = "", differs: boo
 
 
 def _along(axes: Axes, spots: Sequence[Spot], title: str, axis: str) -> None:
+    from matplotlib.transforms import ScaledTranslation
+
     scale = axes.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
     ordered = sorted(spots, key=lambda one: one.at or 0.0)
     places = [one.at or 0.0 for one in ordered]
