@@ -23,7 +23,7 @@ def dpo4rec(preset="", *overrides):
 
 
 def test_there_are_presets():
-    assert {"embedded", "tiny", "ml-100k", "ml-1m", "amazon-beauty", "paper"} <= set(
+    assert {"embedded", "tiny", "ml-100k", "ml-1m", "amazon-beauty", "after-paper"} <= set(
         preset_names(DPO4RecConfig)
     )
     assert [path.name for path in PRESETS.iterdir() if path.is_dir()]
