@@ -8,7 +8,7 @@ from recalign.config import SmoothingConfig
 from recalign.oracle.inference import scores_of
 from recalign.oracle.storage import load_oracle
 from recalign.schemas import COMPLETIONS, REJECTIONS
-from recalign.smoothing.estimators import Judged, smooth
+from recalign.smoothing.estimators import Judged, smooth, warn_of_halves
 from recalign.smoothing.folds import FOLDS, STOPS, fold_name
 from recalign.smoothing.preferences import asked_items, preference_table, quality_table
 from recalign.splits.rejected import check_judged
@@ -41,6 +41,7 @@ def smoothing(
         judged = _judge(job, config, tables, table, oracle)
     shape = (table.height, len(table["rejected"][0]))
     eps = smooth(config, shape, judged, truth)
+    warn_of_halves(eps)
     quality = quality_table(table["strategies"].to_list(), eps, config.cap, judged, truth)
     made = preference_table(table, distinct_titles(tables.items), eps)
     COMPLETIONS.write(made, job.draft)

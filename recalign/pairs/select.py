@@ -1,5 +1,7 @@
 """Which of a user's reasonings are compared; who gives no pair is kept with the reason."""
 
+import logging
+
 import polars as pl
 
 from recalign.config import PairsConfig
@@ -8,11 +10,15 @@ from recalign.pairs.describe import TIE, describe_pairs
 from recalign.pairs.other_pairs import other_pairs
 from recalign.schemas import COMPLETIONS, Table, check_table
 
+logger = logging.getLogger(__name__)
+
 SKIPPED = Table("skipped.parquet", user_index=pl.Int32, reason=pl.String)
 TOO_FEW = "fewer than two usable texts"
 TIED = "all usable texts have the same reward"
 SMALL = "margin not above min_margin"
 BEYOND = "beyond max_pairs"
+FEW_USERS = 20
+"""With fewer, two at most are held out: their loss says little about when to stop."""
 
 
 def select_pairs(
@@ -47,9 +53,18 @@ def select_pairs(
 
 
 def require_pairs(pairs: pl.DataFrame, skipped: pl.DataFrame) -> None:
-    """UserError, with the reasons of the others, for pairs of fewer than two users."""
+    """UserError, with the reasons of the others, for pairs of fewer than two users.
+
+    A warning for fewer than FEW_USERS.
+    """
     n_users = pairs["user_index"].n_unique()
     if n_users >= 2:  # one trains, one is held out
+        if n_users < FEW_USERS:
+            logger.warning(
+                "pairs: of %d users only; alignment will follow these few, and its held-out loss "
+                "will be mostly noise",
+                n_users,
+            )
         return
     reasons = skipped["reason"].value_counts().sort("count", descending=True).iter_rows()
     told = "; ".join(f"{count} users: {reason}" for reason, count in reasons)

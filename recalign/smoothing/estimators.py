@@ -1,11 +1,16 @@
 """eps of every rejected item: pure functions of an oracle's scores, of a truth, or of nothing."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 
 from recalign.config import SmoothingConfig
 from recalign.seeding import stream
+
+logger = logging.getLogger(__name__)
+
+HALF = 0.01  # around an eps of one half: a fiftieth of an unsmoothed pair's gradient, or less
 
 
 @dataclass(frozen=True)
@@ -88,3 +93,14 @@ def permuted(eps: np.ndarray, seed: int) -> np.ndarray:
 def _column(temperature: np.ndarray | float) -> np.ndarray:
     """One temperature per row, or one for all, to divide [n, K] by."""
     return np.asarray(temperature, dtype=np.float64).reshape(-1, 1)
+
+
+def warn_of_halves(eps: np.ndarray) -> None:
+    """Warn where most of eps [n, K] is about one half, where RosePO's gradient starts at zero."""
+    share = float((np.abs(eps - 0.5) <= HALF).mean())
+    if share > 0.5:
+        logger.warning(
+            "smoothing: eps is about one half for %.0f %% of the rejected items, which teach the "
+            "LLM next to nothing: look at the oracle's calibration",
+            100 * share,
+        )

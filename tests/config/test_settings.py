@@ -71,7 +71,7 @@ def test_a_mistake_names_the_field_and_what_is_allowed(override, message):
 
 
 def test_a_preset_that_is_not_there_or_not_toml_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"'nope' is neither a file nor one of: after-paper, amazon-beauty,"):
+    with pytest.raises(UserError, match=r"'nope' is neither a file nor one of: after-paper,"):
         dpo4rec("nope")
     bad = tmp_path / "bad.toml"
     bad.write_text("[oracle\n")

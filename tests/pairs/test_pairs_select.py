@@ -263,3 +263,11 @@ def test_repeated_texts_count_as_so_many_samples_when_asked_for():
         pairs, _, report = select(PairsConfig(repeats=repeats), samples)
         assert pairs["completions"].to_list() == [expected]
         assert report["duplicate_rate"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(("n_users", "warned"), [(2, True), (19, True), (20, False)])
+def test_pairs_of_a_few_users_are_a_warning_before_anything_is_aligned(n_users, warned, caplog):
+    some = {user: [(0, "a", 0.5, None), (1, "b", 0.1, None)] for user in range(n_users)}
+    pairs, skipped, _ = select(samples=some)
+    require_pairs(pairs, skipped)
+    assert (f"pairs: of {n_users} users only" in caplog.text) == warned

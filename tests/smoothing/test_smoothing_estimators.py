@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from recalign.config import SmoothingConfig
-from recalign.smoothing.estimators import Judged, pairwise, permuted, smooth, softmax_share
+from recalign.smoothing.estimators import (
+    Judged,
+    pairwise,
+    permuted,
+    smooth,
+    softmax_share,
+    warn_of_halves,
+)
 from recalign.smoothing.folds import folds_of, stops_of
 
 SCORES = np.array([[1.0, 0.0, 3.0], [2.0, -1.0, 2.0]], np.float32)
@@ -113,3 +120,9 @@ def test_only_what_an_estimator_reads_is_part_of_its_identity():
     assert not changed("truth", discount=1.0)
     assert not changed("truth", calibrated=False)
     assert changed("truth", cap=0.3)
+
+
+@pytest.mark.parametrize(("n_halves", "warned"), [(2, False), (3, True), (4, True)])
+def test_an_eps_of_one_half_for_most_pairs_is_a_warning(n_halves, warned, caplog):
+    warn_of_halves(np.array([[0.5]] * n_halves + [[0.2]] * (4 - n_halves)))
+    assert ("eps is about one half" in caplog.text) == warned
