@@ -16,6 +16,10 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # Models and tables are tiny, and pytest fills the cores: threads would wait for each other.
+    # Bits may differ between thread counts, too.
+    "OMP_NUM_THREADS": "1",
+    "POLARS_MAX_THREADS": "1",
 }
 os.environ.update(QUIET)
 START_SECONDS = 240
@@ -71,7 +75,7 @@ class Recalign:
     """The command line, as a user runs it, against one Prefect server."""
 
     def __init__(self, api: str):
-        self.environment = os.environ | QUIET | {"PREFECT_API_URL": api, "OMP_NUM_THREADS": "1"}
+        self.environment = os.environ | QUIET | {"PREFECT_API_URL": api}
 
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

@@ -26,12 +26,6 @@ from tests.alignment.alignment_samples import (
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Bits do not depend on how many cores the machine has."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     """One token per word; texts w3 .. w39."""

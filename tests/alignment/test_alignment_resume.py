@@ -8,7 +8,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-import torch
 from transformers import PreTrainedTokenizerFast
 
 from recalign.alignment.train import align
@@ -31,7 +30,6 @@ def undisturbed(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[bytes, pl.DataFrame]:
     """Adapter file and log of a run that nothing stops."""
-    torch.set_num_threads(1)
     place = tmp_path_factory.mktemp("undisturbed")
     result = align(asked(policy(), tokenizer), make_pairs(48), CONFIG, at(place))
     return adapter_bytes(place), result.log
@@ -88,7 +86,6 @@ def test_a_process_killed_while_saving_resumes_to_the_same_bits(
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 import torch
-torch.set_num_threads(1)
 from tests.alignment import alignment_samples as samples
 from pathlib import Path
 from recalign.alignment.train import align

@@ -35,7 +35,7 @@ def llm_server(tmp_path_factory):
     command = [str(Path(sys.executable).parent / "transformers"), "serve", "--host", "127.0.0.1"]
     server = subprocess.Popen(
         [*command, "--port", str(port), "--device", "cpu", "--dtype", "float32"],
-        env=os.environ | {"HF_HOME": str(home), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"HF_HOME": str(home)},
         stdout=log.open("w"), stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:

@@ -55,7 +55,6 @@ def train(
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
     folder = tmp_path_factory.mktemp("trained")
-    torch.set_num_threads(1)
     return folder, train(folder, SMALL.model_copy(update={"epochs": 3}))
 
 
@@ -103,7 +102,6 @@ def test_what_cannot_be_learned_is_not(tmp_path: Path) -> None:
 def test_a_run_killed_at_a_checkpoint_and_resumed_ends_with_the_same_weights(
     tmp_path: Path,
 ) -> None:
-    torch.set_num_threads(1)
     config = SMALL.model_copy(update={"epochs": 2})
     whole = train(tmp_path / "whole", config)
     assert whole["steps"] > 2 * CHECKPOINT_STEPS

@@ -31,15 +31,6 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="package", autouse=True)
-def _one_thread():
-    """Threads that wait for each other cost more than these products do."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def make_model():
     """A function from the name of an architecture to a model with fixed random weights."""

@@ -42,7 +42,7 @@ class Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "worker", "start", "--pool", "recalign",
              "--prefetch-seconds", "300"],
-            cwd=ROOT, env=os.environ | {"PREFECT_API_URL": self.api, "OMP_NUM_THREADS": "1"},
+            cwd=ROOT, env=os.environ | {"PREFECT_API_URL": self.api},
             start_new_session=True, stdout=self.log.open("w"), stderr=subprocess.STDOUT,
         )  # fmt: skip
         return self

@@ -36,7 +36,6 @@ class RunningService:
         self.told = ""  # by `up`, where a test keeps it
         self.environment = {
             **{k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"},
-            "OMP_NUM_THREADS": "1",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         }

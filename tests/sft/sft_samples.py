@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from recalign.config import SftConfig, TitleModelConfig, TitlePromptConfig
@@ -51,7 +50,6 @@ def examples() -> tuple[Examples, Examples]:
 
 
 def model() -> LlamaForCausalLM:
-    torch.set_num_threads(1)
     return first_model(CONFIG.bootstrap, tokenizer(), 4, seed=0)
 
 
