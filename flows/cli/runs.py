@@ -66,10 +66,8 @@ def run_method(method: Method, asked: RunOptions) -> None:
     """Run a method's flow in this process and print the report's path."""
     service.log_in(asked.root)
     steps = plan_steps(method, asked)  # mistakes, before a server starts
-    from prefect.settings import PREFECT_API_URL
-
-    if not PREFECT_API_URL.value() and all(step.action == "reuse" for step in steps):
-        _tell_of_finished(method, asked, steps)
+    if needs_no_server(steps):
+        tell_of_finished(asked.runtime(), steps, "" if asked.stop_after else "report")
         return
     start_server()
     from flows.naming import from_preset
@@ -87,15 +85,21 @@ def run_method(method: Method, asked: RunOptions) -> None:
     typer.echo("\n".join(filter(None, told)))
 
 
-def _tell_of_finished(method: Method, asked: RunOptions, steps: "list[Step]") -> None:
-    """What a run that has nothing to compute has to say; no server is needed for that."""
+def needs_no_server(steps: "list[Step]") -> bool:
+    """Whether all is there already, and no server was named that should be told of the run."""
+    from prefect.settings import PREFECT_API_URL
+
+    return not PREFECT_API_URL.value() and all(step.action == "reuse" for step in steps)
+
+
+def tell_of_finished(runtime: Runtime, steps: "list[Step]", page: str) -> None:
+    """What a run that has nothing to compute has to say; `page`: of the last step, or ""."""
     from flows.session import outlook
 
     typer.echo(f"nothing to do: {outlook(steps)}")
-    last = steps[-1].reference
-    if last.stage == method.report:
-        page = open_root(asked.runtime().root).open(last).path(PAGE)
-        typer.echo(f"report: {page.resolve()}")
+    if page:
+        made = open_root(runtime.root).open(steps[-1].reference)
+        typer.echo(f"{page}: {made.path(PAGE).resolve()}")
 
 
 def start_server() -> None:

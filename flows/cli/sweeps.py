@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.inventory import ROOT, Root
-from flows.cli.runs import RunOptions, start_server
+from flows.cli.runs import RunOptions, needs_no_server, start_server, tell_of_finished
 from flows.methods import ENDS, Method
 from flows.service import service
 from recalign.artifacts.lookup import open_existing, resolve
@@ -39,7 +39,10 @@ class SweepOptions:
 def run_sweep(method: Method, asked: SweepOptions) -> None:
     """Run all cells in this process and print the page's path; exit code 1 when some failed."""
     service.log_in(asked.run.root)
-    plan_cells(method, asked)  # mistakes, before a server starts
+    planned = plan_cells(method, asked)  # mistakes, before a server starts
+    if needs_no_server(planned.steps):
+        tell_of_finished(asked.run.runtime(), planned.steps, "leaderboard")
+        return
     start_server()
     from flows.sweep import INCOMPLETE, sweep
 
