@@ -1,4 +1,4 @@
-"""Ranking metrics per user from ranks, and metrics of what a whole set of lists recommends.
+"""Ranking metrics per user from ranks, of a whole set of lists, and of a score that tells apart.
 
 Ranks are those of `recalign.ranking.target_ranks`: from 1, 0 where there is no target, ties
 counted against the target. Every metric of ranks returns float64 [B], one value per user, NaN
@@ -107,6 +107,22 @@ def long_tail_share(recommended: Numbers, popularity: Numbers, head: float = 0.2
     tail = np.ones(len(counts), dtype=bool)
     tail[1 + np.argsort(-counts[1:], kind="stable")[:n_head]] = False
     return _mean_over_list(tail[items], items > 0)
+
+
+def auc(estimate: np.ndarray, positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """P(estimate of a positive > that of a negative), ties half; NaN without either (Bamber 1975).
+
+    sum_ij p_i n_j ([e_i > e_j] + [e_i = e_j] / 2) / (sum p sum n), from the cumulated weights of
+    sorted estimates. estimate [m]; positive and negative [..., m]: weights, such as how often
+    each entry was drawn. Returns float64 [...].
+    """
+    order = np.argsort(estimate, kind="stable")
+    starts = np.flatnonzero(np.diff(estimate[order], prepend=np.nan) != 0)
+    tied = [np.add.reduceat(one[..., order], starts, axis=-1) for one in (positive, negative)]
+    below = np.cumsum(tied[1], axis=-1) - tied[1] / 2
+    whole = tied[0].sum(-1) * tied[1].sum(-1)
+    found = (tied[0] * below).sum(-1) / np.where(whole > 0, whole, 1)
+    return np.where(whole > 0, found, np.nan)
 
 
 def _hits(

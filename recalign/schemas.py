@@ -200,6 +200,20 @@ BUDGETS = Table(  # what the policy of each row was trained on; null: not beyond
     steps=pl.Int64,  # made before the early stop
     best_step=pl.Int64,  # whose weights are kept
 )
+HINDSIGHT = Table(  # RosePO: eps against what users took after the pair, a line per smoothing
+    "hindsight.parquet",
+    pairs=pl.String,  # strategy and estimator
+    rejected=pl.Int64,  # rejected items
+    n_users=pl.Int64,
+    taken_later=pl.Float64,  # share of them that their users took later
+    auc=pl.Float64,  # of eps for "taken later"; null, like its interval: all or none were
+    auc_low=pl.Float64,  # 95 % interval over users
+    auc_high=pl.Float64,
+    correlation=pl.Float64,  # of eps and "taken later" (Pearson's, point-biserial)
+    correlation_low=pl.Float64,
+    correlation_high=pl.Float64,
+    auc_popularity=pl.Float64,  # what the items' popularity in the history windows reaches
+)
 RECOMMENDED = Table(
     "recommended.parquet",
     row=pl.String,

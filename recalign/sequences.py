@@ -68,6 +68,13 @@ class Sequences:
         rows = (self.offsets[users] + starts)[:, None] + columns
         return np.where(inside, self.items[np.where(inside, rows, 0)], 0)
 
+    def taken_after(
+        self, users: np.ndarray, positions: np.ndarray, items: np.ndarray
+    ) -> np.ndarray:
+        """Whether each user takes the item after the position, bool [n]; all int64 [n]."""
+        rest = self.slices(users, positions + 1, self.lengths[users])
+        return np.array([(own == item).any() for own, item in zip(rest, items, strict=True)], bool)
+
     def counts(self) -> np.ndarray:
         """How often each item occurs, int64 [n_items + 1] (0 at padding)."""
         return np.bincount(self.items, minlength=self.n_items + 1)

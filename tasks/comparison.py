@@ -10,6 +10,7 @@ from recalign.artifacts.roots import open_root
 from recalign.config import ComparisonConfig
 from recalign.evaluation.next_items.budgets import budget_table, unequal_budgets
 from recalign.evaluation.next_items.claims import contrast_table, rosepo_rows
+from recalign.evaluation.next_items.hindsight import hindsight_table, rejected_eps
 from recalign.evaluation.per_user import rows_per_user
 from recalign.evaluation.recommended import recommended_table
 from recalign.evaluation.result_table import resample
@@ -22,20 +23,24 @@ from recalign.report.rosepo_opening import HELPFUL
 from recalign.report.stage_page import picture, result_table
 from recalign.schemas import (
     BUDGETS,
+    COMPLETIONS,
     CONTRASTS_FILE,
     CURVE_FILE,
+    HINDSIGHT,
     PER_USER,
     RECOMMENDED,
+    REJECTIONS,
     RESULTS,
     ROWS_PER_USER,
 )
+from recalign.splits.candidates import history_popularity
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.report import data_set, stage_runs
-from tasks.tables import read_tables
+from tasks.tables import Tables, read_tables
 
 
-@stage(version=3)
+@stage(version=4)
 def comparison(
     job: Job,
     config: ComparisonConfig,
@@ -57,11 +62,14 @@ def comparison(
     validation = {label: float(one.manifest.figures[SCORE]) for label, one in valid.items()}
     budgets = budget_table({label: _trained(job, one) for label, one in judged.items()})
     unequal = unequal_budgets(config.rows, budgets)
+    tables = read_tables(interactions, splits)
+    hindsight = _hindsight(config, tables, made)
     ROWS_PER_USER.write(per_user, job.draft)
     RESULTS.write(results, job.draft)
     contrasts.write_parquet(job.draft.path(CONTRASTS_FILE), compression="zstd")
     RECOMMENDED.write(recommended, job.draft)
     BUDGETS.write(budgets, job.draft)
+    HINDSIGHT.write(hindsight, job.draft)
     ends = [interactions, splits, oracle, sft, *made.values()]
     drawn = [one.manifest for one in made.values() if one.manifest.stage == "rejections"]
     run = RosePORun(
@@ -76,8 +84,9 @@ def comparison(
         validation=validation,
         rejections=_described(made, "rejections", "describe.parquet"),
         smoothing=_described(made, "smoothing", "quality.parquet"),
+        hindsight=hindsight,
         n_pairs={_name_of_pairs(one, made): one.rows for one in drawn},
-        data=data_set(interactions, splits, read_tables(interactions, splits)),
+        data=data_set(interactions, splits, tables),
         stages=stage_runs(job, ends),
         oracle_curve=pl.read_parquet(oracle.path(CURVE_FILE)),
         sft_curve=pl.read_parquet(sft.path(CURVE_FILE)),
@@ -95,6 +104,19 @@ def _trained(job: Job, judged: Artifact) -> dict[str, Any]:
     return open_root(job.runtime.root).open(policy).manifest.figures
 
 
+def _hindsight(config: ComparisonConfig, tables: Tables, made: dict[str, Artifact]) -> pl.DataFrame:
+    """HINDSIGHT of every smoothing, by the name of its pairs."""
+    smoothed = {
+        _name_of_pairs(one.manifest, made): rejected_eps(
+            REJECTIONS.read(_pairs_of(one.manifest, made)), COMPLETIONS.read(one)
+        )
+        for one in made.values()
+        if one.manifest.stage == "smoothing"
+    }
+    popularity = history_popularity(tables.sequences, tables.windows)
+    return hindsight_table(smoothed, tables.sequences, popularity, config.n_resamples, config.seed)
+
+
 def _described(made: dict[str, Artifact], stage: str, file: str) -> pl.DataFrame:
     """What the artifacts of one stage say of their pairs, under the pairs' names."""
     tables = [
@@ -109,17 +131,20 @@ def _described(made: dict[str, Artifact], stage: str, file: str) -> pl.DataFrame
 
 def _name_of_pairs(manifest: Manifest, made: dict[str, Artifact]) -> str:
     """The strategy of rejections, and whose number they match; of a smoothing, its estimator."""
-    above = manifest.inputs.get("rejections") or manifest.inputs.get("matched")
-    if above is None:
+    if not manifest.inputs.keys() & {"rejections", "matched"}:
         return str(manifest.config["strategy"])
-    name = _name_of_pairs(
-        next(one.manifest for one in made.values() if one.reference == above), made
-    )
+    name = _name_of_pairs(_pairs_of(manifest, made).manifest, made)
     return (
         f"fresh for {name}"
         if manifest.stage == "rejections"
         else (f"{name} {manifest.config['estimator']}")
     )
+
+
+def _pairs_of(manifest: Manifest, made: dict[str, Artifact]) -> Artifact:
+    """The rejections that a smoothing, or rejections of as many fresh items, stand on."""
+    above = manifest.inputs.get("rejections") or manifest.inputs["matched"]
+    return next(one for one in made.values() if one.reference == above)
 
 
 @comparison.shows

@@ -50,13 +50,21 @@ def resampled_means(values: np.ndarray, n_resamples: int, seed: int) -> np.ndarr
 
 def _drawn_sums(values: np.ndarray, n_resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Sums over the drawn users, [rows, M], one chunk of resamples after the other."""
+    for counts in drawn_counts(len(values), n_resamples, seed):
+        yield counts @ values
+
+
+def drawn_counts(n_users: int, n_resamples: int, seed: int, width: int = 0) -> Iterator[np.ndarray]:
+    """How often each user is drawn, float64 [rows, U], one chunk of resamples after the other.
+
+    width: the most values that are made of each row, if there are more than users.
+    """
     # One stream read in order: the outcome does not depend on the size of the chunks.
     draws = np.random.default_rng(seed)
-    n_users = len(values)
-    step = max(1, CHUNK_DRAWS // n_users)
+    step = max(1, CHUNK_DRAWS // max(n_users, width))
     for start in range(0, n_resamples, step):
         rows = min(step, n_resamples - start)
         users = draws.integers(n_users, size=(rows, n_users))
         users += n_users * np.arange(rows)[:, None]
         counts = np.bincount(users.ravel(), minlength=rows * n_users)
-        yield counts.reshape(rows, n_users).astype(float) @ values
+        yield counts.reshape(rows, n_users).astype(float)

@@ -56,26 +56,22 @@ def _one_per_rejected(
     rejections: pl.DataFrame, sequences: Sequences, truth: np.ndarray | None
 ) -> pl.DataFrame:
     """One row per rejected item: row (of REJECTIONS), chosen, rejected, strategy, ..."""
-    later = [
-        np.isin(items, sequences.slice(user, position + 1, int(sequences.lengths[user]))).tolist()
-        for user, position, items in rejections.select(
-            "user_index", "position", "rejected"
-        ).iter_rows()
-    ]
-    false = [[None] * len(items) for items in later] if truth is None else truth.tolist()
-    lists = ("rejected", "scores", "strategy", "taken_later", "false_negatives")
+    rows = rejections["rejected"].to_list()
+    false = [[None] * len(items) for items in rows] if truth is None else truth.tolist()
+    lists = ("rejected", "scores", "strategy", "false_negatives")
     above = pl.col("scores") > pl.col("chosen_score")
-    return (
+    flat = (
         rejections.with_row_index("row")
         .with_columns(
             pl.col("strategies").alias("strategy"),
-            pl.Series("taken_later", later, pl.List(pl.Boolean)),
             pl.Series("false_negatives", false, pl.List(pl.Float64)),
         )
-        .select("row", "chosen", "chosen_score", *lists)
+        .select("row", "user_index", "position", "chosen", "chosen_score", *lists)
         .explode(*lists)
         .with_columns(above_truth=pl.when(pl.col("strategy").is_in(ASKS_SFT)).then(above))
     )
+    places = (flat[name].to_numpy() for name in ("user_index", "position", "rejected"))
+    return flat.with_columns(taken_later=sequences.taken_after(*places))
 
 
 def _similarity_to_history(

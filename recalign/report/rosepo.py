@@ -12,7 +12,8 @@ from recalign.report.result_lines import difference_cell, mean_cell
 from recalign.report.rosepo_opening import HELPFUL, LIFT, SHOWN, opening
 from recalign.report.sections import data_section, results_section, training_section
 from recalign.report.tradeoff import tradeoff
-from recalign.report.wording import metric, percent
+from recalign.report.wording import count, interval, metric, percent, signed
+from recalign.schemas import HINDSIGHT, check_table
 
 HARMFUL = (LIFT, Metric("uniform", "semantic hallucination"))
 
@@ -41,6 +42,8 @@ class RosePORun:
     """One line per set of pairs, printed as it is."""
     smoothing: pl.DataFrame
     """The same of every eps."""
+    hindsight: pl.DataFrame
+    """HINDSIGHT: eps against what users took later."""
     n_pairs: Mapping[str, int]
     """Chosen items with something rejected for each, by strategy."""
     data: DataSet
@@ -70,7 +73,7 @@ def rosepo_page(run: RosePORun) -> Page:
         Section(
             "How sure the oracle is that a rejected item is really preferred (eps)",
             "eps",
-            grids=[_plain_grid(run.smoothing)],
+            grids=[_plain_grid(run.smoothing), *_in_hindsight(run.hindsight)],
         ),
         data_section(run.data),
     ]
@@ -132,6 +135,33 @@ def _validations(compared: Sequence[ComparedRow], validation: Mapping[str, float
         gain = "" if base is None or one.kind == "sft" else percent(score / base - 1, 1, True)
         rows.append([Cell(one.label), Cell(metric(score)), Cell(gain)])
     return Grid(["Row", "Validation NDCG@10", "against SFT"], rows)
+
+
+def _in_hindsight(hindsight: pl.DataFrame) -> list[Grid]:
+    """How well each eps foretold what users took later; none where no eps varies."""
+    lines = check_table(hindsight, HINDSIGHT, "hindsight").to_dicts()
+    if not lines:
+        return []
+    rows = [
+        [
+            Cell(line["pairs"]), Cell(count(line["rejected"])), Cell(count(line["n_users"])),
+            Cell(percent(line["taken_later"])),
+            Cell(metric(line["auc"]), interval(line["auc_low"], line["auc_high"])),
+            Cell(metric(line["auc_popularity"])),
+            Cell(signed(line["correlation"]),
+                 interval(line["correlation_low"], line["correlation_high"], with_sign=True)),
+        ]
+        for line in lines
+    ]  # fmt: skip
+    header = ["Pairs", "Rejected", "Users", "Taken later", "AUC of eps", "AUC of popularity",
+              "Correlation with eps"]  # fmt: skip
+    note = (
+        "Whether the user took a rejected item after all, at any time after the pair. AUC: how "
+        "often eps is larger for an item that was taken later than for one that was not (0.5: it "
+        "tells nothing); popularity is what counting in the history windows reaches. 95 % "
+        "intervals over users. Nothing is chosen by this: it reads the test window."
+    )
+    return [Grid(header, rows, "eps against what users took later", note)]
 
 
 def _plain_grid(table: pl.DataFrame) -> Grid:

@@ -6,6 +6,8 @@ that draw, so that none depends on a seed.
 
 import numpy as np
 
+from recalign.metrics import auc
+
 BINS = 15
 
 
@@ -15,13 +17,7 @@ def expected_auc(estimate: np.ndarray, truth: np.ndarray) -> float:
     sum_ij p_i (1 - p_j) [e_i > e_j] / sum_ij p_i (1 - p_j) over all pairs i, j of entries,
     estimate and truth [m]; an entry is also compared with itself, m ties among m^2.
     """
-    order = np.argsort(estimate, kind="stable")
-    values, positive, negative = estimate[order], truth[order], 1 - truth[order]
-    _, group = np.unique(values, return_inverse=True)
-    tied = np.bincount(group, weights=negative)
-    below = np.cumsum(tied) - tied
-    whole = positive.sum() * negative.sum()
-    return float(positive @ (below + tied / 2)[group] / whole) if whole > 0 else float("nan")
+    return float(auc(estimate, truth, 1 - truth))
 
 
 def calibration_error(estimate: np.ndarray, truth: np.ndarray) -> float:

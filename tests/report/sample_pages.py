@@ -15,7 +15,7 @@ from recalign.report.dpo4rec import DPO4RecRun
 from recalign.report.leaderboard_tables import LeaderboardRun
 from recalign.report.rosepo import HARMFUL, RosePORun
 from recalign.report.rosepo_opening import HELPFUL
-from recalign.schemas import BUDGETS, FACETS, RECOMMENDED, RESULTS, TEXTS, WINDOWS
+from recalign.schemas import BUDGETS, FACETS, HINDSIGHT, RECOMMENDED, RESULTS, TEXTS, WINDOWS
 from recalign.sweep_tables import CELLS, COMPARISONS, LEADERBOARD
 
 QUESTION = "Does a personal eps beat none?"
@@ -26,6 +26,11 @@ COMPARED = [
 ]
 CURVE = pl.DataFrame(
     {"step": [0, 1, 2], "loss": [0.7, 0.6, 0.5], "held_out_loss": [0.69, None, 0.6]}
+)
+HINDSIGHT_LINES = pl.DataFrame(
+    [("self_hard pairwise", 1400, 90, 0.05, 0.61, 0.58, 0.64, 0.08, 0.05, 0.11, 0.55)],
+    schema=HINDSIGHT,
+    orient="row",
 )
 ORACLE_CURVE = pl.DataFrame({"epoch": [1, 2], "loss": [5.0, 4.0], "valid_ndcg_at_10": [0.1, 0.2]})
 
@@ -142,6 +147,7 @@ def rosepo_run(low: float = 0.01, high: float = 0.03) -> RosePORun:
         validation={"Popularity": 0.05, "SFT": 0.10, "hard, eps": 0.11},
         rejections=pairs,
         smoothing=smoothing,
+        hindsight=HINDSIGHT_LINES,
         n_pairs={"self_hard": 1400},
         data=data_set(),
         stages=stage_runs(),

@@ -83,6 +83,11 @@ def test_the_sections_hold_claims_trade_off_validation_pairs_and_eps():
     assert gains == {"Popularity": "−50.0 %", "SFT": "", "hard, eps": "+10.0 %"}
     assert [one.text for one in named["Pairs"].grids[0].rows[0]] == ["self_hard", "0.2500", "400"]
     assert named["eps"].grids[0].rows[0][1].text == "–"
+    later = [(one.text, one.below) for one in named["eps"].grids[1].rows[0]]
+    assert later[3:] == [
+        ("5.0 %", ""), ("0.6100", "[0.5800, 0.6400]"), ("0.5500", ""),
+        ("+0.0800", "[+0.0500, +0.1100]"),
+    ]  # fmt: skip
     assert len(named["Trade-off"].figures) == 2
 
 
