@@ -71,7 +71,7 @@ def _told(
         weights = counts[:, owners]
         aucs += auc(eps, weights * later, weights * (1 - later)).tolist()
         correlations += _correlation(counts @ sums).tolist()
-    told = {}
+    told: dict[str, float] = {}
     for name, (found, *draws) in (("auc", aucs), ("correlation", correlations)):
         known = [one for one in draws if not np.isnan(one)]
         low, high = np.quantile(known, TAILS) if known else (np.nan, np.nan)
