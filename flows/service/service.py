@@ -81,7 +81,7 @@ def deploy(root: str, home: Path | None, file: Path) -> None:
         typer.echo(f"{kept} becomes deployments at the next `recalign up`")
         return
     told = prefect_api.deploy(service.environment(), CHECKOUT, service.path("deploy.log"))
-    typer.echo(f"{told}{service.url}/deployments shows what {file.stem} became")
+    typer.echo(f"{told}{service.url}/v2/deployments shows what {file.stem} became")
 
 
 def down(root: str, home: Path | None) -> None:

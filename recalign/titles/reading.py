@@ -1,13 +1,16 @@
 """Prompts read once, and whatever may follow them packed into one row (a 4-D attention mask)."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
 
 from recalign.errors import UserError
 from recalign.policy import Policy
+
+if TYPE_CHECKING:  # transformers: seconds, for every process that only loads the flows
+    from transformers import PreTrainedModel
 
 
 class Reading:
@@ -29,6 +32,8 @@ class Reading:
         *,
         continued: bool,
     ) -> None:
+        from transformers import DynamicCache
+
         self.model = model = policy.model
         sizes = [len(prompt) for prompt in prompts]
         if not min(sizes):
@@ -81,7 +86,7 @@ class Reading:
         ).logits.float()
 
 
-def _check_room(model: PreTrainedModel, width: int, continued: bool) -> None:
+def _check_room(model: "PreTrainedModel", width: int, continued: bool) -> None:
     config, name = model.config, type(model).__name__
     limit = getattr(config, "max_position_embeddings", None)
     if limit is not None and width > limit:

@@ -38,6 +38,14 @@ def test_a_plan_does_not_wait_for_transformers_to_be_imported(method):
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
+def test_deployments_do_not_wait_for_transformers_to_be_imported():
+    script = (
+        "import sys; from pathlib import Path; from flows.service.deployments import deployments; "
+        "assert len(list(deployments(Path('none')))) > 10; sys.exit('transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
