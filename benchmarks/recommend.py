@@ -25,8 +25,7 @@ from stopwatch import peak_mib
 from recalign.artifacts.shards import files_of_shards, write_joined
 from recalign.config import OracleConfig, RecommenderConfig, ServingConfig
 from recalign.oracle.sasrec import SASRec
-from recalign.recommender.examples import ItemVectors
-from recalign.recommender.model import start_model
+from recalign.recommender.model import KnowledgeRecommender, Shape
 from recalign.recommending import Ranker
 from recalign.schemas import ITEMS, SERVING
 from recalign.sequences import Sequences
@@ -48,10 +47,15 @@ def ranker_of(n_users: int, n_items: int) -> Ranker:
     sequences = Sequences(np.arange(n_users + 1) * HISTORY, taken, n_items)
     oracle = SASRec(OracleConfig(), n_items, None).eval()
     item_text = rng.standard_normal((n_items + 1, WIDTH), dtype=np.float32)
-    with torch.no_grad():
-        items = ItemVectors(oracle.item_matrix(), oracle.bias, item_text)
-    texts = torch.from_numpy(rng.standard_normal((2000, WIDTH), dtype=np.float32))
-    reader = start_model(RecommenderConfig(), items, texts)
+    settings = RecommenderConfig()
+    shape = Shape(WIDTH, oracle.config.hidden, settings.hidden, n_items, settings.adapter)
+    reader = KnowledgeRecommender(shape, dropout=0.0).eval()
+    reader.get_buffer("item_matrix").copy_(oracle.item_matrix().detach())
+    reader.get_buffer("item_text").copy_(torch.from_numpy(item_text))
+    reader.get_buffer("text_std").fill_(1.0)
+    torch.nn.init.normal_(reader.user_map)
+    torch.nn.init.normal_(reader.item_map)
+    torch.nn.init.ones_(reader.gate)
     numbers = range(1, n_items + 1)
     table = pl.DataFrame(
         {

@@ -163,12 +163,22 @@ def variants(config: RosePOConfig) -> list[ComparedRow]:
     """The configured strategy with its smoothing, and what it has to be compared with."""
     strategy, estimator = config.rejections.strategy, config.smoothing.estimator
     optimiser = config.alignment.optimiser
+    unaligned = _baselines(config.oracle.name) + _continued(strategy)
     if optimiser != "pairs":  # the others read no smoothing
-        return [*BASELINES, *_continued(strategy), _optimised(strategy, optimiser)]
+        return [*unaligned, _optimised(strategy, optimiser)]
     controls = ["none", estimator, "constant", "permuted"]
     controls += ["truth"] if config.interactions.source == "synthetic" else []
     pairs = [("random", "none"), *((strategy, one) for one in controls)]
-    return BASELINES + _continued(strategy) + _aligned(pairs, config.alignment.loss)
+    return unaligned + _aligned(pairs, config.alignment.loss)
+
+
+def _baselines(oracle: str) -> list[ComparedRow]:
+    """What ranks without any of the strategy's pairs; `oracle` is the sequence model's name."""
+    return [
+        ComparedRow(label="Popularity", kind="popularity"),
+        ComparedRow(label=oracle, kind="sasrec"),
+        ComparedRow(label="SFT", kind="sft"),
+    ]
 
 
 def _continued(strategy: str) -> list[ComparedRow]:
@@ -211,11 +221,6 @@ def _optimised(strategy: str, optimiser: str) -> ComparedRow:
     return ComparedRow(label=label, kind="aligned", strategy=strategy, estimator="none")
 
 
-BASELINES = [
-    ComparedRow(label="Popularity", kind="popularity"),
-    ComparedRow(label="SASRec", kind="sasrec"),
-    ComparedRow(label="SFT", kind="sft"),
-]
 SMOOTHED = {
     "none": "no eps", "pairwise": "eps", "softmax": "softmax eps", "constant": "constant eps",
     "permuted": "permuted eps", "truth": "true eps",

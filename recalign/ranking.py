@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 CHUNK_ELEMENTS = 1 << 20  # scores held twice at a time; more only falls out of the cache
+GROUP = 64  # neighbouring items of which only the best is looked at first
 
 
 @torch.no_grad()
@@ -75,18 +76,38 @@ def top_items(scores: Tensor, seen: Tensor, k: int) -> Tensor:
     k = min(k, scores.shape[1] - 1)
     best = torch.zeros(len(scores), k, dtype=torch.int64, device=scores.device)
     for rows in row_chunks(len(scores), scores.shape[1]):
-        best[rows] = best_items(scores[rows], seen[rows], k)[1]
+        best[rows] = best_items(scores[rows].clone(), seen[rows], k)[1]
     return best
 
 
 @torch.no_grad()
 def best_items(scores: Tensor, seen: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The scores [B, k] of the k best unseen items of each row, and the items, as `top_items`."""
+    """The scores [B, k] of the k best unseen items of each row, and the items, as `top_items`.
+
+    `scores` is used up: what is not to be listed becomes -inf in place, as a copy would take half
+    as long as the product that the scores come from.
+    """
     _refuse_nan(scores)
-    shown = scores.scatter(1, seen.long(), -torch.inf)
-    shown[:, 0] = -torch.inf
-    values, items = shown.topk(k, dim=1)
+    scores.scatter_(1, seen.long(), -torch.inf)
+    scores[:, 0] = -torch.inf
+    values, items = _largest(scores, k)
     return values, items.masked_fill(values == -torch.inf, 0)
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """As `topk` of each row: only the k groups with the largest maxima can hold the k largest."""
+    n_groups = scores.shape[1] // GROUP
+    if n_groups < 4 * k:
+        return scores.topk(k, dim=1)
+    whole = n_groups * GROUP
+    grouped = scores[:, :whole].unflatten(1, (n_groups, GROUP))
+    first = GROUP * grouped.amax(2).topk(k, dim=1).indices
+    places = torch.arange(GROUP, device=scores.device)
+    columns = (first[:, :, None] + places).flatten(1)
+    rest = torch.arange(whole, scores.shape[1], device=scores.device)
+    columns = torch.cat([columns, rest.expand(len(scores), -1)], 1)
+    values, chosen = scores.gather(1, columns).topk(k, dim=1)
+    return values, columns.gather(1, chosen)
 
 
 def row_chunks(n_rows: int, width: int, least: int = 1) -> Iterator[slice]:

@@ -94,3 +94,21 @@ def test_top_items_are_the_best_unseen_and_zero_where_none_is_left() -> None:
     seen = torch.tensor([[2, 0, 0], [1, 2, 4]])
     assert top_items(scores, seen, 3).tolist() == [[3, 4, 1], [3, 0, 0]]
     assert top_items(scores, seen, 100).shape == (2, 4)
+
+
+@pytest.mark.parametrize("width", [1001, 2 * 1024 + 1])
+def test_a_wide_row_read_by_groups_has_the_items_of_a_plain_sort(width: int) -> None:
+    draws = np.random.default_rng(1)
+    scores = torch.tensor(np.array([draws.permutation(width) for _ in range(9)])).float()
+    scores[1] = torch.arange(width)  # the best stand side by side, beyond the last whole group
+    scores[2] = -torch.arange(width)  # ... and at the front
+    scores[3, 40:] = -torch.inf
+    seen = torch.tensor(draws.integers(0, width, (9, 30)))
+    seen[4] = scores[4].topk(30).indices
+    given = scores.clone()
+    found = top_items(scores, seen, 3)
+    for row in range(9):
+        hidden = {0, *seen[row].tolist()}
+        order = np.argsort(-given[row].numpy(), kind="stable").tolist()
+        assert found[row].tolist() == [item for item in order if item not in hidden][:3]
+    assert torch.equal(scores, given)
