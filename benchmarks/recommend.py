@@ -46,16 +46,11 @@ def ranker_of(n_users: int, n_items: int) -> Ranker:
     taken = rng.integers(1, n_items + 1, n_users * HISTORY)
     sequences = Sequences(np.arange(n_users + 1) * HISTORY, taken, n_items)
     oracle = SASRec(OracleConfig(), n_items, None).eval()
-    item_text = rng.standard_normal((n_items + 1, WIDTH), dtype=np.float32)
     settings = RecommenderConfig()
     shape = Shape(WIDTH, oracle.config.hidden, settings.hidden, n_items, settings.adapter)
     reader = KnowledgeRecommender(shape, dropout=0.0).eval()
-    reader.get_buffer("item_matrix").copy_(oracle.item_matrix().detach())
-    reader.get_buffer("item_text").copy_(torch.from_numpy(item_text))
-    reader.get_buffer("text_std").fill_(1.0)
-    torch.nn.init.normal_(reader.user_map)
-    torch.nn.init.normal_(reader.item_map)
-    torch.nn.init.ones_(reader.gate)
+    for weights in (*reader.buffers(), *reader.parameters()):
+        torch.nn.init.normal_(weights)
     numbers = range(1, n_items + 1)
     table = pl.DataFrame(
         {

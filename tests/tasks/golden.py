@@ -33,6 +33,7 @@ KEYS = {  # columns of tables whose other columns depend on trained weights
         "n_users",
     ],
     "rewards.parquet": ["user_index", "sample"],
+    "serving.parquet": ["user_id", "rank", "why_none"],
     "skipped.parquet": [],
     "texts.parquet": ["texts", "n_users", "n_texts"],
 }
@@ -97,8 +98,8 @@ def _table(table: pl.DataFrame, name: str) -> object:
     rounded = table.with_columns(floats.cast(pl.Float64).round(DIGITS))
     if name not in KEYS:
         return [schema, rounded.to_dicts()]
-    kept = rounded.select(KEYS[name]).to_dicts()
-    if "row" in KEYS[name]:
+    kept = rounded.select(key for key in KEYS[name] if key in table.columns).to_dicts()
+    if "row" in table.columns:
         popularity = rounded.filter(row=POPULARITY)
         if "difference" in table.columns:  # to the oracle's row, which is trained
             popularity = popularity.select("lists", "measure", "k", "mean", "low", "high")

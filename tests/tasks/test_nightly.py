@@ -1,6 +1,8 @@
 """Three simulated nights: what each costs, what drift tells, and what a failure leaves in place."""
 
 import shutil
+import threading
+import time
 from math import log2
 
 import polars as pl
@@ -8,6 +10,7 @@ import pytest
 
 from flows.nightly import recommend_nightly, refresh
 from recalign.artifacts.refreshes import read_refreshes, refreshes_lock
+from recalign.artifacts.series import series_lock
 from recalign.config import RecommendConfig, Runtime
 from recalign.errors import UserError
 from recalign.evaluation.taken_since import foreseen
@@ -127,6 +130,25 @@ def test_one_writer_at_a_time(nights):
     assert "being advanced by another run" in state.message
     with pytest.raises(UserError, match="refresh 'No/Name': a name has up to 60"):
         read_refreshes(store, "No/Name")
+
+
+def test_a_refresh_by_a_series_waits_for_the_round_under_way(nights):
+    held, released = threading.Event(), threading.Event()
+
+    def advance():
+        with series_lock(direct(nights.root).store, "news"):
+            held.set()
+            time.sleep(1)
+            released.set()
+
+    round_under_way = threading.Thread(target=advance)
+    round_under_way.start()
+    held.wait()
+    config, runtime = RecommendConfig(series="news"), Runtime(root=str(nights.root))
+    with pytest.raises(UserError, match="series news has no aligned round yet"):
+        recommend_nightly.fn("home", config, runtime)
+    assert released.is_set()
+    round_under_way.join()
 
 
 def test_drift_counts_each_new_item_once_against_the_ideal_list():

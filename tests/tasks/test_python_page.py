@@ -1,5 +1,7 @@
-"""docs/python.md as it stands, beside a finished run; what `recalign.open` gives is that run's."""
+"""docs/python.md and the notebook beside it as they stand, next to a finished run; what
+`recalign.open` gives is that run's."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +34,19 @@ def test_every_block_of_the_page_runs_as_it_stands(capsys):
         assert capsys.readouterr().out.strip(), f"block {number + 1} prints nothing"
     assert {"Aligned policy, greedy", "Aligned policy, sampled"} <= set(names["best"]["row"])
     assert names["ranks"].tolist() == [[1, 2]]
+
+
+@pytest.mark.usefixtures("beside")
+def test_the_notebook_runs_as_it_stands_and_shows_the_run(finished, capsys):
+    names = runpy.run_path(str(PAGE.with_name("first_look.py")))
+    told = capsys.readouterr().out
+    assert told.startswith(finished.artifact("report").reference.name)
+    pairs = COMPLETIONS.read(finished.artifact("pairs, round 1"))
+    widest = max(max(rewards) - min(rewards) for rewards in pairs["rewards"])
+    shown = [names["pair"]["rewards"][names[place]] for place in ("chosen", "rejected")]
+    assert shown[0] - shown[1] == pytest.approx(widest)
+    assert names["recs"].filter(rank=1).height == 50
+    assert names["listed"]["users"].sum() == 500
 
 
 def test_a_run_gives_its_own_tables(finished):

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 
+import tasks.serving
 from flows.recommend import chosen, in_words, stages
 from recalign.artifacts.series import Generation, Series, SeriesRound, write_series
 from recalign.chain import Chain
@@ -18,6 +19,7 @@ from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle
 from recalign.recommender.encoder import SentenceEncoder
 from recalign.recommender.storage import load_recommender
+from recalign.recommending import Ranker
 from recalign.schemas import INTERACTIONS, ITEMS, REASONINGS, SERVING, UNKNOWN_ITEMS, USERS
 from recalign.sequences import Sequences
 from tasks.serving import serving
@@ -147,6 +149,26 @@ def test_new_users_get_lists_and_what_is_unknown_is_counted_and_named(root, tmp_
     )
 
 
+def test_an_interrupted_night_continues_after_its_last_shard(root, monkeypatch):
+    _, whole = recommended(root, k=6)
+    monkeypatch.setattr(tasks.serving, "SHARD_USERS", 16)
+    rank, ranked = Ranker.rows, []
+
+    def rank_until_an_accident(self, users, config):
+        ranked.append(users.height)
+        if len(ranked) == 3:
+            raise KeyboardInterrupt
+        return rank(self, users, config)
+
+    monkeypatch.setattr(Ranker, "rows", rank_until_an_accident)
+    shutil.rmtree(root / "serving")
+    with pytest.raises(KeyboardInterrupt):
+        recommended(root, k=6)
+    _, again = recommended(root, k=6)
+    assert ranked == [16, 16, 16, 16, N_USERS - 48]
+    assert again.equals(whole)
+
+
 def test_texts_about_other_histories_are_refused(root, tmp_path):
     config = RecommendConfig(interactions=newer(root, tmp_path / "n.csv", [(0, 1)]))
     walk = direct(root)
@@ -196,6 +218,13 @@ def test_a_series_recommends_by_its_best_round(finished, copy):
 def test_a_mistake_is_one_line_before_anything_is_computed(root, settings, message):
     with pytest.raises(UserError, match=message) as told:
         recommended(root, **settings)
+    assert "\n" not in str(told.value)
+
+
+def test_a_newer_file_with_other_columns_is_told_in_a_line(root, tmp_path):
+    (tmp_path / "n.csv").write_text("who,what,when\na,b,1\n")
+    with pytest.raises(UserError, match=r"n.csv: has no column user_id, item_id, .*") as told:
+        recommended(root, interactions=str(tmp_path / "n.csv"))
     assert "\n" not in str(told.value)
 
 
