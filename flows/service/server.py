@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows.service.access import LOGIN, Access
+from flows.service.patience import Patient
 from flows.service.reports import PATH, ROOT, Reports
 
 LOCAL = ("127.0.0.1", "localhost")
@@ -85,7 +86,8 @@ def served(port: int) -> ASGIApp:
     """Prefect's application with our checks around it."""
     further = [name.strip() for name in os.environ.get(HOSTS, "").split(",") if name.strip()]
     access = Access(Path(os.environ["PREFECT_HOME"]))
-    checked = Checked(create_app(final=True), Reports(os.environ[ROOT], access, port))
+    patient = Patient(create_app(final=True))
+    checked = Checked(patient, Reports(os.environ[ROOT], access, port))
     return TrustedHostMiddleware(checked, [*LOCAL, *further], www_redirect=False)
 
 

@@ -1,0 +1,58 @@
+"""A service of SQLite makes a request that found the database locked again."""
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from flows.service.patience import ATTEMPTS, Patient
+
+
+class Locked(Exception):
+    pass
+
+
+def served(n_locked):
+    """An application that is locked as Prefect's is, for so many requests, then echoes; its log."""
+    seen = []
+
+    async def echo(request: Request):
+        seen.append(await request.json() if request.method == "POST" else None)
+        if len(seen) <= n_locked:
+            raise Locked
+        return JSONResponse(seen[-1], 201)
+
+    async def told(request, error):
+        return JSONResponse("Service Unavailable", 503)
+
+    routes = [Route("/", echo, methods=["GET", "POST"])]
+    app = Starlette(routes=routes, exception_handlers={Exception: told})
+    transport = httpx.ASGITransport(Patient(app, pause=0.0), raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://here"), seen
+
+
+FORM = {"config": "x" * 200_000}
+
+
+@pytest.mark.anyio
+async def test_a_form_that_found_it_locked_is_taken_whole_and_answered_once():
+    client, seen = served(n_locked=ATTEMPTS - 1)
+    answer = await client.post("/", json=FORM)
+    assert (answer.status_code, answer.json()) == (201, FORM)
+    assert seen == [FORM] * ATTEMPTS
+
+
+@pytest.mark.anyio
+async def test_one_that_stays_locked_is_told_and_reading_is_not_repeated():
+    client, seen = served(n_locked=99)
+    assert (await client.post("/", json=FORM)).status_code == 503
+    assert len(seen) == ATTEMPTS
+    assert (await client.get("/")).status_code == 503
+    assert len(seen) == ATTEMPTS + 1
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
