@@ -4,10 +4,22 @@ import json
 import re
 import shutil
 
+import numpy as np
 import polars as pl
 import pytest
 
+from flows.recommend import chosen, stages
+from recalign.artifacts.roots import open_root
+from recalign.chain import TitleChain, finished_run
+from recalign.config import RecommendConfig
+from recalign.exports import export_run
+from recalign.oracle.inference import states_of
+from recalign.oracle.storage import load_oracle
+from recalign.schemas import INTERACTIONS, ITEMS, SERVING, USERS
+from recalign.sequences import Sequences
 from tests.pipeline.roots import digest_of, kill_at_work, manifests
+from tests.tasks.tiny_run import direct
+from tests.test_docs import FENCED
 
 RUN = ("run", "rosepo", "--preset", "tiny")
 ROSEPO = {"sft", "rejections", "smoothing", "reference", "alignment", "recommendations",
@@ -152,6 +164,69 @@ def test_the_newest_report_is_found_and_garbage_collection_keeps_one_of_each_met
     before = manifests(copied)
     recalign("gc", "--keep", "1", "--root", str(copied))
     assert manifests(copied) == before
+
+
+def test_the_aligned_llm_recommends_alone_and_among_sasrecs_best(recalign, copied, tmp_path):
+    """Over the whole catalogue by the command; SASRec's best, ranked anew, by the same flow."""
+    output = tmp_path / "recs.parquet"
+    told = recalign("recommend", "--latest", "--root", str(copied), "--output", str(output))
+    assert "240 of 240 users have recommendations" in told.stdout
+    run, asked = direct(copied), RecommendConfig(candidates=12, k=12)
+    chain = chosen(run.store, asked)
+    assert isinstance(chain, TitleChain)
+    assert chain.policy.fingerprint == best_aligned_row(copied)
+    alone, among = pl.read_parquet(output), SERVING.read(run.store.open(stages(run, asked, chain)))
+    recalled = best_of_sasrec(run.store, chain, 12)
+    assert dict(among.group_by("user_id").agg("item_id").iter_rows()).keys() == recalled.keys()
+    for user, listed in among.group_by("user_id"):
+        assert set(listed["item_id"]) == recalled[user[0]]
+        assert listed["score"].is_sorted(descending=True)
+    both = alone.join(among, on=["user_id", "item_id"])
+    assert 240 < both.height < alone.height == 240 * 10
+    assert np.allclose(both["score"], both["score_right"], atol=1e-4)  # both are log-probabilities
+
+
+def test_the_exported_llm_names_a_title_by_the_code_on_its_card(
+    both, tmp_path, monkeypatch, capsys
+):
+    store = open_root(str(both))
+    report, folder = finished_run(store, method="rosepo"), tmp_path / "llm"
+    told = export_run(store, str(both), report, folder, "policy", merge=True)
+    assert "same greedy texts as recalign for 3 of 3" in told
+    card = (folder / "README.md").read_text()
+    [code] = [code for kind, code in FENCED.findall(card) if kind == "python"]
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    exec(code, {})
+    assert "RosePO" in card
+    (items,) = both.glob("interactions/[!.]*/items.parquet")
+    assert capsys.readouterr().out.strip() in pl.read_parquet(items)["title"].to_list()
+
+
+def best_aligned_row(root):
+    """The policy of the aligned row that is best on validation, by the manifests alone."""
+    [report] = root.glob("comparison/[!.]*/manifest.json")
+    made = json.loads(report.read_text())
+    known, rows = made["figures"]["validation"], made["config"]["rows"]
+    aligned = {known[row["label"]]: n for n, row in enumerate(rows) if row["kind"] == "aligned"}
+    best = manifest_of(root, made["inputs"][f"row_{aligned[max(aligned)]}"])
+    return best["inputs"]["policy"]["fingerprint"]
+
+
+def best_of_sasrec(store, chain, n):
+    """The n items of every user that SASRec scores highest and the user has not taken."""
+    world = store.open(chain.interactions)
+    taken, items = INTERACTIONS.read(world), ITEMS.read(world)
+    sequences = Sequences.of(taken, items.height)
+    model, _ = load_oracle(store.open(chain.oracle).folder)
+    users = USERS.read(world)["user_id"].to_list()
+    states = states_of(model, sequences, np.arange(len(users)), sequences.lengths)
+    scores = (states @ model.item_matrix().T + model.bias).detach().numpy()
+    scores[:, 0] = -np.inf
+    scores[taken["user_index"].to_numpy(), taken["item_index"].to_numpy()] = -np.inf
+    ids = items.sort("item_index")["item_id"].to_list()
+    best = np.argsort(-scores, 1)[:, :n]
+    return {user: {ids[i - 1] for i in row} for user, row in zip(users, best.tolist(), strict=True)}
 
 
 @pytest.mark.parametrize(
