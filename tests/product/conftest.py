@@ -1,4 +1,4 @@
-"""The deployments of prefect.yaml at this session's server, and a worker that runs them."""
+"""A service of `recalign up`; and prefect.yaml's deployments at a plain server, with a worker."""
 
 import os
 import signal
@@ -10,7 +10,22 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.product.running_service import RunningService, free_port
+
 ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory):
+    """One running service for all tests; what a test kills it brings up again."""
+    service = RunningService(tmp_path_factory.mktemp("service") / "artifacts", free_port())
+    service.environment["RECALIGN_HOSTS"] = "ui.example, other.example"
+    (service.root / "presets").mkdir(parents=True)
+    (service.root / "presets" / "wrong.toml").write_text("[alignement]\nbeta = 1\n")
+    service.told = service.up()
+    yield service
+    service("down")
+    assert service.all_processes() == []
 
 
 def prefect(api, *arguments):

@@ -1,6 +1,8 @@
-"""A source that grows, the smallest method over it, and how the tests call scheduled rounds."""
+"""A source that grows, and the smallest method over it: as settings, and as a user's preset."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -41,31 +43,49 @@ def grow(folder: Path) -> None:
 
 def config_for(folder: Path) -> DPO4RecConfig:
     """The method at its smallest over these files, for three rounds at most."""
-    return DPO4RecConfig.model_validate(
-        {
-            "interactions": {
-                "source": "files",
-                "files": {
-                    "interactions": str(folder / "ratings.csv"),
-                    "items": str(folder / "items.jsonl"),
-                    "attribute_columns": ATTRIBUTES,
-                },
+    return DPO4RecConfig.model_validate(settings_for(folder))
+
+
+def write_preset(folder: Path, preset: Path) -> None:
+    """The same as a user's own TOML file; a value in JSON is one in TOML too."""
+    preset.write_text("\n".join(["# News, at its smallest.", *_lines(settings_for(folder))]))
+
+
+def _lines(settings: dict[str, Any], prefix: str = "") -> list[str]:
+    lines: list[str] = []
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            lines += _lines(value, f"{prefix}{name}.")
+        else:
+            lines.append(f"{prefix}{name} = {json.dumps(value)}")
+    return lines
+
+
+def settings_for(folder: Path) -> dict[str, Any]:
+    """What differs from the method's usual settings."""
+    return {
+        "interactions": {
+            "source": "files",
+            "files": {
+                "interactions": str(folder / "ratings.csv"),
+                "items": str(folder / "items.jsonl"),
+                "attribute_columns": ATTRIBUTES,
             },
-            "splits": {"fit": 2, "reward": 3, "valid": 2, "test": 2, "n_negatives": 20},
-            "oracle": {"hidden": 16, "blocks": 1, "epochs": 2, "max_length": 20},
-            "policy": {
-                "bootstrap": {
-                    "hidden": 32, "layers": 1, "heads": 2, "n_prompts": 200, "epochs": 4,
-                    "batch_size": 16, "learning_rate": 1e-2, "history_items": 6,
-                }
-            },
-            "reasonings": {
-                "history_items": 6, "n_samples": 4, "n_fit_samples": 2, "n_eval_samples": 2,
-            },
-            "recommender": {"hidden": 8, "epochs": 2, "guard": False},
-            "alignment": {"lora_rank": 4, "epochs": 1, "evaluations": 2},
-            "rounds": {"n": 3, "patience": 3},
-            "evaluation": {"list_length": 10, "n_resamples": 100},
-            "report": {"n_examples": 1},
-        }
-    )  # fmt: skip
+        },
+        "splits": {"fit": 2, "reward": 3, "valid": 2, "test": 2, "n_negatives": 20},
+        "oracle": {"hidden": 16, "blocks": 1, "epochs": 2, "max_length": 20},
+        "policy": {
+            "bootstrap": {
+                "hidden": 32, "layers": 1, "heads": 2, "n_prompts": 200, "epochs": 4,
+                "batch_size": 16, "learning_rate": 1e-2, "history_items": 6,
+            }
+        },
+        "reasonings": {
+            "history_items": 6, "n_samples": 4, "n_fit_samples": 2, "n_eval_samples": 2,
+        },
+        "recommender": {"hidden": 8, "epochs": 2, "guard": False},
+        "alignment": {"lora_rank": 4, "epochs": 1, "evaluations": 2},
+        "rounds": {"n": 3, "patience": 3},
+        "evaluation": {"list_length": 10, "n_resamples": 100},
+        "report": {"n_examples": 1},
+    }  # fmt: skip

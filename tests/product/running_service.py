@@ -1,6 +1,7 @@
 """A service of `recalign up` under test: runs are started, watched and broken from outside."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from recalign.config import DPO4RecConfig
 from recalign.config.presets import load_settings
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-PATIENCE = 240  # seconds on a busy machine
+PATIENCE = 420  # seconds on a busy machine
 
 
 def free_port() -> int:
@@ -33,10 +34,9 @@ class RunningService:
         self.root = root
         self.home = root / ".prefect"
         self.port = port
-        self.told = ""  # by `up`, where a test keeps it
+        self.told = ""  # by the first `up`
         self.environment = {
             **{k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"},
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         }
 
@@ -52,6 +52,11 @@ class RunningService:
         done = self("up", "--port", str(self.port), *options)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def login(self) -> str:
+        """A new address that logs a browser in, once."""
+        (address,) = re.findall(r"log in, once, at: (\S+)", self("open").stdout)
+        return address
 
     def leader(self, part: str, flow_run: str = "") -> Any:
         """The process of a part, or of a flow run."""

@@ -15,20 +15,10 @@ from flows.service.record import without_password
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.store import Store
 from recalign.report import PAGE
-from tests.product.running_service import RunningService, free_port
 
 pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium")
 expect.set_options(timeout=60_000)  # a page of the UI takes its time on a busy machine
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    service = RunningService(tmp_path_factory.mktemp("access") / "artifacts", free_port())
-    service.environment["RECALIGN_HOSTS"] = "ui.example, other.example"
-    service.told = service.up()
-    yield service
-    service("down")
 
 
 def request(service, path="/api/flows/", method="POST", **headers):
@@ -163,7 +153,7 @@ def report(service):
 
 def test_a_report_is_read_by_who_is_logged_in_and_by_nobody_else(service, report):
     assert request(service, report, "GET").status_code == 401
-    once = address(service("open").stdout)
+    once = service.login()
     with httpx.Client(timeout=30) as browser:
         assert browser.get(once).status_code == 200
         page = browser.get(f"http://127.0.0.1:{service.port}{report}")
@@ -200,7 +190,7 @@ def test_nothing_but_a_report_can_be_read(service, report, path):
 
 @pytest.fixture
 def outside():
-    """A port that counts who connects to it."""
+    """A port that counts who connects to it, and answers with a page."""
     seen = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -211,6 +201,7 @@ def outside():
                 except OSError:
                     return
                 seen.append(connection.recv(4096))
+                connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\nlook here")
                 connection.close()
 
         threading.Thread(target=listen, daemon=True).start()
@@ -240,17 +231,13 @@ def browse(outside):
             browser.close()
 
 
-def address(text):
-    return re.findall(r"log in, once, at: (\S+)", text)[0]
-
-
 @pytest.mark.skipif(not CHROMIUM, reason="needs the program chromium")
 def test_the_printed_address_logs_in_once_and_the_ui_contacts_nobody_else(service, browse, outside):
     page = browse()
     page.set_default_timeout(60_000)
     page.goto(f"http://127.0.0.1:{service.port}/")
     expect(page.locator("input[type=password]")).to_be_visible()
-    once = address(service("open").stdout)
+    once = service.login()
     page.goto(once)
     page.wait_for_url(re.compile("/(v2/)?(dashboard|runs)"))
     page.goto(f"http://127.0.0.1:{service.port}/v2/deployments")
@@ -261,6 +248,18 @@ def test_the_printed_address_logs_in_once_and_the_ui_contacts_nobody_else(servic
     own = (b"google", b"gvt1.com")  # the browser's updates of itself, as TLS greetings name them
     assert [greeting for greeting in seen if not any(name in greeting for name in own)] == []
     assert page.goto(once).status == 403
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs the program chromium")
+@pytest.mark.parametrize("kind", ["text/plain", "application/json"])
+def test_a_page_of_another_site_gets_nothing_in_a_browser(service, browse, kind):
+    page = browse()
+    page.goto("http://evil.example/")
+    asked = f"""fetch('http://127.0.0.1:{service.port}/api/flows/', {{
+        method: 'POST', headers: {{'Content-Type': '{kind}'}}, body: '{{"name": "of a page"}}',
+    }}).then(answer => answer.status, () => 'blocked')"""
+    assert page.evaluate(asked) == "blocked"
+    assert "of a page" not in flows(service)
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs the program chromium")

@@ -1,4 +1,4 @@
-"""What a user does in Prefect's UI, done in a headless Chromium against a real server and worker.
+"""What a user does in Prefect's UI, as `/` opens it, in a headless Chromium on a real service.
 
 `RECALIGN_SCREENSHOTS=docs/images pytest tests/product/test_browser.py` keeps pictures of the pages.
 """
@@ -9,15 +9,17 @@ import re
 import shutil
 from pathlib import Path
 
-import httpx
 import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from recalign.config import DPO4RecConfig, ReportConfig, RoundsConfig, Runtime
-from recalign.config.presets import load_settings
+from recalign.artifacts.series import read_series
+from recalign.artifacts.store import Store
+from recalign.config import ReportConfig, RoundsConfig
+from tests.product.growing_source import write_preset, write_source
 
 CHROMIUM = shutil.which("chromium")
+PICTURES = os.environ.get("RECALIGN_SCREENSHOTS")
 expect.set_options(timeout=60_000)  # a page of the UI takes its time on a busy machine
 OFFLINE = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking",
@@ -32,127 +34,193 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module")
+def news(service, tmp_path_factory):
+    """The service, with deployments of a user's own preset over his own files."""
+    folder = tmp_path_factory.mktemp("news")
+    write_source(folder)
+    write_preset(folder, folder / "news.toml")
+    done = service("deploy", str(folder / "news.toml"))
+    assert done.returncode == 0, done.stderr
+    return service
+
+
 @pytest.fixture
-def page():
+def page(service):
+    """A page of a browser that logged in at the printed address."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OFFLINE)
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        here = f"http://127.0.0.1:{service.port}"
+        page = browser.new_page(base_url=here, viewport={"width": 1280, "height": 800})
         page.set_default_timeout(60_000)
+        page.goto(service.login())  # it goes on to `/`
+        page.wait_for_url(re.compile("/v2/dashboard"))
         yield page
         browser.close()
 
 
 def keep_picture(page, name):
     """A small picture of what is seen, if pictures are wanted."""
-    folder = os.environ.get("RECALIGN_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.wait_for_timeout(2000)  # for what is drawn with movement
+    if PICTURES:
+        Path(PICTURES).mkdir(parents=True, exist_ok=True)
+        page.wait_for_timeout(8000)  # a graph is drawn with movement
         picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-        picture.quantize(64).save(Path(folder) / f"{name}.png", optimize=True)
+        picture.quantize(64).save(Path(PICTURES) / f"{name}.png", optimize=True)
 
 
 def field(page, model, name):
-    """The field of the run form with this setting's description."""
+    """The field of a form with this setting's description."""
     description = model.model_fields[name].description.split(";")[0]
-    return in_form(page, description)
+    return page.locator("div.group").filter(has_text=description).last.locator("input")
 
 
-def in_form(page, description):
-    return page.locator(".schema-form-property").filter(has_text=description).last
+def fill(page, model, name, before, after):
+    """Change a number of a form that says `before`."""
+    number = field(page, model, name)
+    expect(number).to_have_value(before)
+    number.fill(after)
+    page.wait_for_timeout(500)  # the form takes what is typed a moment later
+
+
+def sent(page, path, act):
+    """The server's answer to what is done; done again where SQLite was locked (503)."""
+
+    def is_it(answer):
+        return path in answer.url and answer.request.method != "GET"
+
+    for _ in range(12):
+        with page.expect_response(is_it) as answer:
+            act()
+        if answer.value.status != 503:
+            break
+        page.wait_for_timeout(700)
+    assert answer.value.ok, answer.value.text()
+    return answer.value
+
+
+def start(page, act):
+    """Start a run so, and wait on its page, as a user would, for how it ends; its id."""
+    run = sent(page, "/create_flow_run", act).json()["id"]
+    page.goto(f"/v2/runs/flow-run/{run}")
+    state = page.get_by_text(re.compile("^(Completed|Failed|Crashed|Cancelled)$")).first
+    expect(state).to_be_visible(timeout=1000 * RUN_SECONDS)
+    expect(state).to_have_text("Completed")
+    return run
 
 
 def submit(page):
-    """Send the form, again where SQLite was locked (503), and go to the page of the run made."""
-    for _ in range(5):
-        with page.expect_response(re.compile("create_flow_run")) as answer:
-            page.get_by_role("button", name="Submit").click()
-        if answer.value.status != 503:
-            break
-        page.wait_for_timeout(2000)
-    assert answer.value.status == 201, answer.value.text()
-    ui = page.url.split("/deployments/")[0]
-    page.goto(f"{ui}/runs/flow-run/{answer.value.json()['id']}")
-
-
-def finish(page):
-    """Wait, as a user would, until the page says how the run ended; it must have completed."""
-    ended = re.compile("Completed|Failed|Crashed|Cancelled")
-    state = page.locator(".state-badge").first
-    expect(state).to_have_text(ended, timeout=1000 * RUN_SECONDS)
-    expect(state).to_have_text("Completed")
+    return start(page, page.get_by_role("button", name="Submit").click)
 
 
 def open_artifact(page, run, key):
-    """Go by the tab of a run's page; until the page is ready it forgets a click on a tab."""
-    page.goto(run)
-    tab, link = (page.get_by_text(text, exact=True) for text in ("Artifacts", key))
-    for _ in range(20):
-        tab.click()
-        page.wait_for_timeout(1000)
-        if link.is_visible():
-            break
-    link.click()
+    """From a run's page to the newest artifact of this key."""
+    page.goto(f"/v2/runs/flow-run/{run}?tab=Artifacts")
+    page.get_by_role("heading", name=key, exact=True).click()
+    page.locator("a[href*='/artifacts/artifact/']").first.click()
     page.wait_for_url(re.compile("/artifacts/artifact/"))
 
 
-def states(page):
+def states(page, run):
     """The state of every task run on the run's page, by name."""
-    page.get_by_text("Task Runs", exact=True).click()
-    items = page.locator(".state-list-item")
-    expect(items.first).to_be_visible()
-    while True:  # the list grows as it is scrolled
-        n_shown = items.count()
-        items.last.scroll_into_view_if_needed()
+    page.goto(f"/v2/runs/flow-run/{run}?tab=TaskRuns")
+    cards = page.locator("div.border-l-8")
+    told = {}
+    while True:  # page by page
+        expect(cards.first).to_be_visible()
         page.wait_for_timeout(1500)
-        if items.count() == n_shown:
-            break
-    rows = [item.inner_text().splitlines() for item in items.all()]
-    return {row[0]: next(cell for cell in row if cell in ("Cached", "Completed")) for row in rows}
+        for card in cards.all():
+            name = card.get_by_role("link").last.inner_text()
+            told[name] = card.get_by_text(re.compile("^(Cached|Completed)$")).inner_text()
+        following = page.get_by_role("button", name="Go to next page")
+        if following.is_disabled():
+            return told
+        following.click()
 
 
-@pytest.mark.usefixtures("worker")
-def test_a_run_from_the_form_is_copied_and_only_the_changed_stage_computes(
-    page, prefect_api, deployments, tmp_path
-):
-    ui, deployment = prefect_api.removesuffix("/api"), deployments["dpo4rec"]["id"]
-    tiny = {"config": load_settings(DPO4RecConfig, "tiny").model_dump(mode="json")}
-    httpx.patch(f"{prefect_api}/deployments/{deployment}", json={"parameters": tiny})
-    page.goto(f"{ui}/deployments/deployment/{deployment}/run")
+def test_a_run_from_the_form_is_copied_and_only_the_changed_stage_computes(page, news):
+    deployment = news.deployment("dpo4rec-news")["id"]
+    page.goto(f"/v2/deployments/deployment/{deployment}/run")
+    expect(field(page, RoundsConfig, "n")).to_be_visible()
     keep_picture(page, "form")
-    field(page, Runtime, "root").locator("textarea").fill(str(tmp_path / "artifacts"))
-    field(page, RoundsConfig, "n").locator("input").fill("1")
-    submit(page)
-    finish(page)
-    page.reload()  # the graph of a run that was watched is drawn to another scale
-    expect(page.get_by_text("dpo4rec on synthetic, 1 round, rounds.n=1").first).to_be_visible()
+    fill(page, RoundsConfig, "n", "3", "1")
+    first = submit(page)
+    page.reload()
+    name = "dpo4rec news on ratings.csv, 1 round, rounds.n=1"
+    expect(page.get_by_text(name).first).to_be_visible()
     keep_picture(page, "run")
 
-    run = page.url
-    open_artifact(page, run, "results")
-    expect(page.get_by_text("Aligned policy, greedy", exact=True)).to_be_visible()
+    open_artifact(page, first, "results")
+    expect(page.get_by_text("Base policy, greedy", exact=True)).to_be_visible()
     keep_picture(page, "results")
+    page.get_by_placeholder("Search").fill("aligned")  # a table shows ten rows at once
+    expect(page.get_by_text("Aligned policy, greedy", exact=True)).to_be_visible()
+    open_artifact(page, first, "outcome")
+    page.get_by_role("link", name="Open the report").click()
+    page.wait_for_url(re.compile("/reports/report/"))
+    expect(page.locator("svg.plot").first).to_be_visible()
 
-    page.goto(run)
-    expect(page.get_by_text("Artifacts", exact=True)).to_be_visible()
-    page.locator(".p-icon-button-menu button, button.p-icon-button-menu").first.click()
+    page.goto(f"/v2/runs/flow-run/{first}")
+    page.locator("button[aria-haspopup=menu]").last.click()
     page.get_by_text("Copy to new run").click()
-    examples = field(page, ReportConfig, "n_examples").locator("input")
-    expect(examples).to_have_value("5")
-    expect(field(page, RoundsConfig, "n").locator("input")).to_have_value("1")
-    examples.fill("3")
-    submit(page)
-    finish(page)
-    copy = page.url
-    assert copy != run
-    told = states(page)
+    expect(field(page, RoundsConfig, "n")).to_have_value("1")
+    fill(page, ReportConfig, "n_examples", "1", "3")
+    copy = submit(page)
+    told = states(page, copy)
     keep_picture(page, "cached")
     assert told.pop("report") == "Completed"
     assert len(told) >= 15
     assert set(told.values()) == {"Cached"}
-
     open_artifact(page, copy, "plan")
-    expect(page.get_by_text("config.n_examples: 5 -> 3")).to_be_visible()
+    expect(page.get_by_text("config.n_examples: 1 -> 3")).to_be_visible()
     keep_picture(page, "plan")
-    made = {path.parent.name for path in (tmp_path / "artifacts").glob("report/*/report.html")}
-    assert len(made) == 2
+
+
+def test_scheduled_rounds_go_on_after_a_restart_with_what_was_edited(page, news):
+    name = "dpo4rec-rounds-news"
+    before = news.deployment(name)
+    place = f"/v2/deployments/deployment/{before['id']}"
+
+    def quick_run():
+        page.get_by_role("button", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Quick run").click()
+
+    page.goto(place)
+    start(page, quick_run)
+    page.reload()
+    expect(page.get_by_text("series news: round 1 on ratings.csv").first).to_be_visible()
+    while news.deployment(name)["parameters"]["config"]["rounds"]["n"] == 3:
+        page.goto(f"{place}/edit")  # this form may set back what is typed, when it asks again
+        fill(page, RoundsConfig, "n", "3", "2")
+        save = page.get_by_role("button", name="Save")
+        sent(page, f"/deployments/{before['id']}", save.click)
+    page.goto(place)
+    sent(page, "/schedules/", lambda: run_every_minute(page))
+    news("down")
+    news.up()
+
+    page.goto(place)  # the browser is still logged in
+    expect(page.get_by_text("Every minute")).to_be_visible()
+    news.wait_until(lambda: is_paused(news, name), "the end of the series")
+    (series,) = read_series(Store(news.root), "news").generations
+    assert [made.number for made in series.rounds] == [0, 1, 2]
+    config = before["parameters"]["config"]
+    edited = config | {"rounds": config["rounds"] | {"n": 2}}
+    assert news.deployment(name)["parameters"]["config"] == edited
+    page.get_by_text("series news: round 2 on ratings.csv").first.click()
+    told = "series news has reached round 2, the last by rounds.n"
+    expect(page.get_by_text(re.compile(told)).first).to_be_visible()
+
+
+def run_every_minute(page):
+    """Edit a deployment's schedule, and switch it on."""
+    page.locator("button[aria-haspopup=menu]").last.click()
+    page.get_by_role("menuitem", name="Edit").click()
+    dialog = page.get_by_role("dialog")
+    dialog.locator("input:not([type=checkbox])").first.fill("* * * * *")
+    dialog.get_by_role("switch").first.click()
+    dialog.get_by_role("button", name="Save").click()
+
+
+def is_paused(service, name):
+    (schedule,) = service.deployment(name)["schedules"]
+    return not schedule["active"]

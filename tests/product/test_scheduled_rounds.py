@@ -15,7 +15,7 @@ from prefect import get_client
 from prefect.flow_engine import run_flow
 from prefect.states import AwaitingRetry
 
-from flows.dpo4rec import why_ended
+from flows.dpo4rec import how_many, why_ended
 from flows.rounds import dpo4rec_rounds
 from recalign.artifacts.series import read_series
 from recalign.artifacts.store import Store
@@ -38,6 +38,18 @@ ROOT = Path(__file__).parent.parent.parent
 )
 def test_a_series_ends_when_validation_no_longer_rises_or_all_rounds_are_done(scores, told):
     assert why_ended(scores, RoundsConfig(n=4, patience=2)) == told
+
+
+@pytest.mark.parametrize(
+    ("scores", "told"),
+    [
+        ([0.3, 0.2], "1 of 2 rounds: validation did not rise"),
+        ([0.3, 0.4, 0.3], "2 of 2 rounds"),
+        ([None, None, None], "2 of 2 rounds"),  # only planned
+    ],
+)
+def test_a_run_says_why_it_had_fewer_rounds_than_it_might(scores, told):
+    assert how_many(scores, RoundsConfig(n=2)) == told
 
 
 class Rounds:

@@ -11,22 +11,10 @@ from flows.service.automations import AUTOMATIONS
 from flows.service.record import Service, remembered, without_password
 from recalign.config import DPO4RecConfig, RosePOConfig
 from recalign.config.presets import load_settings, preset_names
-from tests.product.running_service import RunningService, free_port
+from tests.product.running_service import RunningService
 
 pytestmark = pytest.mark.slow
 LONG = 900  # epochs; such a run lasts until it is killed
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    """A running service; what a test kills it brings up again."""
-    service = RunningService(tmp_path_factory.mktemp("service") / "artifacts", free_port())
-    (service.root / "presets").mkdir(parents=True)
-    (service.root / "presets" / "wrong.toml").write_text("[alignement]\nbeta = 1\n")
-    service.told = service.up()
-    yield service
-    service("down")
-    assert service.all_processes() == []
 
 
 def test_a_second_up_is_refused_and_says_what_runs_where(service):
