@@ -191,6 +191,12 @@ RESULTS = Table(
     relative=pl.Float64,  # difference / the base row's mean; null where that is 0
     n_users=pl.Int64,
 )
+SEGMENTS = Table(  # RESULTS in one metric, among the users of each segment
+    "segments.parquet",
+    kind=pl.String,  # what users are cut by, see evaluation/segments.py
+    segment=pl.String,
+    **RESULTS,
+)
 BUDGETS = Table(  # what the policy of each row was trained on; null: not beyond SFT
     "budgets.parquet",
     row=pl.String,

@@ -13,7 +13,7 @@ from recalign.evaluation.next_items.claims import contrast_table, rosepo_rows
 from recalign.evaluation.next_items.hindsight import hindsight_table, rejected_eps
 from recalign.evaluation.per_user import rows_per_user
 from recalign.evaluation.recommended import recommended_table
-from recalign.evaluation.result_table import resample
+from recalign.evaluation.result_table import resample, rows_of
 from recalign.metric_columns import SCORE
 from recalign.report import PAGE
 from recalign.report.forest import forest
@@ -32,15 +32,16 @@ from recalign.schemas import (
     REJECTIONS,
     RESULTS,
     ROWS_PER_USER,
+    SEGMENTS,
 )
 from recalign.splits.candidates import history_popularity
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
-from tasks.report import data_set, stage_runs
+from tasks.report import data_set, segmented, stage_runs
 from tasks.tables import Tables, read_tables
 
 
-@stage(version=4)
+@stage(version=5)
 def comparison(
     job: Job,
     config: ComparisonConfig,
@@ -64,12 +65,15 @@ def comparison(
     unequal = unequal_budgets(config.rows, budgets)
     tables = read_tables(interactions, splits)
     hindsight = _hindsight(config, tables, made)
-    ROWS_PER_USER.write(per_user, job.draft)
-    RESULTS.write(results, job.draft)
+    asked = rows_of(results) + rows_of(contrasts.filter(question=contrasts["question"][0]))
+    segments = segmented(tables, config, HELPFUL.lines(per_user), asked)
+    written = (
+        (ROWS_PER_USER, per_user), (RESULTS, results), (RECOMMENDED, recommended),
+        (BUDGETS, budgets), (HINDSIGHT, hindsight), (SEGMENTS, segments),
+    )  # fmt: skip
+    for schema, table in written:
+        schema.write(table, job.draft)
     contrasts.write_parquet(job.draft.path(CONTRASTS_FILE), compression="zstd")
-    RECOMMENDED.write(recommended, job.draft)
-    BUDGETS.write(budgets, job.draft)
-    HINDSIGHT.write(hindsight, job.draft)
     ends = [interactions, splits, oracle, sft, *made.values()]
     drawn = [one.manifest for one in made.values() if one.manifest.stage == "rejections"]
     run = RosePORun(
@@ -78,6 +82,7 @@ def comparison(
         compared=config.rows,
         results=results,
         contrasts=contrasts,
+        segments=segments,
         recommended=recommended,
         budgets=budgets,
         unequal=unequal,

@@ -5,17 +5,20 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.lineage import lineage
 from recalign.artifacts.roots import open_root
-from recalign.config import ReportConfig
+from recalign.config import ComparisonConfig, EvaluationPhase, ReportConfig
+from recalign.evaluation.result_table import ResultRow, rows_of
+from recalign.evaluation.segments import segment_results, user_segments
 from recalign.evaluation.texts.quality import liked_values, malformed_reasons
 from recalign.evaluation.texts.rows import policy_label
 from recalign.llm.storage import POLICY_CURVE
-from recalign.metric_columns import CATALOGUE, SCORE, Metric
+from recalign.metric_columns import CATALOGUE, NDCG_AT_10, SCORE, Metric
 from recalign.pairs.describe import flat_pairs
 from recalign.report import PAGE
 from recalign.report.content import DataSet, Example, Round, StageRun
 from recalign.report.dpo4rec import DPO4RecRun, dpo4rec_page
 from recalign.report.examples import Taken, Written, draw_examples, liked_in_words
 from recalign.report.page import write_page
+from recalign.report.result_lines import headline_metrics
 from recalign.report.wording import reward_name
 from recalign.schemas import (
     COMPLETIONS,
@@ -26,10 +29,12 @@ from recalign.schemas import (
     RESULTS,
     REWARDS,
     ROWS_PER_USER,
+    SEGMENTS,
     TEXTS,
     TRUTH,
     read_table,
 )
+from recalign.splits.candidates import history_popularity
 from recalign.splits.phases import phase_of
 from recalign.training.log_table import LOG
 from tasks.engine.job import Job
@@ -39,7 +44,7 @@ from tasks.tables import Tables, read_tables
 N_SHOWN = 12  # items of history shown in an example
 
 
-@stage(version=2)
+@stage(version=3)
 def report(
     job: Job,
     config: ReportConfig,
@@ -55,6 +60,11 @@ def report(
     """What went in, what each stage did, what came out, and where everything comes from."""
     tables = read_tables(interactions, splits)
     results = RESULTS.read(evaluation)
+    per_user = ROWS_PER_USER.read(evaluation)
+    shown = headline_metrics(results, NDCG_AT_10, CATALOGUE)[0]
+    judging = EvaluationPhase(**evaluation.manifest.config)
+    segments = segmented(tables, judging, shown.lines(per_user), rows_of(results))
+    SEGMENTS.write(segments, job.draft)
     facets = evaluation.path(FACETS.file)
     curve = policy.path(POLICY_CURVE)
     ends = [interactions, splits, oracle, policy, evaluation, base, aligned, *rounds.values()]
@@ -62,6 +72,7 @@ def report(
         source=interactions.manifest.config["source"],
         created=f"{evaluation.manifest.created:%Y-%m-%d %H:%M} UTC",
         results=results,
+        segments=segments,
         recommended=RECOMMENDED.read(evaluation),
         data=data_set(interactions, splits, tables),
         rounds=_rounds(rounds, aligned),
@@ -75,7 +86,7 @@ def report(
             "base": malformed_reasons(REASONINGS.read(base)),
             "aligned": malformed_reasons(REASONINGS.read(aligned)),
         },
-        examples=_examples(config, tables, interactions, evaluation, base, aligned),
+        examples=_examples(config, tables, interactions, per_user, base, aligned),
     )
     write_page(dpo4rec_page(run), job.draft.path(PAGE))
     job.draft.count(results.height)
@@ -93,6 +104,22 @@ def data_set(interactions: Artifact, splits: Artifact, tables: Tables) -> DataSe
         windows=tables.windows,
         n_test_users=len(phase_of(tables.windows, "test").users),
     )
+
+
+def segmented(
+    tables: Tables,
+    config: EvaluationPhase | ComparisonConfig,
+    per_user: pl.DataFrame,
+    rows: list[ResultRow],
+) -> pl.DataFrame:
+    """SEGMENTS of the test users: the rows in the one metric that ROWS_PER_USER is of."""
+    phase = phase_of(tables.windows, "test")
+    popularity = history_popularity(tables.sequences, tables.windows)
+    moments = tables.interactions["timestamp"].to_numpy() if tables.protocol == "temporal" else None
+    segments = user_segments(
+        tables.sequences, phase.users, phase.starts, phase.ends, popularity, moments
+    )
+    return segment_results(per_user, rows, segments, config.n_resamples, config.seed)
 
 
 def _rounds(artifacts: dict[str, Artifact], kept: Artifact) -> list[Round]:
@@ -129,13 +156,12 @@ def _examples(
     config: ReportConfig,
     tables: Tables,
     interactions: Artifact,
-    evaluation: Artifact,
+    per_user: pl.DataFrame,
     base: Artifact,
     aligned: Artifact,
 ) -> list[Example]:
     phase = phase_of(tables.windows, "test")
     rows = {policy_label(name, "greedy", "frozen"): name for name in ("base", "aligned")}
-    per_user = ROWS_PER_USER.read(evaluation)
     scored = Metric(CATALOGUE, "NDCG").lines(per_user).select("row", "user_index", "value")
     truth = interactions.path(TRUTH.file)
     cutoffs = tables.windows.select("user_index", cutoff="test_start")

@@ -34,6 +34,13 @@ class ResultRow(NamedTuple):
     base: str | None = None  # label of the row it is compared with
 
 
+def rows_of(results: pl.DataFrame) -> list[ResultRow]:
+    """The rows that RESULTS holds, each with what it is compared with."""
+    columns = {name: "row" if name == "label" else name for name in ResultRow._fields}
+    kept = results.select(columns.values()).unique(maintain_order=True)
+    return [ResultRow(*values) for values in kept.iter_rows()]
+
+
 @dataclass(frozen=True)
 class Resampled:
     """Means over users of every row's metrics, and the same of users drawn anew.

@@ -20,9 +20,20 @@ from recalign.report.content import (
     StageRun,
 )
 from recalign.report.dpo4rec_opening import opening
-from recalign.report.sections import data_section, results_section, training_section
+from recalign.report.sections import (
+    data_section,
+    results_section,
+    segments_section,
+    training_section,
+)
 from recalign.report.wording import count, metric, percent, reasons
 from recalign.schemas import FACETS, TEXTS, check_table
+
+SEGMENTED = (pl.col("recommender") == "frozen") & (
+    (pl.col("policy") == "aligned")
+    | (pl.col("policy") == "base") & (pl.col("decoding") == "greedy")
+)
+"""Rows whose segments the page shows: what a reasoning adds, and what alignment adds to that."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,8 @@ class DPO4RecRun:
     """RESULTS of the test."""
     recommended: pl.DataFrame
     """RECOMMENDED: what the heads of the lists hold."""
+    segments: pl.DataFrame
+    """SEGMENTS of the test users."""
     data: DataSet
     rounds: Sequence[Round]
     reward: str
@@ -61,6 +74,7 @@ def dpo4rec_page(run: DPO4RecRun) -> Page:
     """
     sections = [
         results_section(run.results, NDCG_AT_10, run.recommended),
+        segments_section(run.segments.filter(SEGMENTED)),
         _rounds(run.rounds, run.reward),
         *training_section(run.oracle_curve, run.policy_curve, "the first policy"),
         _texts(run),

@@ -10,7 +10,12 @@ from recalign.metric_columns import CATALOGUE, STARTS, Metric, cells, metrics_in
 from recalign.report.content import Cell, DataSet, Figure, Grid, Page, Section, StageRun
 from recalign.report.result_lines import difference_cell, mean_cell
 from recalign.report.rosepo_opening import HELPFUL, LIFT, SHOWN, opening
-from recalign.report.sections import data_section, results_section, training_section
+from recalign.report.sections import (
+    data_section,
+    results_section,
+    segments_section,
+    training_section,
+)
 from recalign.report.tradeoff import tradeoff
 from recalign.report.wording import count, interval, metric, percent, signed
 from recalign.schemas import HINDSIGHT, check_table
@@ -30,6 +35,8 @@ class RosePORun:
     """RESULTS of the test."""
     contrasts: pl.DataFrame
     """RESULTS with `question`: each claim against its control."""
+    segments: pl.DataFrame
+    """SEGMENTS of the test users: rows against SFT, and the answers to the first question."""
     recommended: pl.DataFrame
     """RECOMMENDED: what the heads of the lists hold."""
     budgets: pl.DataFrame
@@ -61,6 +68,7 @@ def rosepo_page(run: RosePORun) -> Page:
             run.results, HELPFUL._replace(lists=CATALOGUE), run.recommended, run.budgets
         ),
         _claims(run.contrasts, run.unequal),
+        segments_section(_first_answers(run.segments, run.contrasts)),
         _tradeoffs(run.results),
         Section(
             "Chosen by validation",
@@ -96,6 +104,16 @@ def _claims(contrasts: pl.DataFrame, unequal: Sequence[str]) -> Section:
     if unequal:
         note += f" Not an equal budget: {'; '.join(unequal)}."
     return Section("Claim by claim", "Claims", note, grids=grids)
+
+
+def _first_answers(segments: pl.DataFrame, contrasts: pl.DataFrame) -> pl.DataFrame:
+    """SEGMENTS of the answers to the first question, and of the rows they are compared with."""
+    first = contrasts.filter(pl.col("question") == pl.col("question").first())
+    answers = first.select("row", "base").unique()
+    compared = pl.col("base").is_not_null() & pl.col("row").is_in(answers["base"].implode())
+    return pl.concat(
+        [segments.join(answers, on=["row", "base"], how="semi"), segments.filter(compared)]
+    )
 
 
 def _header(one: Metric) -> str:

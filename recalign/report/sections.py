@@ -2,20 +2,28 @@
 
 import polars as pl
 
-from recalign.metric_columns import Metric
+from recalign.metric_columns import Metric, metrics_in
 from recalign.report import plots
-from recalign.report.content import Card, DataSet, Figure, Section
+from recalign.report.content import Card, Cell, DataSet, Figure, Grid, Section
 from recalign.report.forest import forest
 from recalign.report.result_lines import (
+    difference_cell,
     every_result,
     headline_metrics,
+    mean_cell,
     recommended_grid,
     result_grid,
 )
 from recalign.report.wording import RANKED, count, plural, reasons
-from recalign.schemas import RECOMMENDED, RESULTS, WINDOWS, check_table
+from recalign.schemas import RECOMMENDED, RESULTS, SEGMENTS, WINDOWS, check_table
 
 FEW_USERS = 100  # below, an interval of a mean is wider than most effects
+CUT_BY = (
+    "Users are cut into parts of equal size, by what stands before their test window: taste, how "
+    "popular the items of the history are on average; history, how many they are; targets, how "
+    "popular the items to be foreseen are; and, where all users are cut at the same moments, the "
+    "time at which the user's test begins. Popularity is counted in history windows."
+)
 HOLLOW = "A hollow dot: the interval holds zero, so no difference is shown."
 
 
@@ -47,6 +55,28 @@ def results_section(
         figures=[Figure(svg, f"{RANKED[lists]}. {HOLLOW}") for lists, svg in drawn if svg],
         folded=every_result(results),
     )
+
+
+def segments_section(segments: pl.DataFrame) -> Section:
+    """SEGMENTS of some rows: a line per segment, each row beside how far it is from its base.
+
+    BadInputError: a table lacks a column of its schema.
+    """
+    table = check_table(segments, SEGMENTS, "segments")
+    compared = table.select("row", "base").unique(maintain_order=True).rows()
+    header = [name for row, base in compared for name in (row, f"against {base}")]
+    rows = []
+    for (kind, segment), part in table.group_by("kind", "segment", maintain_order=True):
+        lines = {(line["row"], line["base"]): line for line in part.to_dicts()}
+        users = f"{count(part['n_users'][0])} users by {kind}"
+        told = [show(lines[one]) for one in compared for show in (mean_cell, difference_cell)]
+        rows.append([Cell(str(segment), users), *told])
+    measured = metrics_in(table)[0]
+    note = (
+        f"{measured.name}, {RANKED[measured.lists].lower()}. {CUT_BY} That one segment shows a "
+        "difference and another does not is no difference between the two."
+    )
+    return Section("Who gains", "Segments", note, grids=[Grid(["Users", *header], rows)])
 
 
 def training_section(

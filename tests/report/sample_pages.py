@@ -9,13 +9,22 @@ import polars as pl
 from recalign.artifacts.manifest import Manifest
 from recalign.config import ComparedRow, ShownSetting
 from recalign.evaluation.next_items.claims import rosepo_rows
-from recalign.metric_columns import NDCG_AT_10, Metric
+from recalign.metric_columns import NDCG_AT_10, Metric, metrics_in
 from recalign.report.content import DataSet, Example, Round, StageRun
 from recalign.report.dpo4rec import DPO4RecRun
 from recalign.report.leaderboard_tables import LeaderboardRun
 from recalign.report.rosepo import HARMFUL, RosePORun
 from recalign.report.rosepo_opening import HELPFUL
-from recalign.schemas import BUDGETS, FACETS, HINDSIGHT, RECOMMENDED, RESULTS, TEXTS, WINDOWS
+from recalign.schemas import (
+    BUDGETS,
+    FACETS,
+    HINDSIGHT,
+    RECOMMENDED,
+    RESULTS,
+    SEGMENTS,
+    TEXTS,
+    WINDOWS,
+)
 from recalign.sweep_tables import CELLS, COMPARISONS, LEADERBOARD
 
 QUESTION = "Does a personal eps beat none?"
@@ -51,6 +60,14 @@ def results(low: float = 0.001, high: float = 0.005) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=RESULTS, orient="row")
 
 
+def segments(results: pl.DataFrame) -> pl.DataFrame:
+    """The first metric of RESULTS as if two segments had it, each of 30 users."""
+    first = metrics_in(results)[0].lines(results).with_columns(n_users=pl.lit(30, pl.Int64))
+    cut = [("taste", "niche"), ("history", "long")]
+    parts = [first.with_columns(kind=pl.lit(kind), segment=pl.lit(name)) for kind, name in cut]
+    return pl.concat(parts).select(list(SEGMENTS))
+
+
 def data_set(text: str = "toys") -> DataSet:
     windows = [(0, 10, 12, 15, 16, 18, True), (1, 20, 22, 25, 26, 30, True)]
     return DataSet(
@@ -81,6 +98,7 @@ def dpo4rec_run(text: str = "plain") -> DPO4RecRun:
         source=text,
         created=text,
         results=results().with_columns(named),
+        segments=segments(results().with_columns(named)),
         recommended=pl.DataFrame([(text, 0.5, 0.1, 90.0, 0.3)], schema=RECOMMENDED, orient="row"),
         data=data_set(text),
         rounds=[Round(0, 0.2), Round(1, 0.21, True, CURVE, rewards, rewards / 9, 50, 40, 0.02,
@@ -137,6 +155,9 @@ def rosepo_run(low: float = 0.01, high: float = 0.03) -> RosePORun:
         compared=COMPARED,
         results=ROSEPO_RESULTS,
         contrasts=contrasts((low, high)),
+        segments=segments(
+            pl.concat([contrasts((low, high)).drop("question"), HELPFUL.lines(ROSEPO_RESULTS)])
+        ),
         recommended=pl.DataFrame([("SFT", 0.5, 0.1, 90.0, 0.3)], schema=RECOMMENDED, orient="row"),
         budgets=pl.DataFrame(
             [("SFT", *(None,) * 5), ("hard, eps", 1300, 100, 84, 70, 56)],

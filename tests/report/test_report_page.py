@@ -133,7 +133,7 @@ def test_dpo4rec_opens_with_the_verdict_and_its_picture_and_ends_with_the_stages
     opening = [body.index(part) for part in ('class="verdict', "<svg", 'class="cards', "<h2>")]
     assert opening == sorted(opening)
     assert headings(page) == [
-        "Results on the test window", "Rounds of alignment",
+        "Results on the test window", "Who gains", "Rounds of alignment",
         "Training of the recommender and of the first policy", "What the policies wrote",
         "Examples", "What went in", "Every stage, and what it was made from",
     ]  # fmt: skip

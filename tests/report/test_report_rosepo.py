@@ -91,6 +91,19 @@ def test_the_sections_hold_claims_trade_off_validation_pairs_and_eps():
     assert len(named["Trade-off"].figures) == 2
 
 
+def test_segments_show_the_answer_to_the_first_question_and_how_many_users_it_is_about():
+    named = {section.short: section for section in rosepo_page(rosepo_run()).sections}
+    (grid,) = named["Segments"].grids
+    assert grid.header == ["Users", "hard, eps", "against hard, no eps"]
+    first = [(one.text, one.below, one.tone) for one in grid.rows[0]]
+    assert first == [
+        ("niche", "30 users by taste", ""),
+        ("0.3000", "[0.2900, 0.3100]", ""),
+        ("+0.0200 (+6.7 %)", "[+0.0100, +0.0300]", "better"),
+    ]
+    assert [row[0].text for row in grid.rows] == ["niche", "long"]
+
+
 def test_the_trade_off_leaves_popularity_out_and_names_the_baselines():
     svg = tradeoff(ROSEPO_RESULTS, HELPFUL, LIFT) or ""
     assert ">SFT<" in svg

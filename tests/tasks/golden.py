@@ -33,6 +33,7 @@ KEYS = {  # columns of tables whose other columns depend on trained weights
         "n_users",
     ],
     "rewards.parquet": ["user_index", "sample"],
+    "segments.parquet": ["kind", "segment", "row", "lists", "measure", "k", "base", "n_users"],
     "serving.parquet": ["user_id", "rank", "why_none"],
     "skipped.parquet": [],
     "texts.parquet": ["texts", "n_users", "n_texts"],

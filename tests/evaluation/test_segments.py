@@ -1,0 +1,81 @@
+"""Users are cut by what is known before the test, and each part is what its users alone give."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recalign.evaluation.per_user import per_user_table, rows_per_user
+from recalign.evaluation.result_table import ResultRow, resample, rows_of
+from recalign.evaluation.segments import KINDS, segment_results, user_segments
+from recalign.metric_columns import NDCG_AT_10
+from recalign.sequences import Sequences
+
+POPULARITY = np.array([0, 100, 50, 20, 5, 2, 1])
+HISTORIES = [[1, 1], [1, 2, 2], [3, 3, 3], [4, 4, 4, 4], [5, 5, 5, 5, 5], [6, 6, 6, 6, 6, 6]]
+TARGETS = [[6], [5], [4], [3], [2], [1]]
+USERS = np.arange(6)
+STARTS = np.array([len(items) for items in HISTORIES])
+
+
+def sequences(histories=HISTORIES, after=TARGETS) -> Sequences:
+    taken = [own + later for own, later in zip(histories, after, strict=True)]
+    offsets = np.cumsum([0, *map(len, taken)])
+    return Sequences(offsets, np.concatenate(taken), 6)
+
+
+def cut(**changes):
+    given = {"sequences": sequences(), "users": USERS, "starts": STARTS, "ends": STARTS + 1,
+             "popularity": POPULARITY} | changes  # fmt: skip
+    return {key: users.tolist() for key, users in user_segments(**given).items()}
+
+
+def test_thirds_and_halves_are_those_of_popularity_and_length():
+    assert cut() == {
+        ("taste", "niche"): [4, 5], ("taste", "between"): [2, 3], ("taste", "mainstream"): [0, 1],
+        ("history", "short"): [0, 1, 2], ("history", "medium"): [3], ("history", "long"): [4, 5],
+        ("targets", "cold"): [0, 1, 2], ("targets", "warm"): [3, 4, 5],
+    }  # fmt: skip
+
+
+def test_only_the_cut_by_targets_reads_the_test_window():
+    other = cut(sequences=sequences(after=TARGETS[::-1]))
+    assert {key: users for key, users in other.items() if key[0] != "targets"} == {
+        key: users for key, users in cut().items() if key[0] != "targets"
+    }
+    assert other["targets", "cold"] == [3, 4, 5]
+
+
+def test_where_all_are_cut_at_the_same_moments_users_are_cut_by_when_their_test_begins():
+    moments = np.zeros(len(sequences().items))
+    moments[sequences().offsets[USERS] + STARTS] = [30, 10, 20, 60, 50, 40]
+    times = {key[1]: users for key, users in cut(timestamps=moments).items() if key[0] == "time"}
+    assert times == {"early": [1, 2], "middle": [0, 5], "late": [3, 4]}
+
+
+def test_every_user_is_in_one_part_of_each_kind_and_equals_are_not_parted():
+    segments = cut(starts=np.full(6, 2))
+    for kind in ("taste", "history", "targets"):
+        parts = [users for (of, _), users in segments.items() if of == kind]
+        assert sorted(user for part in parts for user in part) == USERS.tolist()
+    assert segments["history", KINDS["history"][0]] == USERS.tolist()
+
+
+def test_a_segment_is_the_result_table_of_its_own_users():
+    random = np.random.default_rng(0)
+    values = {"mine": random.random(6), "base": random.random(6)}
+    per_user = rows_per_user(
+        {name: per_user_table(USERS, {NDCG_AT_10: one}) for name, one in values.items()}
+    )
+    rows = [
+        ResultRow("base", "base", "greedy", "frozen"),
+        ResultRow("mine", "aligned", "greedy", "frozen", base="base"),
+    ]
+    segments = {("taste", "niche"): np.array([4, 5]), ("targets", "warm"): np.array([0, 3, 5])}
+    told = segment_results(per_user, rows, segments, 200, seed=0)
+    for (kind, name), users in segments.items():
+        lines = told.filter(kind=kind, segment=name)
+        own = per_user.filter(pl.col("user_index").is_in(users.tolist()))
+        assert lines.drop("kind", "segment").equals(resample([own], 200, 0).results(rows))
+        gain = (values["mine"] - values["base"])[users].mean()
+        assert lines.filter(row="mine")["difference"].item() == pytest.approx(gain)
+    assert rows_of(told) == rows
