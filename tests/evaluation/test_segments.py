@@ -1,5 +1,7 @@
 """Users are cut by what is known before the test, and each part is what its users alone give."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
@@ -24,9 +26,11 @@ def sequences(histories=HISTORIES, after=TARGETS) -> Sequences:
 
 
 def cut(**changes):
-    given = {"sequences": sequences(), "users": USERS, "starts": STARTS, "ends": STARTS + 1,
-             "popularity": POPULARITY} | changes  # fmt: skip
-    return {key: users.tolist() for key, users in user_segments(**given).items()}
+    given: dict[str, Any] = {
+        "sequences": sequences(), "users": USERS, "starts": STARTS, "ends": STARTS + 1,
+        "popularity": POPULARITY,
+    }  # fmt: skip
+    return {key: users.tolist() for key, users in user_segments(**(given | changes)).items()}
 
 
 def test_thirds_and_halves_are_those_of_popularity_and_length():
