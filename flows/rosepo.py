@@ -6,7 +6,7 @@ from typing import Literal
 
 from flows.session import Wiring
 from recalign.artifacts.manifest import Reference
-from recalign.config import PERSONAL, ComparedRow, Loss, RosePOConfig
+from recalign.config import PERSONAL, ComparedRow, Loss, RosePOAlignmentConfig, RosePOConfig
 from tasks.alignment import alignment
 from tasks.comparison import comparison
 from tasks.engine.run import Run
@@ -37,7 +37,7 @@ def configured_row(config: RosePOConfig) -> str:
     strategy, optimiser = config.rejections.strategy, config.alignment.optimiser
     if optimiser != "pairs":
         return _optimised(strategy, optimiser).label
-    return _aligned([(strategy, config.smoothing.estimator)], config.alignment.loss)[0].label
+    return _aligned([(strategy, config.smoothing.estimator)], config.alignment)[0].label
 
 
 WIRING = Wiring(
@@ -94,6 +94,9 @@ class Contest:
             pairs, chosen = row.strategy, self.reject(row.strategy)
         smoothed = self.smooth(row.estimator or "none", pairs, chosen)
         settings = self.config.alignment
+        if row.estimator in ("", "none"):  # no eps: the same artifact, whatever is dropped above
+            default = type(settings).model_fields["drop_above"].default
+            settings = settings.model_copy(update={"drop_above": default})
         if loss := row.loss if row.kind == "aligned" else "nll":
             settings = settings.model_copy(update={"optimiser": "pairs", "loss": loss})
         inputs = {"start": self.sft, "completions": smoothed}
@@ -169,7 +172,7 @@ def variants(config: RosePOConfig) -> list[ComparedRow]:
     controls = ["none", estimator, "constant", "permuted"]
     controls += ["truth"] if config.interactions.source == "synthetic" else []
     pairs = [("random", "none"), *((strategy, one) for one in controls)]
-    return unaligned + _aligned(pairs, config.alignment.loss)
+    return unaligned + _aligned(pairs, config.alignment)
 
 
 def _baselines(oracle: str) -> list[ComparedRow]:
@@ -190,10 +193,13 @@ def _continued(strategy: str) -> list[ComparedRow]:
     ]
 
 
-def _aligned(pairs: Sequence[tuple[str, str]], loss: Loss) -> list[ComparedRow]:
-    """A row for each strategy and smoothing; where the loss reads no eps, for each strategy."""
-    if loss not in PERSONAL:
-        return [_with_loss(one, "none", loss) for one in dict.fromkeys(name for name, _ in pairs)]
+def _aligned(
+    pairs: Sequence[tuple[str, str]], settings: RosePOAlignmentConfig
+) -> list[ComparedRow]:
+    """A row for each strategy and smoothing; where no eps is read, for each strategy."""
+    if not settings.reads_eps:
+        loss, strategies = settings.loss, dict.fromkeys(name for name, _ in pairs)
+        return [_with_loss(one, "none", loss) for one in strategies]
     return [
         ComparedRow(
             label=f"{strategy}, {SMOOTHED[estimator]}",

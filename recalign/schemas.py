@@ -175,7 +175,7 @@ ITEMLESS_USERS = Table("itemless_users.parquet", user_id=pl.String)  # took only
 RESULTS = Table(
     "results.parquet",
     row=pl.String,  # label of the row, for people
-    policy=pl.String,  # none, shuffled, a reasoner's name, base, aligned, sft or continued
+    policy=pl.String,  # none, shuffled, mixed .., a reasoner, base, aligned, sft or continued
     decoding=pl.String,  # none, greedy or sampled
     recommender=pl.String,  # one of texts/rows.py, popularity, sasrec, or llm: the policy itself
     strategy=pl.String,  # where rejected items come from; null: not aligned on titles

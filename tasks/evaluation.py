@@ -18,14 +18,16 @@ from recalign.evaluation.recommended import described, recommended_table
 from recalign.evaluation.result_table import ResultRow, resample
 from recalign.evaluation.texts.encoded import EncodedTexts, encoded_lines, encoded_texts
 from recalign.evaluation.texts.evaluate import Evaluated, UserTargets, evaluate_row
+from recalign.evaluation.texts.mixed import mixed_across_users
 from recalign.evaluation.texts.quality import facet_quality, liked_values, text_quality
-from recalign.evaluation.texts.rows import dpo4rec_rows
+from recalign.evaluation.texts.rows import dpo4rec_rows, mixed_policy
 from recalign.evaluation.texts.scores import Backbone, TextRecommender, scores_of
 from recalign.metric_columns import CATALOGUE, NDCG_AT_10, SCORE, Metric
 from recalign.oracle.inference import padded, states_of
 from recalign.oracle.sequence_model import SequenceModel
 from recalign.oracle.storage import load_oracle
 from recalign.recommender.encoder import SentenceEncoder
+from recalign.recommender.sentences import split_sentences
 from recalign.recommender.storage import load_recommender
 from recalign.report.forest import forest
 from recalign.report.result_lines import headline_metrics
@@ -90,6 +92,10 @@ def evaluation(
     }
     reasoners: list[Reasoner] = list(REASONERS) if config.phase == "test" else []
     texts |= _reasoner_texts(reasoners, tables, config, base, encoder)
+    for share in config.mixed:
+        worse = mixed_across_users(written["base"], share, split_sentences, config.seed)
+        read = encoded_texts(worse, phase.users, False, encoder.encode_unique)
+        texts[mixed_policy(share), "sampled"] = read
     recommenders = _recommenders(
         job.device,
         lambda model: states_of(model, tables.sequences, phase.users, phase.starts),
@@ -97,7 +103,8 @@ def evaluation(
         refitted=(oracle, refitted),
         independent=(independent_oracle, independent),
     )
-    rows = dpo4rec_rows(list(reasoners), recommenders, OracleConfig(**oracle.manifest.config).name)
+    named = OracleConfig(**oracle.manifest.config).name
+    rows = dpo4rec_rows(list(reasoners), recommenders, named, config.mixed)
     popularity = torch.from_numpy(history_popularity(tables.sequences, tables.windows)).float()
     scores = scores_of(rows, popularity, texts, recommenders, config.seed)
     targets = _targets(splits, tables, config)

@@ -51,6 +51,8 @@ def align_on_pairs(
 ) -> Trained:
     """Train on chosen and rejected of every prompt; early stop on held-out users.
 
+    Rows with an eps above config.drop_above are counted and left out of both.
+
     Given log-probabilities are those of the rows that `encode_pairs` makes of `completions`.
     Raises UserError when there are too few pairs, when the model cannot take packed rows, when
     the work folder is another run's, and when training diverges.
@@ -62,20 +64,28 @@ def align_on_pairs(
 
     rows = encode_pairs(completions, policy, config.max_length)
     held = held_out(rows.users, config.held_out, config.seed)
+    dropped = (rows.eps > config.drop_above).any(1)
+    if dropped[held].all() or dropped[~held].all():
+        raise UserError(
+            f"alignment.drop_above = {config.drop_above} leaves no pair to train on, or none of a "
+            f"held-out user: {int(dropped.sum())} of {len(rows)} have a larger eps; raise it"
+        )
     model = trainable_policy(policy.model, config, run)
     policy = replace(policy, model=cast("PreTrainedModel", model))
     check_packed_rows(model, rows, policy.pad_id)
     objective = Objective(
         config.loss, config.beta, config.anchor, config.gamma, config.constant_eps
     )
-    steps = optimiser_steps(int((~held).sum()), config)
+    steps = optimiser_steps(int((~held & ~dropped).sum()), config)
     arguments = trainer_arguments(config, run, steps)
 
     def trainer() -> SharedPromptDPOTrainer:
         known = reference
         if not isinstance(known, ReferenceLogProbs):
             known = _reference(policy, rows, config, run, adapter=known == "previous")
-        fitted, valid = (_dataset(rows, known, which) for which in (~held, held))
+        fitted, valid = (
+            _dataset(rows, known, which) for which in (~held & ~dropped, held & ~dropped)
+        )
         return SharedPromptDPOTrainer(model, arguments, objective, fitted, valid, policy.tokenizer)
 
     digest = _digest(rows, config, objective, reference)
@@ -83,10 +93,10 @@ def align_on_pairs(
     drifts = pl.col("^.*_drift$") / config.beta
     log = log_table(history, ENTRIES).with_columns(drifts)
     counts = {
-        "pairs": len(rows),
-        "held_out_pairs": int(held.sum()),
+        "pairs": int((~dropped).sum()),
+        "held_out_pairs": int((held & ~dropped).sum()),
         "n_rejected": rows.eps.shape[1],
-        "left_out": rows.left_out,
+        "left_out": rows.left_out | ({"eps_above": int(dropped.sum())} if dropped.any() else {}),
     }
     return Trained(model, counts | _figures(history, log, steps), log)
 

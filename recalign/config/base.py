@@ -24,6 +24,8 @@ class OnlyWhen:
     """Field of the same model -> the values it may have; one alternative has to hold."""
     held: bool = False
     """Whether the identity keeps the field, at its default, while it does not count."""
+    unless_default: bool = False
+    """Whether the identity leaves it out at its default too, which is what was always done."""
     counted: Callable[[Any], Any] | None = None
     """What of the value is part of the identity; None: all of it."""
 
@@ -100,7 +102,8 @@ class Config(BaseModel):
             field = type(self).model_fields[name]
             rule = field.json_schema_extra
             left_out = isinstance(rule, OnlyWhen) and not (rule.held or self.counts(name))
-            left_out |= rule == UNLESS_DEFAULT and value == field.default
+            optional = isinstance(rule, OnlyWhen) and rule.unless_default
+            left_out |= (optional or rule == UNLESS_DEFAULT) and value == field.default
             if isinstance(rule, OnlyWhen) and rule.counted:
                 value = rule.counted(value)
             if rule != NOT_IDENTITY and not left_out:

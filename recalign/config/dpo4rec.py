@@ -48,10 +48,12 @@ class DPO4RecConfig(Config):
     def _stages_fit_together(self) -> "DPO4RecConfig":
         if self.splits.protocol == "per_user" and not (self.splits.fit and self.splits.reward):
             raise ValueError("splits.fit and splits.reward must be at least 1 for DPO4Rec")
-        if self.alignment.counts("loss") and self.alignment.loss in PERSONAL:
+        if self.alignment.reads_eps:
+            personal = self.alignment.loss in PERSONAL
+            read = f"alignment.loss = {self.alignment.loss}" if personal else "alignment.drop_above"
             raise ValueError(
-                f"alignment.loss = {self.alignment.loss} needs an eps of each pair, which DPO4Rec's"
-                " pairs do not have: use dpo, or cdpo with alignment.constant_eps"
+                f"{read} needs an eps of each pair, which DPO4Rec's pairs do not have: use dpo, or"
+                " cdpo with alignment.constant_eps, and leave drop_above at 0.5"
             )
         if self.evaluation.list_length - self.evaluation.list_targets > self.splits.n_negatives:
             raise ValueError(

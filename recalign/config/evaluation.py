@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from recalign.config.base import NOT_IDENTITY, Config
+from recalign.config.base import NOT_IDENTITY, UNLESS_DEFAULT, Config
 
 
 class RoundsConfig(Config):
@@ -34,12 +34,16 @@ class EvaluationConfig(Config):
     seed: int = Field(0, ge=0)
     """Seed of the resamples."""
 
+    mixed: list[Annotated[float, Field(gt=0, le=1)]] = Field([], json_schema_extra=UNLESS_DEFAULT)
+    """Shares of another user's sentences in the base policy's test texts, a row of the table each:
+    how much worse the ranking gets as texts get worse."""
     independent: bool = Field(True, json_schema_extra=NOT_IDENTITY)  # its inputs tell
     """Let a recommender of the other architecture, which gave no reward, judge the test texts."""
 
     def for_phase(self, phase: Literal["valid", "test"]) -> "EvaluationPhase":
-        """The settings for judging on validation or test targets."""
-        return EvaluationPhase(**dict(self), phase=phase)
+        """The settings for judging on validation, which compares rounds alone, or test targets."""
+        mixed = self.mixed if phase == "test" else []
+        return EvaluationPhase(**dict(self) | {"mixed": mixed}, phase=phase)
 
 
 class EvaluationPhase(EvaluationConfig):

@@ -208,6 +208,10 @@ class AlignmentConfig(WeightsConfig):
     """Best against all others (S-DPO), or the whole order of the rewards (Plackett-Luce)."""
     beta: float = Field(0.1, gt=0, le=10, json_schema_extra=PREFERRING)
     """Strength of the pull to the reference (DPO's beta)."""
+    drop_above: float = Field(
+        0.5, ge=0, le=0.5, json_schema_extra=replace(PAIRED, unless_default=True)
+    )
+    """Pairs with an eps above this are left out, as likely false negatives; 0.5: none (RosePO)."""
     gamma: float = Field(0.5, ge=0, le=10, json_schema_extra=only_when(loss="simpo"))
     """Target margin."""
     constant_eps: float = Field(0.1, ge=0, lt=0.5, json_schema_extra=only_when(loss="cdpo"))
@@ -239,6 +243,12 @@ class AlignmentConfig(WeightsConfig):
     """Seed of the adapter's weights and of the order of rows."""
     allow_worse: bool = Field(False, json_schema_extra=NOT_IDENTITY)
     """Keep a policy whose held-out loss rose from the start on; for sweeps, whose runs may fail."""
+
+    @property
+    def reads_eps(self) -> bool:
+        """Whether an eps of each pair is read, by the loss or to leave pairs out."""
+        drops = self.drop_above < type(self).model_fields["drop_above"].default
+        return self.counts("loss") and (self.loss in PERSONAL or drops)
 
     @model_validator(mode="after")
     def _micro_batches_fill_a_batch(self) -> "AlignmentConfig":

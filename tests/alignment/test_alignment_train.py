@@ -175,6 +175,23 @@ def test_several_rejected_and_smoothing_reach_the_loss(
         assert found == pytest.approx(expected.item(), rel=1e-5), loss
 
 
+def test_dropping_pairs_by_eps_is_training_without_them_and_is_counted(
+    run: Run, tmp_path: Path
+) -> None:
+    pairs = make_pairs(24).with_columns(smoothing=pl.Series([[0.1], [0.3], [0.45]] * 8))
+    config = CONFIG.model_copy(update={"loss": "rosepo"})
+    dropping = config.model_copy(update={"drop_above": 0.3})
+    found = run(policy(), pairs, tmp_path / "drops", dropping).figures
+    kept = pairs.filter(pl.col("smoothing").list.first() <= 0.3)
+    expected = run(policy(), kept, tmp_path / "without", config).figures
+    assert found["left_out"].pop("eps_above") == 8
+    assert found == expected
+    assert found["pairs"] == 16
+    assert adapter_bytes(tmp_path / "drops") == adapter_bytes(tmp_path / "without")
+    with pytest.raises(UserError, match=r"drop_above = 0.05 leaves no pair .*: 24 of 24 have"):
+        run(policy(), pairs, tmp_path / "all", config.model_copy(update={"drop_above": 0.05}))
+
+
 def test_the_model_comes_out_as_it_went_in_but_for_its_adapter(run: Run, tmp_path: Path) -> None:
     model = policy()
     config = CONFIG.model_copy(update={"precision": "bfloat16"})

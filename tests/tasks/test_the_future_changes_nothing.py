@@ -25,6 +25,7 @@ from recalign.config import (
     RosePOConfig,
     Runtime,
     SftConfig,
+    SmoothingConfig,
     SplitsConfig,
     TitleModelConfig,
 )
@@ -43,11 +44,12 @@ READER = ["oracle", "recommender, base", "reasonings for reward, base"]
 ALIGNED = ["reasonings for valid, base", "rewards, round 1", "pairs, round 1", "alignment, round 1"]
 DRAWN = ["oracle", "rejections, semantic", "rejections, popularity",
          "smoothing, popularity pairwise"]  # fmt: skip
+FOLDED = ["fold_oracles"]  # read validation, as the early stop of SFT does
 TUNED = ["sft", "rejections, self_hard", "smoothing, self_hard pairwise", "reference, self_hard",
          "alignment, self_hard, eps"]  # fmt: skip
 MADE_BEFORE = {
     "dpo4rec": {"fit": POLICY, "reward": POLICY + READER, "valid": POLICY + READER + ALIGNED},
-    "rosepo": {"valid": DRAWN, "test": DRAWN + TUNED},  # SFT is stopped on validation
+    "rosepo": {"valid": DRAWN, "test": DRAWN + FOLDED + TUNED},
 }
 """What a method has made before the window is looked into, in the order of making."""
 TOLD_LATER = {"describe.parquet"}
@@ -159,6 +161,9 @@ def rosepo(walk: Until, data: Data) -> None:
     contest = Contest(walk, config, world, backbone, backbone)
     contest.reject("semantic")
     contest.smooth("pairwise", "popularity", contest.reject("popularity"))
+    doubting = SmoothingConfig(oracle="cross_fitted")
+    Contest(walk, config.model_copy(update={"smoothing": doubting}), world, backbone,
+            backbone).judging_oracle()  # fmt: skip
     contest.sft = walk(sft, config.sft, world, files=sft_files(config.sft))
     contest.align(ComparedRow(label="self_hard, eps", kind="aligned", strategy="self_hard",
                               estimator="pairwise"))  # fmt: skip

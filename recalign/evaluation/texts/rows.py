@@ -1,6 +1,6 @@
 """DPO4Rec's rows: each comparison that the method's claim has to survive."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from recalign.evaluation.result_table import ResultRow
 
@@ -8,16 +8,19 @@ POPULARITY = "Popularity"
 READERS = ("frozen", "refitted", "independent")
 
 
-def dpo4rec_rows(reasoners: list[str], readers: Collection[str], oracle: str) -> list[ResultRow]:
+def dpo4rec_rows(
+    reasoners: list[str], readers: Collection[str], oracle: str, mixed: Sequence[float] = ()
+) -> list[ResultRow]:
     """Rows from the weakest baseline to the aligned policy, in the order of the table.
 
     Popularity, reasoners and the base policy are compared with the oracle alone (what does a
     reasoning add?); shuffled reasonings with the base policy's own (does it matter whose they
-    are?); the aligned policy with the base policy under the same decoding and recommender. The
-    frozen recommender was fitted on the base policy's reasonings, the refitted one on the aligned
-    policy's. The independent one, of another architecture, read the base policy's reasonings when
-    it was fitted, and gave no reward. `readers` are those of the three that read texts here;
-    `oracle` is the name of the model that is compared with.
+    are?), and so are those with `mixed` shares of another user's sentences; the aligned policy with
+    the base policy under the same decoding and recommender. The frozen recommender was fitted on
+    the base policy's reasonings, the refitted one on the aligned policy's. The independent one, of
+    another architecture, read the base policy's reasonings when it was fitted, and gave no reward.
+    `readers` are those of the three that read texts here; `oracle` is the name of the model that is
+    compared with.
     """
     alone = f"{oracle}, no reasoning"
     rows = [
@@ -27,6 +30,9 @@ def dpo4rec_rows(reasoners: list[str], readers: Collection[str], oracle: str) ->
     rows += [ResultRow(f"Template {r}", r, "none", "frozen", base=alone) for r in reasoners]
     own, label = policy_label("base", "sampled", "frozen"), "Base reasonings shuffled across users"
     rows.append(ResultRow(label, "shuffled", "sampled", "frozen", base=own))
+    for share in mixed:
+        label, policy = f"Base reasonings, {100 * share:g} % another user's", mixed_policy(share)
+        rows.append(ResultRow(label, policy, "sampled", "frozen", base=own))
     for recommender in (name for name in READERS if name in readers):
         for policy in ("base", "aligned"):
             for decoding in ("greedy", "sampled"):
@@ -36,6 +42,11 @@ def dpo4rec_rows(reasoners: list[str], readers: Collection[str], oracle: str) ->
                 row_base = first if policy == "base" else base
                 rows.append(ResultRow(label, policy, decoding, recommender, base=row_base))
     return rows
+
+
+def mixed_policy(share: float) -> str:
+    """What RESULTS calls the base policy with this share of another user's sentences."""
+    return f"mixed {share:g}"
 
 
 def policy_label(policy: str, decoding: str, recommender: str) -> str:

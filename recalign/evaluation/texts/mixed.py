@@ -1,0 +1,46 @@
+"""Reasonings made worse by degrees: some of each text's sentences are another user's."""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+
+from recalign.seeding import stream
+
+Split = Callable[[str], list[str]]
+"""The sentences of a text."""
+
+
+def mixed_across_users(
+    reasonings: pl.DataFrame, share: float, split: Split, seed: int
+) -> pl.DataFrame:
+    """REASONINGS whose usable texts hold 1 - share of their own sentences and share of another's.
+
+    Both are drawn at random, the same for every share as far as they go: a larger share takes more
+    of the same sentences away. The other text is that of another user with the same sample
+    number; at share 1 everyone has exactly that. Malformed texts stay as they are and give nothing.
+    ValueError: fewer than two users have a usable text.
+    """
+    parts = [reasonings.filter(pl.col("malformed").is_not_null())]
+    usable = reasonings.filter(pl.col("malformed").is_null()).sort("user_index", "sample")
+    for part in usable.partition_by("sample", maintain_order=True):
+        if len(part) < 2:
+            raise ValueError("sentences cannot be mixed across fewer than two users")
+        sample, texts = int(part["sample"][0]), [split(text) for text in part["reasoning"]]
+        circle = stream(seed, "sentences of another user", sample).permutation(len(texts))
+        givers = np.empty_like(circle)
+        givers[circle] = np.roll(circle, 1)  # one circle through all: nobody gives to themselves
+        mixed = []
+        for user, own, giver in zip(part["user_index"], texts, givers.tolist(), strict=True):
+            draw = stream(seed, "sentences mixed", user, sample)
+            kept = _some(own, 1 - share, draw)
+            mixed.append(" ".join(kept + _some(texts[giver], share, draw)))
+        parts.append(part.with_columns(reasoning=pl.Series(mixed, dtype=pl.String)))
+    return pl.concat(parts)
+
+
+def _some(sentences: list[str], share: float, draw: np.random.Generator) -> list[str]:
+    """A share of the sentences, rounded to the nearest whole number, in their order."""
+    order = draw.permutation(len(sentences))
+    taken = np.sort(order[: int(share * len(sentences) + 0.5)])
+    return [sentences[place] for place in taken]
