@@ -64,7 +64,7 @@ def align_on_pairs(
 
     rows = encode_pairs(completions, policy, config.max_length)
     held = held_out(rows.users, config.held_out, config.seed)
-    dropped = (rows.eps > config.drop_above).any(1)
+    dropped = rows.eps.max(1, initial=0.0) > config.drop_above
     if dropped[held].all() or dropped[~held].all():
         raise UserError(
             f"alignment.drop_above = {config.drop_above} leaves no pair to train on, or none of a "
