@@ -16,7 +16,7 @@ from recalign.interactions.fetch import Download, UnknownChecksum, fetch
 from recalign.interactions.ingest import ingest
 from recalign.interactions.sources import read_source, source_files
 
-CONTENT = gzip.compress(bytes(range(256)) * 4096, compresslevel=0)  # about a megabyte
+CONTENT = gzip.compress(bytes(range(256)) * 4096, compresslevel=0, mtime=0)  # about a megabyte
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
 

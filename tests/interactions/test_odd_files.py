@@ -60,8 +60,8 @@ def items_of(folder: Path, name: str, **columns: Any) -> list[dict[str, Any]]:
         ("i.csv", PLAIN.replace("\n", "\r")),
         ("i.csv", PLAIN.replace("\n", "\r\n").encode("utf-8-sig")),
         ("i.csv", PLAIN.encode("utf-16")),
-        ("i.CSV.GZ", gzip.compress(PLAIN.encode("utf-16"))),
-        ("i.csv", gzip.compress(PLAIN.encode())),
+        ("i.CSV.GZ", gzip.compress(PLAIN.encode("utf-16"), mtime=0)),
+        ("i.csv", gzip.compress(PLAIN.encode(), mtime=0)),
         ("i.csv", OURS),
     ],
 )
