@@ -147,7 +147,7 @@ def test_rosepo_opens_with_the_verdict_its_picture_and_every_claim_and_ends_with
     opening = [body.index(part) for part in parts]
     assert opening == sorted(opening)
     assert headings(page) == [
-        "Results on the test window", "Claim by claim", "Helpful against harmless",
+        "Results on the test window", "Claim by claim", "Who gains", "Helpful against harmless",
         "Chosen by validation", "Training of the recommender and of the fine-tuned model",
         "Items chosen and rejected",
         "How sure the oracle is that a rejected item is really preferred (eps)", "What went in",
@@ -197,8 +197,8 @@ def test_what_was_not_measured_has_no_section():
     bare = replace(dpo4rec_run(), stages=(), oracle_curve=None, policy_curve=None, examples=())
     text = render(dpo4rec_page(bare))
     assert headings(text) == [
-        "Results on the test window", "Rounds of alignment", "What the policies wrote",
-        "What went in",
+        "Results on the test window", "Who gains", "Rounds of alignment",
+        "What the policies wrote", "What went in",
     ]  # fmt: skip
 
 
