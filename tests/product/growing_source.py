@@ -8,6 +8,7 @@ import polars as pl
 
 from recalign.config import DPO4RecConfig, SyntheticWorld
 from recalign.world.synthesise import synthesise
+from tests.tasks.tiny_run import SMALLEST
 
 WORLD = SyntheticWorld(
     n_users=60, n_items=120, n_genres=6, n_creators=10, n_eras=3, n_moods=4,
@@ -63,7 +64,7 @@ def _lines(settings: dict[str, Any], prefix: str = "") -> list[str]:
 
 def settings_for(folder: Path) -> dict[str, Any]:
     """What differs from the method's usual settings."""
-    return {
+    return SMALLEST | {
         "interactions": {
             "source": "files",
             "files": {
@@ -72,20 +73,6 @@ def settings_for(folder: Path) -> dict[str, Any]:
                 "attribute_columns": ATTRIBUTES,
             },
         },
-        "splits": {"fit": 2, "reward": 3, "valid": 2, "test": 2, "n_negatives": 20},
-        "oracle": {"hidden": 16, "blocks": 1, "epochs": 2, "max_length": 20},
-        "policy": {
-            "bootstrap": {
-                "hidden": 32, "layers": 1, "heads": 2, "n_prompts": 200, "epochs": 4,
-                "batch_size": 16, "learning_rate": 1e-2, "history_items": 6,
-            }
-        },
-        "reasonings": {
-            "history_items": 6, "n_samples": 4, "n_fit_samples": 2, "n_eval_samples": 2,
-        },
-        "recommender": {"hidden": 8, "epochs": 2, "guard": False},
-        "alignment": {"lora_rank": 4, "epochs": 1, "evaluations": 2},
         "rounds": {"n": 3, "patience": 3},
-        "evaluation": {"list_length": 10, "n_resamples": 100},
         "report": {"n_examples": 1},
-    }  # fmt: skip
+    }

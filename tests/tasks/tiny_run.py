@@ -11,29 +11,32 @@ from recalign.config import Config, DPO4RecConfig, Runtime
 from tasks.engine.run import Run
 from tasks.engine.stage import Call, Stage
 
+SMALLEST: dict[str, Any] = {
+    "splits": {"fit": 2, "reward": 3, "valid": 2, "test": 2, "n_negatives": 20},
+    "oracle": {"hidden": 16, "blocks": 1, "epochs": 2, "max_length": 20},
+    "policy": {
+        "bootstrap": {
+            "hidden": 32, "layers": 1, "heads": 2, "n_prompts": 200, "epochs": 4,
+            "batch_size": 16, "learning_rate": 1e-2, "history_items": 6,
+        }
+    },
+    "reasonings": {"history_items": 6, "n_samples": 4, "n_fit_samples": 2, "n_eval_samples": 2},
+    "recommender": {"hidden": 8, "epochs": 2, "guard": False},
+    "alignment": {"lora_rank": 4, "epochs": 1, "evaluations": 2},
+    "evaluation": {"list_length": 10, "n_resamples": 100},
+}  # fmt: skip
+"""Settings of every stage behind the data, as small as they still mean something."""
+
 CONFIG = DPO4RecConfig.model_validate(
-    {
+    SMALLEST
+    | {
         "interactions": {
             "synthetic": {
                 "n_users": 60, "n_items": 120, "n_genres": 6, "n_creators": 10, "n_eras": 3,
                 "n_moods": 4, "min_length": 16, "max_length": 20,
             }
         },
-        "splits": {"fit": 2, "reward": 3, "valid": 2, "test": 2, "n_negatives": 20},
-        "oracle": {"hidden": 16, "blocks": 1, "epochs": 2, "max_length": 20},
-        "policy": {
-            "bootstrap": {
-                "hidden": 32, "layers": 1, "heads": 2, "n_prompts": 200, "epochs": 4,
-                "batch_size": 16, "learning_rate": 1e-2, "history_items": 6,
-            }
-        },
-        "reasonings": {
-            "history_items": 6, "n_samples": 4, "n_fit_samples": 2, "n_eval_samples": 2,
-        },
-        "recommender": {"hidden": 8, "epochs": 2, "guard": False},
-        "alignment": {"lora_rank": 4, "epochs": 1, "evaluations": 2},
         "rounds": {"n": 1},
-        "evaluation": {"list_length": 10, "n_resamples": 100},
         "report": {"n_examples": 2},
     }
 )  # fmt: skip
