@@ -1,6 +1,6 @@
 """Cost against size: CPU seconds and peak memory at 1, 4 and 16 times the rows or users.
 
-    python benchmarks/scaling.py [--only ingest epoch ranking rewards catalogue] [--factor 1.0]
+    python benchmarks/scaling.py [--only candidates ...] [--factor 1.0]
 
 Every measurement is a process of its own, on one thread. Peaks are of the whole process, its
 libraries and its data included; how much of a peak the data themselves are is shown apart. The
@@ -25,8 +25,8 @@ if TYPE_CHECKING:  # torch is no part of ingest's peak
     from recalign.sequences import Sequences
 
 SIZES = (1, 4, 16)
-BASE = {"ingest": 500_000, "epoch": 500, "ranking": 1_000, "rewards": 400}
-UNITS = {"ingest": "rows", "epoch": "users", "ranking": "users", "rewards": "users x 10 texts"}
+BASE = {"ingest": 500_000, "candidates": 62_500, "epoch": 500, "ranking": 1_000, "rewards": 400}
+UNITS = dict.fromkeys(BASE, "users") | {"ingest": "rows", "rewards": "users x 10 texts"}
 CATALOGUE, CATALOGUE_USERS, RANKED = 1_000_000, 3_000, 500
 
 
@@ -45,6 +45,24 @@ def ingest(rows: int) -> tuple[float, float]:
         in_child("generate", folder, folder / str(rows))
         size = (folder / "ratings.csv").stat().st_size / 2**20
         return timed(lambda: ours(folder, folder / "out.parquet")), size
+
+
+def candidates(n_users: int, n_items: int = 3416, length: int = 50) -> tuple[float, float]:
+    """CPU seconds for two lists of 99 per user, and MiB of the sequences."""
+    import polars as pl
+
+    from recalign.config import SplitsConfig
+    from recalign.schemas import WINDOWS
+    from recalign.sequences import Sequences
+    from recalign.splits.candidates import draw_candidates
+
+    taken = np.random.default_rng(0).zipf(1.1, 2 * n_users * length)
+    taken = np.resize(taken[taken <= n_items], n_users * length).astype(np.int64)
+    sequences = Sequences(np.arange(n_users + 1) * length, taken, n_items)
+    starts = [name for name in WINDOWS if name.endswith("start")]
+    columns = dict.fromkeys(starts, length - 4) | {"end": length, "prompted": True}
+    windows = pl.DataFrame({"user_index": np.arange(n_users)}).with_columns(**columns).cast(WINDOWS)
+    return timed(lambda: draw_candidates(sequences, windows, SplitsConfig())), taken.nbytes / 2**20
 
 
 def training(n_users: int, n_items: int) -> "tuple[Training, Sequences]":
@@ -94,6 +112,8 @@ def measure(what: str, size: int) -> tuple[float, float]:
     match what:
         case "ingest":
             return ingest(size)
+        case "candidates":
+            return candidates(size)
         case "epoch":
             return epoch(size)
         case "ranking":

@@ -1,6 +1,6 @@
 """Fixed lists of items a user never took, drawn once, for list-wise metrics."""
 
-import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
@@ -8,13 +8,14 @@ import polars as pl
 from recalign.config import SplitsConfig
 from recalign.progress import Progress, silent
 from recalign.schemas import CANDIDATES, check_table
-from recalign.seeding import stream
+from recalign.seeding import streams
 from recalign.sequences import Sequences
+from recalign.splits.weighted_draws import WeightedDraws, first_new
 
-CELLS = 1 << 22
-"""Most users times items that are looked at once: the tables of who took what stay in the cache."""
-MAX_BLOCK = 4096
+BLOCK = 256
 """Most users at once, each of whom has a generator."""
+CELLS = 1 << 20
+"""Most items at once that users of a block took."""
 
 
 def draw_candidates(
@@ -38,31 +39,26 @@ def draw_candidates(
     }
     for kind_weights in weights.values():
         kind_weights[0] = 0.0
-    cumulated = {kind: np.cumsum(weight) for kind, weight in weights.items()}
-    cumulated = {kind: np.cumsum(weight) for kind, weight in weights.items()}
+    draws = [WeightedDraws.of(weight) for weight in weights.values()]
+    n = config.n_negatives
+    widths = [own.enough(n, 2 * n + 16) for own in draws]
     users = np.sort(windows.filter("prompted")["user_index"].to_numpy())
-    size = max(1, min(MAX_BLOCK, CELLS // (sequences.n_items + 1)))
-    taken = np.zeros((size, sequences.n_items + 1), dtype=bool)
-    taken[:, 0] = True
-    lists: list[np.ndarray] = []
-    for start in range(0, len(users), size):
-        progress(start, len(users), "candidates")
-        block = users[start : start + size]
-        own = _taken_by(sequences, block)
-        taken[own] = True
-        drawn = [
-            _block([stream(config.seed, "candidates", kind, user) for user in block.tolist()],
-                   weights[kind], cumulated[kind], taken[: len(block)], config.n_negatives)
-            for kind in weights
-        ]  # fmt: skip
-        lists += itertools.chain.from_iterable(zip(*drawn, strict=True))
-        taken[own] = False
+    lists = np.zeros((len(users), len(weights), n), dtype=np.int32)
+    done = 0
+    for rows in _blocks(sequences.lengths[users]):
+        progress(done, len(users), "candidates")
+        block = users[rows]
+        taken = sequences.window(block, np.zeros_like(block), sequences.lengths[block])
+        for place, kind in enumerate(weights):
+            generators = streams(config.seed, "candidates", kind, last=block)
+            lists[rows, place] = _drawn(generators, draws[place], taken, widths[place], n)
+        done += len(rows)
     progress(len(users), len(users), "candidates")
     table = pl.DataFrame(
         {
             "user_index": np.repeat(users, len(weights)),
             "kind": list(weights) * len(users),
-            "negatives": pl.Series(lists, dtype=pl.List(pl.Int32)),
+            "negatives": _without_padding(lists.reshape(-1, n)),
         },
         schema_overrides=CANDIDATES,
     )
@@ -82,57 +78,43 @@ def history_popularity(sequences: Sequences, windows: pl.DataFrame) -> np.ndarra
     return sequences.before(fit_start).counts()
 
 
-def _taken_by(sequences: Sequences, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Row and item of all that `users` [B] ever took; the row is the user's place in `users`."""
-    lengths = sequences.lengths[users]
-    rows = np.repeat(np.arange(len(users)), lengths)
-    within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return rows, sequences.items[np.repeat(sequences.offsets[users], lengths) + within]
+def _blocks(lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of `lengths` [N], longest first, so that a block is padded little."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        longest = max(1, int(lengths[order[start]]))
+        stop = start + max(1, min(BLOCK, CELLS // longest))
+        yield order[start:stop]
+        start = stop
 
 
-def _block(
+def _drawn(
     generators: list[np.random.Generator],
-    weights: np.ndarray,
-    cumulated: np.ndarray,
+    draws: WeightedDraws,
     taken: np.ndarray,
+    width: int,
     n: int,
-) -> list[np.ndarray]:
-    """For each row of `taken` [B, n_items + 1] `n` distinct untaken items, in order of drawing.
+) -> np.ndarray:
+    """For each row of `taken` [B, L] `n` distinct untaken items in order of drawing, int32 [B, n].
 
     They are successive weighted draws: of repeated draws from all items, repeats and taken ones
-    are skipped. First only as many are looked at as mostly suffice; what they leave open is
-    completed row by row.
+    are skipped. First only `width` of them are looked at, which mostly suffice; what all leave open
+    is completed row by row. 0 fills a row where fewer are untaken.
     """
+    n_items = len(draws.weights) - 1
     tries = np.empty((len(generators), 2 * n + 16))
     for row, generator in enumerate(generators):
         generator.random(out=tries[row])
-    lists: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(generators)
+    lists = np.zeros((len(generators), n), dtype=np.int32)
     left = np.arange(len(generators))
-    for width in (n + n // 8 + 8, tries.shape[1]):
-        drawn = np.searchsorted(cumulated, tries[left, :width] * cumulated[-1], side="right")
-        drawn = np.minimum(drawn, len(weights) - 1)
-        new = _first_untaken(drawn, taken, left)
-        counts = new.sum(axis=1)
-        parts = np.split(drawn[new], np.cumsum(counts)[:-1])
-        for row, items in zip(left.tolist(), parts, strict=True):
-            lists[row] = items[:n]
-        left = left[counts < n]
-        if not len(left):
-            break
+    for looked_at in (width, tries.shape[1]):
+        lists[left] = first_new(draws(tries[left, :looked_at]), taken[left], n, n_items)
+        left = left[lists[left, -1] == 0]
     for row in left.tolist():
-        lists[row] = _completed(generators[row], weights, taken[row], lists[row], n)
+        own = _completed(generators[row], draws.weights, taken[row], lists[row][lists[row] > 0], n)
+        lists[row, : len(own)] = own
     return lists
-
-
-def _first_untaken(drawn: np.ndarray, taken: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Whether each of `drawn` [R, W] is untaken in its row of `taken`, and there for once."""
-    cells = rows[:, None] * taken.shape[1] + drawn
-    order = np.broadcast_to(np.arange(drawn.shape[1], dtype=np.int16), drawn.shape)
-    first = np.empty(taken.shape, dtype=np.int16)
-    backwards = cells[:, ::-1].ravel()  # of what is written twice the last stays: the first drawn
-    first.ravel()[backwards] = order[:, ::-1].ravel()
-    found: np.ndarray = (first.ravel()[cells] == order) & ~taken.ravel()[cells]
-    return found
 
 
 def _completed(
@@ -147,11 +129,17 @@ def _completed(
     Gumbel keys over the rest are successive draws without replacement, too (Efraimidis and
     Spirakis 2006), at the cost of one pass over the catalogue.
     """
-    rest = ~taken
-    rest[drawn] = False
+    rest = np.ones(len(weights), dtype=bool)
+    rest[0] = rest[taken] = rest[drawn] = False
     others = np.flatnonzero(rest)
     keys = generator.gumbel(size=len(others))
     popular = weights[others] > 0
     keys[popular] += np.log(weights[others][popular])
     order = np.lexsort((-keys, ~popular))
     return np.concatenate([drawn, others[order[: n - len(drawn)]]])
+
+
+def _without_padding(lists: np.ndarray) -> pl.Series:
+    """Rows of `lists` [N, n] as a column of lists; 0, which ends a row, is left out."""
+    column = pl.Series(lists).arr.to_list()
+    return column.list.filter(pl.element() > 0) if (lists[:, -1] == 0).any() else column

@@ -8,6 +8,7 @@ from recalign.config import SplitsConfig
 from recalign.schemas import WINDOWS
 from recalign.sequences import Sequences
 from recalign.splits.candidates import count_short, draw_candidates, history_popularity
+from recalign.splits.weighted_draws import WeightedDraws, first_new
 
 
 def sequences(items: list[list[int]], n_items: int) -> Sequences:
@@ -132,3 +133,25 @@ def test_six_thousand_users_times_99_take_seconds():
     candidates = draw_candidates(items, table, SplitsConfig())
     assert time.process_time() - started < 5
     assert candidates["negatives"].list.len().to_list() == [99] * 12_000
+
+
+def test_tables_find_the_items_that_a_search_in_the_sums_finds():
+    weights = np.array([0.0, 5.0, 0.0, 1e-9, 2.5, 0.1, 0.0])
+    draws = WeightedDraws.of(weights)
+    cumulated = np.cumsum(weights)
+    borders = cumulated[1:-1] / cumulated[-1]
+    random = np.random.default_rng(0).random(5000)
+    uniform = np.concatenate([random, borders, np.nextafter(borders, 0), [0.0, 1 - 2**-53]])
+    found = np.searchsorted(cumulated, uniform * cumulated[-1], side="right")
+    assert draws(uniform).tolist() == np.minimum(found, 6).tolist()
+
+
+def test_without_any_weight_the_last_item_is_drawn_whatever_the_number():
+    assert WeightedDraws.of(np.zeros(4))(np.array([0.0, 0.7])).tolist() == [3, 3]
+
+
+def test_the_first_new_items_of_a_row_are_neither_taken_nor_repeated():
+    drawn = np.array([[4, 2, 4, 9, 7, 2], [1, 1, 1, 1, 1, 1]], dtype=np.int32)
+    taken = np.array([[2, 0], [3, 8]])
+    for n_items in (9, 2**30):  # one integer of 32 bits holds an item and its order, or does not
+        assert first_new(drawn, taken, 3, n_items).tolist() == [[4, 9, 7], [1, 0, 0]]
