@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import polars as pl
 import psutil
 import pytest
 from filelock import FileLock, Timeout
@@ -21,6 +22,7 @@ from recalign.artifacts.series import read_series
 from recalign.artifacts.store import Store
 from recalign.config import RoundsConfig, Runtime
 from tests.product.growing_source import config_for, grow, write_source
+from tests.product.test_deployments import create
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -131,6 +133,29 @@ def is_locked(path):
             return False
     except Timeout:
         return True
+
+
+@pytest.mark.slow
+def test_a_series_recommends_by_its_deployment_and_a_mistake_is_told_in_a_line(
+    rounds, prefect_api, deployments, worker
+):
+    config = {"series": "news", "k": 3, "output": str(rounds.folder / "recs.csv")}
+    form = {"config": config, "runtime": rounds.parameters["runtime"].model_dump(mode="json")}
+    run = worker.finished(create(prefect_api, deployments["recommend"], form))
+    told = f"60 of 60 users have recommendations in {config['output']}"
+    assert (run["state"]["type"], run["state"]["message"]) == ("COMPLETED", told)
+    assert run["name"] == "recommend by series news for all users"
+    table, taken = (pl.read_csv(rounds.folder / name) for name in ("recs.csv", "ratings.csv"))
+    assert set(table["user_id"]) == set(taken["user_id"])
+    assert table.group_by("user_id").agg("rank")["rank"].to_list() == [[1, 2, 3]] * 60
+    assert table.join(taken, on=["user_id", "item_id"]).is_empty()
+    before = (rounds.folder / "recs.csv").read_bytes()
+    mistaken = form | {"config": config | {"interactions": str(rounds.folder / "items.jsonl")}}
+    run = worker.finished(create(prefect_api, deployments["recommend"], mistaken))
+    assert run["state"]["type"] == "FAILED"
+    assert "items.jsonl: has no column user_id" in run["state"]["message"]
+    assert "\n" not in run["state"]["message"]
+    assert (rounds.folder / "recs.csv").read_bytes() == before
 
 
 @pytest.mark.slow
