@@ -28,6 +28,7 @@ from recalign.artifacts.store import Store
 from recalign.config import DriftConfig, RecommendConfig, Runtime
 from recalign.report.refresh_history import drift_curve, refresh_rows, refreshes_in_words
 from recalign.report.stage_page import picture
+from recalign.schemas import SERVING
 from recalign.serving.output import check_output, write_output
 from tasks.drift import drift
 from tasks.engine.run import Run
@@ -74,7 +75,7 @@ def refresh(run: Run, name: str, config: RecommendConfig) -> str:
     prepare(run, STAGES, lambda walk: stages(walk, config, chain, last))
     served, watched = stages(run, config, chain, last)
     made = run.store.open(served)
-    path = write_output(made, Path(config.output))
+    path = write_output(made.path(SERVING.file), Path(config.output))
     at = {"run": me, "started": started, "finished": datetime.now(UTC)}
     new = Refresh(
         serving=served,

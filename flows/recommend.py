@@ -23,6 +23,7 @@ from recalign.chain import (
 from recalign.config import InteractionsConfig, RecommendConfig, Runtime, TitleServingConfig
 from recalign.errors import UserError
 from recalign.recommending import template_path
+from recalign.schemas import SERVING
 from recalign.serving.output import check_output, write_output
 from tasks.current_reasonings import current_reasonings
 from tasks.engine.run import Run
@@ -56,7 +57,7 @@ def recommend(config: RecommendConfig = RecommendConfig(), runtime: Runtime = Ru
     with run.store.in_use():
         chain = check(config, run)
         made = run.store.open(stages(run, config, chain))
-    path = write_output(made, Path(config.output))
+    path = write_output(made.path(SERVING.file), Path(config.output))
     told = in_words(run.store, made.manifest, path)
     create_markdown_artifact(key="outcome", markdown=told)
     return Completed(message=told)

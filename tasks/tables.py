@@ -21,7 +21,7 @@ from recalign.schemas import (
     read_table,
 )
 from recalign.sequences import Sequences
-from recalign.serving.rows import asked_users
+from recalign.serving.rows import WhyNone, asked_users
 from recalign.splits.guard import Protocol, check_fit
 from recalign.world.utility import TrueWorld, rejected_preferred
 
@@ -61,7 +61,8 @@ def read_asked_users(histories: Artifact, files: Mapping[str, list[Path]]) -> pl
     users = USERS.read(histories)
     without = pl.Series("user_id", [], pl.String) if foreign is None else foreign["user_id"]
     asked = asked_users(given[0] if given else None, users, without)
-    if given and asked["user_index"].is_null().all():
+    unknown: WhyNone = "no history"
+    if given and (asked["why_none"] == unknown).fill_null(value=False).all():
         name, known = given[0][0], users["user_id"][0]
         raise UserError(
             f"{files['users'][0]}: none of its {len(given[0])} ids is a user of this run: it has "

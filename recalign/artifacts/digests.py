@@ -27,7 +27,8 @@ def stamp(path: Path) -> Stamp:
 def whole_file(path: Path, ending: str = "draft") -> Iterator[BinaryIO]:
     """A file to write into, which is at `path` once it is whole and on disk, and never before.
 
-    Until then its name has this ending: what a killed process left is overwritten.
+    Until then its name has this ending: what a killed process left is overwritten. An error or an
+    interrupt leaves nothing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{ending}")
@@ -37,7 +38,7 @@ def whole_file(path: Path, ending: str = "draft") -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-    except OSError:
+    except BaseException:
         draft.unlink(missing_ok=True)
         raise
 

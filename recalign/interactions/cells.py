@@ -37,11 +37,14 @@ def read_cells(
     fields: dict[str, str],
     progress: Progress,
     advice: str = "name yours in interactions.files",
+    *,
+    may_be_empty: bool = False,
 ) -> tuple[pl.DataFrame, Origin]:
-    """The columns of `fields` (ours to the file's) under our names, with `row`; at least one row.
+    """The columns of `fields` (ours to the file's) under our names, with `row`.
 
-    Cells of text formats are text. Raises BadInputError for damage, and with this advice for
-    missing columns and columns whose name occurs twice.
+    Cells of text formats are text. Raises BadInputError for damage, for columns without a row
+    unless these `may_be_empty`, and with this advice for missing columns and columns whose name
+    occurs twice.
     """
     kind = ending(path)
     if kind == ".jsonl":
@@ -60,7 +63,7 @@ def read_cells(
             *(pl.col(str(names.index(field))).alias(name) for name, field in fields.items()),
         )
         origin = Origin(path, fields, partial(_line_of, content, separator))
-    if cells.height == 0:
+    if cells.height == 0 and not may_be_empty:
         raise BadInputError(f"{path}: has columns but no row")
     progress(1, 1, path.name)
     return cells, origin

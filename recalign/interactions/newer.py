@@ -41,6 +41,7 @@ def read_newer(path: Path, config: InteractionsConfig, progress: Progress = sile
     """RAW_INTERACTIONS of a file with the columns of the run's own files.
 
     A run on a publisher's data takes user_id, item_id, timestamp and, where ratings count, rating.
+    A header alone is a day on which nobody took anything.
     Raises BadInputError as for a run's own files.
     """
     own = config.files
@@ -53,7 +54,8 @@ def read_newer(path: Path, config: InteractionsConfig, progress: Progress = sile
     }
     fields = {ours: theirs for ours, theirs in named.items() if theirs}
     where = "give it the columns that the run's own interactions have"
-    return typed_interactions(*read_cells(path, fields, progress, advice=where))
+    cells = read_cells(path, fields, progress, advice=where, may_be_empty=True)
+    return typed_interactions(*cells)
 
 
 def extend(known: Known, newer: pl.DataFrame, config: InteractionsConfig) -> Extended:

@@ -11,15 +11,17 @@ from recalign.progress import silent
 
 
 def read_user_ids(path: Path) -> pl.Series:
-    """The distinct ids, in their order, of a .txt with one per line or a table with `user_id`.
+    """The distinct ids, in their order, of a table with `user_id` or a text with one per line.
+
+    A name that ends in .txt or has no ending is that of a text.
 
     Raises BadInputError for a file that is not there, holds no id, or has no such column.
     """
     if not path.is_file():
         raise BadInputError(f"{path}: there is no such file of users")
-    if path.suffix == ".txt":
+    if path.suffix.lower() in (".txt", ""):
         try:
-            lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+            lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
         except UnicodeDecodeError as error:
             raise BadInputError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
         found = pl.Series("user_id", [line for line in lines if line], dtype=pl.String)

@@ -1,14 +1,13 @@
 """The table of recommendations where the user wants it: whole, or not there yet."""
 
+import os
 import shutil
 from pathlib import Path
 
 import polars as pl
 
-from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.digests import whole_file
 from recalign.errors import UserError
-from recalign.schemas import SERVING
 
 ENDINGS = (".parquet", ".csv")
 
@@ -19,13 +18,19 @@ def check_output(path: Path) -> None:
         raise UserError(f"{path}: recommendations are written as {' or '.join(ENDINGS)}")
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file in it")
+    there = next(place for place in path.absolute().parents if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "may not be written to" if there.is_dir() else "is a file, not a folder"
+        raise UserError(f"{path} cannot be written: {there} {why}")
 
 
-def write_output(made: Artifact, path: Path) -> Path:
-    """Write the table to `path`; until it is whole and on disk, the old file stays there."""
-    source = made.path(SERVING.file)
+def write_output(source: Path, path: Path) -> Path:
+    """Write the Parquet table at `source` to `path`, where the old file stays until it is whole.
+
+    UserError where it cannot be written.
+    """
     try:
-        with whole_file(path) as file:
+        with whole_file(path, str(os.getpid())) as file:  # two may write the same at once
             if path.suffix == ".csv":
                 pl.scan_parquet(source).sink_csv(file)
             else:

@@ -107,6 +107,21 @@ def test_user_ids_come_from_lines_or_from_a_column(tmp_path):
     assert read_user_ids(lines).to_list() == read_user_ids(table).to_list() == ["ann", "2"]
 
 
+@pytest.mark.parametrize("name", ["u.txt", "U.TXT", "vips"])
+def test_a_list_of_users_may_have_a_byte_order_mark_and_no_ending(tmp_path, name):
+    (tmp_path / name).write_bytes("ann\r\nzoë\r\n".encode("utf-8-sig"))
+    assert read_user_ids(tmp_path / name).to_list() == ["ann", "zoë"]
+
+
+@pytest.mark.parametrize("name", ["n.csv", "n.parquet"])
+def test_a_newer_file_with_a_header_alone_changes_nothing(known, tmp_path, name):
+    empty = pl.DataFrame(schema=dict.fromkeys(["user_id", "item_id", "timestamp"], pl.String))
+    (empty.write_parquet if name.endswith("parquet") else empty.write_csv)(tmp_path / name)
+    found = extend(known, read_newer(tmp_path / name, FILES), FILES)
+    assert found.interactions.equals(known.interactions)
+    assert (found.users.equals(known.users), found.dropped) == (True, {})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -149,6 +149,13 @@ def test_new_users_get_lists_and_what_is_unknown_is_counted_and_named(root, tmp_
     )
 
 
+def test_who_took_only_unknown_items_may_be_asked_for_alone(root, tmp_path):
+    path = newer(root, tmp_path / "n.csv", [("lost", "strange")])
+    (tmp_path / "u.txt").write_text("lost\n")
+    _, table = recommended(root, interactions=path, users=str(tmp_path / "u.txt"))
+    assert table["why_none"].to_list() == ["only unknown items"]
+
+
 def test_an_interrupted_night_continues_after_its_last_shard(root, monkeypatch):
     _, whole = recommended(root, k=6)
     monkeypatch.setattr(tasks.serving, "SHARD_USERS", 16)

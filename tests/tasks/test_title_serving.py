@@ -6,25 +6,27 @@ import pytest
 import torch
 
 from flows.recommend import chosen, stages
-from recalign.config import RecommendConfig, TitleServingConfig
+from flows.rosepo import variants
+from recalign.config import OracleConfig, RecommendConfig, RosePOConfig, TitleServingConfig
 from recalign.errors import UserError
 from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle
 from recalign.schemas import INTERACTIONS, ITEMS, SERVING, USERS
 from recalign.sequences import Sequences
 from recalign.stored import open_policy
+from tasks.oracle import oracle
 from tasks.title_serving import title_serving
 from tests.tasks.test_recommendations_stage import SHOWN, walk  # noqa: F401
+from tests.tasks.tiny_run import CONFIG
 
 
-def served(walk, label="sft", **settings):  # noqa: F811
+def served(walk, label="sft", recalled_by="oracle", **settings):  # noqa: F811
     """The table of the LLM of this label, and the artifact."""
-    inputs = {"histories": walk.done["interactions"], "oracle": walk.done["oracle"],
+    inputs = {"histories": walk.done["interactions"], "oracle": walk.done[recalled_by],
               "policy": walk.done[label]}  # fmt: skip
-    config = TitleServingConfig(**settings)
-    walk(title_serving, config, inputs, label=f"served {label} {settings}")
-    made = walk.artifact(f"served {label} {settings}")
-    return SERVING.read(made), made
+    name = f"served {label} {recalled_by} {settings}"
+    walk(title_serving, TitleServingConfig(**settings), inputs, label=name)
+    return SERVING.read(walk.artifact(name)), walk.artifact(name)
 
 
 def likelihoods(walk):  # noqa: F811
@@ -63,12 +65,17 @@ def test_the_llm_ranks_the_whole_catalogue_as_plain_passes_do(walk):  # noqa: F8
     assert table["reasoning"].null_count() == table.height
 
 
-def test_sasrecs_best_are_ranked_anew_by_the_llm(walk):  # noqa: F811
-    table, _ = served(walk, k=3, candidates=9)
+@pytest.mark.parametrize("architecture", ["sasrec", "gru4rec"])
+def test_the_oracles_best_are_ranked_anew_by_the_llm(walk, architecture):  # noqa: F811
+    settings = OracleConfig(**dict(CONFIG.oracle) | {"architecture": architecture})
+    world = {name: walk.done[name] for name in ("interactions", "splits")}
+    walk(oracle, settings, world, label=architecture)
+    table, _ = served(walk, recalled_by=architecture, k=3, candidates=9)
     users, items = names(walk)
     world = walk.artifact("interactions")
     sequences = Sequences.of(INTERACTIONS.read(world), len(items))
-    model, _ = load_oracle(walk.artifact("oracle").folder)
+    model, _ = load_oracle(walk.artifact(architecture).folder)
+    assert type(model).__name__.lower() == architecture
     states = states_of(model, sequences, np.arange(len(users)), sequences.lengths)
     ranked = (states @ model.item_matrix().T + model.bias).double().detach().numpy()[:, 1:]
     scores = likelihoods(walk)
@@ -78,6 +85,24 @@ def test_sasrecs_best_are_ranked_anew_by_the_llm(walk):  # noqa: F811
         best = picked[np.argsort(-scores[place][picked])][:3]
         listed = table.filter(user_id=users[place])["item_id"].to_list()
         assert listed == [items[item] for item in best]
+
+
+def test_more_items_than_the_catalogue_has_are_as_many_as_there_are(walk):  # noqa: F811
+    users, items = names(walk)
+    left = [len(items) - len(set(history)) for history in histories(walk)]
+    for settings in ({"k": 1000}, {"k": 1000, "candidates": 10_000}):
+        table, _ = served(walk, **settings)
+        found = dict(table.group_by("user_id").len().iter_rows())
+        assert [found[user] for user in users] == left
+        assert table.group_by("user_id").agg("item_id")["item_id"].list.n_unique().sum() == sum(
+            left
+        )
+
+
+def test_a_comparisons_row_is_named_after_what_ranks_in_it():
+    for architecture, name in (("sasrec", "SASRec"), ("gru4rec", "GRU4Rec")):
+        config = RosePOConfig.model_validate({"oracle": {"architecture": architecture}})
+        assert [row.label for row in variants(config) if row.kind == "sasrec"] == [name]
 
 
 @pytest.mark.parametrize("label", ["asked with candidates", "asked for the next line"])

@@ -1,0 +1,76 @@
+"""The table where the user wants it: whole or the old one, whoever else writes there."""
+
+import resource
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+
+from recalign.errors import UserError
+from recalign.serving.output import check_output, write_output
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A Parquet table of some size."""
+    path = tmp_path / "made" / "table.parquet"
+    path.parent.mkdir()
+    pl.DataFrame({"user_id": [f"u{n}" for n in range(20_000)]}).write_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["recs.parquet", "recs.csv", "new/folders/recs.csv"])
+def test_both_kinds_hold_the_same_rows_in_a_folder_that_is_made(table, tmp_path, name):
+    check_output(tmp_path / name)
+    path = write_output(table, tmp_path / name)
+    read = pl.read_csv if path.suffix == ".csv" else pl.read_parquet
+    assert read(path).equals(pl.read_parquet(table))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("recs.jsonl", "recs.jsonl: recommendations are written as .parquet or .csv"),
+        ("recs", "recommendations are written as"),
+        ("made.csv", "made.csv is a folder; name a file in it"),
+        ("made/table.parquet/recs.csv", "recs.csv cannot be written: .* is a file, not a folder"),
+        ("made/table.parquet/new/recs.csv", "table.parquet is a file, not a folder"),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_told_before_anything_is_computed(
+    table, tmp_path, name, message
+):
+    (tmp_path / "made.csv").mkdir()
+    with pytest.raises(UserError, match=message) as told:
+        check_output(tmp_path / name)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["recs.parquet", "recs.csv"])
+def test_a_full_disk_leaves_the_old_table_and_nothing_else(table, tmp_path, name):
+    path = tmp_path / "out" / name
+    path.parent.mkdir()
+    path.write_text("old")
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, unlimited[1]))
+    try:
+        with pytest.raises(UserError, match=f"{name} cannot be written: File too large"):
+            write_output(table, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_two_that_write_at_the_same_time_both_leave_a_whole_table(table, tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from recalign.serving.output import write_output\n"
+        "for _ in range(50): write_output(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    path = tmp_path / "out" / "recs.parquet"
+    command = [sys.executable, "-c", script, str(table), str(path)]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [one.communicate()[1] for one in both] == ["", ""]
+    assert pl.read_parquet(path).equals(pl.read_parquet(table))
+    assert list(path.parent.iterdir()) == [path]
