@@ -107,11 +107,14 @@ class Rounds:
         told = {"policy": self.policy, "evaluation": results}
         return self.run(report, self.config.report, judged | tests | told | self.story)
 
-    def write(self, phase: Phase, aligned: Reference | None, when: str) -> Reference:
-        """What the policy, aligned or not, writes about every user before the phase's targets."""
+    def write(
+        self, phase: Phase, aligned: Reference | None, when: str, part: int = 1, parts: int = 1
+    ) -> Reference:
+        """What the policy, aligned or not, writes about the users before the phase's targets."""
         settings, label = self.config.reasonings, f"reasonings for {phase}, {when}"
         inputs, files = self.world | {"policy": aligned or self.policy}, prompt_files(settings)
-        return self.run(reasonings, settings.for_phase(phase), inputs, label=label, files=files)
+        asked = settings.for_phase(phase, part, parts)
+        return self.run(reasonings, asked, inputs, label=label, files=files)
 
     def fit(self, texts: Reference, when: str) -> Reference:
         """The recommender that reads these reasonings."""
@@ -137,9 +140,19 @@ class Rounds:
         return {"independent_oracle": other, "independent": reader}
 
     def align(self, number: int, reader: Reference, previous: Reference | None) -> Reference:
-        """One round: sample, score each sample by the NDCG it earns, pair, prefer."""
-        config, when = self.config, round_name(number)
-        samples = self.write("reward", previous, round_name(number - 1))
+        """One round; the policy that learned from one part of the users samples the next."""
+        policy = previous or self.policy
+        for part in range(1, self.config.rounds.inner_rounds + 1):
+            policy = self.learn(number, part, reader, policy)
+        return policy
+
+    def learn(self, number: int, part: int, reader: Reference, start: Reference) -> Reference:
+        """Sample, score each sample by the NDCG it earns, pair, prefer, from the policy `start`."""
+        config, parts = self.config, self.config.rounds.inner_rounds
+        whole, last = parts == 1, part == parts
+        when = round_name(number) + ("" if last else f", part {part} of {parts}")
+        by = round_name(number - 1) if whole else f"round {number}, part {part} of {parts}"
+        samples = self.write("reward", start, by, part, parts)
         judge = self.world | {"oracle": self.oracle, "recommender": reader}
         written = {"reasonings": samples}
         scored = self.run(rewards, config.rewards, judge | written, label=f"rewards, {when}")
@@ -147,10 +160,11 @@ class Rounds:
         paired = self.run(pairs, config.pairs, rewarded, label=f"pairs, {when}")
         earlier = {name: made for name, made in self.story.items() if name.startswith("pairs_")}
         inputs = earlier if config.rounds.pairs == "cumulative" else {}
-        inputs |= {"start": previous or self.policy, "completions": paired}
+        inputs |= {"start": start, "completions": paired}
         aligned = self.run(alignment, config.alignment, inputs, label=f"alignment, {when}")
         made = {"rewards": scored, "pairs": paired, "alignment": aligned}
-        self.story |= {f"{name}_{number}": reference for name, reference in made.items()}
+        place = f"{number}" if last else f"{number}_{part}"
+        self.story |= {f"{name}_{place}": reference for name, reference in made.items()}
         return aligned
 
     def validate(self, texts: Reference, when: str) -> float | None:

@@ -52,7 +52,7 @@ def reasonings(
 ) -> None:
     """N samples and a greedy text per user, from prompts proved to end before their targets."""
     tables = read_tables(interactions, splits)
-    phase = phase_of(tables.windows, config.phase)
+    phase = phase_of(tables.windows, config.phase).part(config.part, config.parts)
     render = Renderer(str(files["template"][0]), tables.items)
     prompts = render_prompts(
         render, tables.sequences, phase.users, phase.starts, config.history_items

@@ -1,5 +1,9 @@
 """Stage report: one self-contained HTML page about the whole run."""
 
+from collections import Counter
+from itertools import accumulate
+from statistics import fmean
+
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
@@ -124,32 +128,49 @@ def segmented(
 
 def _rounds(artifacts: dict[str, Artifact], kept: Artifact) -> list[Round]:
     """Round 0 is the base policy: it has a validation and nothing else."""
-    n_rounds = sum(name.startswith("alignment_") for name in artifacts)
+    n_rounds = sum(name.startswith("validation_") for name in artifacts) - 1
+    scores = [artifacts[f"validation_{n}"].manifest.figures[SCORE] for n in range(n_rounds + 1)]
     used = kept.manifest.inputs["policy"].fingerprint
-    rounds = []
-    for number in range(n_rounds + 1):
-        score = artifacts[f"validation_{number}"].manifest.figures[SCORE]
-        if number == 0:
-            rounds.append(Round(0, valid=score))
-            continue
-        made, chosen = artifacts[f"alignment_{number}"], artifacts[f"pairs_{number}"]
-        rewards = REWARDS.read(artifacts[f"rewards_{number}"])
-        pairs = flat_pairs(COMPLETIONS.read(chosen))
+    rounds = [Round(0, valid=scores[0])]
+    for number in range(1, n_rounds + 1):
+        rewarded = _parts(artifacts, "rewards", number)
+        paired = _parts(artifacts, "pairs", number)
+        aligned = _parts(artifacts, "alignment", number)
+        rewards = pl.concat([REWARDS.read(made) for made in rewarded])
+        pairs = pl.concat([flat_pairs(COMPLETIONS.read(made)) for made in paired])
+        skipped = sum((Counter(made.manifest.dropped) for made in paired), Counter[str]())
+        ties = [made.manifest.figures["tie_rate"] for made in paired]
         rounds.append(
             Round(
                 number,
-                valid=score,
-                kept=made.manifest.fingerprint == used,
-                curve=pl.read_parquet(made.path(LOG)),
+                valid=scores[number],
+                kept=aligned[-1].manifest.fingerprint == used,
+                curve=_one_after_another([pl.read_parquet(made.path(LOG)) for made in aligned]),
                 rewards=rewards.filter(pl.col("sample") >= 0)["reward"].to_numpy(),
                 margins=pairs["margin"].to_numpy(),
                 n_users=rewards["user_index"].n_unique(),
                 n_pairs=pairs.height,
-                tie_rate=chosen.manifest.figures["tie_rate"],
-                skipped=chosen.manifest.dropped,
+                tie_rate=None if None in ties else fmean(ties),  # parts are of equal size
+                skipped=skipped,
             )
         )
     return rounds
+
+
+def _parts(artifacts: dict[str, Artifact], what: str, number: int) -> list[Artifact]:
+    """The parts of a round in order: what_number_1, what_number_2, and what_number, the last."""
+    name = f"{what}_{number}"
+    earlier = sum(one.startswith(f"{name}_") for one in artifacts)
+    return [*(artifacts[f"{name}_{part}"] for part in range(1, earlier + 1)), artifacts[name]]
+
+
+def _one_after_another(curves: list[pl.DataFrame]) -> pl.DataFrame:
+    """Training logs as one: steps go on counting."""
+    lengths = [int(curve["step"].to_numpy().max(initial=0)) for curve in curves]
+    before = accumulate(lengths, initial=0)
+    return pl.concat(
+        c.with_columns(pl.col("step") + n) for c, n in zip(curves, before, strict=False)
+    )
 
 
 def _examples(

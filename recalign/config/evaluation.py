@@ -14,6 +14,9 @@ class RoundsConfig(Config):
     """Most rounds; raising it later computes only the new ones."""
     pairs: Literal["new", "cumulative"] = "new"
     """Align on the round's own pairs, or on those of all rounds so far."""
+    inner_rounds: int = Field(1, ge=1, le=100)
+    """Parts into which a round deals out its users: each is sampled by the policy that learned from
+    the parts before. As many texts are written; the more parts, the nearer to on-policy."""
     patience: int = Field(1, ge=1, le=20)
     """Rounds without a better validation NDCG before the run stops repeating."""
 

@@ -124,6 +124,10 @@ class PhaseConfig(SamplingConfig):
     """Whose targets the reasonings will be judged on."""
     n_samples: int = Field(ge=1, le=256)
     """Samples per user, besides the greedy one."""
+    part: int = Field(1, ge=1, json_schema_extra=UNLESS_DEFAULT)
+    """Which part of the phase's users, from 1."""
+    parts: int = Field(1, ge=1, json_schema_extra=UNLESS_DEFAULT)
+    """Into how many parts they are dealt out."""
 
 
 class ReasoningsConfig(SamplingConfig):
@@ -138,12 +142,14 @@ class ReasoningsConfig(SamplingConfig):
     n_eval_samples: int = Field(4, ge=1, le=256)
     """Samples per user in validation and test."""
 
-    def for_phase(self, phase: Literal["fit", "reward", "valid", "test"]) -> PhaseConfig:
+    def for_phase(
+        self, phase: Literal["fit", "reward", "valid", "test"], part: int = 1, parts: int = 1
+    ) -> PhaseConfig:
         """The settings of one phase: changing another phase's count does not touch it."""
         counts = {"fit": self.n_fit_samples, "reward": self.n_samples}
         shared = {name: getattr(self, name) for name in SamplingConfig.model_fields}
         n_samples = counts.get(phase, self.n_eval_samples)
-        return PhaseConfig(**shared, phase=phase, n_samples=n_samples)
+        return PhaseConfig(**shared, phase=phase, n_samples=n_samples, part=part, parts=parts)
 
 
 class WeightsConfig(Config):

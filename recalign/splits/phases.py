@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from recalign.errors import BadInputError
 from recalign.sequences import Sequences
 
 PhaseName = Literal["fit", "reward", "valid", "test"]
@@ -23,6 +24,19 @@ class Phase:
     def targets(self, sequences: Sequences) -> np.ndarray:
         """The items of each user's window in order of time, int64 [U, T], 0 padded."""
         return sequences.window(self.users, self.starts, self.ends - self.starts)
+
+    def part(self, number: int, parts: int) -> "Phase":
+        """Part `number`, from 1, of `parts` into which the users are dealt out in turn.
+
+        Raises BadInputError if there are fewer users than parts.
+        """
+        if len(self.users) < parts:
+            raise BadInputError(
+                f"rounds.inner_rounds: {len(self.users)} users cannot be dealt out into {parts} "
+                "parts; lower it"
+            )
+        own = slice(number - 1, None, parts)
+        return Phase(self.users[own], self.starts[own], self.ends[own])
 
 
 def phase_of(windows: pl.DataFrame, phase: PhaseName) -> Phase:
