@@ -107,7 +107,7 @@ REWARDS = Table(
     ndcg_at_k=pl.Float64,
     ndcg_full=pl.Float64,
     log_prob=pl.Float64,  # mean log-probability of the targets, nats
-    reward=pl.Float64,  # the chosen one of the three
+    reward=pl.Float64,  # the one that the settings choose
 )
 COMPLETIONS = Table(  # what alignment learns from: one prompt and what may follow it
     "completions.parquet",

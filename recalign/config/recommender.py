@@ -39,13 +39,16 @@ class RecommenderConfig(Config):
 class RewardsConfig(Config):
     """What makes one reasoning better than another."""
 
-    reward: Literal["ndcg_full", "ndcg_at_k", "log_prob"] = "log_prob"
-    """NDCG over the whole ranking, NDCG@k, or the mean log-probability of the targets (nats).
+    reward: Literal["ndcg_full", "ndcg_at_k", "map_at_k", "hr_at_k", "log_prob"] = "log_prob"
+    """NDCG over the whole ranking, NDCG, average precision or hit rate at k, or the mean
+    log-probability of the targets (nats).
 
     The log-probability is the default because it never ties and tells good texts from bad ones
     more reliably (docs/experiments.md); the paper's own reward is NDCG.
     """
-    k: int = Field(10, ge=1, le=1000, json_schema_extra=only_when(reward="ndcg_at_k"))
+    k: int = Field(
+        10, ge=1, le=1000, json_schema_extra=only_when(reward=("ndcg_at_k", "map_at_k", "hr_at_k"))
+    )
     """Cut-off of the ranking."""
 
 

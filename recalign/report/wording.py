@@ -73,8 +73,8 @@ def reward_name(config: Mapping[str, Any]) -> str:
     match config["reward"]:
         case "log_prob":
             return "log-probability, nats"
-        case "ndcg_at_k":
-            return f"NDCG@{config['k']}"
+        case "ndcg_at_k" | "map_at_k" | "hr_at_k" as metric:
+            return f"{metric.removesuffix('_at_k').upper()}@{config['k']}"
     return "NDCG"
 
 

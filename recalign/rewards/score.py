@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recalign.config import RewardsConfig
-from recalign.metrics import ndcg
+from recalign.metrics import hit_rate, mean_average_precision, ndcg
 from recalign.progress import Progress, silent
 from recalign.ranking import target_ranks
 from recalign.schemas import REWARDS, check_table
@@ -73,7 +73,8 @@ def score_rewards(
 
     Ranks are over the whole catalogue without seen items (targets always rank), ties against the
     target. ndcg_full = sum over targets of 1/log2(1 + rank), over the ideal sum; ndcg_at_k the same
-    up to rank k; log_prob = mean over targets of the log softmax over the ranked items, nats.
+    up to rank k; map_at_k = average precision at k; hr_at_k = 1 where any target is within
+    rank k, else 0; log_prob = mean over targets of the log softmax over the ranked items, nats.
     Batches are of whole users and bounded in memory. ValueError: a user without targets.
     """
     if not (window.targets > 0).any(1).all():
@@ -90,7 +91,7 @@ def score_rewards(
                 scores(states[rows], vectors[slots]),
                 torch.from_numpy(window.targets[rows]).long().to(device),
                 torch.from_numpy(window.seen[rows]).long().to(device),
-                config.k,
+                config,
             )
         )
         progress(rows.stop, n_users, "users")
@@ -100,15 +101,19 @@ def score_rewards(
             "user_index": np.repeat(window.users, kept.sum(1)).astype(np.int32),
             "sample": texts.samples[kept].astype(np.int16),
             **columns,
-            "reward": columns[config.reward],
         }
     )
     return check_table(table, REWARDS, "rewards")
 
 
 @torch.no_grad()
-def reward_columns(scores: Tensor, targets: Tensor, seen: Tensor, k: int) -> dict[str, np.ndarray]:
-    """The three rewards, float64 [B, S], of scores [B, S, I+1], targets [B, H] and seen [B, L]."""
+def reward_columns(
+    scores: Tensor, targets: Tensor, seen: Tensor, config: RewardsConfig
+) -> dict[str, np.ndarray]:
+    """The three rewards that are kept, and `reward`, the one that counts; float64 [B, S].
+
+    scores [B, S, I+1], targets [B, H], seen [B, L].
+    """
     n_users, n_samples = scores.shape[:2]
     # Adding is ten times as fast as masked_fill; what is hidden scores -inf from here on, and
     # nothing is left for target_ranks to mask.
@@ -121,10 +126,17 @@ def reward_columns(scores: Tensor, targets: Tensor, seen: Tensor, k: int) -> dic
     log_prob = torch.where(counted, own, 0.0).sum(1) / n_targets
     ranks_, n_targets_ = ranks.cpu().numpy(), n_targets.cpu().numpy()
     values = {
-        "ndcg_at_k": ndcg(ranks_, n_targets_, k),
+        "ndcg_at_k": ndcg(ranks_, n_targets_, config.k),
         "ndcg_full": ndcg(ranks_, n_targets_, None),
         "log_prob": log_prob.cpu().numpy(),
     }
+    match config.reward:
+        case "map_at_k":
+            values["reward"] = mean_average_precision(ranks_, n_targets_, config.k)
+        case "hr_at_k":
+            values["reward"] = hit_rate(ranks_, n_targets_, config.k)
+        case kept:
+            values["reward"] = values[kept]
     return {name: value.reshape(n_users, n_samples) for name, value in values.items()}
 
 

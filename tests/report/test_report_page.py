@@ -161,6 +161,8 @@ def test_rosepo_opens_with_the_verdict_its_picture_and_every_claim_and_ends_with
     [
         ({"reward": "log_prob", "k": 10}, "log-probability, nats"),
         ({"reward": "ndcg_at_k", "k": 5}, "NDCG@5"),
+        ({"reward": "map_at_k", "k": 5}, "MAP@5"),
+        ({"reward": "hr_at_k", "k": 10}, "HR@10"),
         ({"reward": "ndcg_full"}, "NDCG"),
     ],
 )

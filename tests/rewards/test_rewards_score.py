@@ -112,6 +112,20 @@ def test_the_configured_reward_is_the_reward(inputs, name):
     assert table["reward"].n_unique() > 1
 
 
+@pytest.mark.parametrize(("name", "expected"), [("map_at_k", 0.25), ("hr_at_k", 1.0)])
+def test_average_precision_and_hit_rate_of_one_user_by_hand(name, expected):
+    # Targets rank 2 and 3. Within 2: one hit, of precision 1/2, of at most 2 targets.
+    given = torch.tensor([[[9.0, 9.0, 3.0, 2.0, 0.5, 1.0]]])
+    window = RewardWindow(
+        np.array([4]), torch.zeros(1, 1), np.array([[3, 5]]), np.array([[1, 0, 0]]), 5
+    )
+    slots = np.array([[0]])
+    texts = SampledTexts(np.array([0]), np.zeros((1, 1), dtype=np.float32), slots, slots)
+    config = RewardsConfig(reward=name, k=2)
+    table = score_rewards(lambda states, texts: given, window, texts, config)
+    assert table["reward"].to_list() == [pytest.approx(expected)]
+
+
 def test_chunks_of_users_change_nothing_and_bound_memory(inputs, monkeypatch):
     whole = rewards_of(inputs)
     reader = Reader()
