@@ -169,8 +169,9 @@ def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, never a traceback."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    # peft asks transformers in a way that will change: nothing a user of ours can act on.
+    # How peft and we ask transformers will change: nothing a user of ours can act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)
     try:
         app()
     except UserError as error:

@@ -1,8 +1,9 @@
 """Commands that keep the artifact root sound and small: verify, gc."""
 
 import shutil
+from collections.abc import Iterable
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,8 @@ from recalign.artifacts.refreshes import all_refreshes
 from recalign.artifacts.series import all_series
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
+
+CLOCKS_APART = timedelta(minutes=10)  # what the clocks of machines that share a root may differ by
 
 
 def verify_artifacts(root: Root = ROOT) -> None:
@@ -51,6 +54,7 @@ def collect_garbage(
 def _collect(store: Store, keep: int, dry_run: bool) -> None:
     """What is newer than the newest report belongs to a run that may go on: it stays."""
     manifests = {m.fingerprint: m for m in store.manifests()}
+    _require_order(manifests.values())
     reports = [m for m in manifests.values() if m.stage in REPORTS]
     pointed = [r for s in all_series(store) if s.latest for r in s.latest.stages.values()]
     in_use = [r.last for r in all_refreshes(store) if r.last]
@@ -80,6 +84,18 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
     ending = " (not really: --dry-run)" if dry_run else ""
     deleted = f"{len(doomed)} and {len(leftovers)} leftovers deleted"
     typer.echo(f"{len(kept)} artifacts kept, {deleted}{ending}")
+
+
+def _require_order(manifests: Iterable[Manifest]) -> None:
+    """UserError where a clock ran ahead: the newest is what may stay, and it cannot be told."""
+    now = datetime.now(UTC)
+    for made in manifests:
+        if made.created > now + CLOCKS_APART:
+            raise UserError(
+                f"{made.reference.name} says that it was made at {made.created:%Y-%m-%d %H:%M} and "
+                f"it is {now:%Y-%m-%d %H:%M}, so what is newest cannot be told: set the clock, or "
+                f"delete that artifact"
+            )
 
 
 def _is_abandoned(store: Store, draft: Path, last: datetime) -> bool:

@@ -1,8 +1,10 @@
 """A full disk or memory while a stage computes, told in one line with what to do about it."""
 
+import ctypes
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ _NO_MEMORY = re.compile(  # torch, and oneDNN under it
     r"can't allocate memory|out of memory|could not create a primitive", re.IGNORECASE
 )
 MESSAGE = 200  # characters of a library's own words
+KEPT = "what is finished is kept, run again to continue"
 
 
 @contextmanager
@@ -24,16 +27,39 @@ def trouble_explained(stage: str, root: Path, config: Config | None = None) -> I
 
     Libraries tell a full disk in words of their own: only some raise an OSError with a number.
     """
+    lower = f"a library aborted, as polars does without memory; {_advice(stage, config)}"
     try:
-        yield
+        with _aborts_told(f"recalign: {stage}: {lower}; {KEPT}\n"):
+            yield
     except UserError:
         raise
     except Exception as error:
         told = _disk_trouble(error, root) or _memory_trouble(error, stage, config)
         if not told:
             raise
-        kept = "what is finished is kept, run again to continue"
-        raise UserError(f"{stage}: {told}; {kept}") from error
+        raise UserError(f"{stage}: {told}; {KEPT}") from error
+
+
+@contextmanager
+def _aborts_told(line: str) -> Iterator[None]:
+    """Exit code 1 and this line when compiled code aborts: Python itself never learns of it.
+
+    The C library calls the handler in the thread that aborts, whatever Python is waiting for; a
+    handler of Python's would run when that thread is back in Python, which it never is.
+    """
+
+    def tell(number: int) -> None:
+        os.write(2, line.encode())
+        os._exit(1)
+
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(tell)
+    set_handler = ctypes.CDLL(None).signal
+    set_handler.restype, set_handler.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+    before = set_handler(signal.SIGABRT, ctypes.cast(handler, ctypes.c_void_p))
+    try:
+        yield
+    finally:
+        set_handler(signal.SIGABRT, before)
 
 
 def _disk_trouble(error: Exception, root: Path) -> str:
@@ -55,11 +81,15 @@ def _memory_trouble(error: Exception, stage: str, config: Config | None) -> str:
     out = isinstance(error, MemoryError | torch.OutOfMemoryError)
     if not out and not (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
         return ""
+    return f"out of memory ({str(error).strip()[:MESSAGE]}); {_advice(stage, config)}"
+
+
+def _advice(stage: str, config: Config | None) -> str:
+    """What makes a stage need less memory."""
     lower = batch_settings(stage, config) if config else []
     if stage == "reasonings":
         lower = ["runtime.generation_gb"]
-    advice = f"lower {' or '.join(lower)}" if lower else "it needs a machine with more"
-    return f"out of memory ({str(error).strip()[:MESSAGE]}); {advice}"
+    return f"lower {' or '.join(lower)}" if lower else "it needs a machine with more"
 
 
 def batch_settings(path: str, config: Config) -> list[str]:

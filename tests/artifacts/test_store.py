@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from flows.cli.upkeep import collect_garbage
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.manifest import Reference, fingerprints
 from recalign.artifacts.store import Store
@@ -280,6 +281,18 @@ def test_a_manifest_whose_time_has_no_zone_or_whose_figures_were_edited_is_not_u
     earlier = {name: value for name, value in whole.items() if name != "told"}
     path.write_text(json.dumps(earlier))  # as versions wrote it that kept no digest of figures
     assert store.find("splits", key) is not None
+
+
+def test_garbage_collection_deletes_nothing_while_an_artifact_is_of_the_future(store):
+    old, other = made(store, config={"a": 1}), made(store, config={"a": 2})
+    path = old.folder / "manifest.json"
+    ahead = json.loads(path.read_text()) | {"created": "2999-01-01T00:00:00Z"}
+    path.write_text(json.dumps(ahead))
+    assert store.find("splits", old.manifest.fingerprint) is not None  # it counts as before
+    with pytest.raises(UserError, match=r"made at 2999-01-01 .* what is newest cannot be told"):
+        collect_garbage(keep=1, dry_run=False, root=str(store.root))
+    assert old.folder.exists()
+    assert other.folder.exists()
 
 
 def test_figures_that_json_changes_are_still_those_that_were_written(store):

@@ -30,6 +30,11 @@ def limit_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
 
+def limit_memory():
+    """Addresses of 4 GB: enough to import everything."""
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+
+
 @pytest.mark.parametrize("library", list(WRITERS))
 def test_a_file_that_cannot_be_written_is_told_whoever_writes_it(library, tmp_path):
     code = f"""
@@ -73,6 +78,36 @@ def cuda_full():
 
 def no_primitive():
     raise RuntimeError("could not create a primitive")  # oneDNN's words, seen under a limit
+
+
+def test_a_library_that_aborts_for_lack_of_memory_names_the_stage_and_ends_with_code_1(tmp_path):
+    code = """
+import polars as pl
+from pathlib import Path
+from tasks.engine.trouble import trouble_explained
+with trouble_explained("interactions", Path(".")):
+    pl.int_range(10**9, eager=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, preexec_fn=limit_memory, capture_output=True,
+        text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done
+    assert "recalign: interactions: a library aborted, as polars does without mem" in done.stderr
+    assert done.stderr.endswith("what is finished is kept, run again to continue\n")
+
+
+def test_after_a_stage_an_abort_is_what_it_was_before():
+    code = """
+import os
+from pathlib import Path
+from tasks.engine.trouble import trouble_explained
+with trouble_explained("splits", Path(".")):
+    pass
+os.abort()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGABRT
 
 
 def test_what_to_lower_is_found_in_nested_settings():
