@@ -153,7 +153,7 @@ def test_a_series_recommends_by_its_deployment_and_a_mistake_is_told_in_a_line(
     mistaken = form | {"config": config | {"interactions": str(rounds.folder / "items.jsonl")}}
     run = worker.finished(create(prefect_api, deployments["recommend"], mistaken))
     assert run["state"]["type"] == "FAILED"
-    assert "items.jsonl: has no column user_id" in run["state"]["message"]
+    assert "items.jsonl: no row has the field user_id" in run["state"]["message"]
     assert "\n" not in run["state"]["message"]
     assert (rounds.folder / "recs.csv").read_bytes() == before
 
