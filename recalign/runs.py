@@ -92,11 +92,11 @@ class FinishedRun:
     def recommend(
         self, users: list[str], k: int = 10, *, exclude_seen: bool = True
     ) -> pl.DataFrame:
-        """SERVING rows for these user ids, from everything the run knows about them."""
+        """SERVING rows for these user ids, each once, from everything the run knows about them."""
         from recalign.recommending import recommend_users  # torch and transformers: seconds
         from recalign.title_recommending import recommend_by_title
 
-        asked = pl.Series("user_id", users, dtype=pl.String)
+        asked = pl.Series("user_id", users, dtype=pl.String).unique(maintain_order=True)
         config = ServingConfig(k=k, exclude_seen=exclude_seen)
         by = recommend_by_title if self._is_rosepo else recommend_users
         return by(self.store, self.root, self.manifest, asked, config)

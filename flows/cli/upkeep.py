@@ -52,19 +52,25 @@ def collect_garbage(
 
 
 def _collect(store: Store, keep: int, dry_run: bool) -> None:
-    """What is newer than the newest report belongs to a run that may go on: it stays."""
+    """What is newer than the newest report belongs to a run that may go on: it stays.
+
+    Not so what was handed out since: it goes with the next refresh.
+    """
+    from flows.nightly import STAGES as HANDED_OUT  # Prefect: seconds
+
     manifests = {m.fingerprint: m for m in store.manifests()}
     _require_order(manifests.values())
     reports = [m for m in manifests.values() if m.stage in REPORTS]
     pointed = [r for s in all_series(store) if s.latest for r in s.latest.stages.values()]
+    ends = reports + [manifests[r.fingerprint] for r in pointed if r.fingerprint in manifests]
     in_use = [r.last for r in all_refreshes(store) if r.last]
     pointed += [one for last in in_use for one in (last.serving, last.histories)]
     if manifests and not (reports or pointed):
         raise UserError(f"no report at {store.root} yet: everything would go; finish a run first")
-    ends = reports + [manifests[r.fingerprint] for r in pointed if r.fingerprint in manifests]
     last = max((m.created for m in ends), default=datetime.now(UTC))
     newest = [m for s in REPORTS for m in [one for one in reports if one.stage == s][-keep:]]
-    unfinished = [m for m in manifests.values() if m.created > last]
+    passing = {stage.name for stage in HANDED_OUT}
+    unfinished = [m for m in manifests.values() if m.created > last and m.stage not in passing]
     kept = _lineage([m.reference for m in newest + unfinished] + pointed, manifests)
     doomed = [m for m in manifests.values() if m.fingerprint not in kept]
     for manifest in doomed:

@@ -19,6 +19,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     UserError where something is there already: an export never replaces what is in use.
     """
+    path = path.resolve()  # "." has no name to put a draft beside
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} is there already: name a new folder, or delete it first")
     draft = path.with_name(f".{path.name}.draft")

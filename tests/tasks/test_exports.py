@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -115,6 +116,17 @@ def test_a_card_tells_data_rounds_results_licences_and_limits(finished, tmp_path
         assert number in aligned
     for heading in ("## Data", "## Licences", "## Limits", "## Settings"):
         assert heading in card
+
+
+def test_an_empty_folder_is_filled_also_where_one_stands_in_it(finished, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    exported(finished.store.root, Path("."), "oracle")
+    assert (tmp_path / "here" / "oracle.safetensors").is_file()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="inside cannot be written: Not a directory"):
+        exported(finished.store.root, tmp_path / "file" / "inside", "oracle")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "here"]
 
 
 def test_an_export_never_replaces_a_folder_and_leaves_no_half_one(copy, tmp_path):

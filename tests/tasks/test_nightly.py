@@ -8,6 +8,7 @@ from math import log2
 import polars as pl
 import pytest
 
+from flows.cli.upkeep import collect_garbage
 from flows.nightly import recommend_nightly, refresh
 from recalign.artifacts.refreshes import read_refreshes, refreshes_lock
 from recalign.artifacts.series import series_lock
@@ -16,7 +17,10 @@ from recalign.errors import UserError
 from recalign.evaluation.taken_since import foreseen
 from recalign.report.refresh_history import drift_curve, refresh_rows
 from recalign.schemas import INTERACTIONS, ITEMS, SERVING, USERS
-from tests.tasks.tiny_run import direct
+from tasks.interactions import interactions
+from tasks.oracle import oracle
+from tasks.splits import splits
+from tests.tasks.tiny_run import CONFIG, direct
 
 N_USERS = 60  # of the smallest run
 
@@ -120,6 +124,25 @@ def test_a_night_that_fails_leaves_table_and_history_as_they_were(nights):
         weights.rename(weights.with_suffix(".safetensors"))
     nights.refresh()
     assert nights.history.refreshes[1].texts_written == 1
+
+
+def test_garbage_collection_keeps_the_last_night_and_a_run_that_was_interrupted_before_it(nights):
+    nights.refresh()
+    walk = direct(nights.root)
+    world = {"interactions": walk(interactions, CONFIG.interactions)}
+    world["splits"] = walk(splits, CONFIG.splits, world)
+    interrupted = walk(oracle, CONFIG.oracle.model_copy(update={"seed": 7}), world)
+    nights.take((nights.users[2], nights.listed(nights.users[2], 1)))
+    nights.refresh()
+    collect_garbage(keep=1, dry_run=False, root=str(nights.root))
+    first, second = (one.serving for one in nights.history.refreshes)
+    left = [walk.store.known(one.stage, one.fingerprint) for one in (first, second, interrupted)]
+    assert [one is not None for one in left] == [False, True, True]
+    nights.take((nights.users[2], nights.listed(nights.users[2], 1)))
+    nights.refresh()
+    third = nights.history.refreshes[-1]
+    assert third.texts_written == 1
+    assert third.drift is not None
 
 
 def test_one_writer_at_a_time(nights):

@@ -70,10 +70,11 @@ def test_recommendations_in_python_are_those_of_the_flow(finished, copy):
     walk, config = direct(copy), RecommendConfig(k=4)
     table = SERVING.read(walk.store.open(stages(walk, config, chosen(walk.store, config))))
     users = table["user_id"].unique(maintain_order=True)[[7, 3]].to_list()
-    own = recalign.open(copy).latest().recommend([*users, "nobody"], k=4)
+    own = recalign.open(copy).latest().recommend([*users, "nobody", users[0]], k=4)
     wanted = pl.concat([table.filter(user_id=user) for user in users])
     assert own.filter(pl.col("why_none").is_null()).drop("score").equals(wanted.drop("score"))
     assert own["why_none"].to_list()[-1] == "no history"
+    assert recalign.open(copy).latest().recommend([]).is_empty()
 
 
 @pytest.mark.parametrize(
