@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# Of 30,000 files a run imports a tenth: Python compiles those when it first needs them.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 # Where no GPU is found the CPU build of torch will do, a fifth of the size of the CUDA build:
 # from the usual index where that has it, else from TORCH_INDEX. `make demo TORCH=torch` takes the
 # usual index's ordinary build.
