@@ -22,7 +22,6 @@ from recalign.chain import (
 )
 from recalign.config import InteractionsConfig, RecommendConfig, Runtime, TitleServingConfig
 from recalign.errors import UserError
-from recalign.recommending import template_path
 from recalign.schemas import SERVING
 from recalign.serving.output import check_output, write_output
 from tasks.current_reasonings import current_reasonings
@@ -97,6 +96,8 @@ def served(run: Run, config: RecommendConfig, chain: AnyChain, world: Reference)
         return run(title_serving, settings, ranked_by, files=users)
     if config.candidates:
         raise UserError("candidates: a DPO4Rec run has no LLM that ranks items; leave it out")
+    from recalign.recommending import template_path  # torch: seconds
+
     files = {"template": [template_path(chain, config.template)]} | users
     asked = {"histories": world, "policy": chain.policy}
     texts = run(current_reasonings, chain.asked, asked, files=files)

@@ -6,12 +6,16 @@ where the user has no target: the caller averages. The metrics of lists that are
 are NaN for an empty list. Arrays and CPU tensors are both welcome.
 """
 
+from typing import TYPE_CHECKING, TypeAlias
+
 import numpy as np
-from torch import Tensor
 
 from recalign.metric_columns import CATALOGUE, Metric
 
-Numbers = np.ndarray | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Numbers: TypeAlias = "np.ndarray | Tensor"
 
 
 def ndcg(ranks: Numbers, n_targets: Numbers, k: int | None) -> np.ndarray:

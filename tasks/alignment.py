@@ -4,8 +4,6 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from recalign.alignment.reference import FILE, ReferenceLogProbs
-from recalign.alignment.train import Known, align, score_reference
 from recalign.artifacts.artifact import Artifact
 from recalign.config import AlignmentConfig
 from recalign.llm.storage import trained_part
@@ -20,6 +18,7 @@ from tasks.engine.job import Job
 from tasks.engine.stage import stage
 
 if TYPE_CHECKING:
+    from recalign.alignment.train import Known
     from recalign.policy import Policy
 
 
@@ -37,6 +36,9 @@ def alignment(
     `completions` are a round's reasonings with their rewards, to which `earlier` adds those of the
     rounds before, or titles, of whose smoothed pairs `reference` may hold the log-probabilities.
     """
+    from recalign.alignment.reference import FILE, ReferenceLogProbs  # torch: seconds
+    from recalign.alignment.train import align
+
     table = pl.concat([COMPLETIONS.read(made) for made in [*earlier.values(), completions]])
     known: Known = config.reference
     if reference is not None:
@@ -58,11 +60,14 @@ def alignment(
     job.draft.tell(aligned.figures)
 
 
-def _initial(job: Job, config: AlignmentConfig, start: Artifact, table: pl.DataFrame) -> Known:
+def _initial(job: Job, config: AlignmentConfig, start: Artifact, table: pl.DataFrame) -> "Known":
     """After full fine-tuning the first policy is no longer inside the model: score with it first.
 
     With an adapter the first policy is the model with its adapter switched off.
     """
+    from recalign.alignment.reference import FILE
+    from recalign.alignment.train import score_reference
+
     if config.method == "lora" or config.reference == "previous":
         return config.reference
     root = job.runtime.root

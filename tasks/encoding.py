@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from recalign.config import Runtime
-from recalign.recommender.encoder import SentenceEncoder
 from tasks.engine.job import Job
 from tasks.engine.spread import is_mapped, map_shards, opened_last, worker_device, worker_runtime
+
+if TYPE_CHECKING:
+    from recalign.recommender.encoder import SentenceEncoder
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,10 @@ class SentenceShard:
     sentences: list[str]
 
 
-def open_encoder(job: Job, name: str) -> SentenceEncoder:
+def open_encoder(job: Job, name: str) -> "SentenceEncoder":
     """The encoder `name` with the root's cache of sentences: what is in it is not encoded again."""
+    from recalign.recommender.encoder import SentenceEncoder  # torch: seconds
+
     cache = job.cache / "sentences"
     if not is_mapped(job.runtime):
         return SentenceEncoder(name, cache, job.device)
@@ -42,6 +47,8 @@ def item_vectors(job: Job, encoder: str, items: pl.DataFrame) -> np.ndarray:
 
 def encode_sentences(shard: SentenceShard) -> np.ndarray:
     """The vectors of a shard's sentences, float32 [n, e]."""
+    from recalign.recommender.encoder import SentenceEncoder
+
     device = worker_device(shard.runtime)
     encoder = opened_last(
         (shard.encoder, device), lambda: SentenceEncoder(shard.encoder, None, device)

@@ -5,30 +5,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-import torch
 
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
 from recalign.config import EvaluationPhase, OracleConfig
 from recalign.embedded.grammar import parse_reasoning
 from recalign.embedded.reasoners import REASONERS, Reasoner, facets_of, reasonings_by_rule
-from recalign.evaluation.candidate_lists import candidate_lists
 from recalign.evaluation.per_user import per_user_table, rows_per_user
 from recalign.evaluation.recommended import described, recommended_table
 from recalign.evaluation.result_table import ResultRow, resample
-from recalign.evaluation.texts.encoded import EncodedTexts, encoded_lines, encoded_texts
-from recalign.evaluation.texts.evaluate import Evaluated, UserTargets, evaluate_row
 from recalign.evaluation.texts.mixed import mixed_across_users
 from recalign.evaluation.texts.quality import facet_quality, liked_values, text_quality
 from recalign.evaluation.texts.rows import dpo4rec_rows, mixed_policy
-from recalign.evaluation.texts.scores import Backbone, TextRecommender, scores_of
 from recalign.metric_columns import CATALOGUE, NDCG_AT_10, SCORE, Metric
-from recalign.oracle.inference import padded, states_of
-from recalign.oracle.sequence_model import SequenceModel
-from recalign.oracle.storage import load_oracle
-from recalign.recommender.encoder import SentenceEncoder
 from recalign.recommender.sentences import split_sentences
-from recalign.recommender.storage import load_recommender
 from recalign.report.forest import forest
 from recalign.report.result_lines import headline_metrics
 from recalign.report.stage_page import picture, result_table
@@ -52,6 +42,13 @@ from tasks.engine.stage import stage
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:
+    import torch
+
+    from recalign.evaluation.texts.encoded import EncodedTexts
+    from recalign.evaluation.texts.evaluate import Evaluated, UserTargets
+    from recalign.evaluation.texts.scores import TextRecommender
+    from recalign.oracle.sequence_model import SequenceModel
+    from recalign.recommender.encoder import SentenceEncoder
     from tasks.engine.run import Run
 
 DECODINGS = {"greedy": True, "sampled": False}
@@ -81,6 +78,13 @@ def evaluation(
     independent: Artifact | None = None,
 ) -> None:
     """Rank the phase's targets with every row's reasonings; keep per-user values and intervals."""
+    import torch
+
+    from recalign.evaluation.texts.encoded import encoded_texts  # torch: seconds
+    from recalign.evaluation.texts.evaluate import evaluate_row
+    from recalign.evaluation.texts.scores import scores_of
+    from recalign.oracle.inference import states_of
+
     tables = read_tables(interactions, splits)
     phase = phase_of(tables.windows, config.phase)
     written = {"base": REASONINGS.read(base), "aligned": REASONINGS.read(aligned)}
@@ -121,10 +125,14 @@ def evaluation(
 
 def _recommenders(
     device: str,
-    states: Callable[[SequenceModel], torch.Tensor],
+    states: "Callable[[SequenceModel], torch.Tensor]",
     **given: tuple[Artifact | None, Artifact | None],
-) -> dict[str, TextRecommender]:
+) -> "dict[str, TextRecommender]":
     """Those given whole: an oracle, with its states of all users, and what reads texts on it."""
+    from recalign.evaluation.texts.scores import Backbone, TextRecommender
+    from recalign.oracle.storage import load_oracle
+    from recalign.recommender.storage import load_recommender
+
     found, backbones = {}, dict[str, Backbone]()
     for name, (oracle, reader) in given.items():
         if oracle is None or reader is None:
@@ -143,7 +151,7 @@ def _write(
     config: EvaluationPhase,
     rows: list[ResultRow],
     users: np.ndarray,
-    evaluated: dict[str, Evaluated],
+    evaluated: "dict[str, Evaluated]",
 ) -> pl.DataFrame:
     """Keep every user's values; RESULTS of the rows, kept as well."""
     per_user = rows_per_user(
@@ -160,9 +168,11 @@ def _reasoner_texts(
     tables: Tables,
     config: EvaluationPhase,
     base: Artifact,
-    encoder: SentenceEncoder,
-) -> dict[tuple[str, str], EncodedTexts]:
+    encoder: "SentenceEncoder",
+) -> "dict[tuple[str, str], EncodedTexts]":
     """What the reasoners write about the very history the policy was shown."""
+    from recalign.evaluation.texts.encoded import encoded_lines
+
     phase = phase_of(tables.windows, config.phase)
     first = phase.starts - base.manifest.config["history_items"]
     histories = tables.sequences.slices(phase.users, first, phase.starts)
@@ -171,8 +181,14 @@ def _reasoner_texts(
     return {(n, "none"): encoded_lines(t, encoder.encode_unique) for n, t in written.items()}
 
 
-def _targets(splits: Artifact, tables: Tables, config: EvaluationPhase) -> UserTargets:
+def _targets(splits: Artifact, tables: Tables, config: EvaluationPhase) -> "UserTargets":
     """Users, targets, what they had seen, and their fixed candidate lists."""
+    import torch
+
+    from recalign.evaluation.candidate_lists import candidate_lists
+    from recalign.evaluation.texts.evaluate import UserTargets
+    from recalign.oracle.inference import padded
+
     phase = phase_of(tables.windows, config.phase)
     drawn = CANDIDATES.read(splits)
     drawn = drawn.filter(kind=config.lists).filter(pl.col("user_index").is_in(phase.users.tolist()))

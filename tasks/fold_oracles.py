@@ -8,8 +8,6 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import FoldsConfig, OracleConfig
-from recalign.oracle.fit import OracleData, fit_oracle
-from recalign.oracle.storage import load_oracle, save_oracle
 from recalign.smoothing.folds import FOLDS, STOPS, fold_name, folds_of, stops_of
 from recalign.splits.phases import phase_of
 from tasks.encoding import item_vectors
@@ -32,6 +30,8 @@ def fold_oracles(
     Stopped early and calibrated on the validation window of the other users. A fold that is
     finished is not fitted again after a kill.
     """
+    from recalign.oracle.storage import load_oracle  # torch: seconds
+
     tables = read_tables(interactions, splits)
     settings = OracleConfig(**oracle.manifest.config)
     text = item_vectors(job, settings.encoder, tables.items) if settings.item_text else None
@@ -59,6 +59,9 @@ def _fit_fold(
     text: np.ndarray | None,
 ) -> None:
     """Fit, and save into the fold's folder in one rename."""
+    from recalign.oracle.fit import OracleData, fit_oracle
+    from recalign.oracle.storage import save_oracle
+
     done = job.draft.work / fold_name(fold)
     starts = (tables.windows[name].to_numpy() for name in ("fit_start", "valid_start"))
     stops = stops_of(folds, fold, *starts)

@@ -6,8 +6,6 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import OracleConfig
-from recalign.oracle.fit import OracleData, fit_oracle
-from recalign.oracle.storage import save_oracle
 from recalign.report.plots import oracle_curves
 from recalign.report.stage_page import picture
 from recalign.schemas import CURVE_FILE
@@ -32,6 +30,9 @@ def oracle(
     files: dict[str, list[Path]] | None = None,
 ) -> None:
     """Fit SASRec with early stopping on the window after the history; calibrate its scores."""
+    from recalign.oracle.fit import OracleData, fit_oracle  # torch: seconds
+    from recalign.oracle.storage import save_oracle
+
     tables = read_tables(interactions, splits)
     seen = tables.before("oracle", tables.windows["fit_start"].to_numpy())
     text = item_vectors(job, config.encoder, tables.items) if config.item_text else None

@@ -7,35 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import RecommendationsPhase, SftConfig
 from recalign.evaluation.next_items.cases import Cases, cases_of
 from recalign.evaluation.next_items.fixed_lists import DRAWN, fixed_lists, shown_order
-from recalign.evaluation.next_items.measures import (
-    AVERAGE_POPULARITY,
-    LONG_TAIL_SHARE,
-    answer_measures,
-    bias_measures,
-    hallucination_measures,
-    nearest_items,
-    ranking_measures,
-    validation_metric,
-)
-from recalign.evaluation.next_items.outcomes import Outcomes, Response, by_item, by_states, judge
 from recalign.evaluation.per_user import means_over_users, per_user_table, user_means
 from recalign.evaluation.recommended import spread
 from recalign.llm.storage import SFT
 from recalign.metric_columns import CATALOGUE, SCORE, Metric
-from recalign.oracle.inference import states_of
-from recalign.oracle.storage import load_oracle
 from recalign.schemas import CANDIDATES, PER_USER, RECOMMENDATIONS
 from recalign.splits.candidates import history_popularity
 from recalign.splits.guard import check_window_prompts
 from recalign.splits.phases import NEXT, phase_of
 from recalign.stored import first_of, open_policy
-from recalign.titles.answers import match_titles
 from recalign.titles.names import distinct_titles, normalised
 from recalign.titles.prompts import TitlePrompts
 from tasks.encoding import item_vectors
@@ -44,6 +29,7 @@ from tasks.engine.stage import stage
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:
+    from recalign.evaluation.next_items.outcomes import Outcomes, Response
     from recalign.policy import Policy
     from recalign.titles.likelihood import TitleReading, TitleScorer
 
@@ -59,6 +45,18 @@ def recommendations(
     files: dict[str, list[Path]] | None = None,
 ) -> None:
     """Rank, and let answer, the LLM (of sft or alignment), SASRec, or popularity."""
+    import torch
+
+    from recalign.evaluation.next_items.measures import (  # torch: seconds
+        bias_measures,
+        hallucination_measures,
+        nearest_items,
+        ranking_measures,
+    )
+    from recalign.evaluation.next_items.outcomes import by_item, by_states, judge
+    from recalign.oracle.inference import states_of
+    from recalign.oracle.storage import load_oracle
+
     tables = read_tables(interactions, splits)
     phase = phase_of(tables.windows, config.phase)
     cases = cases_of(tables.sequences, phase.users, phase.starts, phase.ends, config.n_cases)
@@ -96,8 +94,16 @@ def recommendations(
         job.draft.tell({"prompts_proved": llm.proved})
 
 
-def _write(job: Job, cases: Cases, outcomes: Outcomes, measures: dict[Metric, np.ndarray]) -> None:
+def _write(
+    job: Job, cases: Cases, outcomes: "Outcomes", measures: dict[Metric, np.ndarray]
+) -> None:
     """The tables of the row, and what its figures say of it as a whole."""
+    from recalign.evaluation.next_items.measures import (
+        AVERAGE_POPULARITY,
+        LONG_TAIL_SHARE,
+        validation_metric,
+    )
+
     per_user = per_user_table(*user_means(cases.users, measures))
     PER_USER.write(per_user, job.draft)
     RECOMMENDATIONS.write(outcomes.table(cases), job.draft)
@@ -172,12 +178,14 @@ def _ask(
     cases: Cases,
     lists: dict[str, np.ndarray],
     where: slice,
-) -> Response:
+) -> "Response":
     """Every question about some cases; each prompt is read once.
 
     A prompt that shows a list asks for a choice from it: with such prompts the catalogue is not
     ranked, which would only measure how well the LLM keeps to the list.
     """
+    from recalign.evaluation.next_items.outcomes import Response
+
     readings = {kind: llm.scorer.read(ids[where]) for kind, ids in llm.prompts.items()}
     answers = {kind: _texts(llm, reading) for kind, reading in readings.items()}
     if CATALOGUE not in readings:
@@ -196,9 +204,12 @@ def _texts(llm: _Llm, reading: "TitleReading") -> list[str]:
 
 
 def _answered(
-    llm: _Llm, outcomes: Outcomes, cases: Cases, lists: dict[str, np.ndarray]
+    llm: _Llm, outcomes: "Outcomes", cases: Cases, lists: dict[str, np.ndarray]
 ) -> dict[Metric, np.ndarray]:
     """Measures of the free answers, by exact normalised title."""
+    from recalign.evaluation.next_items.measures import answer_measures
+    from recalign.titles.answers import match_titles
+
     table: dict[Metric, np.ndarray] = {}
     for kind in llm.prompts:
         texts = [normalised(text) for text in outcomes.answers[kind]]

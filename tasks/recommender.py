@@ -4,13 +4,6 @@ from pathlib import Path
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import RecommenderConfig
-from recalign.oracle.inference import states_of
-from recalign.oracle.storage import load_oracle
-from recalign.recommender.examples import ItemVectors
-from recalign.recommender.fit import fit_recommender
-from recalign.recommender.signal import require_signal
-from recalign.recommender.storage import save_recommender
-from recalign.recommender.window import fit_examples
 from recalign.schemas import CURVE_FILE, REASONINGS
 from recalign.splits.phases import phase_of
 from tasks.encoding import item_vectors, open_encoder
@@ -30,6 +23,14 @@ def recommender(
     files: dict[str, list[Path]] | None = None,
 ) -> None:
     """Fit the adapter on the fit window; stop unless real reasonings beat shuffled ones."""
+    from recalign.oracle.inference import states_of  # torch: seconds
+    from recalign.oracle.storage import load_oracle
+    from recalign.recommender.examples import ItemVectors
+    from recalign.recommender.fit import fit_recommender
+    from recalign.recommender.signal import require_signal
+    from recalign.recommender.storage import save_recommender
+    from recalign.recommender.window import fit_examples
+
     tables = read_tables(interactions, splits)
     seen = tables.before("recommender", tables.windows["reward_start"].to_numpy())
     phase = phase_of(tables.windows, "fit")

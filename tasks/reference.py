@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from recalign.alignment.reference import FILE, reference_log_probs
-from recalign.alignment.rows import encode_pairs
 from recalign.artifacts.artifact import Artifact
 from recalign.config import ReferenceConfig
 from recalign.schemas import REJECTIONS
@@ -25,6 +23,9 @@ def reference(
     rejections: Artifact,
 ) -> None:
     """Score chosen and rejected titles; smoothing and loss do not matter to it."""
+    from recalign.alignment.reference import FILE, reference_log_probs  # torch: seconds
+    from recalign.alignment.rows import encode_pairs
+
     tables = read_tables(interactions, splits)
     table = REJECTIONS.read(rejections)
     shape = (table.height, len(table["rejected"][0]))

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -12,15 +13,10 @@ from recalign.artifacts.manifest import Reference
 from recalign.artifacts.roots import open_root
 from recalign.artifacts.shards import tables_in_shards
 from recalign.config import RewardsConfig, Runtime
-from recalign.oracle.inference import states_of
-from recalign.oracle.storage import load_oracle
 from recalign.progress import Progress, silent
-from recalign.recommender.examples import text_grid
-from recalign.recommender.storage import load_recommender
 from recalign.report.plots import distributions
 from recalign.report.stage_page import picture
 from recalign.report.wording import reward_name
-from recalign.rewards.score import RewardWindow, SampledTexts, score_rewards
 from recalign.schemas import REASONINGS, REWARDS
 from recalign.sequences import Before
 from recalign.splits.phases import phase_of
@@ -30,7 +26,10 @@ from tasks.engine.spread import is_mapped, map_shards, opened_last, worker_devic
 from tasks.engine.stage import stage
 from tasks.tables import read_tables
 
-ScoreTexts = Callable[[SampledTexts, Progress], pl.DataFrame]
+if TYPE_CHECKING:
+    from recalign.rewards.score import SampledTexts
+
+ScoreTexts: TypeAlias = "Callable[[SampledTexts, Progress], pl.DataFrame]"
 """The REWARDS table of some users."""
 
 
@@ -45,6 +44,9 @@ def rewards(
     reasonings: Artifact,
 ) -> None:
     """Rank the reward window with each reasoning; the better the ranking, the better the text."""
+    from recalign.recommender.examples import text_grid  # torch: seconds
+    from recalign.rewards.score import SampledTexts
+
     phase = phase_of(read_tables(interactions, splits).windows, "reward")
     written = REASONINGS.read(reasonings)
     encoder = open_encoder(job, recommender.manifest.config["encoder"])
@@ -74,6 +76,11 @@ def rewards_shown(made: Artifact) -> list[str]:
 
 def _scorer(config: RewardsConfig, artifacts: list[Artifact], device: str) -> ScoreTexts:
     """Everything that scoring needs but the texts, opened once."""
+    from recalign.oracle.inference import states_of
+    from recalign.oracle.storage import load_oracle
+    from recalign.recommender.storage import load_recommender
+    from recalign.rewards.score import RewardWindow, score_rewards
+
     interactions, splits, oracle, recommender = artifacts
     tables = read_tables(interactions, splits)
     phase = phase_of(tables.windows, "reward")
@@ -81,7 +88,7 @@ def _scorer(config: RewardsConfig, artifacts: list[Artifact], device: str) -> Sc
     reader, _ = load_recommender(recommender.folder, device)
     targets = phase.targets(tables.sequences)
 
-    def score(texts: SampledTexts, progress: Progress) -> pl.DataFrame:
+    def score(texts: "SampledTexts", progress: Progress) -> pl.DataFrame:
         users, starts = phase.users[texts.places], phase.starts[texts.places]
         states = states_of(model, tables.sequences, users, starts)
         seen = Before(tables.sequences, users, starts)
@@ -98,7 +105,7 @@ class TextShard:
     runtime: Runtime
     config: RewardsConfig
     artifacts: list[Reference]
-    texts: SampledTexts
+    texts: "SampledTexts"
 
 
 def score_texts(shard: TextShard) -> pl.DataFrame:
@@ -112,7 +119,7 @@ def score_texts(shard: TextShard) -> pl.DataFrame:
 
 
 def _by_workers(
-    job: Job, config: RewardsConfig, artifacts: list[Reference], texts: SampledTexts
+    job: Job, config: RewardsConfig, artifacts: list[Reference], texts: "SampledTexts"
 ) -> pl.DataFrame:
     """The rewards of all texts, in shards of `runtime.shard_users` users."""
     runtime, step = worker_runtime(job.runtime), job.runtime.shard_users

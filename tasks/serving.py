@@ -8,7 +8,6 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.shards import files_of_shards, write_joined
 from recalign.config import ServingConfig
-from recalign.recommending import open_ranker
 from recalign.report.stage_page import table_section
 from recalign.schemas import REASONINGS, SERVING
 from recalign.serving.rows import unlisted_rows
@@ -80,6 +79,8 @@ def serve_in_shards(
 
 def _lister(job: Job, config: ServingConfig, artifacts: list[Artifact]) -> Lister:
     """Everything that ranking needs but the users, opened once."""
+    from recalign.recommending import open_ranker  # torch: seconds
+
     histories, oracle, recommender, reasonings = artifacts
     encoder = open_encoder(job, recommender.manifest.config["encoder"])
     ranker = open_ranker(histories, oracle, recommender, encoder, job.device)

@@ -5,8 +5,6 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import SmoothingConfig
-from recalign.oracle.inference import scores_of
-from recalign.oracle.storage import load_oracle
 from recalign.schemas import COMPLETIONS, REJECTIONS
 from recalign.smoothing.estimators import Judged, smooth, warn_of_halves
 from recalign.smoothing.folds import FOLDS, STOPS, fold_name
@@ -54,6 +52,9 @@ def _judge(
     job: Job, config: SmoothingConfig, tables: Tables, table: pl.DataFrame, oracle: Artifact
 ) -> Judged:
     """Scores of every pair by an oracle that is proved not to have seen its chosen item."""
+    from recalign.oracle.inference import scores_of  # torch: seconds
+    from recalign.oracle.storage import load_oracle
+
     users, positions = (table[name].to_numpy() for name in ("user_index", "position"))
     if config.oracle == "earlier":
         stops = tables.windows["reward_start"].to_numpy()

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -11,12 +12,14 @@ from recalign.artifacts.fingerprint import fingerprint
 from recalign.artifacts.kept_rows import KEY, KeptRows
 from recalign.config import TitleServingConfig
 from recalign.schemas import ITEMS
-from recalign.serving.lists import Lists
 from recalign.serving.rows import listed_rows
-from recalign.title_recommending import TitleRanker, open_title_ranker
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.serving import Lister, rows_shown, serve_in_shards
+
+if TYPE_CHECKING:
+    from recalign.serving.lists import Lists
+    from recalign.title_recommending import TitleRanker
 
 RANKED = {"items": pl.List(pl.Int64), "scores": pl.List(pl.Float32)}
 
@@ -43,6 +46,8 @@ def title_serving(
     counts = {"lists_made": 0, "lists_kept": 0}
 
     def opened() -> Lister:
+        from recalign.title_recommending import open_title_ranker  # torch: seconds
+
         ranker = open_title_ranker(
             histories, oracle, policy, job.runtime.root, job.device,
             rows=job.runtime.generation_rows, mean=config.likelihood == "mean",
@@ -63,9 +68,11 @@ def title_serving(
 
 
 def _remembered(
-    kept: KeptRows, ranker: TitleRanker, users: np.ndarray, config: TitleServingConfig
-) -> tuple[Lists, int]:
+    kept: KeptRows, ranker: "TitleRanker", users: np.ndarray, config: TitleServingConfig
+) -> "tuple[Lists, int]":
     """The lists of `users` [U], kept or made now, and how many had to be made."""
+    from recalign.serving.lists import Lists
+
     histories = [ranker.sequences.slice(user, 0, 1 << 62) for user in users.tolist()]
     keys = pl.Series(KEY, [hashlib.sha256(one.tobytes()).hexdigest() for one in histories])
     distinct = pl.DataFrame({KEY: keys, "place": range(len(users))}).unique(

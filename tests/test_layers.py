@@ -31,6 +31,8 @@ ROOMS = {  # folder: its files, beside __init__
     ),
 }
 BESIDE_STAGES = {"tables", "encoding", "models", "writers"}  # what several stages open
+LATE = {"torch", "transformers", "trl", "peft", "datasets", "sentence_transformers"}
+"""What takes seconds to load: only bodies of stages do."""
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for layer in LAYERS
@@ -169,6 +171,19 @@ def test_no_module_is_named_like_a_dependency():
 def test_every_module_imports():
     for module in MODULES:
         importlib.import_module(module)
+
+
+def test_no_module_of_a_flow_or_a_command_loads_torch_before_a_stage_computes():
+    early = [module for module in MODULES if module.startswith(("tasks", "flows"))]
+    code = (
+        "import sys, importlib\n"
+        f"for name in {early!r}: importlib.import_module(name)\n"
+        f"print(*({LATE!r} & sys.modules.keys()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=ROOT, timeout=300, capture_output=True
+    )
+    assert done.stdout.split() == []
 
 
 def test_the_library_imports_with_prefect_blocked():

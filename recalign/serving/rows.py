@@ -1,12 +1,14 @@
 """What is handed out: rows of recommendations, and of users who get none, with the reason."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import polars as pl
 
 from recalign.schemas import SERVING, check_table
-from recalign.serving.lists import Lists
+
+if TYPE_CHECKING:
+    from recalign.serving.lists import Lists
 
 WhyNone = Literal["no history", "only unknown items", "every item is seen"]
 
@@ -31,7 +33,7 @@ def asked_users(
 
 
 def listed_rows(
-    user_ids: pl.Series, lists: Lists, reasonings: pl.Series, items: pl.DataFrame
+    user_ids: pl.Series, lists: "Lists", reasonings: pl.Series, items: pl.DataFrame
 ) -> pl.DataFrame:
     """SERVING rows of users with a history; `items` are ITEMS, `reasonings` one each or null."""
     owners, places = np.nonzero(lists.items)
