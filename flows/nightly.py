@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 from prefect import flow
@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 
 from flows import recommend
 from flows.naming import announce, start_of
-from flows.session import alone, prepare, settle
+from flows.session import alone, prepare, settle, titled
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.refreshes import (
     Drift,
@@ -38,9 +38,9 @@ STAGES = (*recommend.STAGES, drift)
 
 @flow(name="recommend-nightly", description=__doc__, validate_parameters=False)
 def recommend_nightly(
-    name: SeriesName = "nightly",
-    config: RecommendConfig = RecommendConfig(),
-    runtime: Runtime = Runtime(),
+    name: Annotated[SeriesName, titled("History")] = "nightly",
+    config: Annotated[RecommendConfig, titled(RecommendConfig.heading)] = RecommendConfig(),
+    runtime: Annotated[Runtime, titled(Runtime.heading)] = Runtime(),
 ) -> Any:
     """Refresh a table of recommendations, and compare the last one with what was taken since.
 

@@ -1,14 +1,14 @@
 """Recommendations of a finished run for all users, from everything they did up to now."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed
 
 from flows.naming import announce, start_of
-from flows.session import prepare, settle
+from flows.session import prepare, settle, titled
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.store import Store
 from recalign.chain import (
@@ -43,7 +43,10 @@ def run_name(config: RecommendConfig) -> str:
 
 
 @flow(name="recommend", description=__doc__, validate_parameters=False)
-def recommend(config: RecommendConfig = RecommendConfig(), runtime: Runtime = Runtime()) -> Any:
+def recommend(
+    config: Annotated[RecommendConfig, titled(RecommendConfig.heading)] = RecommendConfig(),
+    runtime: Annotated[Runtime, titled(Runtime.heading)] = Runtime(),
+) -> Any:
     """Recommend items to every user, by the best round of a run or of a series.
 
     Args:

@@ -1,7 +1,7 @@
 """Scheduled DPO4Rec: every run advances a series by one round, from the last good one."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from prefect import flow, get_client
@@ -10,7 +10,7 @@ from prefect.runtime import deployment, flow_run
 
 from flows.dpo4rec import STAGES, Rounds, begin, round_name, why_ended
 from flows.naming import announce, start_of
-from flows.session import alone, finish, plan, prepare, settings_in_words, settle
+from flows.session import alone, finish, plan, prepare, settings_in_words, settle, titled
 from recalign.artifacts.series import (
     Generation,
     Series,
@@ -36,10 +36,10 @@ USUAL = DPO4RecConfig(rounds=RoundsConfig(n=20, patience=2))
     validate_parameters=False,
 )
 def dpo4rec_rounds(
-    series: SeriesName = "dpo4rec",
-    config: DPO4RecConfig = USUAL,
-    runtime: Runtime = Runtime(),
-    new_source: str = "",
+    series: Annotated[SeriesName, titled("Series")] = "dpo4rec",
+    config: Annotated[DPO4RecConfig, titled(DPO4RecConfig.heading)] = USUAL,
+    runtime: Annotated[Runtime, titled(Runtime.heading)] = Runtime(),
+    new_source: Annotated[str, titled("Another data source")] = "",
 ) -> Any:
     """Compute the next round of a series; when validation no longer rises, judge the best one.
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from filelock import Timeout
 from prefect import Flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import Completed
-from pydantic import WithJsonSchema
+from pydantic import Field, WithJsonSchema
 
 from flows.naming import announce, flat, name_of, start_of
 from flows.service import processes
@@ -51,6 +51,11 @@ def one_of(*choices: str) -> Any:
     return WithJsonSchema({"type": "string", "enum": list(choices)})
 
 
+def titled(words: str) -> Any:
+    """Annotation of a parameter that the run form calls so, and not by its name."""
+    return Field(json_schema_extra={"title": words})
+
+
 def settle(start: Settings, given: Settings | dict[str, Any]) -> Settings:
     """A flow's settings on top of what it starts from, checked; UserError names what is wrong.
 
@@ -84,11 +89,13 @@ class Wiring:
         model, names = self.config, [stage.name for stage in self.stages]
 
         def method(
-            plan_only: bool = False,
-            force: list[Annotated[str, one_of(*names)]] = [],
-            stop_after: Annotated[str, one_of("", *names)] = "",
-            config: model = model(),  # type: ignore[valid-type]
-            runtime: Runtime = Runtime(),
+            plan_only: Annotated[bool, titled("Only plan")] = False,
+            force: Annotated[
+                list[Annotated[str, one_of(*names)]], titled("Stages to compute anew")
+            ] = [],
+            stop_after: Annotated[str, one_of("", *names), titled("Last stage")] = "",
+            config: Annotated[model, titled(model.heading)] = model(),  # type: ignore[valid-type]
+            runtime: Annotated[Runtime, titled(Runtime.heading)] = Runtime(),
         ) -> Any:
             """Run the method from raw interactions to its report.
 
@@ -160,6 +167,15 @@ def plan(run: Run, walk: Callable[[Run], Any]) -> list[Step]:
     return planned.steps
 
 
+def _named_by_stage(record: logging.LogRecord) -> bool:
+    """Lines of ours begin with the stage that they are from, as the flow calls it."""
+    context, told = TaskRunContext.get(), record.getMessage()
+    ours = record.name.partition(".")[0] in LOGGERS
+    if context and ours and not told.startswith(context.task_run.name):
+        record.msg, record.args = f"{context.task_run.name}: {told}", ()
+    return True
+
+
 def begin_session() -> None:
     """Let Prefect show our lines, and end with the worker that started this process, if one did."""
     quiet_user_errors()
@@ -167,6 +183,9 @@ def begin_session() -> None:
         processes.end_with_parent()
     for name in LOGGERS:  # Prefect sends their lines to its UI but leaves them at WARNING
         logging.getLogger(name).setLevel(logging.INFO)
+    for name in ("", *LOGGERS):  # the filter of a logger sees no lines of those below it
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(_named_by_stage)
 
 
 def prepare(
@@ -189,7 +208,7 @@ def prepare(
         create_table_artifact(
             key="plan",
             table=[plan_row(step) for step in steps],
-            description=f"# Plan\n\n{outlook(steps)}. {note}",
+            description=f"# Plan\n\n{outlook(steps)}{first_to_do(steps)}. {note}",
         )
     return steps
 
@@ -202,6 +221,12 @@ def outlook(steps: list[Step]) -> str:
     text = f"{len(steps)} steps: {reused} reused, {len(steps) - reused - unknown - perhaps} to do"
     text += f", {perhaps} perhaps" if perhaps else ""
     return f"{text}, {unknown} not known before a download" if unknown else text
+
+
+def first_to_do(steps: list[Step]) -> str:
+    """What a run begins with, and why, as the UI shows ten rows of a plan at once."""
+    first = next((step for step in steps if step.action == "compute"), None)
+    return f", first {first.label} ({first.reason})" if first else ""
 
 
 IS = {"reuse": "reused", "compute": "computed", "depends": "perhaps", "unknown": "unknown"}

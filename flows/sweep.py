@@ -14,7 +14,7 @@ from pydantic import Field
 
 from flows.methods import METHODS, Method, method_named
 from flows.naming import announce, start_of
-from flows.session import begin_session, one_of, outlook, settle, show_outcome
+from flows.session import begin_session, one_of, outlook, settle, show_outcome, titled
 from recalign.artifacts.manifest import Reference
 from recalign.config import Config, LeaderboardConfig, Runtime, ShownCell, ShownSetting
 from recalign.config.sweep import Cell, Sweep
@@ -159,14 +159,16 @@ def sweep_name(method: str, data: str, asked: Sweep) -> str:
 
 @prefect.flow(validate_parameters=False, description=__doc__)
 def sweep(
-    method: Annotated[str, one_of(*(method.name for method in METHODS))] = METHODS[0].name,
-    preset: str = "",
-    settings: list[str] = [],
-    over: list[str] = [],
-    rows: str = "",
-    seeds: Annotated[int, Field(ge=1, le=1000)] = 1,
-    plan_only: bool = False,
-    runtime: Runtime = Runtime(),
+    method: Annotated[
+        str, one_of(*(method.name for method in METHODS)), titled("Method")
+    ] = METHODS[0].name,
+    preset: Annotated[str, titled("Preset")] = "",
+    settings: Annotated[list[str], titled("Settings of every run")] = [],
+    over: Annotated[list[str], titled("What is varied")] = [],
+    rows: Annotated[str, titled("File of rows")] = "",
+    seeds: Annotated[int, Field(ge=1, le=1000), titled("Training seeds")] = 1,
+    plan_only: Annotated[bool, titled("Only plan")] = False,
+    runtime: Annotated[Runtime, titled(Runtime.heading)] = Runtime(),
 ) -> Any:
     """Run a method with every setting and training seed, and set the results side by side.
 

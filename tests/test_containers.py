@@ -1,6 +1,7 @@
 """The files for containers agree with the project: paths, versions, entrypoints, secrets."""
 
 import importlib
+import json
 import os
 import re
 import shutil
@@ -8,9 +9,11 @@ import subprocess
 import sys
 import time
 import tomllib
+from importlib.resources import files
 from pathlib import Path
 
 import httpx
+import jsonschema
 import pytest
 import yaml
 from prefect import Flow
@@ -80,6 +83,19 @@ def test_deployments_in_containers_are_flows_of_the_project():
         assert entry["entrypoint"] in known
         module, _, name = entry["entrypoint"].rpartition(".")
         assert isinstance(getattr(importlib.import_module(module), name), Flow)
+
+
+@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
+def test_pools_of_containers_take_the_variables_that_deployments_give_them(kind):
+    """As Prefect's own templates of these pools say, which come with its server."""
+    views = files("prefect.server.api.collections_data.views")
+    known = json.loads(views.joinpath("aggregate-worker-metadata.json").read_text())
+    (worker,) = [made[kind] for made in known.values() if kind in made]
+    schema = worker["default_base_job_configuration"]["variables"]
+    given = CONTAINERS["definitions"][kind]["job_variables"]
+    assert set(given) <= set(schema["properties"])
+    jsonschema.validate(given, schema)
+    assert all(isinstance(value, str) for value in given["env"].values())
 
 
 def deployments(file):

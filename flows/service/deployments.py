@@ -34,6 +34,7 @@ from recalign.errors import UserError
 RECORD = "deployments.json"
 OURS = ("entrypoint", "parameter_openapi_schema", "pull_steps")  # of no use to an operator
 THEIRS = ("parameters", "description", "tags")  # ours until an operator changes them
+UNFIT = (httpx.codes.CONFLICT, httpx.codes.UNPROCESSABLE_ENTITY)  # values and form do not agree
 Payload = dict[str, Any]
 
 
@@ -46,7 +47,14 @@ def main() -> None:
     with closing(connect(os.environ["PREFECT_API_URL"], secret)) as client:
         for flow, wanted in deployments(presets_folder(root, home)):
             key = f"{flow}/{wanted['name']}"
-            deploy(client, flow, wanted, put.get(key, {}))
+            try:
+                deploy(client, flow, wanted, put.get(key, {}))
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code not in UNFIT:
+                    raise
+                told = error.response.json().get("detail", error.response.text)
+                print(f"{wanted['name']} stays as it was: {told}")
+                continue
             put[key] = {field: wanted[field] for field in THEIRS}
     write_private(record, json.dumps(put))
 

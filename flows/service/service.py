@@ -75,6 +75,8 @@ def deploy(root: str, home: Path | None, file: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / f"{file.stem}.toml"
     if kept.resolve() != file.resolve():
+        if kept.is_file() and not kept.is_symlink():
+            raise UserError(f"{file}: {kept} is another preset of this name; rename one of them")
         kept.unlink(missing_ok=True)
         kept.symlink_to(file.resolve())
     if service is None or "server" not in _parts(place):

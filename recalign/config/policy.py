@@ -176,6 +176,8 @@ PERSONAL: tuple[Loss, ...] = ("rosepo", "rdpo")
 class GRPOConfig(Config):
     """Policy gradient on the rewards of a prompt's samples (GRPO, arXiv 2402.03300)."""
 
+    heading = "Policy gradient"
+
     scale: Literal["std", "none"] = "std"
     """Divide a prompt's advantages by the standard deviation of its rewards, or not (Dr. GRPO)."""
     mean: Literal["completion", "prompt", "constant"] = "completion"

@@ -30,6 +30,9 @@ class TitleServingConfig(ServingConfig):
 class RecommendConfig(ServingConfig):
     """Recommendations of a finished run: for whom, from what, and where they are written."""
 
+    heading = "What is recommended"
+    first = ("run", "series", "users", "interactions", "output", "k")
+
     run: str = ""
     """Report of the run, as `recalign ls` names it; empty: the newest report."""
     series: str = ""

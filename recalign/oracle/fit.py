@@ -145,7 +145,7 @@ def _train(
         save_checkpoint(work, {"of": identity, "best": best, "best_epoch": best_epoch, **state})
         note = "" if reached is None else f", valid NDCG@10 {reached:.4f}"
         progress(epoch * training.steps_per_epoch, total, f"loss {loss:.3f}, epoch {epoch}{note}")
-        log.info("oracle: epoch %d of %d, loss %.3f%s", epoch, config.epochs, loss, note)
+        log.info("epoch %d of %d, loss %.3f%s", epoch, config.epochs, loss, note)
     return best, curve
 
 

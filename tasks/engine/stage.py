@@ -113,7 +113,7 @@ class Stage:
             if current is not None and (made_meanwhile or not call.force):
                 return in_own_words(current.reference)
             draft = store.draft(call.identity, call.inputs)
-            taking = device_of(runtime, self.name, runtime.devices)
+            taking = device_of(runtime, self._label(), runtime.devices)
             track = tracked(runtime, self._label(), key)
             with stage_progress(self._label()) as progress, taking as device, track as tell:
                 artifacts = {name: store.open(one) for name, one in call.inputs.items()}

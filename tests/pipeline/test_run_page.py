@@ -1,7 +1,11 @@
 """What the server shows of a run that computed or reused all: name, graph, pages, log lines."""
 
+import re
+
 import httpx
 import pytest
+
+from flows.session import LOGGERS
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +26,8 @@ def page(recalign, prefect_api, finished):
         "artifacts": ask("artifacts", flow_runs=of_run),
         "tasks": ask("task_runs", flow_runs=of_run),
         "logs": ask("logs", logs={"flow_run_id": of_run["id"]}),
+        "tasks_computed": ask("task_runs", flow_runs={"id": {"any_": [computed["id"]]}}),
+        "logs_computed": ask("logs", logs={"flow_run_id": {"any_": [computed["id"]]}}),
     }
 
 
@@ -86,3 +92,17 @@ def test_the_run_has_its_plan_its_results_with_intervals_and_the_reports_path(pa
 
 def test_library_log_lines_are_in_the_ui(page):
     assert "30 steps: 30 reused, 0 to do" in {line["message"] for line in page["logs"]}
+
+
+def test_every_log_line_of_a_stage_names_it_and_the_oracle_tells_its_epochs(page):
+    names = {task["id"]: task["name"] for task in page["tasks_computed"]}
+    told = [
+        (names[line["task_run_id"]], line["message"])
+        for line in page["logs_computed"]
+        if line["task_run_id"] and line["name"].partition(".")[0] in LOGGERS
+    ]
+    assert {"oracle", "oracle, independent"} <= {name for name, _ in told}
+    assert [line for name, line in told if not line.startswith(name)] == []
+    epochs = [line for name, line in told if name == "oracle" and "epoch" in line]
+    assert len(epochs) == 4
+    assert all(re.search(r"loss \d+\.\d+, valid NDCG@10 0\.\d+", line) for line in epochs)

@@ -6,9 +6,12 @@ import signal
 import subprocess
 import time
 
+import httpx
 import polars as pl
 import pytest
 
+from flows.service.reports import NAMED, PATH, ROOT
+from tests.conftest import Recalign
 from tests.pipeline.roots import manifests
 
 SWEEP = ("sweep", "dpo4rec", "--preset", "tiny")
@@ -40,11 +43,15 @@ def test_a_plan_counts_what_cells_share_once(recalign, copy):
     assert int(seeds.split()[0]) < 2 * (shared[0] + 5)  # data and oracle count once
 
 
-def test_a_failed_cell_is_shown_and_the_others_get_their_page(recalign, copy, tmp_path):
+def test_a_failed_cell_is_shown_and_the_others_get_their_page(
+    recalign, prefect_api, copy, tmp_path
+):
     wrong = tmp_path / "wrong.txt"
     wrong.write_text("{{ nobody.knows }}")
     asked = ("--over", f"reasonings.template={wrong},attributes", "--root", str(copy))
-    done = recalign(*SWEEP, *asked, check=False)
+    in_service = Recalign(prefect_api)
+    in_service.environment[ROOT] = str(copy)  # the root whose pages that server shows
+    done = in_service(*SWEEP, *asked, check=False)
     assert done.returncode == 1, done.stderr
     failed = f"1 of 2 cells failed: reasonings.template={wrong}, seed 0: prompt template"
     assert failed in done.stdout
@@ -57,6 +64,11 @@ def test_a_failed_cell_is_shown_and_the_others_get_their_page(recalign, copy, tm
     assert settings == ["reasonings.template=attributes"]
     named = recalign("report", "--root", str(copy)).stdout.strip()
     assert named == str(board(copy) / "report.html")
+    link = f"{PATH}/leaderboard/{board(copy).name}"
+    assert NAMED.fullmatch(link)
+    wanted = {"artifacts": {"key": {"any_": ["outcome"]}}, "sort": "CREATED_DESC"}
+    newest = httpx.post(f"{prefect_api}/artifacts/filter", json=wanted, timeout=30).json()[0]
+    assert newest["data"].startswith(f"[Open the leaderboard]({link})\n")
 
 
 @pytest.mark.slow

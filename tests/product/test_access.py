@@ -1,5 +1,6 @@
 """Who reaches a service of `recalign up`, and what they can make it do: all of it for real."""
 
+import json
 import re
 import shutil
 import socket
@@ -9,6 +10,9 @@ import threading
 import httpx
 import pytest
 from playwright.sync_api import expect, sync_playwright
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin, Subprotocol
 
 from flows.service.access import Access, narrow
 from flows.service.record import without_password
@@ -77,6 +81,23 @@ def test_the_command_line_finds_the_secret_of_the_service_that_the_shell_names(
     assert done.returncode == 0, done.stderr
     names = [run["name"] for run in service.api("POST", "/flow_runs/filter", limit=100)]
     assert "dpo4rec tiny on synthetic, 2 rounds, until interactions" in names
+
+
+@pytest.mark.parametrize("path", ["events/in", "events/out", "logs/out"])
+def test_a_socket_without_the_secret_or_of_another_site_gets_nothing(service, path):
+    address = f"ws://127.0.0.1:{service.port}/api/{path}"
+    with pytest.raises(InvalidStatus):  # of an old client, that would not say who it is
+        connect(address)
+    prefects = {"subprotocols": [Subprotocol("prefect")]}
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(address, origin=Origin("http://evil.example"), **prefects)
+    for token in (None, "", "recalign:", secret(service) + "x"):
+        with connect(address, **prefects) as socket_:
+            socket_.send(json.dumps({"type": "auth", "token": token}))
+            with pytest.raises(ConnectionClosed) as closed:
+                socket_.recv(timeout=30)
+            assert closed.value.rcvd
+            assert closed.value.rcvd.code == 1008  # policy violation
 
 
 def test_a_forged_request_without_prefects_token_makes_nothing(service):
@@ -169,7 +190,11 @@ def test_a_report_is_read_by_who_is_logged_in_and_by_nobody_else(service, report
     known = {"Authorization": logged_in(service)["Authorization"]}
     assert request(service, report, "GET", **known).status_code == 200
     assert request(service, report, "GET", Host="evil.example", **known).status_code == 400
-    assert request(service, report, "GET", Cookie="recalign-reports-1=x").status_code == 401
+    name = f"recalign-reports-{service.port}"
+    for odd in ("recalign-reports-1=x", f"{name}=\xe9", f"x:y[=1; ;;={name}", f'{name}="'):
+        latin = odd.encode("latin-1")
+        assert request(service, report, "GET", Cookie=latin).status_code == 401
+        assert request(service, report, "GET", Authorization=latin).status_code == 401
 
 
 @pytest.mark.parametrize(

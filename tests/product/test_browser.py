@@ -141,6 +141,8 @@ def test_a_run_from_the_form_is_copied_and_only_the_changed_stage_computes(page,
     deployment = news.deployment("dpo4rec-news")["id"]
     page.goto(f"/v2/deployments/deployment/{deployment}/run")
     expect(field(page, RoundsConfig, "n")).to_be_visible()
+    expect(page.get_by_text("Settings of every stage", exact=False).first).to_be_visible()
+    expect(page.get_by_text(re.compile("^(plan_only|stop_after|config|runtime)"))).to_have_count(0)
     keep_picture(page, "form")
     fill(page, RoundsConfig, "n", "3", "1")
     first = submit(page)
@@ -171,7 +173,12 @@ def test_a_run_from_the_form_is_copied_and_only_the_changed_stage_computes(page,
     assert len(told) >= 15
     assert set(told.values()) == {"Cached"}
     open_artifact(page, copy, "plan")
-    expect(page.get_by_text("22 steps: 21 reused, 1 to do")).to_be_visible()
+    told = "22 steps: 21 reused, 1 to do, first report (config.n_examples: 1 -> 3)"
+    expect(page.get_by_text(told)).to_be_visible()
+    rows = page.get_by_role("row")
+    expect(rows).to_have_count(1 + 10)  # a heading; ten rows are shown at once
+    expect(rows.nth(1)).to_have_text(re.compile("^interactions ?interactions/[0-9a-f]{10} ?reused"))
+    expect(rows.filter(has_text="reused")).to_have_count(10)
     keep_picture(page, "plan")
 
 

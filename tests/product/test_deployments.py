@@ -56,12 +56,12 @@ def test_the_form_knows_title_description_bounds_and_choices(deployments):
     assert tuple(source["enum"]) == get_args(InteractionsConfig.model_fields["source"].annotation)
     assert {"synthetic", "ml-100k", "amazon", "steam", "files"} < set(source["enum"])
     form = sorted(schema["properties"].items(), key=lambda entry: entry[1]["position"])
-    assert [name for name, _ in form] == [
-        "plan_only",
-        "force",
-        "stop_after",
-        "config",
-        "runtime",
+    assert [(name, title_of(field, schema)) for name, field in form] == [
+        ("plan_only", "Only plan"),
+        ("force", "Stages to compute anew"),
+        ("stop_after", "Last stage"),
+        ("config", "Settings of every stage"),
+        ("runtime", "Where and how to compute"),
     ]
     fields = dict(form)
     told = schema["definitions"]["DPO4RecConfig"]["properties"]
@@ -72,6 +72,20 @@ def test_the_form_knows_title_description_bounds_and_choices(deployments):
     assert fields["force"]["items"]["enum"] == [stage.name for stage in STAGES]
     assert fields["stop_after"]["enum"] == ["", *(stage.name for stage in STAGES)]
     assert all(field["description"] for field in fields.values())
+
+
+def title_of(field, schema):
+    """What the form calls a field; one without a title is called as its section is."""
+    section = schema["definitions"].get(field.get("$ref", "").rpartition("/")[2], {})
+    return field.get("title", section.get("title"))
+
+
+def test_no_form_calls_a_parameter_by_its_name_in_code(deployments):
+    for name, deployment in deployments.items():
+        schema = deployment["parameter_openapi_schema"]
+        fields = schema["properties"].items()
+        raw = [field for field, told in fields if title_of(told, schema) == field]
+        assert not raw, name
 
 
 def test_every_field_of_the_form_has_a_description_and_a_plain_control(deployments):

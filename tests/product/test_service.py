@@ -29,6 +29,14 @@ def test_a_second_up_is_refused_and_says_what_runs_where(service):
         assert said in told.stdout
 
 
+def test_up_says_what_it_waits_for(service):
+    asked = f"waiting for the server to answer at http://127.0.0.1:{service.port} ..."
+    registered = "waiting for the deployments to be registered ..."
+    lines = service.told.splitlines()
+    assert lines[:2] == [asked, registered]
+    assert lines[-1].startswith(f"log in, once, at: http://127.0.0.1:{service.port}/")
+
+
 def test_other_settings_are_refused_while_it_runs(service):
     done = service("up", "--database", "postgresql://nobody@127.0.0.1/none")
     assert done.returncode == 2

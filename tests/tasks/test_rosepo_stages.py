@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-import tasks.fold_oracles
+import recalign.oracle.fit
 import tasks.rejections
 import tasks.smoothing
 from recalign.config import TitlePromptConfig
@@ -83,7 +83,7 @@ def test_controls_need_no_oracle_and_share_all_but_the_smoothing(walk):
 
 
 def test_a_killed_fit_of_folds_goes_on_with_the_fold_it_was_at(walk, monkeypatch):
-    fit = tasks.fold_oracles.fit_oracle
+    fit = recalign.oracle.fit.fit_oracle
     fitted: list[str] = []
 
     def killed_in_the_third(*arguments):
@@ -93,7 +93,7 @@ def test_a_killed_fit_of_folds_goes_on_with_the_fold_it_was_at(walk, monkeypatch
         fitted.append(arguments[2].name)
         return fit(*arguments)
 
-    monkeypatch.setattr(tasks.fold_oracles, "fit_oracle", killed_in_the_third)
+    monkeypatch.setattr(recalign.oracle.fit, "fit_oracle", killed_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         folded(walk)
     made = folded(walk)
