@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, JsonValue
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -14,6 +14,10 @@ NOT_IDENTITY: dict[str, JsonValue] = {"fingerprint": False}
 
 UNLESS_DEFAULT: dict[str, JsonValue] = {"fingerprint": "unless default"}
 """`json_schema_extra` of a choice whose default is what was always done: it counts when changed."""
+
+
+Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
+"""A browser's form changes greater integers, and Prefect's server cannot show those of 2**63 on."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from recalign.config.base import NOT_IDENTITY, UNLESS_DEFAULT, Config
+from recalign.config.base import NOT_IDENTITY, UNLESS_DEFAULT, Config, Seed
 
 
 class RoundsConfig(Config):
@@ -34,7 +34,7 @@ class EvaluationConfig(Config):
     """Length of a candidate list (KAR: 10)."""
     n_resamples: int = Field(2000, ge=100, le=100_000)
     """Bootstrap resamples of the users for the 95 % intervals."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the resamples."""
 
     mixed: list[Annotated[float, Field(gt=0, le=1)]] = Field([], json_schema_extra=UNLESS_DEFAULT)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import NOT_IDENTITY, Config, only_when
+from recalign.config.base import NOT_IDENTITY, Config, Seed, only_when
 
 
 class SyntheticWorld(Config):
@@ -31,7 +31,7 @@ class SyntheticWorld(Config):
     """Fewest interactions of a user."""
     max_length: int = Field(50, ge=5)
     """Most interactions of a user."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the whole world."""
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import UNLESS_DEFAULT, Config, held_unless, only_when
+from recalign.config.base import UNLESS_DEFAULT, Config, Seed, held_unless, only_when
 
 
 class OracleConfig(Config):
@@ -44,7 +44,7 @@ class OracleConfig(Config):
     """Epochs without a better validation NDCG@10 before training stops."""
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the exponential average of the weights that is kept; 0: none."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of initial weights, batches, negatives and dropout."""
 
     @property

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import NOT_IDENTITY, UNLESS_DEFAULT, Config, only_when
+from recalign.config.base import NOT_IDENTITY, UNLESS_DEFAULT, Config, Seed, only_when
 
 EMBEDDED = only_when(kind="bootstrap")
 LOADED = only_when(kind="huggingface")
@@ -46,7 +46,7 @@ class BootstrapConfig(Config):
     """Prompt template the demonstrations are written with: a packaged name or a file's path."""
     history_items: int = Field(12, ge=1, le=1000)
     """Most recent items shown in a demonstration's prompt."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of demonstrations, initial weights and batches."""
 
 
@@ -107,7 +107,7 @@ class SamplingConfig(Config):
     that is asked for one sentence goes on, and loops); the latter needs writer = local."""
     min_words: int = Field(3, ge=1, le=1000)
     """Shorter reasonings count as malformed."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the sampling streams, one per (user, sample)."""
 
     @model_validator(mode="after")
@@ -247,7 +247,7 @@ class AlignmentConfig(WeightsConfig):
     """How often per run the held-out users are scored and a checkpoint is written."""
     patience: int = Field(3, ge=1, le=1000)
     """Evaluations without a lower held-out loss before training stops."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the adapter's weights and of the order of rows."""
     allow_worse: bool = Field(False, json_schema_extra=NOT_IDENTITY)
     """Keep a policy whose held-out loss rose from the start on; for sweeps, whose runs may fail."""

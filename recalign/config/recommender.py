@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from recalign.config.base import UNLESS_DEFAULT, Config, only_when
+from recalign.config.base import UNLESS_DEFAULT, Config, Seed, only_when
 
 
 class RecommenderConfig(Config):
@@ -32,7 +32,7 @@ class RecommenderConfig(Config):
     """Share of users held out for early stopping and for the signal guard."""
     guard: bool = True
     """Stop the run unless real reasonings beat reasonings shuffled across users."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of initial weights, batches, dropout and shuffles."""
 
 
@@ -66,7 +66,7 @@ class PairsConfig(Config):
     best against worst, second best against second worst, and so on."""
     k: int = Field(2, ge=1, le=128, json_schema_extra=only_when(select="top_bottom_k"))
     """Pairs per user."""
-    seed: int = Field(0, ge=0, json_schema_extra=only_when(select="best_random"))
+    seed: Seed = Field(0, json_schema_extra=only_when(select="best_random"))
     """Seed of who is rejected, one stream per user."""
     repeats: bool = Field(False, json_schema_extra=UNLESS_DEFAULT)
     """Keep equal texts of a user as so many samples, as GRPO's mean over samples has it; else they

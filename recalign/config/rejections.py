@@ -4,7 +4,7 @@ from typing import Literal, cast
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import Config, only_when
+from recalign.config.base import Config, Seed, only_when
 from recalign.config.sft import TitlePromptConfig
 
 Strategy = Literal["self_hard", "self_softmax", "semantic", "popularity", "random"]
@@ -64,7 +64,7 @@ class RejectionsConfig(Config):
     """Items drawn per pair for the SFT model to score; 0: the whole catalogue."""
     encoder: str = "minilm"
     """Sentence encoder of the item texts (semantic, and the report on all strategies)."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of everything drawn, one stream per (user, position)."""
 
     @model_validator(mode="after")

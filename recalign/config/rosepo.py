@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import NOT_IDENTITY, Config, only_when
+from recalign.config.base import NOT_IDENTITY, Config, Seed, only_when
 from recalign.config.interactions import InteractionsConfig
 from recalign.config.oracle import OracleConfig
 from recalign.config.policy import PAIRED, PREFERRING, AlignmentConfig, Loss
@@ -42,7 +42,7 @@ class SmoothingConfig(Config):
         0.49, gt=0, lt=0.5, json_schema_extra=only_when(estimator=(*DOUBTS, "constant", "truth"))
     )
     """Larger eps are lowered to this; above one half a pair would count in reverse."""
-    seed: int = Field(0, ge=0, json_schema_extra=only_when(estimator="permuted") | CROSS_FITTED)
+    seed: Seed = Field(0, json_schema_extra=only_when(estimator="permuted") | CROSS_FITTED)
     """Seed of folds and of the permutation."""
 
     @property
@@ -131,7 +131,7 @@ class RecommendationsConfig(JudgementConfig):
 
     n_resamples: int = Field(2000, ge=100, le=100_000)
     """Bootstrap resamples of the users for the 95 % intervals."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the resamples."""
 
     def compare(self, rows: list["ComparedRow"]) -> "ComparisonConfig":

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import NOT_IDENTITY, Config, only_when
+from recalign.config.base import NOT_IDENTITY, Config, Seed, only_when
 
 
 class ServingConfig(Config):
@@ -67,5 +67,5 @@ class DriftConfig(Config):
     """Cut-off of NDCG and HR."""
     n_resamples: int = Field(2000, ge=100, le=100_000)
     """Bootstrap resamples of the users for the 95 % interval."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the resamples."""

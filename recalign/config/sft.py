@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import NOT_IDENTITY, Config, only_when
+from recalign.config.base import NOT_IDENTITY, Config, Seed, only_when
 from recalign.config.policy import EMBEDDED, LoadedModelConfig, WeightsConfig
 
 QUESTIONS = only_when(format="candidates")
@@ -76,7 +76,7 @@ class SftConfig(TitlePromptConfig, WeightsConfig, LoadedModelConfig):
     """How often per run the validation loss is measured and a checkpoint is written."""
     patience: int = Field(2, ge=1, le=1000)
     """Evaluations without a lower validation loss before training stops."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of initial weights, drawn examples and batches."""
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import UNLESS_DEFAULT, Config, held_unless
+from recalign.config.base import UNLESS_DEFAULT, Config, Seed, held_unless
 
 COUNTED = held_unless(protocol="per_user")
 TIMED = held_unless(protocol="temporal")
@@ -40,7 +40,7 @@ class SplitsConfig(Config):
     """Length of the fixed lists of items that a user never took, for metrics over lists."""
     popularity_alpha: float = Field(0.75, ge=0, le=2)
     """Exponent of popularity in lists that are drawn by popularity."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the drawn users and lists."""
 
     @model_validator(mode="after")
