@@ -27,9 +27,9 @@ class SyntheticWorld(Config):
     """Scale of the Gumbel noise in a user's choice, in units of utility."""
     drift_share: float = Field(0.5, ge=0, le=1)
     """Share of users whose tastes change once, at a random point of their history."""
-    min_length: int = Field(42, ge=5)
+    min_length: int = Field(42, ge=5, le=10_000)
     """Fewest interactions of a user."""
-    max_length: int = Field(50, ge=5)
+    max_length: int = Field(50, ge=5, le=10_000)
     """Most interactions of a user."""
     seed: Seed = 0
     """Seed of the whole world."""

@@ -73,5 +73,5 @@ class PairsConfig(Config):
     are one."""
     min_margin: float = Field(0.0, ge=0)
     """Smallest difference of rewards that makes a pair; a tie never makes one."""
-    max_pairs: int = Field(0, ge=0)
+    max_pairs: int = Field(0, ge=0, le=1_000_000_000)
     """Keep only the pairs with the largest margins; 0: all."""

@@ -33,7 +33,7 @@ class SplitsConfig(Config):
     """Share of all interactions in the test window."""
     min_history: int = Field(5, ge=1, le=1000)
     """Users with a shorter history only train the oracle, and are counted."""
-    max_users: int = Field(0, ge=0, json_schema_extra=UNLESS_DEFAULT)
+    max_users: int = Field(0, ge=0, le=1_000_000_000, json_schema_extra=UNLESS_DEFAULT)
     """Users the LLM is asked about, in all phases the same; drawn, as short and long histories are
     spread. The others only train the oracle; 0: everyone."""
     n_negatives: int = Field(99, ge=1, le=1000)

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from recalign.config import DPO4RecConfig, InteractionsConfig, RosePOConfig, Runtime
+from recalign.config import (
+    DPO4RecConfig,
+    InteractionsConfig,
+    RecommendConfig,
+    RosePOConfig,
+    Runtime,
+)
 from recalign.config.presets import (
     PRESETS,
     changes,
@@ -68,6 +74,17 @@ def test_a_mistake_names_the_field_and_what_is_allowed(override, message):
         dpo4rec("", override)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("model", [DPO4RecConfig, RosePOConfig, RecommendConfig, Runtime])
+def test_no_form_takes_an_integer_that_a_browser_or_prefects_server_cannot_hold(model):
+    schema = model.model_json_schema()
+    sections = [schema, *schema.get("$defs", {}).values()]
+    fields = [(name, told) for one in sections for name, told in one["properties"].items()]
+    numbers = [(name, told.get("items", told)) for name, told in fields]
+    integers = {name: told for name, told in numbers if told.get("type") == "integer"}
+    assert {name for name, told in integers.items() if "maximum" not in told} == set()
+    assert max(told["maximum"] for told in integers.values()) < 2**53
 
 
 def test_a_preset_that_is_not_there_or_not_toml_is_named(tmp_path):
