@@ -88,11 +88,11 @@ def test_a_socket_without_the_secret_or_of_another_site_gets_nothing(service, pa
     address = f"ws://127.0.0.1:{service.port}/api/{path}"
     with pytest.raises(InvalidStatus):  # of an old client, that would not say who it is
         connect(address)
-    prefects = {"subprotocols": [Subprotocol("prefect")]}
+    prefects = [Subprotocol("prefect")]
     with pytest.raises(InvalidStatus, match="403"):
-        connect(address, origin=Origin("http://evil.example"), **prefects)
+        connect(address, origin=Origin("http://evil.example"), subprotocols=prefects)
     for token in (None, "", "recalign:", secret(service) + "x"):
-        with connect(address, **prefects) as socket_:
+        with connect(address, subprotocols=prefects) as socket_:
             socket_.send(json.dumps({"type": "auth", "token": token}))
             with pytest.raises(ConnectionClosed) as closed:
                 socket_.recv(timeout=30)
