@@ -2,12 +2,13 @@
 
 import httpx
 import pytest
+from prefect.server.database.configurations import AioSqliteConfiguration
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from flows.service.patience import ATTEMPTS, Patient
+from flows.service.patience import ATTEMPTS, LOCK_SECONDS, Patient, wait_in_turns
 
 
 class Locked(Exception):
@@ -51,6 +52,17 @@ async def test_one_that_stays_locked_is_told_and_reading_is_not_repeated():
     assert len(seen) == ATTEMPTS
     assert (await client.get("/")).status_code == 503
     assert len(seen) == ATTEMPTS + 1
+
+
+@pytest.mark.anyio
+async def test_prefects_own_connections_wait_in_turns_instead_of_a_minute(tmp_path):
+    wait_in_turns()
+    database = AioSqliteConfiguration(f"sqlite+aiosqlite:///{tmp_path}/prefect.db")
+    engine = await database.engine()
+    async with engine.begin() as connection:
+        told = await connection.exec_driver_sql("PRAGMA busy_timeout")
+        assert told.scalar() == 1000 * LOCK_SECONDS < 60_000
+    await engine.dispose()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows.service.access import LOGIN, Access
-from flows.service.patience import Patient
+from flows.service.patience import Patient, wait_in_turns
 from flows.service.reports import PATH, ROOT, Reports
 
 LOCAL = ("127.0.0.1", "localhost")
@@ -84,6 +84,7 @@ class Checked:
 
 def served(port: int) -> ASGIApp:
     """Prefect's application with our checks around it."""
+    wait_in_turns()
     further = [name.strip() for name in os.environ.get(HOSTS, "").split(",") if name.strip()]
     access = Access(Path(os.environ["PREFECT_HOME"]))
     patient = Patient(create_app(final=True))
