@@ -54,7 +54,12 @@ def test_without_the_secret_nothing_is_told_or_made(service):
 
 def test_a_foreign_origin_or_host_gets_nothing_even_with_the_secret(service):
     known = logged_in(service)
-    for origin in ("http://evil.example", "null", f"http://127.0.0.1:{service.port + 1}"):
+    for origin in (
+        "http://evil.example",
+        "null",
+        "http://[::1",
+        f"http://127.0.0.1:{service.port + 1}",
+    ):
         assert request(service, Origin=origin, **known).status_code == 403
     assert request(service, Host="evil.example", **known).status_code == 400
     assert request(service, "/", "GET", Host=f"evil.example:{service.port}").status_code == 400
