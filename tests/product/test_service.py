@@ -9,8 +9,10 @@ import pytest
 
 from flows.service.automations import AUTOMATIONS
 from flows.service.record import Service, remembered, without_password
+from flows.service.service import deploy
 from recalign.config import DPO4RecConfig, RosePOConfig
 from recalign.config.presets import load_settings, preset_names
+from recalign.errors import UserError
 from tests.product.running_service import RunningService
 
 pytestmark = pytest.mark.slow
@@ -216,6 +218,20 @@ def test_a_port_that_is_taken_is_named(tmp_path):
         done = RunningService(tmp_path, port)("up", "--port", str(port))
     assert done.returncode == 2
     assert done.stderr.startswith(f"recalign: --port {port}: ")
+
+
+def test_a_preset_of_the_same_name_is_not_replaced_but_an_earlier_link_is(tmp_path):
+    kept, other = tmp_path / "artifacts" / "presets" / "mine.toml", tmp_path / "mine.toml"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("# written here")
+    other.touch()
+    with pytest.raises(UserError, match="is another preset of this name; rename one of them"):
+        deploy(str(tmp_path / "artifacts"), None, other)
+    assert kept.read_text() == "# written here"
+    kept.unlink()
+    for _ in range(2):
+        deploy(str(tmp_path / "artifacts"), None, other)
+    assert kept.resolve() == other
 
 
 def test_what_up_was_given_is_remembered_but_no_password_is_shown(tmp_path):
