@@ -205,7 +205,7 @@ def _grammatical_share(
     found = []
     for length in {len(row.prompt) for row in held_out}:  # prompts of one length need no padding
         ids = torch.tensor([row.prompt for row in held_out if len(row.prompt) == length])
-        texts = model.generate(  # type: ignore[misc]
+        texts = model.generate(
             ids.to(model.device),
             attention_mask=torch.ones_like(ids, device=model.device),
             max_new_tokens=2 * longest,

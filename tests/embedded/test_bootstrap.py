@@ -63,9 +63,7 @@ def test_texts_follow_the_grammar_and_the_prompt(trained: tuple[Path, dict[str, 
     tokenizer = AutoTokenizer.from_pretrained(trained[0] / "model")
     prompts, expected = copy_task(200, seed=1)
     encoded = tokenizer(prompts, return_tensors="pt")
-    written = model.generate(  # type: ignore[misc]
-        **encoded, max_new_tokens=12, do_sample=False
-    )
+    written = model.generate(**encoded, max_new_tokens=12, do_sample=False)
     start = encoded["input_ids"].shape[1]
     texts = tokenizer.batch_decode(written[:, start:], skip_special_tokens=True)
     assert np.mean([parse_reasoning(text) is not None for text in texts]) >= 0.97

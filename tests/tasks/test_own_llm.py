@@ -115,9 +115,7 @@ def test_a_local_llm_writes_reasonings_from_proved_prompts(world, save_llm, chat
         text = prompts.filter(user_index=user)["prompt"].item()
         wrapped = f"<s> <turn> user {text} <end> <turn> model" if chat else text
         ids = torch.tensor([tokenizer(wrapped, add_special_tokens=False)["input_ids"]])
-        out = llm.generate(  # type: ignore[misc]
-            ids, do_sample=False, max_new_tokens=8, pad_token_id=1
-        )
+        out = llm.generate(ids, do_sample=False, max_new_tokens=8, pad_token_id=1)
         expected = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()
         assert texts.filter(user_index=user, sample=-1)["reasoning"].item() == expected
 
