@@ -15,7 +15,7 @@ from flows.cli.app import app
 
 
 def test_help_names_every_command_and_every_command_has_help():
-    commands = list(typer.main.get_command(app).commands)
+    commands = list(typer.main.get_group(app).commands)
     assert {"run", "plan", "sweep", "recommend", "export", "verify", "up"} <= set(commands)
     runner = CliRunner()
     text = runner.invoke(app, ["--help"]).stdout
