@@ -78,8 +78,8 @@ case $device in
 cuda) large=8b middle=1b prompts=64 new_tokens=64 steps=12 users=6040 ;;
 *) large=tiny middle=tiny prompts=4 new_tokens=4 steps=3 users=40 ;;
 esac
-part "model smollm2" 60 "$python" benchmarks/shapes.py smollm2 "$models/smollm2"
-part "model $middle" 40 "$python" benchmarks/shapes.py "$middle" "$models/$middle" --device "$device"
+part "model smollm2" 90 "$python" benchmarks/shapes.py smollm2 "$models/smollm2"
+part "model $middle" 90 "$python" benchmarks/shapes.py "$middle" "$models/$middle" --device "$device"
 part "guard" 60 "$python" benchmarks/device_guard.py --device "$device"
 part "sasrec" 60 "$python" benchmarks/oracle_speed.py --losses full --users "$users" \
     --device "$device"

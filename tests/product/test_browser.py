@@ -9,14 +9,13 @@ import re
 import shutil
 from pathlib import Path
 
-import polars as pl
 import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 from recalign.artifacts.series import read_series
 from recalign.artifacts.store import Store
-from recalign.config import RecommendConfig, ReportConfig, RoundsConfig
+from recalign.config import ReportConfig, RoundsConfig
 from tests.product.growing_source import write_preset, write_source
 
 CHROMIUM = shutil.which("chromium")
@@ -36,18 +35,12 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """A folder with a user's own files, and a preset over them."""
+def news(service, tmp_path_factory):
+    """The service, with deployments of a user's own preset over his own files."""
     folder = tmp_path_factory.mktemp("news")
     write_source(folder)
     write_preset(folder, folder / "news.toml")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def news(service, source):
-    """The service, with deployments of that preset."""
-    done = service("deploy", str(source / "news.toml"))
+    done = service("deploy", str(folder / "news.toml"))
     assert done.returncode == 0, done.stderr
     return service
 
@@ -146,9 +139,7 @@ def states(page, run):
         following.click()
 
 
-def test_a_run_from_the_form_is_copied_and_only_the_changed_stage_computes_then_it_recommends(
-    page, news, source
-):
+def test_a_run_from_the_form_is_copied_and_only_the_changed_stage_computes(page, news):
     deployment = news.deployment("dpo4rec-news")["id"]
     page.goto(f"/v2/deployments/deployment/{deployment}/run")
     expect(field(page, RoundsConfig, "n")).to_be_visible()
@@ -191,15 +182,6 @@ def test_a_run_from_the_form_is_copied_and_only_the_changed_stage_computes_then_
     expect(rows.nth(1)).to_have_text(re.compile("^interactions ?interactions/[0-9a-f]{10} ?reused"))
     expect(rows.filter(has_text="reused")).to_have_count(10)
     keep_picture(page, "plan")
-
-    page.goto(f"/v2/deployments/deployment/{news.deployment('recommend')['id']}/run")
-    fill(page, RecommendConfig, "output", "recs.parquet", str(news.root / "recs.csv"))
-    submit(page)
-    recommended = pl.read_csv(news.root / "recs.csv")
-    taken = pl.read_csv(source / "ratings.csv")
-    assert set(recommended["user_id"]) == set(taken["user_id"])
-    assert recommended.group_by("user_id").len()["len"].unique().to_list() == [10]
-    assert recommended.join(taken, on=["user_id", "item_id"]).is_empty()
 
 
 def test_scheduled_rounds_go_on_after_a_restart_with_what_was_edited(page, news):
