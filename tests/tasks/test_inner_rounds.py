@@ -6,11 +6,11 @@ import pytest
 from flows.dpo4rec import stages
 from recalign.config import DPO4RecConfig, RoundsConfig
 from recalign.errors import BadInputError
-from recalign.report import PAGE
-from recalign.schemas import COMPLETIONS, PROMPTS, REASONINGS, REWARDS
+from recalign.schemas import COMPLETIONS, PROMPTS, REASONINGS
 from recalign.splits.phases import Phase, phase_of
 from recalign.stored import first_of
 from recalign.training.log_table import LOG
+from tasks.report import _rounds
 from tasks.tables import read_tables
 from tests.tasks.tiny_run import CONFIG, direct
 
@@ -36,15 +36,16 @@ def test_every_part_is_sampled_by_the_policy_of_the_part_before_and_users_are_de
     written = [REASONINGS.read(made)["user_index"].unique().to_list() for made in (first, second)]
     assert [sorted(users) for users in written] == dealt
 
-    page = walk.artifact("report").path(PAGE).read_text()
-    assert page.count("round 1, part 1 of 2") >= 3
-    rewards = [walk.artifact(f"rewards, {name}") for name in (parts[0], "round 1")]
-    users = {user for made in rewards for user in REWARDS.read(made)["user_index"].to_list()}
-    assert users == set(everyone)
-    pairs = [COMPLETIONS.read(walk.artifact(f"pairs, {name}")) for name in (parts[0], "round 1")]
-    assert f"<td>{sum(table.height for table in pairs)}</td>" in page
-    steps = [pl.read_parquet(made.path(LOG))["step"].max() for made in (inner, outer)]
-    assert all(steps)
+    told = walk.artifact("report").manifest.inputs
+    given = {name: walk.store.open(made) for name, made in told.items()}
+    _, shown = _rounds(given, given["aligned"])
+    pairs, logs = ([walk.artifact(f"{stage}, {name}") for name in (parts[0], "round 1")]
+                   for stage in ("pairs", "alignment"))  # fmt: skip
+    assert shown.n_users == len(everyone)
+    assert shown.n_pairs == sum(COMPLETIONS.read(made).height for made in pairs)
+    steps = [pl.read_parquet(made.path(LOG))["step"].to_list() for made in logs]
+    assert shown.curve["step"].to_list() == steps[0] + [steps[0][-1] + n for n in steps[1]]
+    assert shown.kept
 
 
 def test_one_part_is_what_was_always_done(finished, copy):
