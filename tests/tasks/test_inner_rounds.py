@@ -44,6 +44,7 @@ def test_every_part_is_sampled_by_the_policy_of_the_part_before_and_users_are_de
     assert shown.n_users == len(everyone)
     assert shown.n_pairs == sum(COMPLETIONS.read(made).height for made in pairs)
     steps = [pl.read_parquet(made.path(LOG))["step"].to_list() for made in logs]
+    assert shown.curve is not None
     assert shown.curve["step"].to_list() == steps[0] + [steps[0][-1] + n for n in steps[1]]
     assert shown.kept
 
