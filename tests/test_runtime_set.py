@@ -1,4 +1,4 @@
-"""`make demo` installs the runtime set alone: what a module imports at once is in it."""
+"""`make demo` installs the pinned runtime set alone: what a module imports at once is in it."""
 
 import ast
 import re
@@ -6,6 +6,8 @@ import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -61,3 +63,16 @@ def test_what_a_module_imports_at_once_is_a_dependency_of_every_installation():
         and not named(distributions.get(name, [name])) & runtime
     }
     assert missing == set()
+
+
+def test_every_dependency_is_pinned_within_its_bounds():
+    lines = (ROOT / "constraints.txt").read_text().split()
+    pins = dict(line.split("==") for line in lines)
+    by_name = {name: pins[pin] for pin in pins for name in named([pin])}
+    asked = [Requirement(text) for text in PROJECT["dependencies"]]
+    outside = {
+        str(one): by_name.get(*named([one.name]))
+        for one in asked
+        if by_name.get(*named([one.name])) not in one.specifier
+    }
+    assert outside == {}

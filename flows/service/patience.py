@@ -1,6 +1,6 @@
 """Requests that found SQLite locked are made again, so that no form has to be sent twice.
 
-Prefect 3.8.8 reads, checks a form against its schema, and then writes, in one transaction that
+Prefect 3.9.1 reads, checks a form against its schema, and then writes, in one transaction that
 begins as a reader's. SQLite refuses the write at once, however long it would wait for a lock, where
 another one came between; on a busy machine one mostly does. Prefect then answers 503, and has kept
 nothing.

@@ -1,6 +1,6 @@
 """Prefect's server behind our own checks: `python -m flows.service.server PORT`.
 
-Prefect 3.8.8 answers whatever Host and Origin a request names. Here foreign ones get nothing, so no
+Prefect 3.9.1 answers whatever Host and Origin a request names. Here foreign ones get nothing, so no
 other web page reaches the API, under a rebinding name neither; pages contact no other server; and
 an address that `recalign up` or `open` printed logs a browser in, once.
 """
