@@ -20,7 +20,7 @@ from recalign.config.presets import Settings, changes, complete
 PRESET = "preset: "
 N_NAMED = 2  # changed settings in the name of a run
 TYPED = "recalign.name"  # label of a run: what a person called it
-GENERATED = re.compile(  # by the run forms of Prefect 3.8.8: alpha12-leonis-void, Small-Zebra
+GENERATED = re.compile(  # by the run forms of Prefect 3.8 and 3.9: alpha12-leonis-void, Small-Zebra
     "(alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|omicron|pi|rho|sigma"
     r"|tau|upsilon|phi|chi|psi|omega)\d*(-[a-z0-9]+){1,2}"
     "|(Awesome|Rustic|Small|Gorgeous|Fantastic|Sleek|Intelligent|Unbranded|Refined|Licensed|Generic"

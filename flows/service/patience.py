@@ -20,7 +20,7 @@ LOCKED = 503
 def wait_in_turns() -> None:
     """Let no statement of this process wait for SQLite's lock for longer than LOCK_SECONDS.
 
-    Prefect 3.8.8 waits for 60. Where a worker offers several queued runs at once, all connections
+    Prefect waits for 60. Where a worker offers several queued runs at once, all connections
     can come to wait for one another: then nobody is answered until the first of them gives up.
     """
 
