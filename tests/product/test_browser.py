@@ -9,13 +9,14 @@ import re
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 from recalign.artifacts.series import read_series
 from recalign.artifacts.store import Store
-from recalign.config import ReportConfig, RoundsConfig
+from recalign.config import RecommendConfig, ReportConfig, RoundsConfig
 from tests.product.growing_source import write_preset, write_source
 
 CHROMIUM = shutil.which("chromium")
@@ -73,7 +74,7 @@ def keep_picture(page, name):
 def field(page, model, name):
     """The field of a form with this setting's description."""
     description = model.model_fields[name].description.split(";")[0]
-    return page.locator("div.group").filter(has_text=description).last.locator("input")
+    return page.locator("div.group").filter(has_text=description).last.locator("input, textarea")
 
 
 def fill(page, model, name, before, after):
@@ -139,9 +140,9 @@ def states(page, run):
         following.click()
 
 
-def test_a_run_from_the_form_is_copied_and_only_the_changed_stage_computes(page, news):
-    deployment = news.deployment("dpo4rec-news")["id"]
-    page.goto(f"/v2/deployments/deployment/{deployment}/run")
+def test_a_run_from_the_form_is_copied_computes_what_changed_and_recommends(page, news, tmp_path):
+    deployment = news.deployment("dpo4rec-news")
+    page.goto(f"/v2/deployments/deployment/{deployment['id']}/run")
     expect(field(page, RoundsConfig, "n")).to_be_visible()
     expect(page.get_by_text("Settings of every stage", exact=False).first).to_be_visible()
     expect(page.get_by_text(re.compile("^(plan_only|stop_after|config|runtime)"))).to_have_count(0)
@@ -182,6 +183,15 @@ def test_a_run_from_the_form_is_copied_and_only_the_changed_stage_computes(page,
     expect(rows.nth(1)).to_have_text(re.compile("^interactions ?interactions/[0-9a-f]{10} ?reused"))
     expect(rows.filter(has_text="reused")).to_have_count(10)
     keep_picture(page, "plan")
+
+    recommends, output = news.deployment("recommend"), tmp_path / "recs.csv"
+    page.goto(f"/v2/deployments/deployment/{recommends['id']}/run")
+    fill(page, RecommendConfig, "output", "recs.parquet", str(output))
+    submit(page)
+    source = deployment["parameters"]["config"]["interactions"]["files"]["interactions"]
+    asked = pl.read_csv(source, infer_schema=False)["user_id"].unique()
+    given = pl.read_csv(output, infer_schema=False).filter(pl.col("rank") == "1")
+    assert sorted(given["user_id"]) == sorted(asked)
 
 
 def test_scheduled_rounds_go_on_after_a_restart_with_what_was_edited(page, news):
