@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any
+from uuid import UUID
 
 from filelock import Timeout
 from prefect import Flow
@@ -15,7 +16,7 @@ from prefect.states import Completed
 from pydantic import Field, WithJsonSchema
 
 from flows.naming import announce, flat, name_of, start_of
-from flows.service import processes
+from flows.service import cancelling, processes
 from flows.service.reports import link_to
 from recalign.artifacts.claims import Lock
 from recalign.artifacts.manifest import Reference
@@ -177,10 +178,11 @@ def _named_by_stage(record: logging.LogRecord) -> bool:
 
 
 def begin_session() -> None:
-    """Let Prefect show our lines, and end with the worker that started this process, if one did."""
+    """Let Prefect show our lines; end when the worker that started this process dies or should."""
     quiet_user_errors()
     if processes.FLOW_RUN in os.environ:
         processes.end_with_parent()
+        cancelling.watch(UUID(os.environ[processes.FLOW_RUN]))
     for name in LOGGERS:  # Prefect sends their lines to its UI but leaves them at WARNING
         logging.getLogger(name).setLevel(logging.INFO)
     for name in ("", *LOGGERS):  # the filter of a logger sees no lines of those below it

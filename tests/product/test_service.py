@@ -141,7 +141,7 @@ def test_a_server_restart_does_a_run_no_harm_and_cancelling_ends_it(service):
     service.wait_for_stage(run, "policy")
     process = service.leader("worker", run)
     service.leader("server").kill()
-    service.up()  # at once: without a server for half a minute a worker hears of no Cancel any more
+    service.up()
     assert service.state(run)[0] == "RUNNING"
     assert process.is_running()
     assert switch_schedule(service, on=False)  # it is the operator's, though `up` deploys again
