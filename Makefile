@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Of 30,000 files a run imports a tenth: Python compiles those when it first needs them.
+# Of 30,000 files a run imports a tenth: Python compiles those when it first needs them, and keeps
+# that even where the shell forbids it, or every process would compile them anew.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 # Where no GPU is found the CPU build of torch will do, a fifth of the size of the CUDA build:
 # from the usual index where that has it, else from TORCH_INDEX. `make demo TORCH=torch` takes the
