@@ -1,4 +1,4 @@
-"""What a stage did, for TensorBoard: settings and figures of every stage, and the Trainer's curves.
+"""What a stage did, for TensorBoard or MLflow: its settings and figures, and the Trainer's curves.
 
 Off unless `runtime.report_to` says so. The Trainer of transformers knows further trackers by
 itself; what it tells them is its own.
@@ -19,8 +19,10 @@ from tasks.engine.run_page import key_of
 if TYPE_CHECKING:  # seconds to import
     from torch.utils.tensorboard.writer import SummaryWriter
 
-FOLDER = ".tensorboard"  # below the root, a folder per run of a stage
+TENSORBOARD = ".tensorboard"  # below the root, a folder per run of a stage
 TRAINERS = "TENSORBOARD_LOGGING_DIR"  # where the Trainer's callback looks
+MLFLOW = ".mlflow"  # below the root, a database for all runs, unless MLFLOW_TRACKING_URI is set
+EXPERIMENT = "recalign"  # unless MLFLOW_EXPERIMENT_NAME is set
 
 Track = Callable[[Manifest], None]
 
@@ -29,12 +31,43 @@ Track = Callable[[Manifest], None]
 def tracked(runtime: Runtime, label: str, fingerprint: str) -> Iterator[Track]:
     """Yields what is to be called with the stage's manifest once its figures are known.
 
-    UserError where TensorBoard is asked for and not installed.
+    UserError where the tracker is asked for and not installed.
     """
-    if runtime.report_to != "tensorboard":
-        yield lambda manifest: None
-        return
-    folder = local_root(runtime.root) / FOLDER / f"{key_of(label)}-{fingerprint[:10]}"
+    root, name = local_root(runtime.root), f"{key_of(label)}-{fingerprint[:10]}"
+    match runtime.report_to:
+        case "tensorboard":
+            with _tensorboard(root / TENSORBOARD / name) as track:
+                yield track
+        case "mlflow":
+            with _mlflow(root / MLFLOW, name) as track:
+                yield track
+        case _:
+            yield lambda manifest: None
+
+
+@contextmanager
+def _mlflow(folder: Path, name: str) -> Iterator[Track]:
+    """A run of MLflow around the stage; a Trainer in this process tells the same one."""
+    try:
+        import mlflow
+    except ImportError as error:
+        raise _missing("mlflow") from error
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        folder.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(f"sqlite:///{folder.resolve()}/mlflow.db")
+    mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
+
+    def tell(manifest: Manifest) -> None:
+        settings = {f"settings.{name}": value for name, value in manifest.config.items()}
+        mlflow.log_params(settings)  # a Trainer's parameters have names without a prefix
+        mlflow.log_metrics({f"figures.{name}": value for name, value in _numbers(manifest)})
+
+    with mlflow.start_run(run_name=name):
+        yield tell
+
+
+@contextmanager
+def _tensorboard(folder: Path) -> Iterator[Track]:
     writer, before = _writer(folder), os.environ.get(TRAINERS)
     os.environ[TRAINERS] = str(folder)
     try:
@@ -51,8 +84,7 @@ def _writer(folder: Path) -> "SummaryWriter":
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError as error:
-        told = 'install the extra: pip install -e ".[tensorboard]" --constraint constraints.txt'
-        raise UserError(f"runtime.report_to = tensorboard: {told}") from error
+        raise _missing("tensorboard") from error
     return SummaryWriter(str(folder))
 
 
@@ -60,6 +92,17 @@ def _tell(writer: "SummaryWriter", manifest: Manifest) -> None:
     """Settings as a table, every figure that is a number as a scalar."""
     lines = [f"| {name} | {value} |" for name, value in manifest.config.items()]
     writer.add_text("settings", "\n".join(["| setting | value |", "|---|---|", *lines]))
+    for name, value in _numbers(manifest):
+        writer.add_scalar(f"figures/{name}", value)
+
+
+def _numbers(manifest: Manifest) -> Iterator[tuple[str, float]]:
+    """The figures that are numbers."""
     for name, value in manifest.figures.items():
         if isinstance(value, int | float):
-            writer.add_scalar(f"figures/{name}", float(value))
+            yield name, float(value)
+
+
+def _missing(extra: str) -> UserError:
+    told = f'install the extra: pip install -e ".[{extra}]" --constraint constraints.txt'
+    return UserError(f"runtime.report_to = {extra}: {told}")

@@ -106,6 +106,22 @@ def test_a_users_preset_becomes_deployments_also_for_scheduled_rounds(service, t
     assert "no method takes it; dpo4rec: alignement: no such setting" in refused.stderr
 
 
+def test_an_edit_that_no_longer_fits_its_form_is_told_and_stays(service, tmp_path):
+    made = service.deployment("recommend")
+    path = f"/deployments/{made['id']}"
+    other_form = {"type": "object", "properties": {"config": {"type": "object"}, "runtime": {}}}
+    edit = {"config": {"k": -1}}
+    service.api("PATCH", path, parameter_openapi_schema=other_form, parameters=edit)
+    preset = tmp_path / "again.toml"
+    preset.write_text("[rounds]\nn = 1\n")
+    done = service("deploy", str(preset))
+    assert done.returncode == 0, done.stderr
+    assert "recommend stays as it was: " in done.stdout
+    assert service.deployment("recommend")["parameters"] == edit
+    form = made["parameter_openapi_schema"]
+    service.api("PATCH", path, parameter_openapi_schema=form, parameters=made["parameters"])
+
+
 def test_automations_are_made_once(service):
     wanted = sorted(automation["name"] for automation in AUTOMATIONS)
     found = service.api("POST", "/automations/filter", limit=100)

@@ -2,12 +2,15 @@
 
 import os
 
+import mlflow
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import Trainer, TrainingArguments
 
 from recalign.config import PairsConfig, Runtime
 from tasks.engine.run import Run
 from tasks.engine.stage import Call, Stage
-from tasks.engine.tracking import FOLDER, TRAINERS
+from tasks.engine.tracking import EXPERIMENT, MLFLOW, TENSORBOARD, TRAINERS
 
 
 def told(job, config):
@@ -17,8 +20,29 @@ def told(job, config):
     job.draft.count(1)
 
 
-def made(root, report_to):
-    runtime, stage = Runtime(root=str(root), report_to=report_to), Stage("pairs", 1, told)
+class Slope(torch.nn.Module):
+    """The smallest thing that a Trainer trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return {"loss": ((self.slope * x - 1) ** 2).mean()}
+
+
+def trained(job, config):
+    """A stage with a training of three steps in it."""
+    arguments = TrainingArguments(
+        output_dir=str(job.draft.work), max_steps=3, logging_steps=1, use_cpu=True,
+        report_to=job.runtime.report_to, save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    Trainer(Slope(), arguments, train_dataset=[{"x": 1.0}] * 24).train()
+    told(job, config)
+
+
+def made(root, report_to, body=told):
+    runtime, stage = Runtime(root=str(root), report_to=report_to), Stage("pairs", 1, body)
     identity = stage.identity(PairsConfig(), {}, {})
     reference = stage.compute(Call(identity, PairsConfig(), {}, {}, runtime))
     return Run(runtime).store.open(reference)
@@ -26,7 +50,7 @@ def made(root, report_to):
 
 def test_tensorboard_gets_settings_and_figures_of_a_stage_beside_the_trainers(tmp_path):
     artifact = made(tmp_path, "tensorboard")
-    (folder,) = (tmp_path / FOLDER).iterdir()
+    (folder,) = (tmp_path / TENSORBOARD).iterdir()
     assert folder.name == f"pairs-{artifact.manifest.fingerprint[:10]}"
     assert artifact.path("out.txt").read_text() == str(folder)
     assert TRAINERS not in os.environ
@@ -37,8 +61,25 @@ def test_tensorboard_gets_settings_and_figures_of_a_stage_beside_the_trainers(tm
     assert b"max_pairs" in settings.tensor_proto.string_val[0]
 
 
+def test_mlflow_gets_settings_figures_and_a_trainers_curve_in_one_run(tmp_path):
+    artifact = made(tmp_path, "mlflow", trained)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/{MLFLOW}/mlflow.db")
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_name == f"pairs-{artifact.manifest.fingerprint[:10]}"
+    assert run.info.status == "FINISHED"
+    assert run.data.params["settings.max_pairs"] == str(PairsConfig().max_pairs)
+    assert run.data.params["max_steps"] == "3"
+    assert run.data.metrics["figures.held_out_loss"] == 0.25
+    assert "figures.why" not in run.data.metrics
+    curve = client.get_metric_history(run.info.run_id, "loss")
+    assert [point.step for point in curve] == [1, 2, 3]
+    assert mlflow.active_run() is None
+
+
 def test_nothing_is_told_unless_asked_and_the_fingerprint_does_not_know(tmp_path):
     silent, told_of = made(tmp_path / "a", "none"), made(tmp_path / "b", "tensorboard")
-    assert not (tmp_path / "a" / FOLDER).exists()
+    assert not (tmp_path / "a" / TENSORBOARD).exists()
     assert silent.manifest.fingerprint == told_of.manifest.fingerprint
     assert silent.path("out.txt").read_text() == ""
