@@ -57,6 +57,6 @@ class Runtime(Config):
     """Tokens per shard where a loaded LLM writes on a processor, which takes a minute or two with
     one of 135 M weights."""
     report_to: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
-    """Tracker that is told of trainings beside the log; tensorboard and mlflow are told of every stage."""
+    """Tracker of trainings beside the log; tensorboard and mlflow are told of every stage."""
     threads: int = Field(0, ge=0, le=1024)
     """Threads per process for torch; 0: as many as cores."""
