@@ -23,8 +23,8 @@ ROOMS = {  # folder: its files, beside __init__
     "flows": "dpo4rec methods naming nightly recommend rosepo rounds session sweep",
     "flows/cli": "app comparing inventory runs side_by_side sweeps takehome upkeep",
     "flows/service": (
-        "access automations cancelling deployments environment patience pool prefect_api processes "
-        "record register reports server service"
+        "access automations cancelling database deployments environment patience pool prefect_api "
+        "processes record register reports server service"
     ),
     "tasks/engine": (
         "cache device job launch progress provenance run run_page spread stage tracking trouble"

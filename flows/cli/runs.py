@@ -14,7 +14,7 @@ from unittest.mock import patch
 import typer
 
 from flows.methods import METHODS, Method
-from flows.service import service
+from flows.service import database, service
 from recalign.artifacts.roots import is_url, open_root
 from recalign.config import Config, Runtime
 from recalign.config.presets import load_settings, own_preset, preset_names
@@ -109,7 +109,11 @@ def start_server() -> None:
     not be told that the run was interrupted, and the run would keep trying for minutes.
     """
     from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL
 
+    kind, _, file = (PREFECT_API_DATABASE_CONNECTION_URL.value() or "").partition(":///")
+    if not PREFECT_API_URL.value() and kind.startswith("sqlite"):
+        database.check(Path(file), "give this one its own: export PREFECT_HOME=FOLDER")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     apart = partial(subprocess.Popen, start_new_session=True)

@@ -12,7 +12,7 @@ import psutil
 import typer
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from flows.service import processes
+from flows.service import database, processes
 from flows.service.access import LOGIN, narrow, write_private
 from flows.service.processes import Member
 from flows.service.record import (
@@ -194,6 +194,8 @@ def _start_server(service: Service) -> None:
         except OSError as error:
             raise UserError(f"--port {service.port}: {error.strerror}; name a free one") from error
     home, log = Path(service.home), service.path("server.log")
+    if not service.database:
+        database.check(home / "prefect.db", "install that again, or name another --home")
     command = [sys.executable, "-m", "flows.service.server", str(service.port)]
     server = processes.start(home, "server", command, service.environment(), CHECKOUT)
     deadline = time.monotonic() + START_SECONDS

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
+from pathlib import Path
 
 import psutil
 import pytest
@@ -73,6 +76,28 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(recalign, tmp_path, argumen
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("recalign: ")
     assert message in line
+
+
+def test_a_database_of_a_newer_prefect_is_one_line(tmp_path):
+    home, root = tmp_path / "home", ["--root", str(tmp_path / "root")]
+    home.mkdir()
+    with closing(sqlite3.connect(home / "prefect.db")) as made, made:
+        made.execute("create table alembic_version (version_num text)")
+        made.execute("insert into alembic_version values ('0a1b2c3d4e5f')")
+    environment = os.environ | {"PREFECT_HOME": str(home)}
+    environment.pop("PREFECT_API_URL", None)
+    program = str(Path(sys.executable).parent / "recalign")
+    for command, way_out in [
+        (["run", "dpo4rec", "--preset", "tiny", *root], "export PREFECT_HOME=FOLDER"),
+        (["up", "--home", str(home), *root], "or name another --home"),
+    ]:
+        done = subprocess.run(
+            [program, *command], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        (line,) = done.stderr.strip().splitlines()
+        assert f"{home}/prefect.db: a newer Prefect than " in line
+        assert line.endswith(way_out)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
