@@ -25,7 +25,7 @@ from recalign.errors import UserError
 from recalign.schemas import SERVING
 from recalign.serving.output import check_output, write_output
 from tasks.current_reasonings import current_reasonings
-from tasks.engine.run import Run
+from tasks.engine.run import Run, Step
 from tasks.histories import histories
 from tasks.serving import serving
 from tasks.title_serving import title_serving
@@ -57,20 +57,26 @@ def recommend(
     run = Run(settle(start_of(Runtime(), "runtime"), runtime))
     announce(run_name(config), "recommend")
     with run.store.in_use():
-        chain = check(config, run)
-        made = run.store.open(stages(run, config, chain))
-    path = write_output(made.path(SERVING.file), Path(config.output))
-    told = in_words(run.store, made.manifest, path)
+        chain, _ = check(config, run)
+        made = stages(run, config, chain)
+    told = hand_over(run.store, config, made)
     create_markdown_artifact(key="outcome", markdown=told)
     return Completed(message=told)
 
 
-def check(config: RecommendConfig, run: Run) -> AnyChain:
-    """What recommends; UserError for whatever is wrong with it before it starts."""
+def check(config: RecommendConfig, run: Run) -> tuple[AnyChain, list[Step]]:
+    """What recommends, and the plan; UserError for whatever is wrong before it starts."""
     check_output(Path(config.output))
     chain = chosen(run.store, config)
-    prepare(run, STAGES, lambda walk: stages(walk, config, chain))
-    return chain
+    return chain, prepare(run, STAGES, lambda walk: stages(walk, config, chain))
+
+
+def hand_over(store: Store, config: RecommendConfig, table: Reference) -> str:
+    """Write the table where it is asked for; tells what is in it."""
+    made = store.open(table)
+    return in_words(
+        store, made.manifest, write_output(made.path(SERVING.file), Path(config.output))
+    )
 
 
 def stages(run: Run, config: RecommendConfig, chain: AnyChain) -> Reference:

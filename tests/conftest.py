@@ -85,6 +85,14 @@ class Recalign:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
+    def alone(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Where no server is named: Prefect would start a temporary one."""
+        environment = {k: v for k, v in self.environment.items() if k != "PREFECT_API_URL"}
+        return subprocess.run(
+            [self.program, *arguments], env=environment, capture_output=True, text=True,
+            timeout=900, check=True,
+        )  # fmt: skip
+
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """In the background, in a process group of its own."""
         return subprocess.Popen(

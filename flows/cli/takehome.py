@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.inventory import ROOT, Root
-from flows.cli.runs import RunOptions, start_server
+from flows.cli.runs import RunOptions, needs_no_server, start_server
 from flows.service.service import log_in
 from recalign.artifacts.lookup import open_existing
 from recalign.artifacts.refreshes import all_refreshes, read_refreshes
@@ -61,10 +61,14 @@ def recommend_items(
     runtime = RunOptions(settings=settings or [], root=root).runtime()
     log_in(root)
     from flows.nightly import recommend_nightly
-    from flows.recommend import check, recommend
+    from flows.recommend import check, hand_over, recommend
     from tasks.engine.run import Run
 
-    check(asked, Run(runtime))  # mistakes, before a server starts
+    walk = Run(runtime)
+    _, steps = check(asked, walk)  # mistakes, before a server starts
+    if needs_no_server(steps) and not refresh:
+        typer.echo(hand_over(walk.store, asked, steps[-1].reference))
+        return
     start_server()
     state: Any = (
         recommend_nightly(refresh, asked, runtime, return_state=True)

@@ -1,7 +1,6 @@
 """DPO4Rec end to end: what a second run, a change, a forced stage and damage recompute."""
 
 import shutil
-import subprocess
 
 import pytest
 
@@ -42,9 +41,7 @@ def test_a_second_run_computes_nothing(recalign, copy):
 def test_with_nothing_to_compute_and_no_service_a_run_names_its_report_and_starts_no_server(
     recalign, copy
 ):
-    environment = {k: v for k, v in recalign.environment.items() if k != "PREFECT_API_URL"}
-    command = [recalign.program, *RUN, "--root", str(copy)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = recalign.alone(*RUN, "--root", str(copy))
     first, last = done.stdout.splitlines()
     reused, _ = planned(recalign, copy)
     assert first == f"nothing to do: {len(reused)} steps: {len(reused)} reused, 0 to do"

@@ -171,6 +171,11 @@ def test_the_aligned_llm_recommends_alone_and_among_sasrecs_best(recalign, copie
     output = tmp_path / "recs.parquet"
     told = recalign("recommend", "--latest", "--root", str(copied), "--output", str(output))
     assert "240 of 240 users have recommendations" in told.stdout
+    copy = tmp_path / "copy.parquet"
+    again = recalign.alone("recommend", "--latest", "--root", str(copied), "--output", str(copy))
+    assert again.stdout == f"240 of 240 users have recommendations in {copy}\n"
+    assert "temporary server" not in again.stderr
+    assert copy.read_bytes() == output.read_bytes()
     run, asked = direct(copied), RecommendConfig(candidates=12, k=12)
     chain = chosen(run.store, asked)
     assert isinstance(chain, TitleChain)

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import time
 
 import httpx
@@ -92,10 +91,7 @@ def test_a_killed_sweep_goes_on_and_its_runs_can_be_compared_later(recalign, cop
     made = [stage for stage, _ in set(after) - set(before)]
     assert sorted(made) == ["evaluation"] * 8 + ["leaderboard", "report", "report"]
 
-    alone = {k: v for k, v in recalign.environment.items() if k != "PREFECT_API_URL"}
-    again = subprocess.run(
-        [recalign.program, *command], env=alone, capture_output=True, text=True, check=True
-    )
+    again = recalign.alone(*command)
     assert re.match(r"nothing to do: \d+ steps: \d+ reused, 0 to do\n", again.stdout)
     assert again.stdout.endswith(f"leaderboard: {board(copy) / 'report.html'}\n")
     assert "temporary server" not in again.stderr
