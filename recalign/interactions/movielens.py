@@ -71,7 +71,7 @@ def _movies(form: Edition, path: Path) -> pl.DataFrame:
     except UnicodeDecodeError:
         text = content.decode("iso-8859-1")  # 100K and 1M
     movies: dict[str, tuple[str | None, list[Attribute]]] = {}
-    for row, fields in _records(form, text):
+    for row, fields in _records(form, path, text):
         if len(fields) != form.n_movie_fields:
             raise BadInputError(
                 f"{path}, row {row}: has {len(fields)} fields instead of {form.n_movie_fields}; "
@@ -85,12 +85,16 @@ def _movies(form: Edition, path: Path) -> pl.DataFrame:
     return item_table(movies)
 
 
-def _records(form: Edition, text: str) -> Iterator[tuple[int, list[str]]]:
+def _records(form: Edition, path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """(line number, fields) of every movie; the CSV editions quote titles with commas."""
     if form.header:
-        reader = csv.reader(io.StringIO(text))
-        next(reader, None)
-        yield from ((reader.line_num, record) for record in reader if record)
+        reader = csv.reader(io.StringIO(text, newline=None))  # a line may end in \r alone
+        try:
+            next(reader, None)
+            yield from ((reader.line_num, record) for record in reader if record)
+        except csv.Error as error:
+            told = f"{path}, row {reader.line_num}: {error}; fetch the publisher's file again"
+            raise BadInputError(told) from error
     else:
         for row, line in enumerate(text.split("\n"), start=1):
             if line.strip():

@@ -202,6 +202,14 @@ def published_files(draw):
 
 @quick
 @given(published_files())
+@example(("ml-25m", {
+    "ratings.csv": b"userId,movieId,rating,timestamp\n1,1,3,9\n",
+    "movies.csv": b"movieId,title,genres\n1,A,\r1,B",  # a line that ends in \r alone
+}))  # fmt: skip
+@example(("ml-25m", {
+    "ratings.csv": b"userId,movieId,rating,timestamp\n1,1,3,9\n",
+    "movies.csv": b'movieId,title,genres\n1,"' + 140_000 * b"x",  # beyond csv's longest field
+}))  # fmt: skip
 def test_files_of_lines_give_tables_or_a_user_error(made):
     source, files = made
     only_user_errors(lambda folder: {"source": source, "raw_folder": str(folder)}, files)
