@@ -58,8 +58,7 @@ def recommend(
     announce(run_name(config), "recommend")
     with run.store.in_use():
         chain, _ = check(config, run)
-        made = stages(run, config, chain)
-    told = hand_over(run.store, config, made)
+        told = hand_over(run.store, config, stages(run, config, chain))
     create_markdown_artifact(key="outcome", markdown=told)
     return Completed(message=told)
 

@@ -67,7 +67,8 @@ def recommend_items(
     walk = Run(runtime)
     _, steps = check(asked, walk)  # mistakes, before a server starts
     if needs_no_server(steps) and not refresh:
-        typer.echo(hand_over(walk.store, asked, steps[-1].reference))
+        with walk.store.in_use():
+            typer.echo(hand_over(walk.store, asked, steps[-1].reference))
         return
     start_server()
     state: Any = (

@@ -20,23 +20,21 @@ PATIENCE_SECONDS = 60.0  # for the worker, which gives a run half a minute to en
 
 
 @cache
-def watch(
-    flow_run: UUID, pause: float = PAUSE_SECONDS, patience: float = PATIENCE_SECONDS
-) -> threading.Thread:
-    """Ask every `pause` seconds, beside the run, whether it was to be cancelled `patience` ago.
+def watch(flow_run: UUID) -> threading.Thread:
+    """Ask now and then, beside the run, whether it was to be cancelled PATIENCE_SECONDS ago.
 
     Then it is marked Cancelled and this process ends at once; what it has saved stays, as after
     any kill.
     """
-    thread = threading.Thread(target=_watch, args=(flow_run, pause, patience), daemon=True)
+    thread = threading.Thread(target=_watch, args=(flow_run,), daemon=True)
     thread.start()
     return thread
 
 
-def _watch(flow_run: UUID, pause: float, patience: float) -> None:
+def _watch(flow_run: UUID) -> None:
     since: float | None = None
     while True:
-        time.sleep(pause)
+        time.sleep(PAUSE_SECONDS)
         try:
             with get_client(sync_client=True) as client:
                 state = client.read_flow_run(flow_run).state
@@ -44,9 +42,9 @@ def _watch(flow_run: UUID, pause: float, patience: float) -> None:
                     since = None
                     continue
                 since = since or time.monotonic()
-                if time.monotonic() - since < patience:
+                if time.monotonic() - since < PATIENCE_SECONDS:
                     continue
-                told = f"No worker ended the run within {patience:.0f} s: it ended itself."
+                told = f"No worker ended the run within {PATIENCE_SECONDS:.0f} s: it ended itself."
                 client.set_flow_run_state(flow_run, Cancelled(message=told), force=True)
         except httpx.HTTPError:  # the server is away: it is asked again
             continue

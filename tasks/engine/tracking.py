@@ -52,18 +52,24 @@ def _mlflow(folder: Path, name: str) -> Iterator[Track]:
         import mlflow
     except ImportError as error:
         raise _missing("mlflow") from error
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    if not before:
         folder.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(f"sqlite:///{folder.resolve()}/mlflow.db")
-    mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
 
     def tell(manifest: Manifest) -> None:
         settings = {f"settings.{name}": value for name, value in manifest.config.items()}
         mlflow.log_params(settings)  # a Trainer's parameters have names without a prefix
         mlflow.log_metrics({f"figures.{name}": value for name, value in _numbers(manifest)})
 
-    with mlflow.start_run(run_name=name):
-        yield tell
+    try:  # MLflow puts both into the environment, where processes that the stage starts see them
+        mlflow.set_tracking_uri(before or f"sqlite:///{folder.resolve()}/mlflow.db")
+        mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
+        with mlflow.start_run(run_name=name):
+            yield tell
+    finally:
+        # None takes it back: another stage may have another root.
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
 
 
 @contextmanager

@@ -10,18 +10,22 @@ import httpx
 
 ROOT = Path(__file__).parent.parent.parent
 RUN = """
+import os
 import time
-from uuid import UUID
 
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.service import cancelling
+from flows.service import cancelling, processes
+from flows.session import begin_session
+
+cancelling.PAUSE_SECONDS, cancelling.PATIENCE_SECONDS = 0.2, 1.0
 
 
 @flow
 def lasting():
-    cancelling.watch(UUID(flow_run.id), pause=0.2, patience=1)
+    os.environ[processes.FLOW_RUN] = flow_run.id  # as a worker does
+    begin_session()
     print(flow_run.id, flush=True)
     time.sleep(120)
 

@@ -62,6 +62,7 @@ def test_tensorboard_gets_settings_and_figures_of_a_stage_beside_the_trainers(tm
 
 
 def test_mlflow_gets_settings_figures_and_a_trainers_curve_in_one_run(tmp_path):
+    made(tmp_path / "other", "mlflow")  # another root has another database
     artifact = made(tmp_path, "mlflow", trained)
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/{MLFLOW}/mlflow.db")
     experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -76,6 +77,7 @@ def test_mlflow_gets_settings_figures_and_a_trainers_curve_in_one_run(tmp_path):
     curve = client.get_metric_history(run.info.run_id, "loss")
     assert [point.step for point in curve] == [1, 2, 3]
     assert mlflow.active_run() is None
+    assert not [name for name in os.environ if name.startswith("MLFLOW")]
 
 
 def test_nothing_is_told_unless_asked_and_the_fingerprint_does_not_know(tmp_path):
