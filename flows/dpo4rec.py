@@ -15,7 +15,7 @@ from tasks.oracle import oracle, oracle_files
 from tasks.pairs import pairs
 from tasks.policy import policy, policy_files
 from tasks.reasonings import prompt_files, reasonings
-from tasks.recommender import recommender
+from tasks.recommender import check_signal, recommender
 from tasks.report import report
 from tasks.rewards import rewards
 from tasks.splits import splits
@@ -74,7 +74,7 @@ class Rounds:
     def fit_base(self) -> None:
         """The recommender by which every round is judged, and what the base policy is worth."""
         self.base_fit = self.write("fit", None, BASE)
-        self.frozen = self.fit(self.base_fit, BASE)
+        self.frozen = self.rewarding(self.fit(self.base_fit, BASE))
         self.base_valid = self.write("valid", None, BASE)
         self.scores = [self.validate(self.base_valid, BASE)]
 
@@ -87,7 +87,7 @@ class Rounds:
         """One round, and what it is worth on validation."""
         number = len(self.aligned) + 1
         previous = self.aligned[-1] if self.aligned else None
-        reader = self.refit(self.aligned) if self.aligned else self.frozen
+        reader = self.rewarding(self.refit(self.aligned)) if self.aligned else self.frozen
         self.aligned.append(self.align(number, reader, previous))
         texts = self.write("valid", self.aligned[-1], round_name(number))
         self.scores.append(self.validate(texts, round_name(number)))
@@ -123,6 +123,12 @@ class Rounds:
         files = local_files("encoder", settings.encoder)
         return self.run(recommender, settings, inputs, label=label, files=files)
 
+    def rewarding(self, reader: Reference) -> Reference:
+        """The same recommender, if it may give rewards: if it reads what texts say at all."""
+        if self.config.recommender.guard:
+            check_signal(self.run, reader)
+        return reader
+
     def refit(self, aligned: list[Reference]) -> Reference:
         """The recommender that reads what the last of these aligned policies writes."""
         when = round_name(len(aligned))
@@ -133,7 +139,7 @@ class Rounds:
         settings, label = self.config.oracle.independent(), "oracle, independent"
         files = oracle_files(settings)
         other = self.run(oracle, settings, self.world, label=label, files=files)
-        reads = self.config.recommender.model_copy(update={"guard": False})  # it stops no run
+        reads = self.config.recommender
         inputs = self.world | {"oracle": other, "reasonings": self.base_fit}
         files, label = local_files("encoder", reads.encoder), "recommender, independent"
         reader = self.run(recommender, reads, inputs, label=label, files=files)

@@ -6,9 +6,12 @@ import polars as pl
 
 SCORE = "validation_score"  # the figure of a manifest by which rounds and rows are compared
 CATALOGUE = "catalogue"
-STARTS = {CATALOGUE: "", "uniform": "list ", "popularity": "popular list "}
-"""What can be ranked, the whole catalogue or candidate lists by how they are drawn, and how the
-label of a metric says so."""
+RERANKED = "reranked"
+STARTS = {
+    CATALOGUE: "", "uniform": "list ", "popularity": "popular list ", RERANKED: "re-ranked ",
+}  # fmt: skip
+"""What can be ranked, the whole catalogue, candidate lists by how they are drawn, or the lists of
+KAR's protocol, and how the label of a metric says so."""
 
 
 class Metric(NamedTuple):
@@ -38,6 +41,13 @@ class Metric(NamedTuple):
 
 NDCG_AT_10 = Metric(CATALOGUE, "NDCG", 10)
 """What rows are compared by first, unless told otherwise."""
+RERANKED_NDCG = Metric(RERANKED, "NDCG", 5)
+"""What they are compared by where lists are re-ranked."""
+
+
+def primary_of(table: pl.DataFrame) -> Metric:
+    """What the rows of a table of DPO4Rec's results are compared by first."""
+    return RERANKED_NDCG if (table["lists"] == RERANKED).any() else NDCG_AT_10
 
 
 def metrics_in(table: pl.DataFrame) -> list[Metric]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from recalign.metric_columns import CATALOGUE, Metric
+from recalign.metric_columns import CATALOGUE, RERANKED, Metric
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,13 +43,24 @@ def mean_average_precision(ranks: Numbers, n_targets: Numbers, k: int) -> np.nda
     """Average precision at k of each user: MAP@k is its mean.
 
     sum over hits within k of precision at the hit's rank, divided by min(n_targets, k). Others
-    divide by n_targets (ranx, ir_measures, RecTools) or by the hits (torchmetrics, KAR's code).
+    divide by n_targets (ranx, ir_measures, RecTools) or, as `kars_average_precision`, by the hits.
     """
     found, n, rank = _hits(ranks, n_targets, k)
     far = np.iinfo(np.int64).max
     ordered = np.sort(np.where(found, rank, far), axis=1)
     precision = np.arange(1, ordered.shape[1] + 1) / ordered * (ordered < far)
     return precision.sum(1) / np.where(n > 0, np.minimum(n, k), np.nan)
+
+
+def kars_average_precision(ranks: Numbers, n_targets: Numbers, k: int) -> np.ndarray:
+    """Average precision at k divided by the hits within k, as in KAR's code and torchmetrics.
+
+    It says nothing about targets beyond k: one hit at the head is worth as much as k hits. 0
+    without a hit.
+    """
+    found, n, _ = _hits(ranks, n_targets, k)
+    whole = np.where(n > 0, np.minimum(n, k), np.nan)
+    return mean_average_precision(ranks, n_targets, k) * whole / np.maximum(found.sum(1), 1)
 
 
 def mrr(ranks: Numbers, n_targets: Numbers, k: int) -> np.ndarray:
@@ -64,9 +75,11 @@ def metric_table(
 ) -> dict[Metric, np.ndarray]:
     """NDCG, HR, MAP and MRR at all cut-offs, and NDCG at full depth: float64 [B] each.
 
-    lists: what was ranked, see `metric_columns.STARTS`.
+    lists: what was ranked, see `metric_columns.STARTS`. In KAR's protocol its MAP stands beside.
     """
     measures = {"NDCG": ndcg, "HR": hit_rate, "MAP": mean_average_precision, "MRR": mrr}
+    if lists == RERANKED:
+        measures["MAP by hits"] = kars_average_precision
     return {
         Metric(lists, name, k): measure(ranks, n_targets, k)
         for k in cutoffs

@@ -84,6 +84,13 @@ CANDIDATES = Table(
     kind=pl.String,  # uniform or popularity
     negatives=pl.List(pl.Int32),  # items the user never took
 )
+LISTS = Table(  # KAR's protocol: what is re-ranked
+    "lists.parquet",
+    user_index=pl.Int32,
+    position=pl.Int32,  # of the first item of the list's block
+    items=pl.List(pl.Int32),  # of the block and drawn, in order of item_index
+    positive=pl.List(pl.Boolean),  # of the block, and liked
+)
 PROMPTS = Table(
     "prompts.parquet",
     user_index=pl.Int32,

@@ -1,6 +1,5 @@
 """Stage evaluation: every row of the result table, on validation or test targets."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,13 +16,12 @@ from recalign.evaluation.result_table import ResultRow, resample
 from recalign.evaluation.texts.mixed import mixed_across_users
 from recalign.evaluation.texts.quality import facet_quality, liked_values, text_quality
 from recalign.evaluation.texts.rows import dpo4rec_rows, mixed_policy
-from recalign.metric_columns import CATALOGUE, NDCG_AT_10, SCORE, Metric
+from recalign.metric_columns import SCORE, Metric, primary_of
 from recalign.recommender.sentences import split_sentences
 from recalign.report.forest import forest
 from recalign.report.result_lines import headline_metrics
 from recalign.report.stage_page import picture, result_table
 from recalign.schemas import (
-    CANDIDATES,
     FACETS,
     REASONINGS,
     RECOMMENDED,
@@ -33,21 +31,17 @@ from recalign.schemas import (
     TRUTH,
     read_table,
 )
-from recalign.sequences import Before
 from recalign.splits.candidates import history_popularity
 from recalign.splits.phases import phase_of
 from tasks.encoding import open_encoder
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
+from tasks.ranking import open_ranking
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:
-    import torch
-
     from recalign.evaluation.texts.encoded import EncodedTexts
-    from recalign.evaluation.texts.evaluate import Evaluated, UserTargets
-    from recalign.evaluation.texts.scores import TextRecommender
-    from recalign.oracle.sequence_model import SequenceModel
+    from recalign.evaluation.texts.evaluate import Evaluated
     from recalign.recommender.encoder import SentenceEncoder
     from tasks.engine.run import Run
 
@@ -81,9 +75,7 @@ def evaluation(
     import torch
 
     from recalign.evaluation.texts.encoded import encoded_texts  # torch: seconds
-    from recalign.evaluation.texts.evaluate import evaluate_row
     from recalign.evaluation.texts.scores import scores_of
-    from recalign.oracle.inference import states_of
 
     tables = read_tables(interactions, splits)
     phase = phase_of(tables.windows, config.phase)
@@ -100,50 +92,26 @@ def evaluation(
         worse = mixed_across_users(written["base"], share, split_sentences, config.seed)
         read = encoded_texts(worse, phase.users, False, encoder.encode_unique)
         texts[mixed_policy(share), "sampled"] = read
-    recommenders = _recommenders(
-        job.device,
-        lambda model: states_of(model, tables.sequences, phase.users, phase.starts),
-        frozen=(oracle, recommender),
-        refitted=(oracle, refitted),
-        independent=(independent_oracle, independent),
-    )
-    named = OracleConfig(**oracle.manifest.config).name
-    rows = dpo4rec_rows(list(reasoners), recommenders, named, config.mixed)
     popularity = torch.from_numpy(history_popularity(tables.sequences, tables.windows)).float()
-    scores = scores_of(rows, popularity, texts, recommenders, config.seed)
-    targets = _targets(splits, tables, config)
-    evaluated = {n: evaluate_row(one, targets, config.cutoffs) for n, one in scores.items()}
+    given = {
+        "frozen": (oracle, recommender),
+        "refitted": (oracle, refitted),
+        "independent": (independent_oracle, independent),
+    }
+    ranking = open_ranking(job, config, splits, tables, popularity, given)
+    named = OracleConfig(**oracle.manifest.config).name
+    kind = recommender.manifest.config.get("kind", "sasrec")
+    rows = dpo4rec_rows(list(reasoners), ranking.recommenders, named, config.mixed, kind)
+    scores = scores_of(rows, ranking.plain, texts, ranking.recommenders, config.seed)
+    evaluated = {n: ranking.evaluate(one) for n, one in scores.items()}
     results = _write(job, config, rows, phase.users, evaluated)
     held = {n: described(one.recommended, popularity.numpy()) for n, one in evaluated.items()}
     RECOMMENDED.write(recommended_table(held), job.draft)
     _write_text_quality(job, interactions, tables, config, written)
-    aligned_ndcg = Metric(CATALOGUE, "NDCG").lines(results).filter(policy="aligned")
+    aligned_ndcg = Metric(primary_of(results).lists, "NDCG").lines(results).filter(policy="aligned")
     score = aligned_ndcg.filter(decoding="sampled", recommender="frozen")
     job.draft.count(len(rows) * len(phase.users))
     job.draft.tell({SCORE: score["mean"].item(), "users": len(phase.users)})
-
-
-def _recommenders(
-    device: str,
-    states: "Callable[[SequenceModel], torch.Tensor]",
-    **given: tuple[Artifact | None, Artifact | None],
-) -> "dict[str, TextRecommender]":
-    """Those given whole: an oracle, with its states of all users, and what reads texts on it."""
-    from recalign.evaluation.texts.scores import Backbone, TextRecommender
-    from recalign.oracle.storage import load_oracle
-    from recalign.recommender.storage import load_recommender
-
-    found, backbones = {}, dict[str, Backbone]()
-    for name, (oracle, reader) in given.items():
-        if oracle is None or reader is None:
-            continue
-        key = oracle.manifest.fingerprint
-        if key not in backbones:
-            model, _ = load_oracle(oracle.folder, device)
-            backbones[key] = Backbone(states(model), model.item_matrix(), model.bias)
-        read = load_recommender(reader.folder, device)[0].scores
-        found[name] = TextRecommender(backbones[key], read)
-    return found
 
 
 def _write(
@@ -181,26 +149,6 @@ def _reasoner_texts(
     return {(n, "none"): encoded_lines(t, encoder.encode_unique) for n, t in written.items()}
 
 
-def _targets(splits: Artifact, tables: Tables, config: EvaluationPhase) -> "UserTargets":
-    """Users, targets, what they had seen, and their fixed candidate lists."""
-    import torch
-
-    from recalign.evaluation.candidate_lists import candidate_lists
-    from recalign.evaluation.texts.evaluate import UserTargets
-    from recalign.oracle.inference import padded
-
-    phase = phase_of(tables.windows, config.phase)
-    drawn = CANDIDATES.read(splits)
-    drawn = drawn.filter(kind=config.lists).filter(pl.col("user_index").is_in(phase.users.tolist()))
-    negatives = padded([n.to_numpy() for n in drawn.sort("user_index")["negatives"]])
-    targets = torch.from_numpy(phase.targets(tables.sequences))
-    seen = Before(tables.sequences, phase.users, phase.starts)
-    lists = candidate_lists(
-        targets, torch.from_numpy(negatives), config.list_targets, config.list_length
-    )
-    return UserTargets(phase.users, targets, seen, lists, config.lists)
-
-
 def _write_text_quality(
     job: Job,
     interactions: Artifact,
@@ -228,6 +176,7 @@ def _write_text_quality(
 def results_shown(made: Artifact) -> list[str]:
     """The differences as a forest plot, and the result table."""
     results = RESULTS.read(made)
-    name = headline_metrics(results, NDCG_AT_10, CATALOGUE)[0]
+    primary = primary_of(results)
+    name = headline_metrics(results, primary, primary.lists)[0]
     plot = forest(results, name)
     return [*([picture(plot)] if plot else []), result_table(results, [name])]

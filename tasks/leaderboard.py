@@ -24,7 +24,7 @@ from recalign.evaluation.leaderboard import (
     seed_runs,
 )
 from recalign.evaluation.result_table import SHARES
-from recalign.metric_columns import NDCG_AT_10, SCORE, Metric, metrics_in
+from recalign.metric_columns import SCORE, Metric, metrics_in, primary_of
 from recalign.report import PAGE
 from recalign.report.leaderboard import leaderboard_page
 from recalign.report.leaderboard_tables import LeaderboardRun
@@ -126,7 +126,7 @@ def shown_metrics(judged: Sequence[Judged]) -> list[Metric]:
     found: list[Metric] = []
     for one in judged:
         by_hits = one.report.manifest.stage == "comparison" and HELPFUL in metrics_in(one.results)
-        primary = HELPFUL if by_hits else NDCG_AT_10
+        primary = HELPFUL if by_hits else primary_of(one.results)
         own = [m for lists in RANKED for m in headline_metrics(one.results, primary, lists)]
         own.sort(key=lambda metric: metric.lists != primary.lists)
         found = [metric for metric in found or own if metric in own]

@@ -1,15 +1,25 @@
-"""Stage recommender: frozen SASRec plus what the reasonings say."""
+"""Stage recommender: what reads reasonings, beside a frozen SASRec or over the lists it orders."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
 
 from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.manifest import Reference
 from recalign.config import RecommenderConfig
+from recalign.recommender.required import require_signal
 from recalign.schemas import CURVE_FILE, REASONINGS
 from recalign.splits.phases import phase_of
 from tasks.encoding import item_vectors, open_encoder
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
-from tasks.tables import read_tables
+from tasks.lists import ordered, read_lists
+from tasks.tables import Tables, read_tables
+
+if TYPE_CHECKING:
+    from recalign.recommender.fit import FittedRecommender
+    from tasks.engine.run import Run
 
 
 @stage(version=1)
@@ -22,22 +32,44 @@ def recommender(
     reasonings: Artifact,
     files: dict[str, list[Path]] | None = None,
 ) -> None:
-    """Fit the adapter on the fit window; stop unless real reasonings beat shuffled ones."""
-    from recalign.oracle.inference import states_of  # torch: seconds
+    """Fit what reads texts on the fit window; tell whether real reasonings beat shuffled ones."""
+    from recalign.recommender.storage import save_recommender  # torch: seconds
+
+    tables = read_tables(interactions, splits)
+    fit = _fit_on_lists if config.kind == "prm" else _fit_on_targets
+    fitted, n_examples, left_out = fit(
+        job, config, splits, tables, oracle, REASONINGS.read(reasonings)
+    )
+    save_recommender(job.draft.folder, fitted.model, fitted.figures)
+    fitted.curve.drop("seconds").write_parquet(job.draft.path(CURVE_FILE), compression="zstd")
+    job.draft.count(n_examples, left_out)
+    job.draft.tell(fitted.figures)
+
+
+def check_signal(run: "Run", made: Reference) -> None:
+    """NoSignalError unless this recommender tells users' own reasonings from those of others."""
+    artifact = None if run.plan_only else run.open(made)
+    if artifact:
+        require_signal(artifact.manifest.figures)
+
+
+def _fit_on_targets(
+    job: Job, config: RecommenderConfig, splits: Artifact, tables: Tables, oracle: Artifact,
+    written: pl.DataFrame,
+) -> "tuple[FittedRecommender, int, dict[str, int]]":  # fmt: skip
+    """The adapter beside the frozen sequence model; how many examples, and users left out."""
+    from recalign.oracle.inference import states_of
     from recalign.oracle.storage import load_oracle
     from recalign.recommender.examples import ItemVectors
     from recalign.recommender.fit import fit_recommender
-    from recalign.recommender.signal import require_signal
-    from recalign.recommender.storage import save_recommender
     from recalign.recommender.window import fit_examples
 
-    tables = read_tables(interactions, splits)
     seen = tables.before("recommender", tables.windows["reward_start"].to_numpy())
     phase = phase_of(tables.windows, "fit")
     model, _ = load_oracle(oracle.folder, job.device)
     encoder = open_encoder(job, config.encoder)
     examples, n_without_text = fit_examples(
-        REASONINGS.read(reasonings),
+        written,
         phase.users,
         phase.starts,
         phase.targets(seen),
@@ -50,9 +82,32 @@ def recommender(
     item_text = item_vectors(job, config.encoder, tables.items)
     items = ItemVectors(model.item_matrix(), model.bias, item_text)
     fitted = fit_recommender(config, examples, items, job.progress)
-    if config.guard:
-        require_signal(fitted.figures)
-    save_recommender(job.draft.folder, fitted.model, fitted.figures)
-    fitted.curve.drop("seconds").write_parquet(job.draft.path(CURVE_FILE), compression="zstd")
-    job.draft.count(len(examples.targets), {"user without a usable reasoning": n_without_text})
-    job.draft.tell(fitted.figures)
+    return fitted, len(examples.targets), {"user without a usable reasoning": n_without_text}
+
+
+def _fit_on_lists(
+    job: Job, config: RecommenderConfig, splits: Artifact, tables: Tables, oracle: Artifact,
+    written: pl.DataFrame,
+) -> "tuple[FittedRecommender, int, dict[str, int]]":  # fmt: skip
+    """PRM on the lists of the users to fit on; how many lists, and what is left out."""
+    from recalign.oracle.storage import load_oracle
+    from recalign.recommender.rerank import attribute_numbers, fit_reranker
+    from recalign.recommender.window import list_examples
+
+    phase = phase_of(tables.windows, "fit")
+    lists = read_lists(splits, tables, phase)
+    model, _ = load_oracle(oracle.folder, job.device)
+    places = ordered(model, tables, phase, lists).places
+    encoder = open_encoder(job, config.encoder)
+    examples, left_out = list_examples(
+        written,
+        phase.users,
+        lists,
+        places.cpu().numpy(),
+        lambda texts: encoder.encode_unique(texts, job.progress),
+        places.device,
+    )
+    item_text = item_vectors(job, config.encoder, tables.items)
+    numbers = attribute_numbers(tables.items)
+    fitted = fit_reranker(config, examples, item_text, numbers, job.progress)
+    return fitted, len(examples.items), left_out

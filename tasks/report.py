@@ -15,7 +15,7 @@ from recalign.evaluation.segments import segment_results, user_segments
 from recalign.evaluation.texts.quality import liked_values, malformed_reasons
 from recalign.evaluation.texts.rows import policy_label
 from recalign.llm.storage import POLICY_CURVE
-from recalign.metric_columns import CATALOGUE, NDCG_AT_10, SCORE, Metric
+from recalign.metric_columns import SCORE, Metric, primary_of
 from recalign.pairs.describe import flat_pairs
 from recalign.report import PAGE
 from recalign.report.content import DataSet, Example, Round, StageRun
@@ -65,7 +65,8 @@ def report(
     tables = read_tables(interactions, splits)
     results = RESULTS.read(evaluation)
     per_user = ROWS_PER_USER.read(evaluation)
-    shown = headline_metrics(results, NDCG_AT_10, CATALOGUE)[0]
+    primary = primary_of(results)
+    shown = headline_metrics(results, primary, primary.lists)[0]
     judging = EvaluationPhase(**evaluation.manifest.config)
     segments = segmented(tables, judging, shown.lines(per_user), rows_of(results))
     SEGMENTS.write(segments, job.draft)
@@ -183,7 +184,11 @@ def _examples(
 ) -> list[Example]:
     phase = phase_of(tables.windows, "test")
     rows = {policy_label(name, "greedy", "frozen"): name for name in ("base", "aligned")}
-    scored = Metric(CATALOGUE, "NDCG").lines(per_user).select("row", "user_index", "value")
+    scored = (
+        Metric(primary_of(per_user).lists, "NDCG")
+        .lines(per_user)
+        .select("row", "user_index", "value")
+    )
     truth = interactions.path(TRUTH.file)
     cutoffs = tables.windows.select("user_index", cutoff="test_start")
     written = Written(

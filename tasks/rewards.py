@@ -13,20 +13,23 @@ from recalign.artifacts.manifest import Reference
 from recalign.artifacts.roots import open_root
 from recalign.artifacts.shards import tables_in_shards
 from recalign.config import RewardsConfig, Runtime
+from recalign.lists import Lists
 from recalign.progress import Progress, silent
 from recalign.report.plots import distributions
 from recalign.report.stage_page import picture
 from recalign.report.wording import reward_name
 from recalign.schemas import REASONINGS, REWARDS
 from recalign.sequences import Before
-from recalign.splits.phases import phase_of
+from recalign.splits.phases import Phase, phase_of
 from tasks.encoding import open_encoder
 from tasks.engine.job import Job
 from tasks.engine.spread import is_mapped, map_shards, opened_last, worker_device, worker_runtime
 from tasks.engine.stage import stage
-from tasks.tables import read_tables
+from tasks.lists import ordered, read_lists
+from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:
+    from recalign.oracle.sequence_model import SequenceModel
     from recalign.rewards.score import SampledTexts
 
 ScoreTexts: TypeAlias = "Callable[[SampledTexts, Progress], pl.DataFrame]"
@@ -85,6 +88,9 @@ def _scorer(config: RewardsConfig, artifacts: list[Artifact], device: str) -> Sc
     tables = read_tables(interactions, splits)
     phase = phase_of(tables.windows, "reward")
     model, _ = load_oracle(oracle.folder, device)
+    if tables.protocol == "kar":
+        lists = read_lists(splits, tables, phase)
+        return _list_scorer(config, tables, phase, lists, model, recommender)
     reader, _ = load_recommender(recommender.folder, device)
     targets = phase.targets(tables.sequences)
 
@@ -94,6 +100,31 @@ def _scorer(config: RewardsConfig, artifacts: list[Artifact], device: str) -> Sc
         seen = Before(tables.sequences, users, starts)
         window = RewardWindow(users, states, targets[texts.places], seen, tables.items.height)
         return score_rewards(reader.scores, window, texts, config, progress)
+
+    return score
+
+
+def _list_scorer(
+    config: RewardsConfig,
+    tables: Tables,
+    phase: Phase,
+    lists: Lists,
+    model: "SequenceModel",
+    recommender: Artifact,
+) -> ScoreTexts:
+    """As `_scorer`, over the lists of the phase's users."""
+    from recalign.recommender.list_reader import ListReader
+    from recalign.recommender.storage import load_reader
+    from recalign.rewards.lists import score_lists
+
+    reader, _ = load_reader(recommender.folder, model.item_matrix().device.type)
+
+    def score(texts: "SampledTexts", progress: Progress) -> pl.DataFrame:
+        places = texts.places
+        own = Phase(phase.users[places], phase.starts[places], phase.ends[places])
+        asked = lists.of_users(places)
+        read = ListReader(reader, ordered(model, tables, own, asked)).read
+        return score_lists(read, own.users, asked, texts, config, progress)
 
     return score
 

@@ -15,7 +15,7 @@ from flows.methods import METHODS
 ROOT = Path(__file__).parent.parent
 LAYERS = ("recalign", "tasks", "flows")
 SHARED = {  # what every package of the library may import
-    "artifacts", "config", "errors", "metric_columns", "metrics", "model_files", "policy",
+    "artifacts", "config", "errors", "lists", "metric_columns", "metrics", "model_files", "policy",
     "progress", "ranking", "schemas", "seeding", "sequences", "sweep_tables", "templates",
     "training", "user_text", "writer",
 }  # fmt: skip
@@ -30,7 +30,14 @@ ROOMS = {  # folder: its files, beside __init__
         "cache device job launch progress provenance run run_page spread stage tracking trouble"
     ),
 }
-BESIDE_STAGES = {"tables", "encoding", "models", "writers"}  # what several stages open
+BESIDE_STAGES = {
+    "tables",
+    "lists",
+    "ranking",
+    "encoding",
+    "models",
+    "writers",
+}  # what several stages open
 LATE = {"torch", "transformers", "trl", "peft", "datasets", "sentence_transformers"}
 """What takes seconds to load: only bodies of stages do."""
 MODULES = sorted(

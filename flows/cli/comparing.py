@@ -11,7 +11,7 @@ from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
 from recalign.evaluation.between_runs import Judged, rows_between_runs
-from recalign.metric_columns import NDCG_AT_10, metrics_in
+from recalign.metric_columns import metrics_in, primary_of
 from recalign.report.terminal import print_table
 from recalign.report.wording import interval, signed
 from recalign.schemas import RESULTS, ROWS_PER_USER
@@ -54,7 +54,8 @@ def _print_results(first: Judged, second: Judged, paired: bool) -> None:
     both = [one for one in metrics_in(first.results) if one in metrics_in(second.results)]
     if not both:
         return
-    metric = NDCG_AT_10 if NDCG_AT_10 in both else both[0]
+    primary = primary_of(first.results)
+    metric = primary if primary in both else both[0]
     lines = [
         [one.row, _shown(one.first), _shown(one.second),
          signed(one.difference[0]) + f" {interval(*one.difference[1:])}" if one.difference else ""]

@@ -15,6 +15,9 @@ NOT_IDENTITY: dict[str, JsonValue] = {"fingerprint": False}
 UNLESS_DEFAULT: dict[str, JsonValue] = {"fingerprint": "unless default"}
 """`json_schema_extra` of a choice whose default is what was always done: it counts when changed."""
 
+AT_DEFAULT: dict[str, JsonValue] = {"fingerprint": "at its default"}
+"""`json_schema_extra` of a field that decides nothing any more but stands in identities on which
+much is built: it counts as its default, whatever it is."""
 
 Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
 """A browser's form changes greater integers, and Prefect's server cannot show those of 2**63 on."""
@@ -110,6 +113,8 @@ class Config(BaseModel):
             left_out |= (optional or rule == UNLESS_DEFAULT) and value == field.default
             if isinstance(rule, OnlyWhen) and rule.counted:
                 value = rule.counted(value)
+            if rule == AT_DEFAULT:
+                value = field.default
             if rule != NOT_IDENTITY and not left_out:
                 values[name] = _identity_of(value)
         return values

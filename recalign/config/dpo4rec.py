@@ -48,6 +48,10 @@ class DPO4RecConfig(Config):
     def _stages_fit_together(self) -> "DPO4RecConfig":
         if self.splits.protocol == "per_user" and not (self.splits.fit and self.splits.reward):
             raise ValueError("splits.fit and splits.reward must be at least 1 for DPO4Rec")
+        if self.recommender.kind == "prm" and self.splits.protocol != "kar":
+            raise ValueError(
+                "recommender.kind = prm re-ranks lists: it needs splits.protocol = kar"
+            )
         if self.alignment.reads_eps:
             personal = self.alignment.loss in PERSONAL
             read = f"alignment.loss = {self.alignment.loss}" if personal else "alignment.drop_above"

@@ -2,24 +2,29 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from recalign.config.base import UNLESS_DEFAULT, Config, Seed, only_when
+from recalign.config.base import AT_DEFAULT, UNLESS_DEFAULT, Config, Seed, only_when
 
 
 class RecommenderConfig(Config):
-    """Frozen SASRec plus an adapter over the encoded reasoning (after KAR)."""
+    """Frozen SASRec plus an adapter over the encoded reasoning (after KAR), or KAR's re-ranker."""
 
+    kind: Literal["sasrec", "prm"] = Field("sasrec", json_schema_extra=UNLESS_DEFAULT)
+    """What reads the reasoning: an adapter beside the frozen sequence model, which ranks the whole
+    catalogue; or PRM, which re-ranks lists and needs splits.protocol = kar."""
     encoder: str = "minilm"
     """Sentence encoder: 'minilm' (packaged), or a hub id or folder of sentence-transformers."""
     adapter: Literal["gated", "experts"] = "gated"
     """A gated two-layer adapter, or KAR's mixture of small experts."""
     hidden: int = Field(64, ge=4, le=4096)
-    """Width of the adapter."""
-    gate: float = Field(0.1, gt=0, le=10)
-    """Initial weight of the knowledge term beside SASRec's score; never zero."""
+    """Width of the adapter, or of PRM's layers."""
+    layers: int = Field(1, ge=1, le=32, json_schema_extra=only_when(kind="prm"))
+    """Transformer layers of PRM."""
+    gate: float = Field(0.1, ge=0, le=10)
+    """Initial weight of the similarity of text and item in the score; 0: none (KAR, PRM alone)."""
     dropout: float = Field(0.1, ge=0, lt=1)
-    """Dropout rate inside the adapter."""
+    """Dropout rate inside the adapter, or PRM."""
     learning_rate: float = Field(3e-3, gt=0, le=1)
     """Peak learning rate of AdamW."""
     weight_decay: float = Field(0.01, ge=0, le=10)
@@ -30,10 +35,18 @@ class RecommenderConfig(Config):
     """Fit examples per optimiser step."""
     held_out: float = Field(0.2, gt=0, lt=0.9)
     """Share of users held out for early stopping and for the signal guard."""
-    guard: bool = True
-    """Stop the run unless real reasonings beat reasonings shuffled across users."""
+    guard: bool = Field(True, json_schema_extra=AT_DEFAULT)
+    """Stop before a reward is paid for unless real reasonings beat those of other users."""
     seed: Seed = 0
     """Seed of initial weights, batches, dropout and shuffles."""
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "RecommenderConfig":
+        if self.kind == "prm" and self.hidden % 4:
+            raise ValueError("hidden must be a multiple of 4, PRM's attention heads")
+        if self.kind == "sasrec" and not self.gate:
+            raise ValueError("gate must be above 0, or the text is never read")
+        return self
 
 
 class RewardsConfig(Config):

@@ -207,6 +207,11 @@ class RosePOConfig(Config):
         shown = self.sft.n_candidates if self.sft.format == "candidates" else 0
         if shown and self.rejections.n_rejected >= shown:
             raise ValueError("rejections.n_rejected must be below sft.n_candidates")
+        if self.splits.protocol == "kar":
+            raise ValueError(
+                "splits.protocol = kar re-ranks lists with what an LLM wrote about users, as"
+                " DPO4Rec does; RosePO needs per_user or temporal"
+            )
         if self.splits.protocol == "per_user" and not self.splits.reward:
             raise ValueError("splits.reward must be at least 1: pairs come from that window")
         if self.recommendations.list_length - 1 > self.splits.n_negatives:

@@ -4,17 +4,20 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import UNLESS_DEFAULT, Config, Seed, held_unless
+from recalign.config.base import UNLESS_DEFAULT, Config, Seed, held_unless, only_when
 
 COUNTED = held_unless(protocol="per_user")
 TIMED = held_unless(protocol="temporal")
+BY_USERS = only_when(protocol="kar")
 
 
 class SplitsConfig(Config):
-    """Per user, in order of time: history | fit | reward | valid | test."""
+    """Per user, in order of time: history | fit | reward | valid | test; in KAR's protocol
+    (arXiv 2306.10933) history and one of the four."""
 
-    protocol: Literal["per_user", "temporal"] = "per_user"
-    """Cut each user's own sequence by counts, or all users at the same moments in time."""
+    protocol: Literal["per_user", "temporal", "kar"] = "per_user"
+    """Cut each user's own sequence by counts, all users at the same moments in time, or, as KAR
+    does, give every user one window, and whole users to fit, reward, validation and test."""
     fit: int = Field(6, ge=0, le=1000, json_schema_extra=COUNTED)
     """Items per user the recommender is fitted on."""
     reward: int = Field(8, ge=0, le=1000, json_schema_extra=COUNTED)
@@ -31,6 +34,20 @@ class SplitsConfig(Config):
     """Share of all interactions in the validation window."""
     test_share: float = Field(0.05, gt=0, lt=1, json_schema_extra=TIMED)
     """Share of all interactions in the test window."""
+    first_items: int = Field(30, ge=1, le=1000, json_schema_extra=BY_USERS)
+    """Most items of a user that are history: half of what the user took, at most this many."""
+    reward_users: float = Field(0.4, gt=0, lt=1, json_schema_extra=BY_USERS)
+    """Share of users whose lists give rewards; those of no share fit the recommender."""
+    valid_users: float = Field(0.1, gt=0, lt=1, json_schema_extra=BY_USERS)
+    """Share of users for validation."""
+    test_users: float = Field(0.1, gt=0, lt=1, json_schema_extra=BY_USERS)
+    """Share of users for the test."""
+    block: int = Field(4, ge=1, le=100, json_schema_extra=BY_USERS)
+    """Items in a row that make a list to re-rank."""
+    drawn: int = Field(6, ge=1, le=1000, json_schema_extra=BY_USERS)
+    """Items of the catalogue that are drawn into each list."""
+    positive_above: float = Field(3.0, json_schema_extra=BY_USERS)
+    """Items of a block are to be ranked first where their rating is above this, or not given."""
     min_history: int = Field(5, ge=1, le=1000)
     """Users with a shorter history only train the oracle, and are counted."""
     max_users: int = Field(0, ge=0, le=1_000_000_000, json_schema_extra=UNLESS_DEFAULT)
@@ -45,6 +62,10 @@ class SplitsConfig(Config):
 
     @model_validator(mode="after")
     def _history_is_left(self) -> "SplitsConfig":
+        if self.reward_users + self.valid_users + self.test_users >= 1:
+            raise ValueError(
+                "reward_users + valid_users + test_users must leave users to fit the recommender on"
+            )
         shares = self.fit_share + self.reward_share + self.valid_share + self.test_share
         if shares >= 0.9:
             raise ValueError(

@@ -39,6 +39,37 @@ class ExpertsAdapter(nn.Module):
         return weighted.flatten(-2) @ self.outer.flatten(0, 1)
 
 
+class SharedExperts(nn.Module):
+    """KAR's hybrid-expert adaptor: experts of a source and experts that all sources share.
+
+    sum_n softmax(W_s z)_n E_n(z) over the experts of source s and the shared ones, which are as
+    many (arXiv 2306.10933, equation 6; two layers each).
+    """
+
+    def __init__(self, width: int, out: int, n_sources: int, dropout: float) -> None:
+        super().__init__()
+        self.shared = nn.ModuleList(_expert(width, out, dropout) for _ in range(N_EXPERTS // 2))
+        self.own = nn.ModuleList(
+            nn.ModuleList(_expert(width, out, dropout) for _ in range(N_EXPERTS // 2))
+            for _ in range(n_sources)
+        )
+        self.mixtures = nn.ModuleList(nn.Linear(width, N_EXPERTS) for _ in range(n_sources))
+
+    def forward(self, z: Tensor, source: int) -> Tensor:
+        """z [..., width] of a source -> [..., out]."""
+        experts = [*self.shared, *self.own[source]]  # type: ignore[misc]
+        told = torch.stack([expert(z) for expert in experts], -2)
+        weights = torch.softmax(self.mixtures[source](z), -1)
+        return (weights[..., None] * told).sum(-2)
+
+
+def _expert(width: int, out: int, dropout: float) -> nn.Sequential:
+    inner = max(out, width // 4)
+    return nn.Sequential(
+        nn.Linear(width, inner), nn.GELU(), nn.Dropout(dropout), nn.Linear(inner, out)
+    )
+
+
 @torch.no_grad()
 def scale_output(adapter: nn.Module, factor: float) -> None:
     """Multiply what comes out of either adapter by `factor`."""

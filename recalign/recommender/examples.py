@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -39,22 +40,21 @@ class ItemVectors:
 
 
 @dataclass(frozen=True)
-class FitExamples:
-    """One row per fit-window target; U users own them, T distinct texts are shared by all.
+class TextExamples:
+    """What a recommender is fitted on, a row per example; U users own them and have T texts.
 
-    users [U] user indices; tensors on one device: texts [T, e] float32; text_rows [U, R] int64 rows
-    of texts, -1 after a user's last text (see `text_grid`); owners [E] in 0..U-1; states [E, d]
-    float32 of the sequence model just before the target; targets [E] item indices; seen [E, L]
-    items before the target, 0 padded. Every user has a text and a target (ValueError).
+    users [U] user indices; tensors on one device: texts [T, e] float32, shared by all; text_rows
+    [U, R] int64 rows of texts, -1 after a user's last text (see `text_grid`); owners [E] in 0..U-1.
+    Every user has a text and an example (ValueError).
     """
 
     users: np.ndarray
     texts: Tensor
     text_rows: Tensor
     owners: Tensor
-    states: Tensor
-    targets: Tensor
-    seen: Tensor
+
+    PER_EXAMPLE: ClassVar[tuple[str, ...]] = ()
+    """Fields with one row per example, beside owners."""
 
     def __post_init__(self) -> None:
         leading = torch.arange(self.text_rows.shape[1], device=self.counts.device)
@@ -62,16 +62,16 @@ class FitExamples:
         if not torch.equal(self.text_rows >= 0, leading) or not self.counts.all():
             raise ValueError("every user needs a text, and -1 may only follow the last one")
         if len(self.users) != len(self.text_rows) or len(self.owners.unique()) != len(self.users):
-            raise ValueError("every user needs a row of texts and at least one target")
-        if not (len(self.owners) == len(self.states) == len(self.targets) == len(self.seen)):
-            raise ValueError("owners, states, targets and seen must have one row per example")
+            raise ValueError("every user needs a row of texts and at least one example")
+        if any(len(getattr(self, name)) != len(self.owners) for name in self.PER_EXAMPLE):
+            raise ValueError(f"owners, {', '.join(self.PER_EXAMPLE)}: not one row per example")
 
     @cached_property
     def counts(self) -> Tensor:
         """The number of texts per user, int64 [U]."""
         return (self.text_rows >= 0).sum(1)
 
-    def of_users(self, chosen: np.ndarray) -> "FitExamples":
+    def of_users(self, chosen: np.ndarray) -> Self:
         """The part of the users `chosen` (rows of text_rows), renumbered from 0 in that order."""
         users = torch.from_numpy(chosen).to(self.owners.device)
         place = torch.full_like(self.counts, -1)
@@ -82,9 +82,7 @@ class FitExamples:
             users=self.users[chosen],
             text_rows=self.text_rows[users],
             owners=place[self.owners[rows]],
-            states=self.states[rows],
-            targets=self.targets[rows],
-            seen=self.seen[rows],
+            **{name: getattr(self, name)[rows] for name in self.PER_EXAMPLE},
         )
 
     def all_texts(self) -> Tensor:
@@ -100,3 +98,33 @@ class FitExamples:
         """Vectors [B, e] of one text per example, picked by draws [B] uniform in [0, 1)."""
         owners = self.owners[examples]
         return self.texts[self.text_rows[owners, (draws * self.counts[owners]).long()]]
+
+
+@dataclass(frozen=True)
+class FitExamples(TextExamples):
+    """An example is a target of the fit window, ranked in the whole catalogue.
+
+    states [E, d] float32 of the sequence model just before the target; targets [E] item indices;
+    seen [E, L] items before the target, 0 padded.
+    """
+
+    states: Tensor
+    targets: Tensor
+    seen: Tensor
+
+    PER_EXAMPLE = ("states", "targets", "seen")
+
+
+@dataclass(frozen=True)
+class ListExamples(TextExamples):
+    """An example is a list to re-rank.
+
+    items [E, L] item indices; positive [E, L] bool, at least one in each row; places [E, L] int64:
+    each item's place, from 0, in the order that the sequence model gives the list.
+    """
+
+    items: Tensor
+    positive: Tensor
+    places: Tensor
+
+    PER_EXAMPLE = ("items", "positive", "places")

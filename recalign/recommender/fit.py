@@ -1,17 +1,23 @@
-"""Fit the knowledge term on the fit window: full softmax, frozen sequence model, early stop."""
+"""Fit what reads texts: epochs over its examples, early stop, and whether the texts tell it much.
+
+The knowledge term beside a frozen sequence model learns by a full softmax over the fit window.
+"""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recalign.config import RecommenderConfig
 from recalign.errors import UserError
 from recalign.progress import Progress, silent
-from recalign.recommender.examples import FitExamples, ItemVectors
+from recalign.recommender.examples import FitExamples, ItemVectors, TextExamples
+from recalign.recommender.knowledge import parameter_groups
 from recalign.recommender.model import KnowledgeRecommender, start_model
 from recalign.recommender.signal import (
     Figures,
@@ -23,9 +29,6 @@ from recalign.recommender.signal import (
 )
 from recalign.seeding import derive_seed, stream
 
-MATRIX_RATE = 1 / 30
-"""Matrices learn this much slower than gate and component weights: at the full rate they overfit
-the embedded run's 9,000 examples within one epoch."""
 PATIENCE = 3
 MIN_USERS = 10
 MAX_HELD_OUT = 1000
@@ -39,6 +42,19 @@ CURVE = {
 
 
 @dataclass(frozen=True)
+class Learning:
+    """How a kind of recommender learns from a text, and how it is judged.
+
+    loss: model, examples, rows [B] and a text vector for each [B, e] -> mean loss; quality: model,
+    examples and each user's texts [U, R, e], or None for the model without any.
+    """
+
+    loss: Callable[[Any, Any, Tensor, Tensor], Tensor]
+    quality: Callable[[Any, Any, Tensor | None], Quality]
+    optimiser: Callable[[RecommenderConfig, Any], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
 class FittedRecommender:
     """The model with the best held-out log-probability, and how it came about.
 
@@ -46,7 +62,7 @@ class FittedRecommender:
     that other users chose.
     """
 
-    model: KnowledgeRecommender
+    model: Any
     curve: pl.DataFrame
     figures: Figures
 
@@ -58,7 +74,7 @@ class Best:
     value: float = -np.inf
     weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def offer(self, value: float, model: KnowledgeRecommender) -> bool:
+    def offer(self, value: float, model: nn.Module) -> bool:
         """Keep the model's weights if they are better; returns whether they are."""
         if value > self.value:
             self.value = value
@@ -66,7 +82,7 @@ class Best:
             return True
         return False
 
-    def restore(self, model: KnowledgeRecommender) -> None:
+    def restore(self, model: nn.Module) -> None:
         """Put the kept weights into the model, for scoring."""
         model.load_state_dict(self.weights, strict=False)
         model.eval()
@@ -84,7 +100,7 @@ class Choice:
     odd: Best = field(default_factory=Best)
     everyone: Best = field(default_factory=Best)
 
-    def offer(self, per_user: np.ndarray, model: KnowledgeRecommender) -> bool:
+    def offer(self, per_user: np.ndarray, model: nn.Module) -> bool:
         """Consider this epoch; whether it is the best one over all held-out users."""
         self.even.offer(float(per_user[::2].mean()), model)
         self.odd.offer(float(per_user[1::2].mean()), model)
@@ -105,29 +121,32 @@ def fit_recommender(
     held_out, fitted = split_users(config, examples.users)
     train, test = examples.of_users(fitted), examples.of_users(held_out)
     model = start_model(config, items, train.all_texts().cpu()).to(examples.states.device)
-    curve, choice = train_epochs(config, model, train, test, progress)
-    figures = guard_figures(config, model, test, choice)
+    curve, choice = train_epochs(config, model, train, test, KNOWLEDGE, progress)
+    figures = guard_figures(config, model, test, choice, KNOWLEDGE)
     choice.everyone.restore(model)
     return FittedRecommender(model, curve, figures | {"gate": model.gate.item()})
 
 
 def train_epochs(
     config: RecommenderConfig,
-    model: KnowledgeRecommender,
-    train: FitExamples,
-    test: FitExamples,
+    model: nn.Module,
+    train: TextExamples,
+    test: TextExamples,
+    learning: Learning,
     progress: Progress = silent,
 ) -> tuple[pl.DataFrame, Choice]:
     """Train `model` in place until `test` gets no better; the curve and the best weights."""
     n_steps = config.epochs * -(-len(train.owners) // config.batch_size)
-    optimiser = _optimiser(config, model)
+    optimiser = learning.optimiser(config, model)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0, 1 - step / n_steps))
     choice, waited, rows = Choice(), 0, []
     for epoch in range(config.epochs + 1):
         started = time.perf_counter()
-        loss = _train_epoch(config, model, train, epoch, optimiser, schedule) if epoch else None
+        loss = None
+        if epoch:
+            loss = _train_epoch(config, model, train, epoch, learning.loss, optimiser, schedule)
         model.eval()
-        per_user = quality(model, test, test.grid()).log_prob
+        per_user = learning.quality(model, test, test.grid()).log_prob
         waited = 0 if choice.offer(per_user, model) else waited + 1
         rows.append((epoch, loss, float(per_user.mean()), time.perf_counter() - started))
         progress(epoch, config.epochs, f"held-out log-probability {per_user.mean():.4f}")
@@ -137,7 +156,11 @@ def train_epochs(
 
 
 def guard_figures(
-    config: RecommenderConfig, model: KnowledgeRecommender, test: FitExamples, choice: Choice
+    config: RecommenderConfig,
+    model: nn.Module,
+    test: TextExamples,
+    choice: Choice,
+    learning: Learning,
 ) -> Figures:
     """Real against shuffled texts, every user by the weights that users of the other half chose."""
     grid, n_users = test.grid(), len(test.counts)
@@ -148,7 +171,7 @@ def guard_figures(
         best.restore(model)
         part = test.of_users(np.arange(half, n_users, 2))
         texts = [None if variant is None else variant[half::2] for variant in variants]
-        parts.append([quality(model, part, vectors) for vectors in texts])
+        parts.append([learning.quality(model, part, vectors) for vectors in texts])
     real, *shuffled, none = (
         Quality(
             np.concatenate([even.log_prob, odd.log_prob]), np.concatenate([even.ndcg, odd.ndcg])
@@ -173,9 +196,10 @@ def split_users(config: RecommenderConfig, users: np.ndarray) -> tuple[np.ndarra
 
 def _train_epoch(
     config: RecommenderConfig,
-    model: KnowledgeRecommender,
-    data: FitExamples,
+    model: nn.Module,
+    data: TextExamples,
     epoch: int,
+    loss_of: Callable[[Any, Any, Tensor, Tensor], Tensor],
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> float:
@@ -189,12 +213,7 @@ def _train_epoch(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed(config.seed, "recommender", "dropout", epoch))
         for rows in order.split(config.batch_size):
-            targets = data.targets[rows]
-            base = model.base_scores(data.states[rows])
-            base = visible_scores(base, targets, data.seen[rows])
-            knowledge = model.user_knowledge(data.drawn(rows, draws[rows]))
-            scores = base + knowledge @ model.item_knowledge().T
-            loss = torch.nn.functional.cross_entropy(scores, targets)
+            loss = loss_of(model, data, rows, data.drawn(rows, draws[rows]))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -203,13 +222,18 @@ def _train_epoch(
     return total / len(order)
 
 
+def _loss(model: KnowledgeRecommender, data: FitExamples, rows: Tensor, texts: Tensor) -> Tensor:
+    """Cross-entropy of the targets among the items that may be shown."""
+    targets = data.targets[rows]
+    base = visible_scores(model.base_scores(data.states[rows]), targets, data.seen[rows])
+    scores = base + model.user_knowledge(texts) @ model.item_knowledge().T
+    return torch.nn.functional.cross_entropy(scores, targets)
+
+
 def _optimiser(config: RecommenderConfig, model: KnowledgeRecommender) -> torch.optim.Optimizer:
-    """AdamW: gate and component weights at the full rate, undecayed; matrices slowly."""
-    slow = config.learning_rate * MATRIX_RATE
-    few, maps = [model.gate, model.component], [model.user_map, model.item_map]
-    groups = [
-        {"params": few, "lr": config.learning_rate, "weight_decay": 0.0},
-        {"params": maps, "lr": slow, "weight_decay": 0.0},  # decay would undo the similarity
-        {"params": list(model.adapter.parameters()), "lr": slow},
-    ]
+    groups = parameter_groups(model, config.learning_rate)
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+
+
+KNOWLEDGE = Learning(_loss, quality, _optimiser)
+"""The knowledge term beside a frozen sequence model."""

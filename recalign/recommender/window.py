@@ -1,4 +1,4 @@
-"""The fit window as examples: every target, the state just before it, and its user's texts."""
+"""The fit window as examples: every target or list of it, and its user's texts."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from recalign.errors import UserError
-from recalign.recommender.examples import FitExamples, text_grid
+from recalign.lists import Lists
+from recalign.recommender.examples import FitExamples, ListExamples, text_grid
 
 EncodeUnique = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
 """Vectors [T, e] of the distinct texts, and each text's row in them [n]."""
@@ -29,6 +30,59 @@ def fit_examples(
     [E, d] and seen items [E, L]. Malformed texts are not used; a user who has no other is left
     out. UserError when none is left.
     """
+    vectors, grid, kept = _usable_texts(reasonings, users, encode)
+    owners, steps = np.nonzero(targets[kept])
+    at_users, positions = users[kept][owners], starts[kept][owners] + steps
+    states, seen = before(at_users, positions)
+    columns = (vectors, grid, owners, targets[kept][owners, steps], seen)
+    texts, text_rows, owned, wanted, taken = (
+        torch.from_numpy(c).to(states.device) for c in columns
+    )
+    examples = FitExamples(users[kept], texts, text_rows, owned, states.detach(), wanted, taken)
+    return examples, len(users) - len(kept)
+
+
+def list_examples(
+    reasonings: pl.DataFrame,
+    users: np.ndarray,
+    lists: Lists,
+    places: np.ndarray,
+    encode: EncodeUnique,
+    device: torch.device,
+) -> tuple[ListExamples, dict[str, int]]:
+    """The lists of `users` [U] as examples on `device`, and how many users and lists are left out.
+
+    places [N, L]: each item's place in its list. Malformed texts are not used; left out are users
+    without another, lists without a positive item and users without a list. UserError when none
+    is left.
+    """
+    vectors, grid, kept = _usable_texts(reasonings, users, encode)
+    useful = lists.positive.any(1) & np.isin(lists.owners, kept)
+    owners = np.unique(lists.owners[useful])
+    if not len(owners):
+        raise UserError(
+            "recommender: no list of the users to fit on has an item that belongs first: lower "
+            "splits.positive_above"
+        )
+    number = np.full(len(users), -1)
+    number[owners] = np.arange(len(owners))
+    columns = (
+        vectors, grid[np.searchsorted(kept, owners)], number[lists.owners[useful]],
+        lists.items[useful], lists.positive[useful], places[useful],
+    )  # fmt: skip
+    examples = ListExamples(users[owners], *(torch.from_numpy(c).to(device) for c in columns))
+    left_out = {
+        "user without a usable reasoning": len(users) - len(kept),
+        "user without a list to learn from": len(kept) - len(owners),
+        "list without a positive item": int((~lists.positive.any(1)).sum()),
+    }
+    return examples, {reason: n for reason, n in left_out.items() if n}
+
+
+def _usable_texts(
+    reasonings: pl.DataFrame, users: np.ndarray, encode: EncodeUnique
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vectors [T, e], rows [K, R] of them, and the places [K] of the users who have any."""
     usable = reasonings.filter(pl.col("malformed").is_null())
     if usable.is_empty():
         reasons = dict(reasonings["malformed"].value_counts().sort("malformed").iter_rows())
@@ -39,12 +93,4 @@ def fit_examples(
     vectors, rows = encode(usable["reasoning"].to_list())
     grid, _ = text_grid(usable["user_index"].to_numpy(), usable["sample"].to_numpy(), rows, users)
     kept = np.flatnonzero(grid[:, 0] >= 0)
-    owners, steps = np.nonzero(targets[kept])
-    at_users, positions = users[kept][owners], starts[kept][owners] + steps
-    states, seen = before(at_users, positions)
-    columns = (vectors, grid[kept], owners, targets[kept][owners, steps], seen)
-    texts, text_rows, owned, wanted, taken = (
-        torch.from_numpy(c).to(states.device) for c in columns
-    )
-    examples = FitExamples(users[kept], texts, text_rows, owned, states.detach(), wanted, taken)
-    return examples, len(users) - len(kept)
+    return vectors, grid[kept], kept

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from recalign.metric_columns import NDCG_AT_10
+from recalign.metric_columns import primary_of
 from recalign.report import plots
 from recalign.report.content import (
     Cell,
@@ -73,7 +73,7 @@ def dpo4rec_page(run: DPO4RecRun) -> Page:
     BadInputError: a table lacks a column of its schema.
     """
     sections = [
-        results_section(run.results, NDCG_AT_10, run.recommended),
+        results_section(run.results, primary_of(run.results), run.recommended),
         segments_section(run.segments.filter(SEGMENTED)),
         _rounds(run.rounds, run.reward),
         *training_section(run.oracle_curve, run.policy_curve, "the first policy"),

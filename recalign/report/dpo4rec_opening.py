@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from recalign.metric_columns import CATALOGUE, NDCG_AT_10, Metric, cells
+from recalign.metric_columns import Metric, cells, primary_of
 from recalign.report.content import Card, DataSet, Figure, Opening, Round
 from recalign.report.forest import forest
 from recalign.report.result_lines import Line, bounds, headline_metrics, metric_cards
@@ -27,11 +27,12 @@ N_CARDS = 4
 def opening(results: pl.DataFrame, data: DataSet, rounds: Sequence[Round]) -> Opening:
     """The verdict about alignment, its comparisons and its metrics.
 
-    They are in NDCG@10, named before the results are seen; where it was not measured, in
-    full-depth NDCG. Main comparisons are those with the recommender fitted before alignment
-    and with the one that gave no reward.
+    They are in NDCG@10, or NDCG@5 of re-ranked lists, named before the results are seen; where
+    it was not measured, in full-depth NDCG. Main comparisons are those with the recommender
+    fitted before alignment and with the one that gave no reward.
     """
-    shown = headline_metrics(results, NDCG_AT_10, CATALOGUE)[0]
+    primary = primary_of(results)
+    shown = headline_metrics(results, primary, primary.lists)[0]
     lines = shown.lines(results).to_dicts()
     answers = [line for decoding in ("greedy", "sampled") if (line := _aligned(lines, decoding))]
     tones = {tone_of(line) for line in answers}
@@ -80,8 +81,9 @@ def _cards(results: pl.DataFrame, answers: Sequence[Line]) -> list[Card]:
     """The first aligned row in its main metrics, over the catalogue and over candidate lists."""
     if not answers:
         return []
-    by_ranking = [headline_metrics(results, NDCG_AT_10, lists) for lists in RANKED]
-    names = [*by_ranking[0][: N_CARDS - 1], *(one for rest in by_ranking[1:] for one in rest)]
+    by_ranking = [headline_metrics(results, primary_of(results), lists) for lists in RANKED]
+    first, *others = [metrics for metrics in by_ranking if metrics]
+    names = [*first[: N_CARDS - bool(others)], *(one for rest in others for one in rest)]
     lined = cells(results)
     return metric_cards([lined[answers[0]["row"], name] for name in names[:N_CARDS]])
 

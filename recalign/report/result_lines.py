@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from recalign.metric_columns import CATALOGUE, NDCG_AT_10, Metric, cells, metrics_in
+from recalign.metric_columns import Metric, cells, metrics_in, primary_of
 from recalign.report.content import Card, Cell, Grid
 from recalign.report.wording import (
     MEANINGS,
@@ -21,6 +21,7 @@ from recalign.report.wording import (
 
 OTHERS = (
     ("HR", 10), ("NDCG", 10), ("popularity lift", None), ("NDCG", None), ("NDCG", 5), ("HR", 5),
+    ("MAP", 5),
 )  # fmt: skip
 """Beside the primary metric in the main tables, as many as the page is wide for."""
 WIDTH = 5  # metrics of a main table
@@ -134,8 +135,9 @@ def recommended_grid(recommended: pl.DataFrame) -> Grid:
 
 
 def result_lines(results: pl.DataFrame) -> list[dict[str, str]]:
-    """One line per row of RESULTS in NDCG@10 over the catalogue, or the next best, as text."""
-    shown = headline_metrics(results, NDCG_AT_10, CATALOGUE)[0]
+    """One line per row of RESULTS in what rows are compared by first, as text."""
+    primary = primary_of(results)
+    shown = headline_metrics(results, primary, primary.lists)[0]
     return [
         {
             "row": line["row"],

@@ -14,6 +14,7 @@ LESS_IS_BETTER = {
 MEANINGS = {
     "NDCG": "How near the top the items really taken next are ranked; 1 is best.",
     "HR": "How often an item really taken next is ranked within the cut-off.",
+    "MAP": "How early all items really taken next are ranked; 1 is best.",
     "MRR": "1 over the rank of the item really taken next, on average.",
     "popularity lift": "How much more popular the recommended items are than the taken ones; "
     "0 is best.",
@@ -24,6 +25,7 @@ RANKED = {  # what was ranked, as headings say it
     "catalogue": "Full catalogue",
     "uniform": "Candidate lists",
     "popularity": "Candidate lists drawn by popularity",
+    "reranked": "Re-ranked lists",
 }
 
 

@@ -82,7 +82,6 @@ def score_rewards(
     states, n_users = window.states, len(window.users)
     device = states.device
     vectors = torch.from_numpy(texts.vectors).to(device, states.dtype)
-    kept = texts.rows >= 0
     parts = []
     for rows in _user_chunks(n_users, texts.rows.shape[1] * (window.n_items + 1)):
         slots = torch.from_numpy(np.maximum(texts.rows[rows], 0)).to(device)
@@ -95,12 +94,20 @@ def score_rewards(
             )
         )
         progress(rows.stop, n_users, "users")
-    columns = {name: np.concatenate([part[name] for part in parts])[kept] for name in parts[0]}
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return rewards_table(window.users, texts, columns)
+
+
+def rewards_table(
+    users: np.ndarray, texts: SampledTexts, columns: dict[str, np.ndarray]
+) -> pl.DataFrame:
+    """REWARDS of the texts there are, from values float64 [U, S] for every slot."""
+    kept = texts.rows >= 0
     table = pl.DataFrame(
         {
-            "user_index": np.repeat(window.users, kept.sum(1)).astype(np.int32),
+            "user_index": np.repeat(users, kept.sum(1)).astype(np.int32),
             "sample": texts.samples[kept].astype(np.int16),
-            **columns,
+            **{name: values[kept] for name, values in columns.items()},
         }
     )
     return check_table(table, REWARDS, "rewards")

@@ -11,7 +11,7 @@ from recalign.schemas import INTERACTIONS, PROMPTS, WINDOWS, check_table
 from recalign.sequences import Sequences
 from recalign.splits.timelines import Timelines
 
-Protocol = Literal["per_user", "temporal"]
+Protocol = Literal["per_user", "temporal", "kar"]
 
 
 def check_prompts(

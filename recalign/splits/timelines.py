@@ -53,7 +53,10 @@ class Timelines:
             self._refuse(row, f"is of time {self.timestamps[row]}, earlier than the row before")
 
     def check_windows(self, windows: pl.DataFrame, protocol: str) -> None:
-        """Windows of every user in order and within the sequence; temporal: the same moments."""
+        """Windows of every user in order and within the sequence.
+
+        temporal: they start at the same moments; kar: each user has at most one.
+        """
         if windows["user_index"].to_list() != list(range(self.n_users)):
             raise LeakageError(f"windows: not one row for each user 0..{self.n_users - 1} in order")
         starts = windows.select(*STARTS, "end").to_numpy().astype(np.int64)
@@ -63,6 +66,13 @@ class Timelines:
                 f"windows, row {user}, user {user}: windows {starts[user].tolist()} "
                 f"are not in order or do not end at the sequence's end {self.lengths[user]}"
             )
+        if protocol == "kar":
+            several = (np.diff(starts, axis=1) > 0).sum(1) > 1
+            for user in np.flatnonzero(several)[:1]:
+                raise LeakageError(
+                    f"windows, row {user}, user {user}: has several windows, where users are "
+                    f"given whole to one of them: {starts[user].tolist()}"
+                )
         if protocol == "temporal":
             for place, name in enumerate(STARTS):
                 self._check_moment(starts[:, place], name)

@@ -8,7 +8,7 @@ import polars as pl
 from recalign.config import SplitsConfig
 from recalign.errors import BadInputError
 from recalign.schemas import WINDOWS, check_table
-from recalign.seeding import stream
+from recalign.seeding import stream, streams
 
 MIN_USERS = 30
 """Fewest users of a window that is cut at a moment in time: with fewer nothing can be measured."""
@@ -34,7 +34,7 @@ def split_windows(
     short_history = ~short_sequence & (history < config.min_history)
     long_enough = ~(short_sequence | short_history)
     prompted = _drawn(long_enough, history, config)
-    if config.protocol == "per_user":
+    if config.protocol != "temporal":
         starts[~prompted] = lengths[~prompted, None]  # the whole sequence is history
     sizes = np.diff(starts, axis=1, append=lengths[:, None])
     counts = {
@@ -42,11 +42,11 @@ def split_windows(
         "short_history": int(short_history.sum()),
         "over_max_users": int(long_enough.sum() - prompted.sum()),
     }
-    for place, name in enumerate(STARTS):
+    for place, name in enumerate(STARTS if config.protocol != "kar" else []):
         empty = prompted & (sizes[:, place] == 0) & _wanted(name, config)
         counts[f"no_{name.removesuffix('_start')}"] = int(empty.sum())
     counts = {reason: n for reason, n in counts.items() if n}
-    for place in (2, 3):
+    for place in (2, 3) if config.protocol != "kar" else ():  # refuse_few_users tells of those
         if not (prompted & (sizes[:, place] > 0)).any():
             _refuse_empty(STARTS[place].removesuffix("_start"), len(lengths), counts, config)
     columns = dict(zip(STARTS, starts.T, strict=True))
@@ -84,6 +84,22 @@ def _starts(
             earlier = (timestamps < moment for moment in boundaries(timestamps, config))
             counts = [np.bincount(users[rows], minlength=len(lengths)) for rows in earlier]
             return np.stack(counts, axis=1)
+        case "kar":
+            history = np.minimum((lengths + 1) // 2, config.first_items)
+            none_before = np.arange(len(STARTS)) <= _windows_of(len(lengths), config)[:, None]
+            starts = np.where(none_before, history[:, None], lengths[:, None])
+            starts[lengths - history < config.block] = -1
+            return starts
+
+
+def _windows_of(n_users: int, config: SplitsConfig) -> np.ndarray:
+    """The one window of each user, as its place in STARTS, int64 [n_users].
+
+    Drawn for every user apart, so that other users do not matter.
+    """
+    draws = [own.random() for own in streams(config.seed, "window", last=np.arange(n_users))]
+    shares = np.cumsum([config.test_users, config.valid_users, config.reward_users])
+    return len(STARTS) - 1 - np.searchsorted(shares, draws, side="right")
 
 
 def boundaries(timestamps: np.ndarray, config: SplitsConfig) -> np.ndarray:
@@ -107,21 +123,27 @@ def _wanted(start: str, config: SplitsConfig) -> bool:
 
 
 def refuse_few_users(windows: pl.DataFrame, config: SplitsConfig) -> None:
-    """BadInputError if a window of the temporal protocol is that of fewer than MIN_USERS users.
+    """BadInputError if a window that some users lack is that of fewer than MIN_USERS users.
 
-    windows: WINDOWS. Where people rate everything in one sitting, few have interactions both
-    before and after a moment.
+    windows: WINDOWS. In the temporal protocol few have interactions both before and after a moment
+    where people rate everything in one sitting; in KAR's a share of the users may be too small.
     """
-    if config.protocol != "temporal":
+    if config.protocol == "per_user":
         return
     prompted = windows.filter("prompted")
     for start, end in itertools.pairwise([*STARTS, "end"]):
         n = prompted.filter(pl.col(start) < pl.col(end)).height
         if n < MIN_USERS and _wanted(start, config):
             window = start.removesuffix("_start")
+            share = f"splits.{window}_{'share' if config.protocol == 'temporal' else 'users'}"
+            raised = (
+                "lower the shares of the others"
+                if share == "splits.fit_users"
+                else (f"raise {share}")
+            )
             raise BadInputError(
-                f"splits.protocol = temporal: only {n} of {windows.height} users have a {window} "
-                f"window after a history, {MIN_USERS} are needed; raise splits.{window}_share, "
+                f"splits.protocol = {config.protocol}: only {n} of {windows.height} users have a "
+                f"{window} window after a history, {MIN_USERS} are needed; {raised}, "
                 "lower splits.min_history, or use splits.protocol = per_user"
             )
 

@@ -29,7 +29,7 @@ def dpo4rec(preset="", *overrides):
 
 
 def test_there_are_presets():
-    assert {"embedded", "tiny", "ml-100k", "ml-1m", "amazon-beauty", "after-paper"} <= set(
+    assert {"embedded", "tiny", "ml-100k", "ml-1m", "amazon-beauty", "paper", "kar"} <= set(
         preset_names(DPO4RecConfig)
     )
     assert [path.name for path in PRESETS.iterdir() if path.is_dir()]
@@ -88,7 +88,7 @@ def test_no_form_takes_an_integer_that_a_browser_or_prefects_server_cannot_hold(
 
 
 def test_a_preset_that_is_not_there_or_not_toml_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"'nope' is neither a file nor one of: after-paper,"):
+    with pytest.raises(UserError, match=r"'nope' is neither a file nor one of: amazon-beauty,"):
         dpo4rec("nope")
     bad = tmp_path / "bad.toml"
     bad.write_text("[oracle\n")

@@ -11,14 +11,16 @@ from recalign.errors import NoSignalError, UserError
 from recalign.recommender.adapters import scale_output
 from recalign.recommender.examples import FitExamples, ItemVectors, text_grid
 from recalign.recommender.fit import (
+    KNOWLEDGE,
     fit_recommender,
     guard_figures,
     split_users,
     train_epochs,
 )
 from recalign.recommender.model import start_model
+from recalign.recommender.required import require_signal
 from recalign.recommender.signal import Quality as UserQuality
-from recalign.recommender.signal import compare, quality, require_signal, t_interval
+from recalign.recommender.signal import compare, quality, t_interval
 
 N_USERS, N_ITEMS, N_TASTES, N_TEXTS, N_TARGETS, WIDTH, STATE = 300, 150, 10, 3, 4, 48, 8
 CONFIG = RecommenderConfig(held_out=0.2)
@@ -110,9 +112,9 @@ def test_the_naive_setup_fails_the_guard(telling, fitted):
         model.user_map.zero_()
         scale_output(model.adapter, 0)
     model.user_map.requires_grad_(False)
-    _, choice = train_epochs(CONFIG, model, train, test)
+    _, choice = train_epochs(CONFIG, model, train, test, KNOWLEDGE)
     with pytest.raises(NoSignalError):
-        require_signal(guard_figures(CONFIG, model, test, choice))
+        require_signal(guard_figures(CONFIG, model, test, choice, KNOWLEDGE))
     require_signal(fitted.figures)
 
 

@@ -9,8 +9,9 @@ import torch
 from recalign.config import RecommenderConfig
 from recalign.errors import BadInputError
 from recalign.recommender.examples import ItemVectors
-from recalign.recommender.model import CLIP, start_model
+from recalign.recommender.model import start_model
 from recalign.recommender.storage import load_recommender, save_recommender
+from recalign.recommender.zscores import CLIP
 
 WIDTH, STATE, N_ITEMS = 6, 3, 9
 

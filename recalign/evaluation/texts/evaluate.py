@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recalign.evaluation.candidate_lists import CandidateLists, ranks_in_lists
 from recalign.evaluation.texts.scores import ScoreCases
-from recalign.metric_columns import Metric
+from recalign.metric_columns import CATALOGUE, Metric
 from recalign.metrics import metric_table
 from recalign.ranking import target_ranks, top_items
 from recalign.sequences import Before
@@ -22,7 +22,8 @@ class UserTargets:
     """The users of an evaluation, in one order for all rows, and what is ranked for them.
 
     users [U] user_index; targets [U, T] and seen [U, L] item indices, 0 padded;
-    drawn: how the candidate lists are drawn, see `metric_columns.STARTS`.
+    drawn: how the candidate lists are drawn, and ranked: what else is ranked, see
+    `metric_columns.STARTS`.
     """
 
     users: np.ndarray
@@ -30,6 +31,7 @@ class UserTargets:
     seen: np.ndarray | Before
     lists: CandidateLists | None = None
     drawn: str = "uniform"
+    ranked: str = CATALOGUE
 
     def __post_init__(self) -> None:
         if len(self.users) != len(self.targets):
@@ -71,7 +73,7 @@ def evaluate_row(
         seen, targets = (table.to(given.device) for table in tables)
         wanted, hidden = (one.repeat_interleave(n_samples, 0) for one in (targets, seen))
         ranks = target_ranks(flat, wanted, hidden)
-        table = metric_table(ranks.cpu(), (ranks > 0).sum(1).cpu(), cutoffs)
+        table = metric_table(ranks.cpu(), (ranks > 0).sum(1).cpu(), cutoffs, cases.ranked)
         if cases.lists is not None:
             lists = cases.lists.of(where, n_samples, given.device)
             table |= list_metrics(flat, lists, cutoffs, cases.drawn)

@@ -9,7 +9,11 @@ READERS = ("frozen", "refitted", "independent")
 
 
 def dpo4rec_rows(
-    reasoners: list[str], readers: Collection[str], oracle: str, mixed: Sequence[float] = ()
+    reasoners: list[str],
+    readers: Collection[str],
+    oracle: str,
+    mixed: Sequence[float] = (),
+    kind: str = "sasrec",
 ) -> list[ResultRow]:
     """Rows from the weakest baseline to the aligned policy, in the order of the table.
 
@@ -19,14 +23,15 @@ def dpo4rec_rows(
     the base policy under the same decoding and recommender. The frozen recommender was fitted on
     the base policy's reasonings, the refitted one on the aligned policy's. The independent one, of
     another architecture, read the base policy's reasonings when it was fitted, and gave no reward.
-    `readers` are those of the three that read texts here; `oracle` is the name of the model that is
-    compared with.
+    `readers` are those of the three that read texts here; `oracle` is the name of the sequence
+    model. Where the recommender is of the kind "prm", it is compared with itself without texts, and
+    the order in which the sequence model gives it the lists is a row.
     """
-    alone = f"{oracle}, no reasoning"
-    rows = [
-        ResultRow(POPULARITY, "none", "none", "popularity", base=alone),
-        ResultRow(alone, "none", "none", "sasrec"),
-    ]
+    alone = f"{'PRM' if kind == 'prm' else oracle}, no reasoning"
+    rows = [ResultRow(POPULARITY, "none", "none", "popularity", base=alone)]
+    if kind == "prm":
+        rows.append(ResultRow(f"{oracle}'s order", "none", "none", "sasrec", base=alone))
+    rows.append(ResultRow(alone, "none", "none", kind))
     rows += [ResultRow(f"Template {r}", r, "none", "frozen", base=alone) for r in reasoners]
     own, label = policy_label("base", "sampled", "frozen"), "Base reasonings shuffled across users"
     rows.append(ResultRow(label, "shuffled", "sampled", "frozen", base=own))

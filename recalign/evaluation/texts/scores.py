@@ -15,7 +15,7 @@ ScoreCases = Callable[[slice], Tensor]
 """Scores of a slice of the cases: [B, S, I+1], S samples per user; column 0 is never ranked."""
 
 Reader = Callable[[Tensor, Tensor], Tensor]
-"""A recommender that reads reasonings: states [B, d], vectors [B, S, e] -> [B, S, I+1]."""
+"""What reads texts: cases [B, ...], vectors [B, S, e] -> scores [B, S, I+1]."""
 
 
 @dataclass(frozen=True)
@@ -29,38 +29,40 @@ class Backbone:
 
 @dataclass(frozen=True)
 class TextRecommender:
-    """An oracle, and what reads reasonings on top of it."""
+    """What reads texts, and how it scores without any.
 
-    backbone: Backbone
+    cases [N, ...]: what `read` takes beside the texts: a user's state, or the number of a list;
+    owners int64 [N]: whose texts a case is read with, None where every case is a user.
+    """
+
+    cases: Tensor
     read: Reader
-
-    def alone(self) -> ScoreCases:
-        """Its scores without any text."""
-        return without_reasoning(self.backbone)
+    alone: ScoreCases
+    owners: Tensor | None = None
 
     def given(self, texts: EncodedTexts) -> ScoreCases:
         """Its scores with the users' texts; without one where a text cannot be read."""
-        return with_reasonings(self.backbone.states, texts, self.read, self.alone())
+        index = texts.index if self.owners is None else texts.index[self.owners]
+        own = EncodedTexts(texts.vectors, index)
+        return with_reasonings(self.cases, own, self.read, self.alone)
 
 
 def scores_of(
     rows: list[ResultRow],
-    popularity: Tensor,
+    plain: Mapping[str, ScoreCases],
     texts: Mapping[tuple[str, str], EncodedTexts],
     recommenders: Mapping[str, TextRecommender],
     seed: int,
 ) -> dict[str, ScoreCases]:
-    """How each row scores the catalogue, by label.
+    """How each row scores its cases, by label.
 
-    popularity [I+1]; texts by (policy, decoding), reasoners under (name, "none"); recommenders by
-    ResultRow.recommender.
+    plain: what reads no text, and recommenders: what does, both by ResultRow.recommender; texts by
+    (policy, decoding), reasoners under (name, "none").
     """
 
     def scores(row: ResultRow) -> ScoreCases:
-        if row.recommender == "popularity":
-            return same_for_all(popularity)
-        if row.recommender == "sasrec":
-            return recommenders["frozen"].alone()
+        if row.recommender in plain:
+            return plain[row.recommender]
         if row.policy == "shuffled":
             own = texts["base", row.decoding]
             read = EncodedTexts(own.vectors, shuffled_across_users(own.index, seed))
@@ -82,16 +84,16 @@ def without_reasoning(oracle: Backbone) -> ScoreCases:
 
 
 def with_reasonings(
-    states: Tensor, texts: EncodedTexts, read: Reader, fallback: ScoreCases
+    cases: Tensor, texts: EncodedTexts, read: Reader, fallback: ScoreCases
 ) -> ScoreCases:
-    """Scores of `read` on each user's texts; `fallback` where a text cannot be read.
+    """Scores of `read` on each case's texts; `fallback` where a text cannot be read.
 
-    The states [U, d] are encoded once and shared by all rows.
+    The cases [N, ...], such as states of users, are encoded once and shared by all rows.
     """
 
     def scores(where: slice) -> Tensor:
         index = texts.index[where]
-        given = read(states[where], texts.vectors[index.clamp(min=0)])
+        given = read(cases[where], texts.vectors[index.clamp(min=0)])
         unreadable = index < 0
         if unreadable.any():
             given = torch.where(unreadable[:, :, None], fallback(where), given)

@@ -1,0 +1,145 @@
+"""KAR's lists (arXiv 2306.10933): what a user took next, in blocks, among items that are drawn."""
+
+from typing import NoReturn
+
+import numpy as np
+import polars as pl
+
+from recalign.config import SplitsConfig
+from recalign.errors import BadInputError, LeakageError
+from recalign.schemas import INTERACTIONS, LISTS, WINDOWS, check_table
+from recalign.seeding import streams
+from recalign.sequences import Sequences
+from recalign.splits.timelines import Timelines
+from recalign.splits.weighted_draws import first_new
+
+
+def draw_lists(
+    interactions: pl.DataFrame, n_items: int, windows: pl.DataFrame, config: SplitsConfig
+) -> tuple[pl.DataFrame, int]:
+    """LISTS of every prompted user's window, and how many interactions stand in none.
+
+    From the start of the window on, every `config.block` items in a row make a list; what is left
+    over at the end makes none. The list is filled up with `config.drawn` items that are drawn
+    uniformly from the whole catalogue, those the user has taken elsewhere among them, as in KAR's
+    code, but not those of the block. Each user has a random stream of their own. The items of a
+    list are in order of their index, which tells nothing.
+
+    interactions: INTERACTIONS; windows: WINDOWS of the protocol kar. BadInputError: the catalogue
+    has fewer than four times as many items as a list.
+    """
+    length = config.block + config.drawn
+    if n_items < 4 * length:
+        raise BadInputError(
+            f"lists of {length} items cannot be drawn from a catalogue of {n_items}, at least "
+            f"{4 * length} are needed: lower splits.drawn, or use splits.protocol = per_user"
+        )
+    sequences = Sequences.of(interactions, n_items)
+    kept = windows.filter("prompted").sort("user_index")
+    users, starts, ends = (
+        kept[name].to_numpy().astype(np.int64) for name in ("user_index", "fit_start", "end")
+    )
+    counts = (ends - starts) // config.block
+    owners = np.repeat(users, counts)
+    within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    positions = np.repeat(starts, counts) + within * config.block
+    blocks = sequences.window(owners, positions, np.full_like(positions, config.block))
+    generators = streams(config.seed, "lists", last=users)
+    drawn = _drawn(generators, counts, blocks, length, n_items)
+    items = np.sort(np.concatenate([_once(blocks), drawn], 1), axis=1)[:, -length:]
+    liked = _liked(interactions, sequences, owners, positions, config)
+    positive = (items[:, :, None] == np.where(liked, blocks, -1)[:, None, :]).any(2)
+    table = pl.DataFrame(
+        {
+            "user_index": owners.astype(np.int32),
+            "position": positions.astype(np.int32),
+            "items": pl.Series(items.astype(np.int32)).arr.to_list(),
+            "positive": pl.Series(positive).arr.to_list(),
+        }
+    )
+    left_over = int((ends - starts - counts * config.block).sum())
+    return check_table(table, LISTS, "lists").rechunk(), left_over
+
+
+def _once(blocks: np.ndarray) -> np.ndarray:
+    """`blocks` [N, B] with 0 at the second and later places of an item in its row."""
+    repeated = (blocks[:, :, None] == blocks[:, None, :]) & np.tri(
+        blocks.shape[1], k=-1, dtype=bool
+    )
+    return np.where(repeated.any(2), 0, blocks)
+
+
+def _drawn(
+    generators: list[np.random.Generator],
+    counts: np.ndarray,
+    blocks: np.ndarray,
+    length: int,
+    n_items: int,
+) -> np.ndarray:
+    """What makes each of `blocks` [N, B] a list of `length` items: int64 [N, length], 0 padded.
+
+    `counts` [U]: the blocks of each generator's user, one user after the other.
+    """
+    tries = np.empty((len(blocks), 4 * length), dtype=np.int64)
+    stops = np.cumsum(counts)
+    for own, start, stop in zip(generators, stops - counts, stops, strict=True):
+        tries[start:stop] = own.integers(1, n_items + 1, (stop - start, tries.shape[1]))
+    drawn = first_new(tries, blocks, length, n_items)
+    wanted = length - (_once(blocks) > 0).sum(1)
+    inside = np.arange(length) < wanted[:, None]
+    if (drawn[inside] == 0).any():  # less likely than one in 10^9 lists of the smallest catalogue
+        raise BadInputError("lists: the draws repeat too often; use another splits.seed")
+    return np.where(inside, drawn, 0)
+
+
+def _liked(
+    interactions: pl.DataFrame,
+    sequences: Sequences,
+    owners: np.ndarray,
+    positions: np.ndarray,
+    config: SplitsConfig,
+) -> np.ndarray:
+    """Whether each item of each block is to be ranked first, bool [N, B]."""
+    ratings = interactions["rating"].fill_null(np.inf).to_numpy()
+    rows = (sequences.offsets[owners] + positions)[:, None] + np.arange(config.block)
+    return ratings[rows] > config.positive_above
+
+
+def check_lists(
+    lists: pl.DataFrame, interactions: pl.DataFrame, windows: pl.DataFrame, config: SplitsConfig
+) -> int:
+    """The number of lists proved; LeakageError names the row (from 0), the user and the item.
+
+    Each user has one window, after the history. Each row of LISTS: its block lies in the user's
+    window; the list holds the items of the block, each item once; positive are those of the block
+    whose rating is above `config.positive_above` or not given, and no others.
+    """
+    timelines = Timelines(check_table(interactions, INTERACTIONS, "interactions"))
+    own_windows = check_table(windows, WINDOWS, "windows")
+    timelines.check_windows(own_windows, "kar")
+    ratings = interactions["rating"].fill_null(np.inf).to_numpy()
+    bounds = own_windows.select("fit_start", "end", "prompted").rows()
+    table = check_table(lists, LISTS, "lists")
+    for row, (user, position, items, positive) in enumerate(table.iter_rows()):
+        start, end, prompted = bounds[user]
+        if not prompted or not start <= position <= end - config.block:
+            window = f"positions {start}..{end - 1}" if prompted else "there is none"
+            _refuse(row, user, f"its block at position {position} is outside the window ({window})")
+        block = timelines.items_of(user, position, position + config.block).tolist()
+        first = timelines.offsets[user] + position
+        given = ratings[first : first + config.block].tolist()
+        liked = {
+            item for item, one in zip(block, given, strict=True) if one > config.positive_above
+        }
+        for item in sorted(set(block) - set(items)):
+            _refuse(row, user, f"lacks item {item} of its block at position {position}")
+        if len(set(items)) < len(items) or min(items) < 1:
+            _refuse(row, user, f"{items} is not a list of different items")
+        told = {item for item, one in zip(items, positive, strict=True) if one}
+        for item in sorted(told ^ liked):
+            _refuse(row, user, f"tells item {item} wrong: {timelines.where(user, item, position)}")
+    return table.height
+
+
+def _refuse(row: int, user: int, problem: str) -> NoReturn:
+    raise LeakageError(f"lists, row {row}, user {user}: {problem}")

@@ -1,0 +1,187 @@
+"""DPO4Rec in KAR's protocol: whole users are kept apart, and lists of theirs are re-ranked."""
+
+import polars as pl
+import pytest
+
+from flows.dpo4rec import stages
+from recalign.config import DPO4RecConfig
+from recalign.config.presets import load_settings
+from recalign.errors import LeakageError
+from recalign.metric_columns import RERANKED_NDCG, SCORE
+from recalign.report import PAGE
+from recalign.schemas import INTERACTIONS, ITEMS, LISTS, WINDOWS
+from tasks.engine.run import StoppedAfter
+from tests.tasks.llama3_folder import save_llama3
+from tests.tasks.test_the_future_changes_nothing import Until
+from tests.tasks.tiny_run import CONFIG, SMALLEST, direct
+
+LISTED = {
+    "interactions": CONFIG.interactions.model_copy(
+        update={"synthetic": CONFIG.interactions.synthetic.model_copy(update={"n_users": 180})}
+    ).model_dump(),
+    "splits": {"protocol": "kar", "reward_users": 0.25, "valid_users": 0.25, "test_users": 0.25,
+               "n_negatives": 20},
+    "rewards": {"reward": "ndcg_at_k", "k": 5},
+    "evaluation": {"cutoffs": [1, 3, 5, 7], "n_resamples": 100},
+    "rounds": {"n": 1},
+}  # fmt: skip
+PRM = SMALLEST["recommender"] | {"kind": "prm"}
+FACETS = ["genre", "creator", "mood"]
+BEFORE_THE_TEST = [
+    "oracle", "policy", "recommender, base", "rewards, round 1", "pairs, round 1",
+    "alignment, round 1", "reasonings for valid, base",
+]  # fmt: skip
+
+
+def settings(recommender=PRM, **changes):
+    whole = SMALLEST | LISTED | {"recommender": recommender} | changes
+    return DPO4RecConfig.model_validate(whole)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    walk = direct(tmp_path_factory.mktemp("kar") / "artifacts")
+    stages(walk, settings())
+    return walk
+
+
+def test_a_run_ends_in_a_report_about_re_ranked_lists(finished):
+    results = pl.read_parquet(finished.artifact("evaluation").path("results.parquet"))
+    assert set(results["lists"]) == {"reranked"}
+    assert {"NDCG", "MAP", "MAP by hits"} <= set(results["measure"])
+    shown = RERANKED_NDCG.lines(results)
+    rows = set(shown["row"])
+    assert {"PRM, no reasoning", "SASRec's order", "Aligned policy, greedy, refitted recommender",
+            "Base policy, sampled, independent recommender"} <= rows  # fmt: skip
+    assert shown["mean"].is_between(0.2, 1.0).all()
+    page = finished.artifact("report").path(PAGE).read_text()
+    assert "Re-ranked lists" in page
+    assert "NDCG@5" in page
+    assert finished.artifact("evaluation").manifest.figures[SCORE] > 0
+
+
+def test_every_phase_has_users_of_its_own_and_lists_behind_their_prompts(finished):
+    lists = LISTS.read(finished.artifact("splits"))
+    asked: dict[str, set[int]] = {}
+    for phase in ("fit", "reward", "valid", "test"):
+        prompts = pl.read_parquet(
+            finished.artifact(f"reasonings for {phase}, base").path("prompts.parquet")
+        )
+        asked[phase] = set(prompts["user_index"])
+        joined = lists.join(prompts, on="user_index", suffix="_prompt")
+        assert joined.height >= len(asked[phase])
+        assert (joined["position"] >= joined["cutoff"]).all()
+    assert sum(map(len, asked.values())) == len(set.union(*asked.values())) == 180
+    rewarded = pl.read_parquet(finished.artifact("rewards, round 1").path("rewards.parquet"))
+    assert set(rewarded["user_index"]) == asked["reward"]
+
+
+def test_the_order_of_the_lists_is_that_of_the_given_backbone(finished):
+    results = pl.read_parquet(finished.artifact("evaluation").path("results.parquet"))
+    values = dict(RERANKED_NDCG.lines(results).select("row", "mean").iter_rows())
+    assert len({values["Popularity"], values["SASRec's order"], values["PRM, no reasoning"]}) == 3
+
+
+def test_the_frozen_sequence_model_with_an_adapter_ranks_the_same_lists(finished):
+    walk = direct(finished.store.root)
+    stages(walk, settings(SMALLEST["recommender"]))
+    results = RERANKED_NDCG.lines(
+        pl.read_parquet(walk.artifact("evaluation").path("results.parquet"))
+    )
+    ours = dict(results.select("row", "mean").iter_rows())
+    first = pl.read_parquet(finished.artifact("evaluation").path("results.parquet"))
+    theirs = dict(RERANKED_NDCG.lines(first).select("row", "mean").iter_rows())
+    assert ours["SASRec, no reasoning"] == pytest.approx(theirs["SASRec's order"])
+    assert ours["Popularity"] == theirs["Popularity"]
+    assert walk.done["oracle"] == finished.done["oracle"]
+
+
+def test_what_test_users_take_later_changes_nothing_before_the_test(finished, tmp_path):
+    made = {}
+    for name, turned in (("as it was", False), ("turned", True)):
+        source = as_files(finished, tmp_path / name, turned)
+        root = str(tmp_path / name / "artifacts")
+        walk = Until(finished.runtime.model_copy(update={"root": root}), last="alignment, round 1")
+        with pytest.raises(StoppedAfter):
+            stages(walk, settings(interactions=source))
+        made[name] = walk
+    for label in BEFORE_THE_TEST:
+        ours, theirs = (walk.artifact(label).manifest.outputs for walk in made.values())
+        assert ours == theirs, label
+    first, second = (LISTS.read(walk.artifact("splits")) for walk in made.values())
+    assert first.height == second.height
+    assert not first.equals(second)
+
+
+def as_files(finished, folder, turned):
+    """The run's interactions as files; test users' windows the other way round, if `turned`."""
+    folder.mkdir()
+    world = finished.artifact("interactions")
+    starts = WINDOWS.read(finished.artifact("splits")).select("user_index", "test_start")
+    table = INTERACTIONS.read(world).join(starts, on="user_index", maintain_order="left")
+    if turned:
+        later = pl.col("position") >= pl.col("test_start")
+        mirrored = pl.col("item_index").reverse().over("user_index", later)
+        table = table.with_columns(item_index=pl.when(later).then(mirrored).otherwise("item_index"))
+    table.select(user_id="user_index", item_id="item_index", timestamp="timestamp").write_csv(
+        folder / "taken.csv"
+    )
+    items = ITEMS.read(world)
+    named = items.select("item_index", "attributes").explode("attributes").unnest("attributes")
+    first = named.filter(pl.col("name").is_in(FACETS)).group_by("item_index", "name").first()
+    wide = first.pivot("name", index="item_index", values="value")
+    items.select("item_index", "title").join(wide, on="item_index").rename(
+        {"item_index": "item_id"}
+    ).write_csv(folder / "items.csv")
+    files = {"interactions": str(folder / "taken.csv"), "items": str(folder / "items.csv"),
+             "attribute_columns": FACETS}  # fmt: skip
+    return {"source": "files", "files": files, "k_core": 0}
+
+
+def test_a_list_that_reaches_into_the_history_stops_the_run(finished, monkeypatch):
+    drawn = LISTS.read(finished.artifact("splits"))
+    early = drawn.with_columns(pl.col("position") - 4)
+    monkeypatch.setattr("tasks.splits.draw_lists", lambda *a: (early, 0))
+    walk = direct(finished.store.root)
+    with pytest.raises(LeakageError, match="lists, row 0, user 0: its block at position"):
+        stages(walk, settings(splits=LISTED["splits"] | {"seed": 7}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"splits": SMALLEST["splits"]}, "recommender.kind = prm re-ranks lists"),
+        ({"recommender": PRM | {"hidden": 10}}, "hidden must be a multiple of 4"),
+        ({"splits": {"protocol": "kar", "reward_users": 0.9}}, "must leave users to fit"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(changes, told):
+    with pytest.raises(ValueError, match=told):
+        settings(**changes)
+
+
+def test_the_papers_preset_runs_on_a_shrunken_llama_3(finished, tmp_path):
+    folder = tmp_path / "llm"
+    titles = pl.read_parquet(finished.artifact("interactions").path("items.parquet"))["title"]
+    save_llama3(titles.to_list(), folder)
+    shrunk = [
+        f"policy.model={folder}", "recommender.encoder=minilm", "recommender.epochs=1",
+        "recommender.guard=false", "reasonings.n_samples=2", "reasonings.max_new_tokens=120",
+        "reasonings.min_words=1", "alignment.epochs=1", "alignment.evaluations=1",
+        "alignment.max_length=1024", "policy.dtype=float32", "rounds.n=1",
+        "evaluation.n_resamples=100",
+    ]  # fmt: skip
+    config = load_settings(DPO4RecConfig, "paper", shrunk)
+    small = settings()
+    config = config.model_copy(
+        update={
+            "interactions": small.interactions,
+            "oracle": small.oracle,
+            "splits": config.splits.model_copy(
+                update=dict.fromkeys(("reward_users", "valid_users", "test_users"), 0.2)
+            ),
+        }
+    )
+    walk = direct(tmp_path / "artifacts")
+    stages(walk, config)
+    assert walk.artifact("report").path(PAGE).is_file()
