@@ -160,7 +160,7 @@ GOOD = {
     "items": [1, 2, 3, 4, 50],
     "positive": [True, True, False, True, False],
 }
-RATED: list[float | None] = [5.0] * 6 + [2.0] + [5.0] * 2
+RATED: list[float | None] = [5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 2.0, 5.0, 5.0]
 TABLE = interactions([[9, 8, 7, 6, 1, 2, 3, 4, 10]], [RATED])
 
 
