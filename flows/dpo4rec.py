@@ -11,6 +11,7 @@ from tasks.engine.run import Run
 from tasks.engine.stage import local_files
 from tasks.evaluation import evaluation, validation_score
 from tasks.interactions import interactions, raw_files
+from tasks.item_reasonings import item_reasonings
 from tasks.oracle import oracle, oracle_files
 from tasks.pairs import pairs
 from tasks.policy import policy, policy_files
@@ -21,8 +22,8 @@ from tasks.rewards import rewards
 from tasks.splits import splits
 
 STAGES = (
-    interactions, splits, oracle, policy, reasonings, recommender, rewards, pairs, alignment,
-    evaluation, report,
+    interactions, splits, oracle, policy, item_reasonings, reasonings, recommender, rewards, pairs,
+    alignment, evaluation, report,
 )  # fmt: skip
 Phase = Literal["fit", "reward", "valid", "test"]
 BASE = "base"  # what a stage label calls the policy before any alignment
@@ -49,9 +50,20 @@ def begin(run: Run, config: DPO4RecConfig) -> "Rounds":
     world = {"interactions": data, "splits": windows}
     backbone = run(oracle, config.oracle, world, files=oracle_files(config.oracle))
     first = run(policy, config.policy, world, files=policy_files(config.policy))
-    rounds = Rounds(run, config, world, backbone, first)
+    rounds = Rounds(run, config, world, backbone, first, about_items(run, config, data, first))
     rounds.fit_base()
     return rounds
+
+
+def about_items(
+    run: Run, config: DPO4RecConfig, data: Reference, policy: Reference
+) -> dict[str, Reference]:
+    """What policy 0 writes about every item, where that is asked for."""
+    asked = config.item_reasonings
+    if not asked.write:
+        return {}
+    inputs, files = {"interactions": data, "policy": policy}, prompt_files(asked)
+    return {"item_reasonings": run(item_reasonings, asked, inputs, files=files)}
 
 
 @dataclass
@@ -64,6 +76,8 @@ class Rounds:
     """Interactions and splits."""
     oracle: Reference
     policy: Reference
+    about: dict[str, Reference] = field(default_factory=dict)
+    """What is written about items, beside the reasonings an input of every recommender."""
     aligned: list[Reference] = field(default_factory=list)
     """The aligned policies, round 1 first."""
     scores: list[float | None] = field(default_factory=list)
@@ -119,7 +133,7 @@ class Rounds:
     def fit(self, texts: Reference, when: str) -> Reference:
         """The recommender that reads these reasonings."""
         settings, label = self.config.recommender, f"recommender, {when}"
-        inputs = self.world | {"oracle": self.oracle, "reasonings": texts}
+        inputs = self.world | {"oracle": self.oracle, "reasonings": texts} | self.about
         files = local_files("encoder", settings.encoder)
         return self.run(recommender, settings, inputs, label=label, files=files)
 
@@ -140,7 +154,7 @@ class Rounds:
         files = oracle_files(settings)
         other = self.run(oracle, settings, self.world, label=label, files=files)
         reads = self.config.recommender
-        inputs = self.world | {"oracle": other, "reasonings": self.base_fit}
+        inputs = self.world | {"oracle": other, "reasonings": self.base_fit} | self.about
         files, label = local_files("encoder", reads.encoder), "recommender, independent"
         reader = self.run(recommender, reads, inputs, label=label, files=files)
         return {"independent_oracle": other, "independent": reader}

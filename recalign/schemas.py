@@ -107,6 +107,13 @@ REASONINGS = Table(
     n_tokens=pl.Int32,
     malformed=pl.String,  # why the text cannot be used; null: it can
 )
+ITEM_REASONINGS = Table(
+    "item_reasonings.parquet",
+    item_index=pl.Int32,
+    reasoning=pl.String,
+    n_tokens=pl.Int32,
+    malformed=pl.String,  # why the text cannot be used; null: it can
+)
 REWARDS = Table(
     "rewards.parquet",
     user_index=pl.Int32,

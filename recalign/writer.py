@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from recalign.config import SamplingConfig
+from recalign.config import AnswersConfig
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Asked:
     does not depend on the other prompts; a writer that cannot promise this says so.
     """
 
-    sampling: SamplingConfig
+    sampling: AnswersConfig
     n_samples: int  # sampled texts per prompt
     greedy: bool = True  # and the one of the most likely tokens
     stream: str = "reasonings"

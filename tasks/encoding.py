@@ -40,9 +40,20 @@ def open_encoder(job: Job, name: str) -> "SentenceEncoder":
     return SentenceEncoder(name, cache, encode=encode)
 
 
-def item_vectors(job: Job, encoder: str, items: pl.DataFrame) -> np.ndarray:
-    """The text vector of every item, float32 [I+1, e]; row 0 is padding."""
-    return open_encoder(job, encoder).encode_items(items["text"].to_list(), job.progress)
+def item_vectors(
+    job: Job, encoder: str, items: pl.DataFrame, about: pl.DataFrame | None = None
+) -> np.ndarray:
+    """The text vector of every item, float32 [I+1, e]; row 0 is padding.
+
+    about: ITEM_REASONINGS, whose usable texts are read beside the item's title and attributes.
+    """
+    opened = open_encoder(job, encoder)
+    vectors = opened.encode_items(items["text"].to_list(), job.progress)
+    if about is not None:
+        usable = about.filter(pl.col("malformed").is_null())
+        told, rows = opened.encode_unique(usable["reasoning"].to_list(), job.progress)
+        vectors[usable["item_index"].to_numpy()] += told[rows]
+    return vectors
 
 
 def encode_sentences(shard: SentenceShard) -> np.ndarray:

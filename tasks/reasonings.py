@@ -10,7 +10,7 @@ from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
 from recalign.artifacts.roots import open_root
 from recalign.chat_server.usage import server_used
-from recalign.config import PhaseConfig, Runtime, SamplingConfig
+from recalign.config import AnswersConfig, PhaseConfig, Runtime
 from recalign.reasonings.generation import (
     WriteShards,
     generate_reasonings,
@@ -36,7 +36,7 @@ from tasks.writers import open_writer
 N_SHOWN = 12  # texts on the run page
 
 
-def prompt_files(config: SamplingConfig) -> dict[str, list[Path]]:
+def prompt_files(config: AnswersConfig) -> dict[str, list[Path]]:
     """The prompt template: its text and file name decide what is computed, its folder does not."""
     return {"template": [template_file(config.template)]}
 
@@ -65,7 +65,9 @@ def reasonings(
         render,
         protocol=tables.protocol,
     )
-    table = _written(job, config, prompts, policy)
+    stream = f"reasonings {config.phase}"
+    asked = Asked(config, config.n_samples, greedy=True, stream=stream)
+    table = written(job, asked, prompts, policy)
     PROMPTS.write(prompts, job.draft)
     REASONINGS.write(table, job.draft)
     report = text_report(table)
@@ -73,14 +75,11 @@ def reasonings(
     job.draft.tell(report | {"prompts_proved": proved} | server_used(job.draft.work))
 
 
-def _written(
-    job: Job, config: PhaseConfig, prompts: pl.DataFrame, policy: Artifact
-) -> pl.DataFrame:
-    """The reasonings of all prompts: N samples and the greedy text, in the phase's own streams."""
-    asked = Asked(config, config.n_samples, greedy=True, stream=f"reasonings {config.phase}")
+def written(job: Job, asked: Asked, prompts: pl.DataFrame, policy: Artifact) -> pl.DataFrame:
+    """What a policy answers to all prompts, in shards of which a killed run keeps those it has."""
     write = shards_by(job, policy, asked, prompts.height)
     size, slow = job.runtime.shard_users, grammar_of(policy, job.runtime.root) is None
-    if slow and config.writer == "local" and wanted_device(job.runtime) == "cpu":
+    if slow and asked.sampling.writer == "local" and wanted_device(job.runtime) == "cpu":
         size = shard_size(prompts, asked, size, job.runtime.shard_tokens)
     return generate_reasonings(write, prompts, asked, job.draft.work, size)
 

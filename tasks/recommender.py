@@ -1,5 +1,6 @@
 """Stage recommender: what reads reasonings, beside a frozen SASRec or over the lists it orders."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
 from recalign.config import RecommenderConfig
 from recalign.recommender.required import require_signal
-from recalign.schemas import CURVE_FILE, REASONINGS
+from recalign.schemas import CURVE_FILE, ITEM_REASONINGS, REASONINGS
 from recalign.splits.phases import phase_of
 from tasks.encoding import item_vectors, open_encoder
 from tasks.engine.job import Job
@@ -30,16 +31,17 @@ def recommender(
     splits: Artifact,
     oracle: Artifact,
     reasonings: Artifact,
+    item_reasonings: Artifact | None = None,
     files: dict[str, list[Path]] | None = None,
 ) -> None:
     """Fit what reads texts on the fit window; tell whether real reasonings beat shuffled ones."""
     from recalign.recommender.storage import save_recommender  # torch: seconds
 
-    tables = read_tables(interactions, splits)
+    about = None if item_reasonings is None else ITEM_REASONINGS.read(item_reasonings)
+    tables, written = read_tables(interactions, splits), REASONINGS.read(reasonings)
     fit = _fit_on_lists if config.kind == "prm" else _fit_on_targets
-    fitted, n_examples, left_out = fit(
-        job, config, splits, tables, oracle, REASONINGS.read(reasonings)
-    )
+    given = Given(splits, tables, oracle, written, about)
+    fitted, n_examples, left_out = fit(job, config, given)
     save_recommender(job.draft.folder, fitted.model, fitted.figures)
     fitted.curve.drop("seconds").write_parquet(job.draft.path(CURVE_FILE), compression="zstd")
     job.draft.count(n_examples, left_out)
@@ -53,10 +55,22 @@ def check_signal(run: "Run", made: Reference) -> None:
         require_signal(artifact.manifest.figures)
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a recommender is fitted from."""
+
+    splits: Artifact
+    tables: Tables
+    oracle: Artifact
+    written: pl.DataFrame
+    """REASONINGS of the fit window."""
+    about: pl.DataFrame | None
+    """ITEM_REASONINGS, if the LLM wrote about items."""
+
+
 def _fit_on_targets(
-    job: Job, config: RecommenderConfig, splits: Artifact, tables: Tables, oracle: Artifact,
-    written: pl.DataFrame,
-) -> "tuple[FittedRecommender, int, dict[str, int]]":  # fmt: skip
+    job: Job, config: RecommenderConfig, given: Given
+) -> "tuple[FittedRecommender, int, dict[str, int]]":
     """The adapter beside the frozen sequence model; how many examples, and users left out."""
     from recalign.oracle.inference import states_of
     from recalign.oracle.storage import load_oracle
@@ -64,12 +78,13 @@ def _fit_on_targets(
     from recalign.recommender.fit import fit_recommender
     from recalign.recommender.window import fit_examples
 
+    tables = given.tables
     seen = tables.before("recommender", tables.windows["reward_start"].to_numpy())
     phase = phase_of(tables.windows, "fit")
-    model, _ = load_oracle(oracle.folder, job.device)
+    model, _ = load_oracle(given.oracle.folder, job.device)
     encoder = open_encoder(job, config.encoder)
     examples, n_without_text = fit_examples(
-        written,
+        given.written,
         phase.users,
         phase.starts,
         phase.targets(seen),
@@ -79,35 +94,35 @@ def _fit_on_targets(
             seen.until(users, stops, int(stops.max()))[0],
         ),
     )
-    item_text = item_vectors(job, config.encoder, tables.items)
+    item_text = item_vectors(job, config.encoder, tables.items, given.about)
     items = ItemVectors(model.item_matrix(), model.bias, item_text)
     fitted = fit_recommender(config, examples, items, job.progress)
     return fitted, len(examples.targets), {"user without a usable reasoning": n_without_text}
 
 
 def _fit_on_lists(
-    job: Job, config: RecommenderConfig, splits: Artifact, tables: Tables, oracle: Artifact,
-    written: pl.DataFrame,
-) -> "tuple[FittedRecommender, int, dict[str, int]]":  # fmt: skip
+    job: Job, config: RecommenderConfig, given: Given
+) -> "tuple[FittedRecommender, int, dict[str, int]]":
     """PRM on the lists of the users to fit on; how many lists, and what is left out."""
     from recalign.oracle.storage import load_oracle
     from recalign.recommender.rerank import attribute_numbers, fit_reranker
     from recalign.recommender.window import list_examples
 
+    tables = given.tables
     phase = phase_of(tables.windows, "fit")
-    lists = read_lists(splits, tables, phase)
-    model, _ = load_oracle(oracle.folder, job.device)
+    lists = read_lists(given.splits, tables, phase)
+    model, _ = load_oracle(given.oracle.folder, job.device)
     places = ordered(model, tables, phase, lists).places
     encoder = open_encoder(job, config.encoder)
     examples, left_out = list_examples(
-        written,
+        given.written,
         phase.users,
         lists,
         places.cpu().numpy(),
         lambda texts: encoder.encode_unique(texts, job.progress),
         places.device,
     )
-    item_text = item_vectors(job, config.encoder, tables.items)
+    item_text = item_vectors(job, config.encoder, tables.items, given.about)
     numbers = attribute_numbers(tables.items)
     fitted = fit_reranker(config, examples, item_text, numbers, job.progress)
     return fitted, len(examples.items), left_out

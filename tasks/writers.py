@@ -5,14 +5,14 @@ from pathlib import Path
 
 from recalign.artifacts.artifact import Artifact
 from recalign.chat_server.server_writer import ServedPolicy, ServerWriter
-from recalign.config import Runtime, SamplingConfig
+from recalign.config import AnswersConfig, Runtime
 from recalign.errors import UserError
 from recalign.stored import first_of, open_policy, stored
 from recalign.writer import Writer
 
 
 def open_writer(
-    config: SamplingConfig,
+    config: AnswersConfig,
     policy: Artifact,
     runtime: Runtime,
     device: Callable[[], str],
@@ -37,7 +37,7 @@ def open_writer(
             return VllmWriter(stored(policy, runtime.root), device())
 
 
-def _served(config: SamplingConfig, policy: Artifact, root: str) -> ServedPolicy:
+def _served(config: AnswersConfig, policy: Artifact, root: str) -> ServedPolicy:
     """Under which name the server knows this policy; UserError for the embedded LLM."""
     first = stored(first_of(policy, root), root)
     if first.held.kind == "bootstrap":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urljoin
 
-from recalign.config import SamplingConfig
+from recalign.config import AnswersConfig
 from recalign.errors import UserError
 
 if TYPE_CHECKING:  # a second to import
@@ -45,7 +45,7 @@ def _paths(client: "OpenAI") -> set[str]:
 
 
 def extra_fields(
-    engine: Engine, sampling: SamplingConfig, eos_ids: Sequence[int], pad_id: int
+    engine: Engine, sampling: AnswersConfig, eos_ids: Sequence[int], pad_id: int
 ) -> dict[str, Any]:
     """Fields of a request beside OpenAI's own: top-k as set, no penalty, no floor, no thinking.
 

@@ -15,8 +15,10 @@ from recalign.config.oracle import OracleConfig
 from recalign.config.policy import (
     PERSONAL,
     AlignmentConfig,
+    AnswersConfig,
     BootstrapConfig,
     GRPOConfig,
+    ItemReasoningsConfig,
     LoadedModelConfig,
     Loss,
     PhaseConfig,

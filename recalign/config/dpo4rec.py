@@ -6,7 +6,13 @@ from recalign.config.base import Config
 from recalign.config.evaluation import EvaluationConfig, ReportConfig, RoundsConfig
 from recalign.config.interactions import InteractionsConfig
 from recalign.config.oracle import OracleConfig
-from recalign.config.policy import PERSONAL, AlignmentConfig, PolicyConfig, ReasoningsConfig
+from recalign.config.policy import (
+    PERSONAL,
+    AlignmentConfig,
+    ItemReasoningsConfig,
+    PolicyConfig,
+    ReasoningsConfig,
+)
 from recalign.config.recommender import SEVERAL, PairsConfig, RecommenderConfig, RewardsConfig
 from recalign.config.splits import SplitsConfig
 
@@ -29,6 +35,8 @@ class DPO4RecConfig(Config):
     """The LLM before alignment."""
     reasonings: ReasoningsConfig = ReasoningsConfig()
     """Prompts and sampling."""
+    item_reasonings: ItemReasoningsConfig = ItemReasoningsConfig()
+    """What the LLM writes about items."""
     recommender: RecommenderConfig = RecommenderConfig()
     """The recommender that reads reasonings."""
     rewards: RewardsConfig = RewardsConfig()
@@ -51,6 +59,11 @@ class DPO4RecConfig(Config):
         if self.recommender.kind == "prm" and self.splits.protocol != "kar":
             raise ValueError(
                 "recommender.kind = prm re-ranks lists: it needs splits.protocol = kar"
+            )
+        if self.item_reasonings.write and self.policy.kind == "bootstrap":
+            raise ValueError(
+                "item_reasonings.write needs an LLM that knows items: the embedded one writes about"
+                " users alone; set policy.kind = huggingface"
             )
         if self.alignment.reads_eps:
             personal = self.alignment.loss in PERSONAL

@@ -83,8 +83,8 @@ class PolicyConfig(LoadedModelConfig):
     """The embedded small LLM."""
 
 
-class SamplingConfig(Config):
-    """What the LLM is asked and how it answers."""
+class AnswersConfig(Config):
+    """How the LLM answers, whatever it is asked about."""
 
     writer: Literal["local", "openai", "vllm"] = Field("local", json_schema_extra=UNLESS_DEFAULT)
     """Who samples: this process, a server that speaks OpenAI's API, or vLLM in this process."""
@@ -92,8 +92,6 @@ class SamplingConfig(Config):
     """What the server calls the LLM before alignment; empty: what policy.model calls it."""
     template: str = Field("attributes", json_schema_extra=NOT_IDENTITY)
     """Prompt template: a packaged name (attributes, movies, books, products) or a file's path."""
-    history_items: int = Field(12, ge=1, le=1000)
-    """Most recent items shown in the prompt."""
     temperature: float = Field(1.0, gt=0, le=5)
     """Sampling temperature."""
     top_k: int = Field(0, ge=0, le=100_000)
@@ -115,6 +113,26 @@ class SamplingConfig(Config):
         if self.ends_at != "end" and self.writer != "local":
             raise ValueError("ends_at = sentence needs writer = local")
         return self
+
+
+class SamplingConfig(AnswersConfig):
+    """What the LLM is asked about users, and how it answers."""
+
+    history_items: int = Field(12, ge=1, le=1000)
+    """Most recent items shown in the prompt."""
+
+
+class ItemReasoningsConfig(AnswersConfig):
+    """What the LLM writes about items (KAR's item knowledge): once, greedily, before any round."""
+
+    heading = "Texts about items"
+
+    write: bool = False
+    """Let the LLM write about every item; the recommender reads it beside title and attributes."""
+    template: str = Field("about_movie", json_schema_extra=NOT_IDENTITY)
+    """Prompt template: a packaged name (about_movie, about_book, about_product) or a path."""
+    max_new_tokens: int = Field(64, ge=1, le=8192)
+    """Longest text, in tokens."""
 
 
 class PhaseConfig(SamplingConfig):

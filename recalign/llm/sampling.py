@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recalign.config import SamplingConfig
+from recalign.config import AnswersConfig
 from recalign.seeding import derive_seed
 
 # SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
@@ -156,7 +156,7 @@ def _sample_chunk(logits: Tensor, draws: Tensor, top_k: int, top_p: float) -> Te
 
 
 def sample_tokens(
-    logits: Tensor, rows: Tensor, draws: Tensor, greedy: Tensor, sampling: SamplingConfig
+    logits: Tensor, rows: Tensor, draws: Tensor, greedy: Tensor, sampling: AnswersConfig
 ) -> Tensor:
     """The next token of each sample, int64 [A].
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from recalign.config import SamplingConfig
+from recalign.config import AnswersConfig
 
 Malformed = Literal["empty", "refusal", "repetition", "unfinished", "short", "ungrammatical"]
 
@@ -23,7 +23,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def check_text(
-    text: str, finished: bool, config: SamplingConfig, parse: Callable[[str], bool] | None = None
+    text: str, finished: bool, config: AnswersConfig, parse: Callable[[str], bool] | None = None
 ) -> Malformed | None:
     """Why `text` cannot be used as a reasoning, or None; the first reason that applies.
 

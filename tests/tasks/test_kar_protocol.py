@@ -169,6 +169,7 @@ def test_the_papers_preset_runs_on_a_shrunken_llama_3(finished, tmp_path):
         "recommender.guard=false", "reasonings.n_samples=2", "reasonings.max_new_tokens=120",
         "reasonings.min_words=1", "alignment.epochs=1", "alignment.evaluations=1",
         "alignment.max_length=1024", "policy.dtype=float32", "rounds.n=1",
+        "item_reasonings.max_new_tokens=60", "item_reasonings.min_words=1",
         "evaluation.n_resamples=100",
     ]  # fmt: skip
     config = load_settings(DPO4RecConfig, "paper", shrunk)
@@ -185,3 +186,6 @@ def test_the_papers_preset_runs_on_a_shrunken_llama_3(finished, tmp_path):
     walk = direct(tmp_path / "artifacts")
     stages(walk, config)
     assert walk.artifact("report").path(PAGE).is_file()
+    about = pl.read_parquet(walk.artifact("item_reasonings").path("item_reasonings.parquet"))
+    assert about["item_index"].to_list() == list(range(1, len(titles) + 1))
+    assert "item_reasonings" in walk.artifact("recommender, base").manifest.inputs
