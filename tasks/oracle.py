@@ -37,6 +37,8 @@ def oracle(
     seen = tables.before("oracle", tables.windows["fit_start"].to_numpy())
     text = item_vectors(job, config.encoder, tables.items) if config.item_text else None
     validation = oracle_validation(tables.windows)
+    if tables.protocol == "kar":  # windows are long there: validate on what the first list holds
+        validation = validation.first(splits.manifest.config["block"])
     data = OracleData(seen, validation.users, validation.targets(tables.sequences), text)
     fitted = fit_oracle(config, data, job.draft.work, job.progress, job.device)
     save_oracle(job.draft.folder, fitted)

@@ -25,6 +25,10 @@ class Phase:
         """The items of each user's window in order of time, int64 [U, T], 0 padded."""
         return sequences.window(self.users, self.starts, self.ends - self.starts)
 
+    def first(self, n_targets: int) -> "Phase":
+        """The same users and starts with at most this many targets each."""
+        return Phase(self.users, self.starts, np.minimum(self.ends, self.starts + n_targets))
+
     def part(self, number: int, parts: int) -> "Phase":
         """Part `number`, from 1, of `parts` into which the users are dealt out in turn.
 

@@ -10,6 +10,7 @@ from recalign.errors import LeakageError
 from recalign.metric_columns import RERANKED_NDCG, SCORE
 from recalign.report import PAGE
 from recalign.schemas import INTERACTIONS, ITEMS, LISTS, WINDOWS
+from recalign.splits.phases import phase_of
 from tasks.engine.run import StoppedAfter
 from tests.tasks.llama3_folder import save_llama3
 from tests.tasks.test_the_future_changes_nothing import Until
@@ -189,3 +190,10 @@ def test_the_papers_preset_runs_on_a_shrunken_llama_3(finished, tmp_path):
     about = pl.read_parquet(walk.artifact("item_reasonings").path("item_reasonings.parquet"))
     assert about["item_index"].to_list() == list(range(1, len(titles) + 1))
     assert "item_reasonings" in walk.artifact("recommender, base").manifest.inputs
+
+
+def test_the_sequence_model_is_validated_on_the_first_block_alone():
+    windows = pl.DataFrame([(0, 5, 20, 20, 20, 20, True)], schema=WINDOWS, orient="row")
+    fit = phase_of(windows, "fit").first(4)
+    assert (fit.starts.tolist(), fit.ends.tolist()) == ([5], [9])
+    assert phase_of(windows, "fit").first(40).ends.tolist() == [20]
