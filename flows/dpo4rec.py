@@ -1,5 +1,6 @@
 """DPO4Rec (arXiv 2410.05939): align the LLM that writes preferences with the NDCG they earn."""
 
+import logging
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,7 +10,7 @@ from recalign.config import DPO4RecConfig, RoundsConfig
 from tasks.alignment import alignment
 from tasks.engine.run import Run
 from tasks.engine.stage import local_files
-from tasks.evaluation import evaluation, validation_score
+from tasks.evaluation import evaluation, unconfirmed, validation_score
 from tasks.interactions import interactions, raw_files
 from tasks.item_reasonings import item_reasonings
 from tasks.oracle import oracle, oracle_files
@@ -26,6 +27,8 @@ STAGES = (
     alignment, evaluation, report,
 )  # fmt: skip
 Phase = Literal["fit", "reward", "valid", "test"]
+log = logging.getLogger(__name__)
+
 BASE = "base"  # what a stage label calls the policy before any alignment
 
 
@@ -35,6 +38,7 @@ def stages(run: Run, config: DPO4RecConfig) -> Reference:
     while not rounds.ended:
         rounds.advance()
     run.note = how_many(rounds.scores, config.rounds)
+    run.note += f"; {rounds.doubt}" if rounds.doubt else ""
     return rounds.judge()
 
 
@@ -82,6 +86,8 @@ class Rounds:
     """The aligned policies, round 1 first."""
     scores: list[float | None] = field(default_factory=list)
     """Validation of the base policy and of every round; None while it is only planned."""
+    doubt: str = ""
+    """Why rewards may be noise although the recommender reads texts; told before any round."""
     story: dict[str, Reference] = field(default_factory=dict)
     """Pairs, rewards, alignments and validations by round, for the report."""
 
@@ -91,6 +97,9 @@ class Rounds:
         self.frozen = self.rewarding(self.fit(self.base_fit, BASE))
         self.base_valid = self.write("valid", None, BASE)
         self.scores = [self.validate(self.base_valid, BASE)]
+        self.doubt = unconfirmed(self.run, self.story["validation_0"])
+        if self.doubt:
+            log.warning("%s: rounds may be paid for nothing", self.doubt)
 
     @property
     def ended(self) -> str:

@@ -21,6 +21,7 @@ from recalign.recommender.sentences import split_sentences
 from recalign.report.forest import forest
 from recalign.report.result_lines import headline_metrics
 from recalign.report.stage_page import picture, result_table
+from recalign.report.wording import interval, signed
 from recalign.schemas import (
     FACETS,
     REASONINGS,
@@ -55,6 +56,28 @@ def validation_score(run: "Run", validation: Reference) -> float | None:
     """
     artifact = run.open(validation)
     return artifact.manifest.figures[SCORE] if artifact else None
+
+
+def unconfirmed(run: "Run", validation: Reference) -> str:
+    """Why rewards may be noise after all, in a sentence; empty where validation says otherwise.
+
+    The guard of the recommender looks at held-out users of the fit; here the base policy's sampled
+    texts about validation users have to rank better than texts about other users.
+    """
+    artifact = None if run.plan_only else run.open(validation)
+    if artifact is None:
+        return ""
+    results = RESULTS.read(artifact)
+    lines = headline_metrics(results, primary_of(results), primary_of(results).lists)[0]
+    line = lines.lines(results).row(by_predicate=pl.col("policy") == "shuffled", named=True)
+    if line["difference_high"] < 0:
+        return ""
+    own, low, high = (-line[name] for name in ("difference", "difference_high", "difference_low"))
+    return (
+        f"validation does not confirm that texts tell anything: {lines.name} with users' own texts "
+        f"is {signed(own)} {interval(low, high, with_sign=True)} from that with texts of others, "
+        f"over {line['n_users']} users"
+    )
 
 
 @stage(version=2)

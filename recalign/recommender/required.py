@@ -1,5 +1,8 @@
 """The signal that a recommender has to find in reasonings before anything is aligned on rewards."""
 
+import math
+from statistics import NormalDist
+
 from recalign.errors import NoSignalError
 
 MIN_DIFFERENCE = 1e-3
@@ -9,18 +12,35 @@ Figures = dict[str, float | int | bool]
 """See `signal.compare`."""
 
 
+def users_needed(figures: Figures) -> int | None:
+    """Held-out users with whom a difference of the size seen would be found four times in five.
+
+    n ((z_.975 + z_.8) s / d)^2 with the standard error s of n users; None: the difference is not
+    positive, or of a single user.
+    """
+    difference, low = float(figures["log_prob_difference"]), float(figures["log_prob_low"])
+    half = difference - low
+    if difference <= 0 or half == float("inf"):
+        return None
+    error = half / NormalDist().inv_cdf(0.975)
+    found = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
+    return math.ceil(float(figures["users"]) * (found * error / difference) ** 2)
+
+
 def require_signal(figures: Figures) -> None:
     """NoSignalError unless real reasonings beat shuffled ones on users held out of the fit."""
     if figures["signal"]:
         return
+    needed = users_needed(figures)
+    power = f"; to see such a difference takes some {needed:,}" if needed else ""
     raise NoSignalError(
         "the recommender does not tell a user's own reasonings from those of other users, so "
         "rewards would be noise: log-probability of the held-out targets "
         f"{figures['log_prob_real']:.4f} with their own, {figures['log_prob_shuffled']:.4f} with "
         f"shuffled, {figures['log_prob_no_text']:.4f} without reasonings; difference "
         f"{figures['log_prob_difference']:+.4f} [{figures['log_prob_low']:+.4f}, "
-        f"{figures['log_prob_high']:+.4f}] nats over {figures['users']} users, where a lower bound "
-        f"above 0 and at least {MIN_DIFFERENCE} are needed. Look at a few reasonings (do they say "
-        "something about the items?), give the fit more users or a larger recommender.held_out, "
-        "or set recommender.guard to false to go on regardless"
+        f"{figures['log_prob_high']:+.4f}] nats over {figures['users']} held-out users{power}, "
+        f"where a lower bound above 0 and at least {MIN_DIFFERENCE} are needed. Look at a few "
+        "reasonings (do they say something about the items?), give the fit more users or a larger "
+        "recommender.held_out, or set recommender.guard to false to go on regardless"
     )

@@ -1,11 +1,17 @@
 """A recommender that does not read texts stops a run before its rewards are paid for."""
 
+from types import SimpleNamespace
+
+import polars as pl
 import pytest
 
 from flows import dpo4rec
 from recalign.config import RecommenderConfig, RoundsConfig, Runtime
 from recalign.errors import NoSignalError
+from recalign.recommender.required import require_signal, users_needed
+from recalign.schemas import RESULTS
 from tasks.engine.run import Run
+from tasks.evaluation import unconfirmed
 from tests.tasks.tiny_run import CONFIG, direct
 
 GUARDED = CONFIG.model_copy(
@@ -44,3 +50,44 @@ def test_going_on_regardless_fits_nothing_anew():
     strict, loose = RecommenderConfig(guard=True), RecommenderConfig(guard=False)
     assert strict.identity() == loose.identity()
     assert strict.identity()["guard"] is True
+
+
+def figures(difference, half, users=100):
+    return {
+        "signal": False, "users": users, "log_prob_real": -5.0, "log_prob_shuffled": -5.0,
+        "log_prob_no_text": -5.0, "log_prob_difference": difference,
+        "log_prob_low": difference - half, "log_prob_high": difference + half,
+    }  # fmt: skip
+
+
+def test_it_is_told_how_many_users_a_difference_of_this_size_takes():
+    # A half-width of 1.96 standard errors around 1: 2.80 of them are needed, 100 (2.80 / 1)^2.
+    assert users_needed(figures(0.01, 0.0196)) == 785
+    with pytest.raises(NoSignalError, match=r"100 held-out users; to see .* takes some 785, where"):
+        require_signal(figures(0.01, 0.0196))
+    assert users_needed(figures(-0.01, 0.02)) is None
+    with pytest.raises(NoSignalError, match="100 held-out users, where"):
+        require_signal(figures(-0.01, 0.02))
+
+
+@pytest.mark.parametrize(("low", "high", "told"), [(-0.02, 0.01, True), (-0.03, -0.01, False)])
+def test_a_signal_that_validation_does_not_confirm_is_told(tmp_path, low, high, told):
+    rows = [
+        ("shuffled", "shuffled", "sampled", "frozen", low, high),
+        ("Base policy, sampled", "base", "sampled", "frozen", -0.01, 0.01),
+    ]
+    lines = [
+        dict.fromkeys(RESULTS)
+        | {"row": row, "policy": policy, "decoding": decoding, "recommender": recommender,
+           "lists": "catalogue", "measure": "NDCG", "k": 10, "mean": 0.1, "n_users": 500,
+           "difference": (first + last) / 2, "difference_low": first, "difference_high": last}
+        for row, policy, decoding, recommender, first, last in rows
+    ]  # fmt: skip
+    pl.DataFrame(lines, schema=RESULTS).write_parquet(tmp_path / RESULTS.file)
+    opened = SimpleNamespace(path=lambda name: tmp_path / name)
+    run = SimpleNamespace(plan_only=False, open=lambda reference: opened)
+    said = unconfirmed(run, None)
+    assert bool(said) == told
+    if told:
+        assert "NDCG@10 with users' own texts is +0.0050 [−0.0100, +0.0200]" in said
+        assert "over 500 users" in said
