@@ -1,5 +1,6 @@
 """KAR's lists (arXiv 2306.10933): what a user took next, in blocks, among items that are drawn."""
 
+from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
@@ -12,6 +13,9 @@ from recalign.seeding import streams
 from recalign.sequences import Sequences
 from recalign.splits.timelines import Timelines
 from recalign.splits.weighted_draws import first_new
+
+ROWS = 1 << 18
+"""Lists proved at once."""
 
 
 def draw_lists(
@@ -117,29 +121,70 @@ def check_lists(
     timelines = Timelines(check_table(interactions, INTERACTIONS, "interactions"))
     own_windows = check_table(windows, WINDOWS, "windows")
     timelines.check_windows(own_windows, "kar")
+    table, length = check_table(lists, LISTS, "lists"), config.block + config.drawn
+    sizes = table.select(pl.col("items", "positive").list.len()).to_numpy()
+    for row in np.flatnonzero((sizes != length).any(1))[:1]:
+        _refuse(row, table["user_index"][int(row)], f"is not a list of {length} items")
+    users, positions = (
+        table[name].to_numpy().astype(np.int64) for name in ("user_index", "position")
+    )
+    _check_places(users, positions, own_windows, config.block)
     ratings = interactions["rating"].fill_null(np.inf).to_numpy()
-    bounds = own_windows.select("fit_start", "end", "prompted").rows()
-    table = check_table(lists, LISTS, "lists")
-    for row, (user, position, items, positive) in enumerate(table.iter_rows()):
-        start, end, prompted = bounds[user]
-        if not prompted or not start <= position <= end - config.block:
-            window = f"positions {start}..{end - 1}" if prompted else "there is none"
-            _refuse(row, user, f"its block at position {position} is outside the window ({window})")
-        block = timelines.items_of(user, position, position + config.block).tolist()
-        first = timelines.offsets[user] + position
-        given = ratings[first : first + config.block].tolist()
-        liked = {
-            item for item, one in zip(block, given, strict=True) if one > config.positive_above
-        }
-        for item in sorted(set(block) - set(items)):
-            _refuse(row, user, f"lacks item {item} of its block at position {position}")
-        if len(set(items)) < len(items) or min(items) < 1:
-            _refuse(row, user, f"{items} is not a list of different items")
-        told = {item for item, one in zip(items, positive, strict=True) if one}
-        for item in sorted(told ^ liked):
-            _refuse(row, user, f"tells item {item} wrong: {timelines.where(user, item, position)}")
+    for start in range(0, table.height, ROWS):
+        rows = slice(start, start + ROWS)
+        places = (timelines.offsets[users[rows]] + positions[rows])[:, None]
+        places = places + np.arange(config.block)
+        part = Part(
+            start, users[rows], positions[rows], *(
+                table[name][rows].list.to_array(length).to_numpy() for name in ("items", "positive")
+            ),
+        )  # fmt: skip
+        part.check(timelines, timelines.items[places], ratings[places] > config.positive_above)
     return table.height
 
 
-def _refuse(row: int, user: int, problem: str) -> NoReturn:
+def _check_places(
+    users: np.ndarray, positions: np.ndarray, windows: pl.DataFrame, block: int
+) -> None:
+    """Every block lies in its user's window."""
+    starts, ends, prompted = (windows[c].to_numpy() for c in ("fit_start", "end", "prompted"))
+    outside = (positions < starts[users]) | (positions > ends[users] - block) | ~prompted[users]
+    for row in np.flatnonzero(outside)[:1]:
+        user, position = users[row], positions[row]
+        last = ends[user] - 1
+        window = f"positions {starts[user]}..{last}" if prompted[user] else "there is none"
+        _refuse(row, user, f"its block at position {position} is outside the window ({window})")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of LISTS, from row `start` on: users, positions [n], items and positive [n, L]."""
+
+    start: int
+    users: np.ndarray
+    positions: np.ndarray
+    items: np.ndarray
+    positive: np.ndarray
+
+    def check(self, timelines: Timelines, block: np.ndarray, liked: np.ndarray) -> None:
+        """block [n, B]: the items really taken from each position on; liked bool [n, B]."""
+        ordered = np.sort(self.items, axis=1)
+        repeated = (ordered[:, 1:] == ordered[:, :-1]).any(1) | (ordered[:, 0] < 1)
+        for row in np.flatnonzero(repeated)[:1]:
+            self._refuse(row, f"{self.items[row].tolist()} is not a list of different items")
+        same = self.items[:, :, None] == block[:, None, :]
+        for row, place in np.argwhere(~same.any(1))[:1]:
+            position = self.positions[row]
+            self._refuse(row, f"lacks item {block[row, place]} of its block at position {position}")
+        told = (same & liked[:, None, :]).any(2)
+        for row, place in np.argwhere(told != self.positive)[:1]:
+            item = int(self.items[row, place])
+            where = timelines.where(int(self.users[row]), item, int(self.positions[row]))
+            self._refuse(row, f"tells item {item} wrong: {where}")
+
+    def _refuse(self, row: int, problem: str) -> NoReturn:
+        _refuse(self.start + row, self.users[row], problem)
+
+
+def _refuse(row: int | np.integer, user: int | np.integer, problem: str) -> NoReturn:
     raise LeakageError(f"lists, row {row}, user {user}: {problem}")

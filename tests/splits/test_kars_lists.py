@@ -157,8 +157,8 @@ def test_lists_are_found_by_user_and_told_apart_from_those_without_a_positive_it
 GOOD = {
     "user_index": 0,
     "position": 4,
-    "items": [1, 2, 3, 4, 50],
-    "positive": [True, True, False, True, False],
+    "items": [1, 2, 3, 4, 50, 51],
+    "positive": [True, True, False, True, False, False],
 }
 RATED: list[float | None] = [5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 2.0, 5.0, 5.0]
 TABLE = interactions([[9, 8, 7, 6, 1, 2, 3, 4, 10]], [RATED])
@@ -166,7 +166,8 @@ TABLE = interactions([[9, 8, 7, 6, 1, 2, 3, 4, 10]], [RATED])
 
 def proved(changes: dict[str, object], windows: pl.DataFrame | None = None) -> int:
     lists = pl.DataFrame([GOOD | changes], schema=LISTS)
-    return check_lists(lists, TABLE, one_user(4, 9) if windows is None else windows, CONFIG)
+    shorter = CONFIG.model_copy(update={"drawn": 2})
+    return check_lists(lists, TABLE, one_user(4, 9) if windows is None else windows, shorter)
 
 
 def test_a_right_list_is_proved():
@@ -178,12 +179,16 @@ def test_a_right_list_is_proved():
     [
         ({"position": 3}, "position 3 is outside the window .positions 4..8"),
         ({"position": 6}, "position 6 is outside the window"),
-        ({"items": [1, 2, 3, 49, 50]}, "lacks item 4 of its block"),
-        ({"items": [1, 2, 3, 4, 4]}, "not a list of different items"),
-        ({"items": [0, 1, 2, 3, 4]}, "not a list of different items"),
-        ({"positive": [True, True, True, True, False]}, "tells item 3 wrong"),
-        ({"positive": [True, False, False, True, False]}, "tells item 2 wrong"),
-        ({"positive": [True, True, False, True, True]}, "tells item 50 wrong.*never took it"),
+        ({"items": [1, 2, 3, 49, 50, 51]}, "lacks item 4 of its block"),
+        ({"items": [1, 2, 3, 4, 4, 5]}, "not a list of different items"),
+        ({"items": [0, 1, 2, 3, 4, 5]}, "not a list of different items"),
+        ({"items": [1, 2, 3, 4]}, "not a list of 6 items"),
+        ({"positive": [True, True, True, True, False, False]}, "tells item 3 wrong"),
+        ({"positive": [True, False, False, True, False, False]}, "tells item 2 wrong"),
+        (
+            {"positive": [True, True, False, True, True, False]},
+            "tells item 50 wrong.*never took",
+        ),
     ],
 )
 def test_a_wrong_list_is_refused_by_row_user_and_item(changes, told):
