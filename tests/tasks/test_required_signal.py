@@ -1,6 +1,7 @@
 """A recommender that does not read texts stops a run before its rewards are paid for."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import polars as pl
 import pytest
@@ -84,9 +85,9 @@ def test_a_signal_that_validation_does_not_confirm_is_told(tmp_path, low, high, 
         for row, policy, decoding, recommender, first, last in rows
     ]  # fmt: skip
     pl.DataFrame(lines, schema=RESULTS).write_parquet(tmp_path / RESULTS.file)
-    opened = SimpleNamespace(path=lambda name: tmp_path / name)
-    run = SimpleNamespace(plan_only=False, open=lambda reference: opened)
-    said = unconfirmed(run, None)
+    opened: Any = SimpleNamespace(path=lambda name: tmp_path / name)
+    run: Any = SimpleNamespace(plan_only=False, open=lambda reference: opened)
+    said = unconfirmed(run, opened)
     assert bool(said) == told
     if told:
         assert "NDCG@10 with users' own texts is +0.0050 [−0.0100, +0.0200]" in said
