@@ -48,26 +48,24 @@ class SharedExperts(nn.Module):
 
     def __init__(self, width: int, out: int, n_sources: int, dropout: float) -> None:
         super().__init__()
-        self.shared = nn.ModuleList(_expert(width, out, dropout) for _ in range(N_EXPERTS // 2))
+        half, self.inner = N_EXPERTS // 2, max(out, width // 4)
+        self.shared = nn.Linear(width, half * self.inner)
         self.own = nn.ModuleList(
-            nn.ModuleList(_expert(width, out, dropout) for _ in range(N_EXPERTS // 2))
-            for _ in range(n_sources)
-        )
-        self.mixtures = nn.ModuleList(nn.Linear(width, N_EXPERTS) for _ in range(n_sources))
+            nn.Linear(width, half * self.inner + N_EXPERTS) for _ in range(n_sources)
+        )  # its experts, and the mixture of all
+        self.dropout = nn.Dropout(dropout)
+        scale = self.inner**-0.5
+        self.shared_out = nn.Parameter(torch.randn(half, self.inner, out) * scale)
+        self.own_out = nn.Parameter(torch.randn(n_sources, half, self.inner, out) * scale)
 
     def forward(self, z: Tensor, source: int) -> Tensor:
         """z [..., width] of a source -> [..., out]."""
-        experts = [*self.shared, *self.own[source]]  # type: ignore[misc]
-        told = torch.stack([expert(z) for expert in experts], -2)
-        weights = torch.softmax(self.mixtures[source](z), -1)
-        return (weights[..., None] * told).sum(-2)
-
-
-def _expert(width: int, out: int, dropout: float) -> nn.Sequential:
-    inner = max(out, width // 4)
-    return nn.Sequential(
-        nn.Linear(width, inner), nn.GELU(), nn.Dropout(dropout), nn.Linear(inner, out)
-    )
+        own, mixture = self.own[source](z).split([self.own_out[0, :, :, 0].numel(), N_EXPERTS], -1)
+        inner = nn.functional.gelu(torch.cat([self.shared(z), own], -1))
+        inner = self.dropout(inner).unflatten(-1, (N_EXPERTS, self.inner))
+        weighted = inner * torch.softmax(mixture, dim=-1)[..., None]
+        outer = torch.cat([self.shared_out, self.own_out[source]]).flatten(0, 1)
+        return weighted.flatten(-2) @ outer
 
 
 @torch.no_grad()

@@ -63,6 +63,12 @@ class KnowledgeTerm(nn.Module):
             self._item_knowledge = knowledge.detach()
         return self._item_knowledge
 
+    def knowledge_of(self, items: Tensor) -> Tensor:
+        """gate * k_i [..., h] of these items; in training only they are computed."""
+        if not self.training:
+            return self.item_knowledge()[items]
+        return self.get_buffer("item_text")[items] @ (self.item_map * (self.component * self.gate))
+
     @torch.no_grad()
     def start(self, item_text: Tensor, texts: Tensor, gate: float) -> None:
         """Fill the buffers from item_text [I+1, e] and the fit texts [n, e]; then P = W = principal

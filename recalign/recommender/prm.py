@@ -86,7 +86,7 @@ class PRM(nn.Module):
         scores = self.outer(self.layers(inner + self.places(places)))[:, :, 0]
         if self.term is None or texts is None:
             return scores
-        told = self.term.item_knowledge()[items] @ self.term.user_knowledge(texts)[:, :, None]
+        told = self.term.knowledge_of(items) @ self.term.user_knowledge(texts)[:, :, None]
         return scores + told[:, :, 0]
 
     @torch.no_grad()

@@ -140,7 +140,7 @@ def _optimiser(config: RecommenderConfig, model: PRM) -> torch.optim.Optimizer:
     groups: list[dict[str, Any]] = [{"params": own, "lr": config.learning_rate}]
     if model.term is not None:
         groups += parameter_groups(model.term, config.learning_rate)
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
 
 
 READING = Learning(_loss, list_quality, _optimiser)
