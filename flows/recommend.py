@@ -117,11 +117,11 @@ def served(run: Run, config: RecommendConfig, chain: AnyChain, world: Reference)
 def chosen(store: Store, config: RecommendConfig) -> AnyChain:
     """What the run or series that the settings name recommends with; UserError without one."""
     if config.series:
-        return chain_of_series(store, config.series)
+        return chain_of_series(store, config.series).for_catalogue()
     report = finished_run(store, config.run)
     if report.stage == METHOD_REPORTS["rosepo"]:
         return title_chain_of_run(store, report)
-    return chain_of_run(store, report)
+    return chain_of_run(store, report).for_catalogue()
 
 
 def given_file(role: str, name: str, what: str) -> dict[str, list[Path]]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Self
 
 from recalign.artifacts.lookup import resolve
 from recalign.artifacts.manifest import Manifest, Reference
@@ -30,6 +30,17 @@ class Chain:
     template: str
     """File name of the prompt template, and below it its digest."""
     template_digest: str
+    ranks: str = "catalogue"
+    """What the recommender can rank; "lists" for PRM."""
+
+    def for_catalogue(self) -> Self:
+        """Itself; UserError, before anything is paid for, where only lists can be ranked."""
+        if self.ranks != "catalogue":
+            raise UserError(
+                f"{self.recommender.name} is PRM, which re-ranks lists and cannot rank a whole "
+                "catalogue: recommend by a run with recommender.kind = sasrec"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,7 @@ def _chain(store: Store, written: Manifest, recommender: Reference) -> Chain:
         asked=SamplingConfig.model_validate(settings),
         template=PurePath(role).name,
         template_digest=digest,
+        ranks="lists" if reader.config.get("kind") == "prm" else "catalogue",
     )
 
 

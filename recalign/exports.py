@@ -111,7 +111,7 @@ def _export_ranker(store: Store, report: Manifest, folder: Path, what: What) -> 
     files = [oracle.path(name) for name in ("oracle.safetensors", "oracle.json")]
     example = ORACLE
     if what == "recommender":
-        chain = chain_of_run(store, report)
+        chain = chain_of_run(store, report).for_catalogue()
         reader = store.open(chain.recommender)
         files += [reader.path(f"recommender.{kind}") for kind in ("safetensors", "json")]
         texts = REASONINGS.read(store.open(report.inputs["aligned"]))

@@ -81,7 +81,7 @@ def recommend_users(
 
     For a few users, here and now on the processor; `recalign recommend` is for all of them.
     """
-    chain = chain_of_run(store, report)
+    chain = chain_of_run(store, report).for_catalogue()
     world = store.open(chain.interactions)
     asked = asked_users(user_ids, USERS.read(world), pl.Series([], dtype=pl.String))
     known = asked.filter(pl.col("user_index").is_not_null())

@@ -4,9 +4,11 @@ import polars as pl
 import pytest
 
 from flows.dpo4rec import stages
-from recalign.config import DPO4RecConfig
+from flows.recommend import chosen
+from recalign.config import DPO4RecConfig, RecommendConfig
 from recalign.config.presets import load_settings
-from recalign.errors import LeakageError
+from recalign.errors import LeakageError, UserError
+from recalign.exports import export_run
 from recalign.metric_columns import RERANKED_NDCG, SCORE
 from recalign.report import PAGE
 from recalign.schemas import INTERACTIONS, ITEMS, LISTS, WINDOWS
@@ -197,3 +199,14 @@ def test_the_sequence_model_is_validated_on_the_first_block_alone():
     fit = phase_of(windows, "fit").first(4)
     assert (fit.starts.tolist(), fit.ends.tolist()) == ([5], [9])
     assert phase_of(windows, "fit").first(40).ends.tolist() == [20]
+
+
+def test_who_can_only_re_rank_lists_is_not_asked_for_recommendations(finished, tmp_path):
+    report = finished.artifact("report").manifest
+    asked = RecommendConfig(run=report.reference.name, output=str(tmp_path / "lists.parquet"))
+    told = "is PRM, which re-ranks lists and cannot rank a whole catalogue"
+    with pytest.raises(UserError, match=told):
+        chosen(finished.store, asked)
+    with pytest.raises(UserError, match=told):
+        export_run(finished.store, "", report, tmp_path / "taken home", "recommender")
+    assert not (tmp_path / "taken home").exists()
