@@ -150,8 +150,8 @@ def _second_opinion(lines: Sequence[Line], answers: Sequence[Line]) -> str:
 
 
 def _what_reasonings_add(lines: Sequence[Line]) -> str:
-    """The oracle alone, what the base policy's texts add to it, and the other reasoners."""
-    alone = _line(lines, policy="none", recommender="sasrec")
+    """The recommender alone, what the base policy's texts add to it, and the other reasoners."""
+    alone = _line(lines, policy="none", base=None)
     if alone is None:
         return ""
     text = f"Without any text the recommender reaches {metric(alone['mean'])}"
@@ -178,5 +178,5 @@ def _aligned(lines: Sequence[Line], decoding: str, recommender: str = "frozen") 
     return line if line is not None and line["difference"] is not None else None
 
 
-def _line(lines: Sequence[Line], **wanted: str) -> Line | None:
+def _line(lines: Sequence[Line], **wanted: str | None) -> Line | None:
     return next((one for one in lines if all(one[k] == v for k, v in wanted.items())), None)

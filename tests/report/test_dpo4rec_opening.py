@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from recalign.metric_columns import NDCG_AT_10, Metric
+from recalign.metric_columns import NDCG_AT_10, RERANKED_NDCG, Metric
 from recalign.report.content import DataSet, Opening, Round
 from recalign.report.dpo4rec_opening import opening, what_was_run
 from recalign.report.stage_page import escape, result_table
@@ -220,3 +220,18 @@ def test_an_alarm_sounds_where_an_independent_recommender_loses_what_the_rewardi
         f"{signed(shift[0])} with greedy texts {interval(other[0], other[1], with_sign=True)}"
         in said
     )
+
+
+def test_re_ranked_lists_are_told_in_ndcg_at_5_and_against_the_reranker_without_texts():
+    shift, given = (0.02, 0.01, 0.03), {"metric": RERANKED_NDCG}
+    lines = [
+        line("SASRec's order", "none", "none", "sasrec", 0.2, "PRM", (-0.1, -0.2, 0.0), **given),
+        line("PRM", "none", "none", "prm", 0.3, **given),
+        line("Base", "base", "greedy", "frozen", 0.31, "PRM", shift, **given),
+        line("Aligned", "aligned", "greedy", "frozen", 0.33, "Base", shift, **given),
+    ]
+    told = opened(pl.DataFrame(lines, schema=RESULTS, orient="row"))
+    assert told.verdict == "Alignment improved NDCG@5 on 500 test users."
+    assert any("Without any text the recommender reaches 0.3000" in note for note in told.notes)
+    assert any("greedy texts change that by +0.0200" in note for note in told.notes)
+    assert [card.name for card in told.cards] == ["NDCG@5, re-ranked lists"]
