@@ -106,6 +106,18 @@ def test_each_sample_is_read_with_its_own_text_and_an_unreadable_one_falls_back(
     assert scores(slice(1, 2))[:, :, 1].tolist() == [[22.0, 7.0]]
 
 
+def test_texts_are_read_on_the_device_of_the_states():
+    states = torch.zeros(2, 1, device="meta")  # stands for a GPU: nothing is computed on it
+    texts = EncodedTexts(torch.tensor([[10.0], [20.0]]), torch.tensor([[0], [1]]))
+
+    def read(state: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        assert vectors.device == state.device == states.device
+        return vectors.expand(-1, -1, 3)
+
+    fallback = same_for_all(torch.zeros(3))
+    assert with_reasonings(states, texts, read, fallback)(slice(0, 2)).device == states.device
+
+
 def test_shuffling_gives_each_text_to_exactly_one_other_user():
     for n_users in (2, 3, 50):
         index = torch.arange(n_users * 2).reshape(n_users, 2)

@@ -93,10 +93,11 @@ def with_reasonings(
 
     def scores(where: slice) -> Tensor:
         index = texts.index[where]
-        given = read(cases[where], texts.vectors[index.clamp(min=0)])
+        given = read(cases[where], texts.vectors[index.clamp(min=0)].to(cases.device))
         unreadable = index < 0
         if unreadable.any():
-            given = torch.where(unreadable[:, :, None], fallback(where), given)
+            hidden = unreadable[:, :, None].to(given.device)
+            given = torch.where(hidden, fallback(where), given)
         return given
 
     return scores
