@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from recalign.config import Runtime
+from recalign.errors import UserError
 from tasks.engine.job import Job
 from tasks.engine.spread import is_mapped, map_shards, opened_last, worker_device, worker_runtime
 
@@ -45,14 +46,22 @@ def item_vectors(
 ) -> np.ndarray:
     """The text vector of every item, float32 [I+1, e]; row 0 is padding.
 
-    about: ITEM_REASONINGS, whose usable texts are read beside the item's title and attributes.
+    about: ITEM_REASONINGS, whose usable texts are read beside the item's title and attributes. An
+    item without one gets their mean, so that it is no outlier. UserError where none is usable.
     """
     opened = open_encoder(job, encoder)
     vectors = opened.encode_items(items["text"].to_list(), job.progress)
     if about is not None:
         usable = about.filter(pl.col("malformed").is_null())
+        if usable.is_empty():
+            raise UserError(
+                f"all {about.height} texts about items are malformed: look at the LLM, "
+                "item_reasonings.template and item_reasonings.max_new_tokens"
+            )
         told, rows = opened.encode_unique(usable["reasoning"].to_list(), job.progress)
-        vectors[usable["item_index"].to_numpy()] += told[rows]
+        added = np.tile(told[rows].mean(0), (len(vectors), 1))
+        added[usable["item_index"].to_numpy()] = told[rows]
+        vectors[1:] += added[1:]
     return vectors
 
 

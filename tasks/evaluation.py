@@ -74,9 +74,9 @@ def unconfirmed(run: "Run", validation: Reference) -> str:
         return ""
     own, low, high = (-line[name] for name in ("difference", "difference_high", "difference_low"))
     return (
-        f"validation does not confirm that texts tell anything: {lines.name} with users' own texts "
-        f"is {signed(own)} {interval(low, high, with_sign=True)} from that with texts of others, "
-        f"over {line['n_users']} users"
+        "validation does not confirm that texts tell anything: users' own texts change "
+        f"{lines.name} by {signed(own)} {interval(low, high, with_sign=True)} against texts about "
+        f"other users ({line['n_users']} users)"
     )
 
 

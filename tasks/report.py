@@ -4,6 +4,7 @@ from collections import Counter
 from itertools import accumulate
 from statistics import fmean
 
+import numpy as np
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
@@ -45,7 +46,7 @@ from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.tables import Tables, read_tables
 
-N_SHOWN = 12  # items of history shown in an example
+N_SHOWN = 12  # items of history, and of what followed, shown in an example
 
 
 @stage(version=3)
@@ -197,9 +198,10 @@ def _examples(
         {(rows[row], user): value for row, user, value in scored.iter_rows() if row in rows},
     )
     cut, users, starts = tables.sequences.slices, phase.users, phase.starts
+    ends = np.minimum(phase.ends, starts + N_SHOWN)
     taken = Taken(
         dict(zip(users.tolist(), cut(users, starts - N_SHOWN, starts), strict=True)),
-        dict(zip(users.tolist(), cut(users, starts, phase.ends), strict=True)),
+        dict(zip(users.tolist(), cut(users, starts, ends), strict=True)),
         dict(tables.items.select("item_index", "title").iter_rows()),
         liked_in_words(liked_values(read_table(truth, TRUTH), cutoffs)) if truth.exists() else {},
     )

@@ -133,6 +133,14 @@ class ItemReasoningsConfig(AnswersConfig):
     """Prompt template: a packaged name (about_movie, about_book, about_product) or a path."""
     max_new_tokens: int = Field(64, ge=1, le=8192)
     """Longest text, in tokens."""
+    temperature: float = Field(1.0, gt=0, le=5, json_schema_extra=NOT_IDENTITY)
+    """Not read: the text is the greedy one."""
+    top_k: int = Field(0, ge=0, le=100_000, json_schema_extra=NOT_IDENTITY)
+    """Not read."""
+    top_p: float = Field(1.0, gt=0, le=1, json_schema_extra=NOT_IDENTITY)
+    """Not read."""
+    seed: Seed = Field(0, json_schema_extra=NOT_IDENTITY)
+    """Not read."""
 
 
 class PhaseConfig(SamplingConfig):

@@ -7,9 +7,14 @@ from typing import Any
 
 import polars as pl
 
-from recalign.metric_columns import CATALOGUE, Metric
+from recalign.metric_columns import CATALOGUE, NDCG_AT_10, RERANKED_NDCG, Metric
 
-SHOWN = (Metric(CATALOGUE, "NDCG", 10), Metric(CATALOGUE, "HR", 10), Metric("uniform", "HR", 1))
+SHOWN = (
+    NDCG_AT_10,
+    Metric(CATALOGUE, "HR", 10),
+    Metric("uniform", "HR", 1),
+    RERANKED_NDCG,
+)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from recalign.recommender.zscores import CLIP, mean_std
 KNOWLEDGE_WIDTH = 32  # KAR
 EMBEDDING = 32  # KAR
 HEADS = 4
-CHUNK = 1 << 20
-"""Items of lists at once, as often as each is read with another text."""
+CHUNK = 1 << 22
+"""Values (floats) of one layer at once."""
 USER, ITEM = 0, 1  # sources of knowledge
 
 
@@ -72,33 +72,41 @@ class PRM(nn.Module):
         )
 
     def forward(self, items: Tensor, places: Tensor, texts: Tensor | None) -> Tensor:
-        """Scores [B, L] of lists: items and places [B, L], text vectors [B, e]; None: no text."""
+        """Scores [B, S, L] of lists: items and places [B, L]; each is read with S texts [B, S, e].
+
+        None: without any, [B, 1, L]. What is known of the items is computed once for all texts.
+        """
+        known = self._known(items)
         if texts is None:
-            knowledge = self.items.weight.new_zeros(len(items), KNOWLEDGE_WIDTH)
+            user = known.new_zeros(len(items), 1, KNOWLEDGE_WIDTH)
         else:
             z = (texts - self.get_buffer("text_mean")) / self.get_buffer("text_std")
-            knowledge = self.knowledge(z.clamp(-CLIP, CLIP), USER)
+            user = self.knowledge(z.clamp(-CLIP, CLIP), USER)
+        sizes = (-1, user.shape[1], items.shape[1], -1)
+        both = torch.cat([known[:, None].expand(sizes), user[:, :, None].expand(sizes)], 3)
+        inner = self.inner(both) + self.places(places)[:, None]
+        scores = self.outer(self.layers(inner.flatten(0, 1)))[:, :, 0].unflatten(0, sizes[:2])
+        if self.term is None or texts is None:
+            return scores
+        return scores + self.term.user_knowledge(texts) @ self.term.knowledge_of(items).mT
+
+    def _known(self, items: Tensor) -> Tensor:
+        """Embedding, attributes and text of the items [B, L]: [B, L, 96]."""
         numbers = self.get_buffer("attributes")[items]
         named = self.values(numbers).sum(2) / (numbers > 0).sum(2, keepdim=True).clamp(min=1)
         told = self.knowledge(self.get_buffer("item_text")[items], ITEM)
-        user = knowledge[:, None].expand(-1, items.shape[1], -1)
-        inner = self.inner(torch.cat([self.items(items), named, told, user], 2))
-        scores = self.outer(self.layers(inner + self.places(places)))[:, :, 0]
-        if self.term is None or texts is None:
-            return scores
-        told = self.term.knowledge_of(items) @ self.term.user_knowledge(texts)[:, :, None]
-        return scores + told[:, :, 0]
+        return torch.cat([self.items(items), named, told], 2)
 
     @torch.no_grad()
     def scores(self, items: Tensor, places: Tensor, texts: Tensor) -> Tensor:
-        """Scores [B, S, L] of lists [B, L], each read with S texts [B, S, e]."""
+        """As `forward`, a few lists at a time."""
         n_texts, length = texts.shape[1], items.shape[1]
         scores = texts.new_empty(len(items), n_texts, length)
-        step = max(1, CHUNK // max(1, n_texts * length))
+        each = length * (self.shape.text + n_texts * 4 * self.shape.hidden)
+        step = max(1, CHUNK // each)
         for start in range(0, len(items), step):
             rows = slice(start, start + step)
-            own, at = (one[rows].repeat_interleave(n_texts, 0) for one in (items, places))
-            scores[rows] = self(own, at, texts[rows].flatten(0, 1)).unflatten(0, (-1, n_texts))
+            scores[rows] = self(items[rows], places[rows], texts[rows])
         return scores
 
 
@@ -117,7 +125,7 @@ class Reranker(nn.Module):
         if self.training:
             self.eval()
         if texts is None:
-            return self.bare(items, places, None)[:, None]
+            return self.bare(items, places, None)
         return self.reading.scores(items, places, texts)
 
 

@@ -31,16 +31,23 @@ def require_signal(figures: Figures) -> None:
     """NoSignalError unless real reasonings beat shuffled ones on users held out of the fit."""
     if figures["signal"]:
         return
-    needed = users_needed(figures)
-    power = f"; to see such a difference takes some {needed:,}" if needed else ""
     raise NoSignalError(
         "the recommender does not tell a user's own reasonings from those of other users, so "
-        "rewards would be noise: log-probability of the held-out targets "
-        f"{figures['log_prob_real']:.4f} with their own, {figures['log_prob_shuffled']:.4f} with "
-        f"shuffled, {figures['log_prob_no_text']:.4f} without reasonings; difference "
+        "rewards would be noise. Log-likelihood (nats) of what held-out users took: "
+        f"{figures['log_prob_real']:.4f} with their own reasonings, "
+        f"{figures['log_prob_shuffled']:.4f} with shuffled ones, "
+        f"{figures['log_prob_no_text']:.4f} without any; difference "
         f"{figures['log_prob_difference']:+.4f} [{figures['log_prob_low']:+.4f}, "
-        f"{figures['log_prob_high']:+.4f}] nats over {figures['users']} held-out users{power}, "
-        f"where a lower bound above 0 and at least {MIN_DIFFERENCE} are needed. Look at a few "
-        "reasonings (do they say something about the items?), give the fit more users or a larger "
+        f"{figures['log_prob_high']:+.4f}] over {figures['users']} users. It has to be above 0 for "
+        f"sure, and at least {MIN_DIFFERENCE}.{_power(figures)} Look at a few reasonings (do they "
+        "say something about the items?), give the fit more users or a larger "
         "recommender.held_out, or set recommender.guard to false to go on regardless"
     )
+
+
+def _power(figures: Figures) -> str:
+    """How many users would make a difference of this size sure, where more would help."""
+    needed = users_needed(figures)
+    if needed is None or needed <= int(figures["users"]):
+        return ""
+    return f" A difference of this size is found with some {needed:,} held-out users."

@@ -99,8 +99,9 @@ def attribute_numbers(items: pl.DataFrame) -> np.ndarray:
 def list_quality(model: PRM, data: ListExamples, texts: Tensor | None) -> Quality:
     """How well the positive items are ranked given each owner's texts [U, R, e]; None: without any.
 
-    Per user: means over lists of NDCG and of what is learned, the mean log-likelihood of an item's
-    being positive or not (nats, binary cross-entropy with the other sign).
+    Per user: means over lists of NDCG and of what is learned, the log-likelihood of which items of
+    a list are positive and which are not (nats; the sum over items of binary cross-entropy with the
+    other sign).
     """
     n_texts = 1 if texts is None else texts.shape[1]
     n_lists, length = data.items.shape
@@ -108,12 +109,12 @@ def list_quality(model: PRM, data: ListExamples, texts: Tensor | None) -> Qualit
     for rows in row_chunks(n_lists, n_texts * length * model.shape.hidden):
         items, places, positive = data.items[rows], data.places[rows], data.positive[rows]
         if texts is None:
-            scores = model(items, places, None)[:, None]
+            scores = model(items, places, None)
         else:
             scores = model.scores(items, places, texts[data.owners[rows]])
         wanted = positive[:, None].expand_as(scores)
         signs = wanted.to(scores.dtype) * 2 - 1
-        log_prob = torch.nn.functional.logsigmoid(signs * scores).mean(2)
+        log_prob = torch.nn.functional.logsigmoid(signs * scores).sum(2)
         flat, own = scores.flatten(0, 1), wanted.flatten(0, 1)
         targets = own * torch.arange(1, length + 1, device=own.device)
         padded = torch.nn.functional.pad(flat, (1, 0))
@@ -130,7 +131,8 @@ def list_quality(model: PRM, data: ListExamples, texts: Tensor | None) -> Qualit
 
 def _loss(model: PRM, data: ListExamples, rows: Tensor, texts: Tensor | None) -> Tensor:
     """Binary cross-entropy of every item of the lists."""
-    scores = model(data.items[rows], data.places[rows], texts)
+    read = None if texts is None else texts[:, None]
+    scores = model(data.items[rows], data.places[rows], read)[:, 0]
     return torch.nn.functional.binary_cross_entropy_with_logits(scores, data.positive[rows].float())
 
 

@@ -43,16 +43,21 @@ WINDOW_COLOURS = (MIST, SAND, CLAY, SAGE, PETROL)
 
 
 def windows_picture(windows: pl.DataFrame) -> str:
-    """Mean length of each window along the users' sequences; windows is the WINDOWS table."""
+    """Mean length of each window along the users' sequences; windows is the WINDOWS table.
+
+    Where every user has one of the four behind the history (KAR's protocol), they are drawn as one.
+    """
     kept = windows.filter(pl.col("prompted")) if windows["prompted"].any() else windows
-    names = ("fit_start", "reward_start", "valid_start", "test_start", "end")
+    names = ["fit_start", "reward_start", "valid_start", "test_start", "end"]
+    parts = ["history", "fit", "reward", "valid", "test"]
+    sizes = kept.select(names).to_numpy()
+    if len(sizes) > 1 and ((np.diff(sizes, axis=1) > 0).sum(1) == 1).all():
+        names, parts = [names[0], names[-1]], [parts[0], "fit, reward, valid or test"]
     stops = [float(kept[name].cast(pl.Float64).mean() or 0) for name in names]  # type: ignore[arg-type]
 
     def paint(axes: Axes) -> None:
         start = 0.0
-        for place, (name, stop) in enumerate(
-            zip(("history", "fit", "reward", "valid", "test"), stops, strict=True)
-        ):
+        for place, (name, stop) in enumerate(zip(parts, stops, strict=True)):
             axes.barh(0, stop - start, left=start, height=1, color=WINDOW_COLOURS[place])
             if stop > start:
                 middle = (start + stop) / 2

@@ -180,7 +180,7 @@ class Part:
         for row, place in np.argwhere(told != self.positive)[:1]:
             item = int(self.items[row, place])
             where = timelines.where(int(self.users[row]), item, int(self.positions[row]))
-            self._refuse(row, f"tells item {item} wrong: {where}")
+            self._refuse(row, f"labels item {item} wrongly: {where}")
 
     def _refuse(self, row: int, problem: str) -> NoReturn:
         _refuse(self.start + row, self.users[row], problem)

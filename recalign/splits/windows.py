@@ -135,17 +135,20 @@ def refuse_few_users(windows: pl.DataFrame, config: SplitsConfig) -> None:
         n = prompted.filter(pl.col(start) < pl.col(end)).height
         if n < MIN_USERS and _wanted(start, config):
             window = start.removesuffix("_start")
-            share = f"splits.{window}_{'share' if config.protocol == 'temporal' else 'users'}"
-            raised = (
-                "lower the shares of the others"
-                if share == "splits.fit_users"
-                else (f"raise {share}")
-            )
             raise BadInputError(
                 f"splits.protocol = {config.protocol}: only {n} of {windows.height} users have a "
-                f"{window} window after a history, {MIN_USERS} are needed; {raised}, "
+                f"{window} window after a history, {MIN_USERS} are needed; {_more(window, config)}"
                 "lower splits.min_history, or use splits.protocol = per_user"
             )
+
+
+def _more(window: str, config: SplitsConfig) -> str:
+    """What gives a window more users."""
+    drawn = "raise splits.max_users, " if config.max_users else ""
+    if config.protocol == "temporal":
+        return f"{drawn}raise splits.{window}_share, "
+    shares = {name: f"raise splits.{name}_users" for name in ("reward", "valid", "test")}
+    return f"{drawn}{shares.get(window, 'lower the shares of the other windows')}, "
 
 
 def _refuse_empty(window: str, n_users: int, counts: dict[str, int], config: SplitsConfig) -> None:

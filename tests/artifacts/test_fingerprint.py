@@ -117,8 +117,11 @@ def not_counting(config: Config, prefix=""):
 
 def test_every_setting_of_dpo4rec_changes_the_identity_unless_it_says_that_it_does_not_count():
     config = DPO4RecConfig()
-    templates = {"reasonings.template", "policy.bootstrap.template"}
-    unread = {"alignment.allow_worse", "evaluation.independent"}  # kept or not; told by its inputs
+    asked = {"reasonings.template", "policy.bootstrap.template", "item_reasonings.template"}
+    greedy = {f"item_reasonings.{name}" for name in ("temperature", "top_k", "top_p", "seed")}
+    templates = asked | greedy
+    # kept or not; told by its inputs; looked at when it is made
+    unread = {"alignment.allow_worse", "evaluation.independent", "recommender.guard"}
     assert without_effect(config) == PLACES | templates | unread | not_counting(config)
     assert {"alignment.gamma", "policy.model", "interactions.amazon.year"} <= not_counting(config)
 

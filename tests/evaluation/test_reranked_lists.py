@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 import torch
 
+from recalign.errors import UserError
 from recalign.evaluation.texts.encoded import EncodedTexts
 from recalign.evaluation.texts.reranked import RerankedLists, padded, read_padded
 from recalign.evaluation.texts.rows import dpo4rec_rows
@@ -34,6 +35,12 @@ def test_a_list_is_ranked_by_scores_of_its_own_items():
     assert values["re-ranked MAP by hits@2"] == pytest.approx([0.25, 1.0])
     assert not any("@10" in label for label in values)  # longer than a list
     assert made.recommended.tolist() == [[7, 5, 2], [6, 5, 4]]
+
+
+def test_lists_without_anything_that_belongs_first_are_refused():
+    none = LISTS.rows(np.array([1]))
+    with pytest.raises(UserError, match=r"none of 1 lists .* lower splits\.positive_above"):
+        RerankedLists.of(np.array([10]), none)
 
 
 def test_a_text_is_read_with_every_list_of_its_user():

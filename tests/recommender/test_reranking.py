@@ -114,7 +114,8 @@ class Given(PRM):
         self.given = scores
 
     def forward(self, items, places, texts):
-        return self.given[items]
+        n_texts = 1 if texts is None else texts.shape[1]
+        return self.given[items][:, None].expand(-1, n_texts, -1)
 
 
 def test_quality_is_the_likelihood_of_what_is_positive_and_its_ndcg():
@@ -130,7 +131,7 @@ def test_quality_is_the_likelihood_of_what_is_positive_and_its_ndcg():
         found = list_quality(model, data, texts)
 
         def likelihood(*signed):
-            return -np.mean(np.log1p(np.exp(-np.array(signed))))
+            return -np.sum(np.log1p(np.exp(-np.array(signed))))
 
         first = (likelihood(3.0, -2.0, -1.0) + likelihood(-3.0, -2.0, 1.0)) / 2
         assert found.log_prob == pytest.approx([first, likelihood(1.0, 0.5, 0.0)])

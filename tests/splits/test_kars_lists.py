@@ -183,11 +183,11 @@ def test_a_right_list_is_proved():
         ({"items": [1, 2, 3, 4, 4, 5]}, "not a list of different items"),
         ({"items": [0, 1, 2, 3, 4, 5]}, "not a list of different items"),
         ({"items": [1, 2, 3, 4]}, "not a list of 6 items"),
-        ({"positive": [True, True, True, True, False, False]}, "tells item 3 wrong"),
-        ({"positive": [True, False, False, True, False, False]}, "tells item 2 wrong"),
+        ({"positive": [True, True, True, True, False, False]}, "labels item 3 wrongly"),
+        ({"positive": [True, False, False, True, False, False]}, "labels item 2 wrongly"),
         (
             {"positive": [True, True, False, True, True, False]},
-            "tells item 50 wrong.*never took",
+            "labels item 50 wrongly.*never took",
         ),
     ],
 )

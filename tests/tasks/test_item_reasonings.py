@@ -6,6 +6,7 @@ import pytest
 
 from recalign.artifacts.artifact import Draft
 from recalign.config import DPO4RecConfig, ItemReasoningsConfig, PolicyConfig
+from recalign.errors import UserError
 from recalign.progress import silent
 from recalign.schemas import ITEM_REASONINGS, ITEMS
 from tasks.encoding import item_vectors, open_encoder
@@ -55,10 +56,12 @@ def test_usable_texts_are_read_beside_title_and_attributes(written, tmp_path):
     manifest = written.artifact("interactions").manifest
     job = Job(Draft(tmp_path, manifest), written.runtime, silent, lambda: "cpu")
     alone, both = item_vectors(job, "minilm", items), item_vectors(job, "minilm", items, about)
-    told = open_encoder(job, "minilm").encode(["Gentle tales of the sea."])
-    assert np.allclose(both[1], alone[1] + told[0], atol=1e-6)
-    assert (both[[0, 2]] == alone[[0, 2]]).all()
-    assert not np.allclose(both[3], alone[3])
+    told = open_encoder(job, "minilm").encode(["Gentle tales of the sea.", "Loud."])
+    expected = alone[1:] + np.stack([told[0], told.mean(0), told[1]])
+    assert np.allclose(both[1:], expected, atol=1e-6)
+    assert not both[0].any()
+    with pytest.raises(UserError, match="all 1 texts about items are malformed"):
+        item_vectors(job, "minilm", items, about.filter(item_index=2))
 
 
 def test_the_embedded_llm_is_not_asked_about_items():

@@ -7,10 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recalign.errors import UserError
 from recalign.evaluation.texts.evaluate import Evaluated, UserTargets, evaluate_row
 from recalign.evaluation.texts.scores import Reader, ScoreCases
 from recalign.lists import Lists
 from recalign.metric_columns import RERANKED
+
+HEAD = 5
+"""Items of a list that count as recommended."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class RerankedLists:
     """The lists of `users` [U] that hold a positive item: the cases; and all lists of each user.
 
     n_lists [U] counts those without a positive item too: they have the value 0 in every metric, as
-    in KAR, so that means are comparable with published ones.
+    in KAR. Where KAR has the mean over lists, each user counts once here.
     """
 
     users: np.ndarray
@@ -27,7 +31,13 @@ class RerankedLists:
 
     @classmethod
     def of(cls, users: np.ndarray, lists: Lists) -> "RerankedLists":
-        return cls(users, lists.with_positives(), lists.counts(len(users)))
+        kept = lists.with_positives()
+        if not len(kept):
+            raise UserError(
+                f"none of {len(lists)} lists to re-rank has an item that belongs first: lower "
+                "splits.positive_above"
+            )
+        return cls(users, kept, lists.counts(len(users)))
 
     @cached_property
     def cases(self) -> UserTargets:
@@ -44,10 +54,10 @@ class RerankedLists:
     def evaluate(self, scores: ScoreCases, cutoffs: list[int]) -> Evaluated:
         """Means over each user's lists: float64 [U] of each metric.
 
-        recommended: the lists' items in their new order, int64 [N, L].
+        recommended: the head of each list in its new order, int64 [N, HEAD].
         """
         length = self.lists.items.shape[1]
-        each = evaluate_row(scores, self.cases, [k for k in cutoffs if k <= length], length)
+        each = evaluate_row(scores, self.cases, [k for k in cutoffs if k <= length], HEAD)
         totals = {
             metric: np.bincount(self.lists.owners, values, minlength=len(self.users))
             for metric, values in each.values.items()
