@@ -64,9 +64,7 @@ def figures(difference, half, users=100):
 def test_it_is_told_how_many_users_a_difference_of_this_size_takes():
     # A half-width of 1.96 standard errors around 1: 2.80 of them are needed, 100 (2.80 / 1)^2.
     assert users_needed(figures(0.01, 0.0196)) == 785
-    with pytest.raises(
-        NoSignalError, match=r"over 100 users.* with some 785 held-out users"
-    ):
+    with pytest.raises(NoSignalError, match=r"over 100 users.* with some 785 held-out users"):
         require_signal(figures(0.01, 0.0196))
     assert users_needed(figures(-0.01, 0.02)) is None
     for nothing_more in (figures(-0.01, 0.02), figures(0.0005, 0.0001)):
