@@ -2,6 +2,7 @@
 
 import polars as pl
 import pytest
+from safetensors.torch import load_file, save_file
 
 from flows.dpo4rec import stages
 from flows.recommend import chosen
@@ -14,7 +15,7 @@ from recalign.report import PAGE
 from recalign.schemas import INTERACTIONS, ITEMS, LISTS, WINDOWS
 from recalign.splits.phases import phase_of
 from tasks.engine.run import StoppedAfter
-from tests.tasks.llama3_folder import save_llama3
+from tests.tasks.llama3_folder import SPECIAL, save_llama3
 from tests.tasks.test_the_future_changes_nothing import Until
 from tests.tasks.tiny_run import CONFIG, SMALLEST, direct
 
@@ -167,12 +168,13 @@ def test_the_papers_preset_runs_on_a_shrunken_llama_3(finished, tmp_path):
     folder = tmp_path / "llm"
     titles = pl.read_parquet(finished.artifact("interactions").path("items.parquet"))["title"]
     save_llama3(titles.to_list(), folder)
+    soon_done(folder)
     shrunk = [
         f"policy.model={folder}", "recommender.encoder=minilm", "recommender.epochs=1",
-        "recommender.guard=false", "reasonings.n_samples=2", "reasonings.max_new_tokens=120",
+        "recommender.guard=false", "reasonings.n_samples=8", "reasonings.max_new_tokens=24",
         "reasonings.min_words=1", "alignment.epochs=1", "alignment.evaluations=1",
         "alignment.max_length=1024", "policy.dtype=float32", "rounds.n=1",
-        "item_reasonings.max_new_tokens=60", "item_reasonings.min_words=1",
+        "item_reasonings.max_new_tokens=24", "item_reasonings.min_words=1",
         "evaluation.n_resamples=100",
     ]  # fmt: skip
     config = load_settings(DPO4RecConfig, "paper", shrunk)
@@ -199,6 +201,13 @@ def test_the_sequence_model_is_validated_on_the_first_block_alone():
     fit = phase_of(windows, "fit").first(4)
     assert (fit.starts.tolist(), fit.ends.tolist()) == ([5], [9])
     assert phase_of(windows, "fit").first(40).ends.tolist() == [20]
+
+
+def soon_done(folder):
+    """A random LLM hardly ever ends: let this one want to in every other place."""
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"][SPECIAL.index("<|eot_id|>")] *= 10
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def test_who_can_only_re_rank_lists_is_not_asked_for_recommendations(finished, tmp_path):
