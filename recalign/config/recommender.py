@@ -41,7 +41,7 @@ class RecommenderConfig(Config):
     """Seed of initial weights, batches, dropout and shuffles."""
 
     @model_validator(mode="after")
-    def _heads_fit(self) -> "RecommenderConfig":
+    def _fits_its_kind(self) -> "RecommenderConfig":
         if self.kind == "prm" and self.hidden % 4:
             raise ValueError("hidden must be a multiple of 4, PRM's attention heads")
         if self.kind == "sasrec" and not self.gate:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from recalign.recommender.adapters import ExpertsAdapter, GatedAdapter, scale_output
-from recalign.recommender.zscores import CLIP, mean_std
+from recalign.recommender.zscores import CLIP, mean_std, z_scored
 
 ADAPTER_SHARE = 0.1
 """Standard deviation of A(z) at the start, relative to that of z P."""
@@ -76,9 +76,7 @@ class KnowledgeTerm(nn.Module):
         mean, std = mean_std(texts)
         self.get_buffer("text_mean").copy_(mean)
         self.get_buffer("text_std").copy_(std)
-        item_mean, item_std = mean_std(item_text[1:])
-        z_items = ((item_text - item_mean) / item_std).clamp(-CLIP, CLIP)
-        z_items[0] = 0
+        z_items = z_scored(item_text)
         self.get_buffer("item_text").copy_(z_items)
         z = ((texts - mean) / std).clamp(-CLIP, CLIP)
         components = torch.linalg.eigh((z.T @ z).double())[1][:, -len(self.component) :].float()

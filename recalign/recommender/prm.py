@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from recalign.recommender.adapters import SharedExperts
 from recalign.recommender.knowledge import KnowledgeTerm
-from recalign.recommender.zscores import CLIP, mean_std
+from recalign.recommender.zscores import CLIP, mean_std, z_scored
 
 KNOWLEDGE_WIDTH = 32  # KAR
 EMBEDDING = 32  # KAR
@@ -132,10 +132,8 @@ class Reranker(nn.Module):
 def start_prm(model: PRM, item_text: Tensor, texts: Tensor, attributes: Tensor, gate: float) -> PRM:
     """The model with its buffers: item_text [I+1, e], the fit texts [n, e], attributes [I+1, A]."""
     mean, std = mean_std(texts)
-    item_mean, item_std = mean_std(item_text[1:])
-    z_items = ((item_text - item_mean) / item_std).clamp(-CLIP, CLIP)
-    z_items[0] = 0
-    given = {"text_mean": mean, "text_std": std, "item_text": z_items, "attributes": attributes}
+    known = z_scored(item_text)
+    given = {"text_mean": mean, "text_std": std, "item_text": known, "attributes": attributes}
     for name, value in given.items():
         model.get_buffer(name).copy_(value)
     if model.term is not None:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from recalign.config import RewardsConfig
 from recalign.lists import Lists
@@ -50,4 +49,3 @@ def test_chunks_of_lists_change_nothing(monkeypatch):
     whole = rewards(RewardsConfig())
     monkeypatch.setattr(list_rewards, "CHUNK_ELEMENTS", 1)
     assert rewards(RewardsConfig()).equals(whole)
-    assert torch.equal(read(slice(0, 1), torch.ones(1)), torch.ones(1))
