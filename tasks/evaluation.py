@@ -37,7 +37,7 @@ from recalign.splits.phases import phase_of
 from tasks.encoding import open_encoder
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
-from tasks.ranking import open_ranking
+from tasks.ranking import Ranked, open_ranking
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def evaluation(
         "refitted": (oracle, refitted),
         "independent": (independent_oracle, independent),
     }
-    ranking = open_ranking(job, config, splits, tables, popularity, given)
+    ranking = open_ranking(Ranked(job, config, splits, tables, popularity, given))
     named = OracleConfig(**oracle.manifest.config).name
     kind = recommender.manifest.config.get("kind", "sasrec")
     rows = dpo4rec_rows(list(reasoners), ranking.recommenders, named, config.mixed, kind)

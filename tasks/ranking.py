@@ -38,30 +38,25 @@ class Ranking:
     evaluate: "Callable[[ScoreCases], Evaluated]"
 
 
-def open_ranking(
-    job: Job,
-    config: EvaluationPhase,
-    splits: Artifact,
-    tables: Tables,
-    popularity: "torch.Tensor",
-    given: Given,
-) -> Ranking:
-    """The catalogue for every user of the phase, or, in KAR's protocol, the users' lists.
+@dataclass(frozen=True)
+class Ranked:
+    """What is to be ranked, and by whom."""
 
-    popularity [I+1].
-    """
-    of = _lists if tables.protocol == "kar" else _catalogue
-    return of(job, config, splits, tables, popularity, given)
+    job: Job
+    config: EvaluationPhase
+    splits: Artifact
+    tables: Tables
+    popularity: "torch.Tensor"
+    """[I+1]."""
+    given: Given
 
 
-def _catalogue(
-    job: Job,
-    config: EvaluationPhase,
-    splits: Artifact,
-    tables: Tables,
-    popularity: "torch.Tensor",
-    given: Given,
-) -> Ranking:
+def open_ranking(asked: Ranked) -> Ranking:
+    """The catalogue for every user of the phase, or, in KAR's protocol, the users' lists."""
+    return _lists(asked) if asked.tables.protocol == "kar" else _catalogue(asked)
+
+
+def _catalogue(asked: Ranked) -> Ranking:
     from recalign.evaluation.texts.evaluate import evaluate_row
     from recalign.evaluation.texts.scores import (
         Backbone,
@@ -71,46 +66,41 @@ def _catalogue(
     )
     from recalign.oracle.inference import states_of
 
+    tables, config = asked.tables, asked.config
     phase = phase_of(tables.windows, config.phase)
     found, backbones = {}, dict[str, Backbone]()
-    for name, key, model, reader in _opened(given, job.device):
+    for name, key, model, reader in _opened(asked.given, asked.job.device):
         if key not in backbones:
             states = states_of(model, tables.sequences, phase.users, phase.starts)
             backbones[key] = Backbone(states, model.item_matrix(), model.bias)
         own = backbones[key]
         found[name] = TextRecommender(own.states, reader.scores, without_reasoning(own))  # type: ignore[arg-type]
-    plain = {"popularity": same_for_all(popularity), "sasrec": found["frozen"].alone}
-    targets = _targets(splits, tables, config)
+    plain = {"popularity": same_for_all(asked.popularity), "sasrec": found["frozen"].alone}
+    targets = _targets(asked.splits, tables, config)
     return Ranking(plain, found, lambda scores: evaluate_row(scores, targets, config.cutoffs))
 
 
-def _lists(
-    job: Job,
-    config: EvaluationPhase,
-    splits: Artifact,
-    tables: Tables,
-    popularity: "torch.Tensor",
-    given: Given,
-) -> Ranking:
+def _lists(asked: Ranked) -> Ranking:
     import torch
 
     from recalign.evaluation.texts.reranked import RerankedLists, padded, read_padded
     from recalign.evaluation.texts.scores import TextRecommender
     from recalign.recommender.list_reader import ListReader, OrderedLists
 
+    tables, config = asked.tables, asked.config
     phase = phase_of(tables.windows, config.phase)
-    ranked = RerankedLists.of(phase.users, read_lists(splits, tables, phase))
+    ranked = RerankedLists.of(phase.users, read_lists(asked.splits, tables, phase))
     numbers, owners = torch.arange(len(ranked.lists)), torch.from_numpy(ranked.lists.owners)
     found, orders = {}, dict[str, OrderedLists]()
-    for name, key, model, reader in _opened(given, job.device):
+    for name, key, model, reader in _opened(asked.given, asked.job.device):
         if key not in orders:
             orders[key] = ordered(model, tables, phase, ranked.lists)
         own = ListReader(reader, orders[key])
         read, alone = read_padded(own.read), padded(own.alone)
         found[name] = TextRecommender(numbers, read, alone, owners)
-    first = orders[_key(given["frozen"][0])].scores
+    first = orders[_key(asked.given["frozen"][0])].scores
     plain = {
-        "popularity": ranked.plain(popularity),
+        "popularity": ranked.plain(asked.popularity),
         "prm": found["frozen"].alone,
         "sasrec": padded(lambda where: first[where][:, None]),
     }
