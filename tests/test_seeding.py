@@ -2,15 +2,17 @@
 
 import numpy as np
 
-from recalign.seeding import derive_seed, stream, streams
+from recalign.seeding import Streams, derive_seed, stream
 
 
 def test_many_streams_are_equal_to_those_made_one_by_one():
     users = np.array([0, 1, 7, 159_999, 2**40])
-    for generator, user in zip(streams(3, "candidates", "uniform", last=users), users, strict=True):
+    many = Streams(3, "candidates", "uniform", last=users)
+    for generator, user in zip(many[:], users, strict=True):
         one = stream(3, "candidates", "uniform", int(user))
         assert generator.random(50).tolist() == one.random(50).tolist()
         assert generator.gumbel(size=9).tolist() == one.gumbel(size=9).tolist()
+    assert many[np.array([3])][0].random() == stream(3, "candidates", "uniform", 159_999).random()
 
 
 def test_seeds_of_any_size_are_mixed_as_numpy_mixes_them():

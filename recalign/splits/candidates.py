@@ -8,7 +8,7 @@ import polars as pl
 from recalign.config import SplitsConfig
 from recalign.progress import Progress, silent
 from recalign.schemas import CANDIDATES, check_table
-from recalign.seeding import streams
+from recalign.seeding import Streams
 from recalign.sequences import Sequences
 from recalign.splits.weighted_draws import WeightedDraws, first_new
 
@@ -43,15 +43,15 @@ def draw_candidates(
     n = config.n_negatives
     widths = [own.enough(n, 2 * n + 16) for own in draws]
     users = np.sort(windows.filter("prompted")["user_index"].to_numpy())
+    streams = [Streams(config.seed, "candidates", kind, last=users) for kind in weights]
     lists = np.zeros((len(users), len(weights), n), dtype=np.int32)
     done = 0
     for rows in _blocks(sequences.lengths[users]):
         progress(done, len(users), "candidates")
         block = users[rows]
         taken = sequences.window(block, np.zeros_like(block), sequences.lengths[block])
-        for place, kind in enumerate(weights):
-            generators = streams(config.seed, "candidates", kind, last=block)
-            lists[rows, place] = _drawn(generators, draws[place], taken, widths[place], n)
+        for place, own in enumerate(streams):
+            lists[rows, place] = _drawn(own[rows], draws[place], taken, widths[place], n)
         done += len(rows)
     progress(len(users), len(users), "candidates")
     table = pl.DataFrame(
@@ -104,13 +104,13 @@ def _drawn(
     """
     n_items = len(draws.weights) - 1
     tries = np.empty((len(generators), 2 * n + 16))
-    for row, generator in enumerate(generators):
-        generator.random(out=tries[row])
     lists = np.zeros((len(generators), n), dtype=np.int32)
-    left = np.arange(len(generators))
-    for looked_at in (width, tries.shape[1]):
-        lists[left] = first_new(draws(tries[left, :looked_at]), taken[left], n, n_items)
-        left = left[lists[left, -1] == 0]
+    left, start = np.arange(len(generators)), 0
+    for stop in (width, tries.shape[1]):
+        for row in left.tolist():
+            generators[row].random(out=tries[row, start:stop])
+        lists[left] = first_new(draws(tries[left, :stop]), taken[left], n, n_items)
+        left, start = left[lists[left, -1] == 0], stop
     for row in left.tolist():
         own = _completed(generators[row], draws.weights, taken[row], lists[row][lists[row] > 0], n)
         lists[row, : len(own)] = own

@@ -9,7 +9,7 @@ import polars as pl
 from recalign.config import SplitsConfig
 from recalign.errors import BadInputError, LeakageError
 from recalign.schemas import INTERACTIONS, LISTS, WINDOWS, check_table
-from recalign.seeding import streams
+from recalign.seeding import Streams
 from recalign.sequences import Sequences
 from recalign.splits.timelines import Timelines
 from recalign.splits.weighted_draws import first_new
@@ -48,7 +48,7 @@ def draw_lists(
     within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
     positions = np.repeat(starts, counts) + within * config.block
     blocks = sequences.window(owners, positions, np.full_like(positions, config.block))
-    generators = streams(config.seed, "lists", last=users)
+    generators = Streams(config.seed, "lists", last=users)[:]
     drawn = _drawn(generators, counts, blocks, length, n_items)
     items = np.sort(np.concatenate([_once(blocks), drawn], 1), axis=1)[:, -length:]
     liked = _liked(interactions, sequences, owners, positions, config)

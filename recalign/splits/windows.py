@@ -8,7 +8,7 @@ import polars as pl
 from recalign.config import SplitsConfig
 from recalign.errors import BadInputError
 from recalign.schemas import WINDOWS, check_table
-from recalign.seeding import stream, streams
+from recalign.seeding import Streams, stream
 
 MIN_USERS = 30
 """Fewest users of a window that is cut at a moment in time: with fewer nothing can be measured."""
@@ -97,7 +97,7 @@ def _windows_of(n_users: int, config: SplitsConfig) -> np.ndarray:
 
     Drawn for every user apart, so that other users do not matter.
     """
-    draws = [own.random() for own in streams(config.seed, "window", last=np.arange(n_users))]
+    draws = [own.random() for own in Streams(config.seed, "window", last=np.arange(n_users))[:]]
     shares = np.cumsum([config.test_users, config.valid_users, config.reward_users])
     return len(STARTS) - 1 - np.searchsorted(shares, draws, side="right")
 
