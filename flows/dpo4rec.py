@@ -53,7 +53,8 @@ def begin(run: Run, config: DPO4RecConfig) -> "Rounds":
     windows = run(splits, config.splits, {"interactions": data})
     world = {"interactions": data, "splits": windows}
     backbone = run(oracle, config.oracle, world, files=oracle_files(config.oracle))
-    first = run(policy, config.policy, world, files=policy_files(config.policy))
+    llm = config.first_policy
+    first = run(policy, llm, world, files=policy_files(llm))
     rounds = Rounds(run, config, world, backbone, first, about_items(run, config, data, first))
     rounds.fit_base()
     return rounds

@@ -49,3 +49,7 @@ from recalign.config.runtime import ChatServerConfig, Runtime
 from recalign.config.serving import DriftConfig, RecommendConfig, ServingConfig, TitleServingConfig
 from recalign.config.sft import SftConfig, TitleModelConfig, TitlePromptConfig
 from recalign.config.splits import SplitsConfig
+from recalign.config.training import WarmUpConfig
+
+TrainingConfig = AlignmentConfig | SftConfig | WarmUpConfig
+"""Settings of anything that trains an LLM."""

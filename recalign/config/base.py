@@ -110,9 +110,9 @@ class Config(BaseModel):
             rule = field.json_schema_extra
             left_out = isinstance(rule, OnlyWhen) and not (rule.held or self.counts(name))
             optional = isinstance(rule, OnlyWhen) and rule.unless_default
-            left_out |= (optional or rule == UNLESS_DEFAULT) and value == field.default
             if isinstance(rule, OnlyWhen) and rule.counted:
                 value = rule.counted(value)
+            left_out |= (optional or rule == UNLESS_DEFAULT) and value == field.default
             if rule == AT_DEFAULT:
                 value = field.default
             if rule != NOT_IDENTITY and not left_out:

@@ -65,6 +65,11 @@ class DPO4RecConfig(Config):
                 "item_reasonings.write needs an LLM that knows items: the embedded one writes about"
                 " users alone; set policy.kind = huggingface"
             )
+        if self.policy.warm_up.n_prompts and self.reasonings.writer == "openai":
+            raise ValueError(
+                "policy.warm_up: a server would write with the LLM before it: use reasonings.writer"
+                " = local, or serve a model that is trained already"
+            )
         if self.alignment.reads_eps:
             personal = self.alignment.loss in PERSONAL
             read = f"alignment.loss = {self.alignment.loss}" if personal else "alignment.drop_above"
@@ -87,3 +92,14 @@ class DPO4RecConfig(Config):
                 " rounds.pairs must be new"
             )
         return self
+
+    @property
+    def first_policy(self) -> PolicyConfig:
+        """`policy`, whose warm-up is asked as the reasonings are unless it says otherwise."""
+        own, asked = self.policy.warm_up, self.reasonings
+        filled = {
+            "template": own.template or asked.template,
+            "history_items": own.history_items or asked.history_items,
+        }
+        warm_up = own.model_copy(update=filled if own.n_prompts else {})
+        return self.policy.model_copy(update={"warm_up": warm_up})

@@ -7,10 +7,10 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from recalign.config.base import NOT_IDENTITY, UNLESS_DEFAULT, Config, Seed, only_when
+from recalign.config.training import WarmUpConfig, WeightsConfig
 
 EMBEDDED = only_when(kind="bootstrap")
 LOADED = only_when(kind="huggingface")
-ADAPTER = only_when(method="lora")
 PAIRED = only_when(optimiser="pairs")
 PREFERRING = only_when(optimiser=("pairs", "listwise"))
 REFERRING = only_when(optimiser=("pairs", "listwise", "grpo"))
@@ -19,6 +19,11 @@ REFERRING = only_when(optimiser=("pairs", "listwise", "grpo"))
 def _without_gguf_folder(model: str) -> str:
     """A GGUF file counts by its name (and content), wherever it lies."""
     return Path(model).name if model.lower().endswith(".gguf") else model
+
+
+def _if_any(warm_up: WarmUpConfig) -> WarmUpConfig:
+    """Without prompts the other settings of a warm-up decide nothing."""
+    return warm_up if warm_up.n_prompts else WarmUpConfig()
 
 
 class BootstrapConfig(Config):
@@ -81,6 +86,16 @@ class PolicyConfig(LoadedModelConfig):
 
     bootstrap: BootstrapConfig = Field(BootstrapConfig(), json_schema_extra=EMBEDDED)
     """The embedded small LLM."""
+    warm_up: WarmUpConfig = Field(
+        WarmUpConfig(), json_schema_extra=replace(LOADED, unless_default=True, counted=_if_any)
+    )
+    """Training on texts by rule before anything else, so that a small LLM says what is asked."""
+
+    @model_validator(mode="after")
+    def _warm_up_can_be_kept(self) -> Self:
+        if self.warm_up.n_prompts and self.quantisation != "none":
+            raise ValueError("policy.warm_up is merged into the weights: use quantisation = none")
+        return self
 
 
 class AnswersConfig(Config):
@@ -176,21 +191,6 @@ class ReasoningsConfig(SamplingConfig):
         shared = {name: getattr(self, name) for name in SamplingConfig.model_fields}
         n_samples = counts.get(phase, self.n_eval_samples)
         return PhaseConfig(**shared, phase=phase, n_samples=n_samples, part=part, parts=parts)
-
-
-class WeightsConfig(Config):
-    """What every training of an LLM needs: adapter, batches in memory, number format."""
-
-    lora_rank: int = Field(16, ge=1, le=1024, json_schema_extra=ADAPTER)
-    """Rank of the adapter."""
-    lora_alpha: int = Field(32, ge=1, le=4096, json_schema_extra=ADAPTER)
-    """Scale of the adapter; the update is multiplied by alpha / rank."""
-    micro_batch_size: int = Field(16, ge=1, le=4096)
-    """Rows per forward pass; must divide batch_size."""
-    precision: Literal["weights", "bfloat16"] = "weights"
-    """Number format of matrix products: that of the weights, or bfloat16 (faster, coarser)."""
-    max_length: int = Field(512, ge=16, le=131_072)
-    """Longest prompt plus completion, in tokens; longer rows are counted and left out."""
 
 
 Optimiser = Literal["pairs", "listwise", "best_of_n", "grpo"]

@@ -5,7 +5,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from recalign.config.base import NOT_IDENTITY, Config, Seed, only_when
-from recalign.config.policy import EMBEDDED, LoadedModelConfig, WeightsConfig
+from recalign.config.policy import EMBEDDED, LoadedModelConfig
+from recalign.config.training import WeightsConfig
 
 QUESTIONS = only_when(format="candidates")
 

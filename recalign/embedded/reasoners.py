@@ -67,34 +67,58 @@ def reasonings_by_rule(
     was seen only once (the first facet excepted). `seed` matters to popular and random alone;
     a history without any attribute gives ''.
     """
-    rows, codes, ages, totals = _occurrences(facets, histories)
-    n_values = len(facets.words)
     match name:
         case "popular" | "random":
-            counts = np.bincount(codes, minlength=n_values) if name == "popular" else None
+            rows, codes, _, _ = _occurrences(facets, histories)
+            popular = np.bincount(codes, minlength=len(facets.words))
             rng = stream(seed, "templates", name)
-            drawn = _drawn(facets, len(histories), rng, counts)
+            drawn = _drawn(facets, len(histories), rng, popular if name == "popular" else None)
             told = np.isin(drawn[0], rows)  # nothing is said of a history without attributes
             row, code, score = (part[told] for part in drawn)
         case "counts" | "last" | "lift":
-            keys, inverse = np.unique(rows * n_values + codes, return_inverse=True)
-            seen = np.bincount(inverse)
-            recent = np.full(len(keys), np.inf)
-            np.minimum.at(recent, inverse, ages)  # age of the value's latest occurrence
-            row, code = keys // n_values, keys % n_values
-            if name == "last":
-                score = -recent
-            elif name == "counts":
-                score = seen - recent / (1 + recent)  # the more recent wins a tie
-            else:
-                weight = np.bincount(inverse, weights=0.5 ** (ages / HALF_LIFE))
-                expected = facets.share[code] * totals[row]
-                score = (weight - expected) / np.sqrt(expected + 1)
-            lengths = np.array([len(history) for history in histories])
-            strong = (seen > 1) | (lengths[row] < SHORT_HISTORY) | (facets.facet[code] == 0)
-            keep = strong | (name == "last")
-            row, code, score = row[keep], code[keep], score[keep]
+            row, code, score = _seen_scores(name, facets, histories)
     return _texts(facets, len(histories), row, code, score)
+
+
+def _seen_scores(
+    name: Literal["counts", "last", "lift"], facets: Facets, histories: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, code and score of every value that these reasoners may name, [S] each."""
+    rows, codes, ages, totals = _occurrences(facets, histories)
+    n_values = len(facets.words)
+    keys, inverse = np.unique(rows * n_values + codes, return_inverse=True)
+    seen = np.bincount(inverse)
+    recent = np.full(len(keys), np.inf)
+    np.minimum.at(recent, inverse, ages)  # age of the value's latest occurrence
+    row, code = keys // n_values, keys % n_values
+    if name == "last":
+        return row, code, -recent
+    if name == "counts":
+        score = seen - recent / (1 + recent)  # the more recent wins a tie
+    else:
+        weight = np.bincount(inverse, weights=0.5 ** (ages / HALF_LIFE))
+        expected = facets.share[code] * totals[row]
+        score = (weight - expected) / np.sqrt(expected + 1)
+    lengths = np.array([len(history) for history in histories])
+    keep = (seen > 1) | (lengths[row] < SHORT_HISTORY) | (facets.facet[code] == 0)
+    return row[keep], code[keep], score[keep]
+
+
+def strongest_values(
+    facets: Facets, histories: list[np.ndarray], n: int
+) -> list[dict[str, list[str]]]:
+    """For each history the at most `n` values of every facet that lift puts first, best first.
+
+    Facets without a value are left out; values are words, with blanks instead of hyphens.
+    """
+    row, code, score = _seen_scores("lift", facets, histories)
+    facet = facets.facet[code]
+    liked: list[dict[str, list[str]]] = [{} for _ in histories]
+    for place in np.lexsort((code, -score, facet, row)).tolist():
+        words = liked[row[place]].setdefault(facets.names[facet[place]], [])
+        if len(words) < n:
+            words.append(facets.words[code[place]].replace("-", " "))
+    return liked
 
 
 def _occurrences(

@@ -42,13 +42,14 @@ class Renderer:
         self.template = templates.compile_template(self.name, templates.read_template(path))
         self.items = _shown_items(items)
 
-    def __call__(self, item_indices: Sequence[int]) -> str:
+    def __call__(self, item_indices: Sequence[int], **more: object) -> str:
         """The prompt for these items, earliest first; it never ends in white space.
 
-        Raises UserError where the template uses something that is not there, or renders nothing.
+        `more` is what else the template may name. Raises UserError where the template uses
+        something that is not there, or renders nothing.
         """
         shown = [self.items[int(i)] for i in item_indices]
-        return templates.render_template(self.name, self.template, history=shown)
+        return templates.render_template(self.name, self.template, history=shown, **more)
 
 
 def template_file(name: str) -> Path:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from recalign.config import SftConfig
+from recalign.config import SftConfig, WarmUpConfig
 from recalign.errors import UserError
 from recalign.sft.examples import Examples
 from recalign.training.log_table import ending, log_table
@@ -27,7 +27,11 @@ ENTRIES = {  # columns of the curve, and what TRL calls them
 
 
 def train_sft(
-    policy: "Policy", fitted: Examples, valid: Examples, config: SftConfig, run: TrainingRun
+    policy: "Policy",
+    fitted: Examples,
+    valid: Examples,
+    config: SftConfig | WarmUpConfig,
+    run: TrainingRun,
 ) -> Trained:
     """Train on `fitted`; save the weights (or the adapter) with the lowest loss on `valid`.
 
@@ -41,7 +45,10 @@ def train_sft(
 
     for name, examples in (("training", fitted), ("validation", valid)):
         if not len(examples):
-            raise UserError(f"sft: no {name} example fits into sft.max_length {config.max_length}")
+            raise UserError(
+                f"{run.stage}: no {name} example fits into {run.stage}.max_length"
+                f" {config.max_length}"
+            )
     model = trainable_policy(policy.model, config, run)
     steps = optimiser_steps(len(fitted), config)
     arguments = _arguments(config, run, steps)
@@ -67,7 +74,7 @@ def train_sft(
     return Trained(model, figures, curve)
 
 
-def _digest(fitted: Examples, valid: Examples, config: SftConfig) -> str:
+def _digest(fitted: Examples, valid: Examples, config: SftConfig | WarmUpConfig) -> str:
     """Tells this run's checkpoints from another's."""
     tokens = [fitted.ids, fitted.first, valid.ids, valid.first]
     return hashlib.sha256(json.dumps([config.identity(), tokens]).encode()).hexdigest()
@@ -83,7 +90,7 @@ def _dataset(examples: Examples) -> "Dataset":
     return Dataset.from_dict({"input_ids": examples.ids, "labels": labels})
 
 
-def _arguments(config: SftConfig, run: TrainingRun, steps: int) -> "SFTConfig":
+def _arguments(config: SftConfig | WarmUpConfig, run: TrainingRun, steps: int) -> "SFTConfig":
     """The Trainer's arguments; UserError as `shared_arguments`."""
     from trl import SFTConfig
 

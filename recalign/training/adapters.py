@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from recalign.config import AlignmentConfig, SftConfig
+from recalign.config import TrainingConfig
 from recalign.errors import UserError
 from recalign.seeding import derive_seed
 from recalign.training.run import TrainingRun
@@ -19,7 +19,7 @@ ADAPTER = "default"
 
 
 def trainable_policy(
-    model: PreTrainedModel | PeftModel, config: AlignmentConfig | SftConfig, run: TrainingRun
+    model: PreTrainedModel | PeftModel, config: TrainingConfig, run: TrainingRun
 ) -> PreTrainedModel | PeftModel:
     """The same model on the run's device, what `config.method` trains switched on, the rest frozen.
 
@@ -59,7 +59,7 @@ def _on_device(model: PreTrainedModel | PeftModel, device: str) -> PreTrainedMod
     return model
 
 
-def _check_adapter(model: PeftModel, config: AlignmentConfig | SftConfig, stage: str) -> None:
+def _check_adapter(model: PeftModel, config: TrainingConfig, stage: str) -> None:
     """UserError unless the one adapter is LoRA with the config's rank and scale."""
     adapter = model.peft_config.get(ADAPTER)
     if len(model.peft_config) != 1 or not isinstance(adapter, LoraConfig):

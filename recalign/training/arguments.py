@@ -4,7 +4,7 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from recalign.config import AlignmentConfig, SftConfig
+from recalign.config import TrainingConfig
 from recalign.errors import UserError
 from recalign.seeding import derive_seed
 from recalign.training.run import TrainingRun
@@ -18,7 +18,7 @@ LOG_LINES = 200
 """About so many lines in the Trainer's log."""
 
 
-def require_even_batches(config: AlignmentConfig | SftConfig, n_devices: int, stage: str) -> None:
+def require_even_batches(config: TrainingConfig, n_devices: int, stage: str) -> None:
     """UserError unless so many devices share a batch evenly: all compute what one would."""
     if config.batch_size % (config.micro_batch_size * n_devices):
         raise UserError(
@@ -28,9 +28,7 @@ def require_even_batches(config: AlignmentConfig | SftConfig, n_devices: int, st
         )
 
 
-def shared_arguments(
-    config: AlignmentConfig | SftConfig, run: TrainingRun, steps: int
-) -> dict[str, Any]:
+def shared_arguments(config: TrainingConfig, run: TrainingRun, steps: int) -> dict[str, Any]:
     """Arguments of TRL's configurations, by name; `Schedule` decides when to evaluate and save.
 
     UserError as `require_even_batches`, for the processes of a launch.

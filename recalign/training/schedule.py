@@ -6,7 +6,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from recalign.config import AlignmentConfig, SftConfig
+from recalign.config import TrainingConfig
 from recalign.errors import UserError
 from recalign.training.checkpoints import best_step, mark_complete, out_of_patience, prune
 from recalign.training.run import TrainingRun
@@ -17,7 +17,7 @@ def evaluation_steps(total: int, evaluations: int) -> set[int]:
     return {max(1, round(total * i / evaluations)) for i in range(1, evaluations + 1)}
 
 
-def optimiser_steps(n_rows: int, config: AlignmentConfig | SftConfig) -> int:
+def optimiser_steps(n_rows: int, config: TrainingConfig) -> int:
     """Optimiser steps of all epochs, as the Trainer counts them."""
     micro_batches = math.ceil(n_rows / config.micro_batch_size)
     return config.epochs * math.ceil(micro_batches * config.micro_batch_size / config.batch_size)
@@ -30,7 +30,7 @@ class Schedule(TrainerCallback):
     that a resumed run decides as the undisturbed one would.
     """
 
-    def __init__(self, config: AlignmentConfig | SftConfig, n_rows: int, run: TrainingRun) -> None:
+    def __init__(self, config: TrainingConfig, n_rows: int, run: TrainingRun) -> None:
         self.steps = evaluation_steps(optimiser_steps(n_rows, config), config.evaluations)
         self.patience = config.patience
         self.run = run

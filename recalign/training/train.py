@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from recalign.config import AlignmentConfig, SftConfig
+from recalign.config import TrainingConfig
 from recalign.training.resume import claim, train_to_best
 from recalign.training.run import TrainingRun
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # seconds to import
 
 def train(
     run: TrainingRun,
-    config: AlignmentConfig | SftConfig,
+    config: TrainingConfig,
     model: "PreTrainedModel | PeftModel",
     arguments: "TrainingArguments",
     digest: str,

@@ -194,3 +194,18 @@ def test_the_form_shows_every_field_once_those_first_that_are_changed_most(model
     data = InteractionsConfig.model_json_schema()["properties"]
     assert list(data)[:2] == ["source", "files"]
     assert set(data) == set(InteractionsConfig.model_fields)
+
+
+def test_a_warm_up_is_asked_as_the_reasonings_are_unless_it_says_otherwise():
+    loaded = ("policy.kind=huggingface", "policy.model=smollm2", "policy.warm_up.n_prompts=50")
+    asked = ("reasonings.template=books", "reasonings.history_items=7")
+    first = dpo4rec("", *loaded, *asked).first_policy.warm_up
+    assert (first.template, first.history_items) == ("books", 7)
+    own = ("policy.warm_up.template=movies", "policy.warm_up.history_items=3")
+    first = dpo4rec("", *loaded, *asked, *own).first_policy.warm_up
+    assert (first.template, first.history_items) == ("movies", 3)
+    assert dpo4rec("", *asked).first_policy == dpo4rec("", *asked).policy  # there is none
+    with pytest.raises(UserError, match="merged into the weights: use quantisation = none"):
+        dpo4rec("", *loaded, "policy.quantisation=nf4")
+    with pytest.raises(UserError, match="a server would write with the LLM before it"):
+        dpo4rec("", *loaded, "reasonings.writer=openai")

@@ -7,7 +7,13 @@ import polars as pl
 import pytest
 
 from recalign.embedded.grammar import parse_reasoning, value_word, write_reasoning
-from recalign.embedded.reasoners import REASONERS, Reasoner, facets_of, reasonings_by_rule
+from recalign.embedded.reasoners import (
+    REASONERS,
+    Reasoner,
+    facets_of,
+    reasonings_by_rule,
+    strongest_values,
+)
 from recalign.errors import UserError
 
 
@@ -185,3 +191,18 @@ def test_eight_thousand_texts_take_two_cpu_seconds_at_most() -> None:
     texts = reasonings_by_rule("lift", facets_of(items), histories, 0)
     assert time.process_time() - start < 2
     assert len(set(texts)) > 4000
+
+
+def test_the_strongest_values_are_those_that_lift_names_first_and_at_most_so_many():
+    histories = [np.array([1, 3, 2, 2]), np.array([], dtype=int), np.array([4])]
+    liked = strongest_values(facets_of(FILMS), histories, 2)
+    assert liked[0]["genre"][0] == read(write("lift", [1, 3, 2, 2])[0])["genre"][0] == "War"
+    assert len(liked[0]["genre"]) == 2
+    assert liked[0]["era"] == ["1970s"]  # 1990s was seen once, in a history that is long enough
+    assert liked[1] == {}
+    assert liked[2] == {
+        "genre": ["Romance", "Comedy"], "era": ["2000s"], "mood": ["wry"], "creator": ["Bo"],
+    }  # fmt: skip
+    assert list(liked[2]) == facets_of(FILMS).names
+    hyphens = strongest_values(facets_of(items_of([("genre", "young adult")])), [np.array([1])], 1)
+    assert hyphens == [{"genre": ["young adult"]}]

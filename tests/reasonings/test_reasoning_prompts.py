@@ -46,6 +46,22 @@ def test_attributes_show_the_first_value_of_each_known_facet_in_fixed_order():
     assert render([3]) == "Drama none none none ="
 
 
+def test_texts_of_a_warm_up_name_what_is_liked_and_the_last_item_or_the_next():
+    items = items_table(HEAT, ANNA)
+    liked = {"genre": ["War", "Action"], "era": ["1970s"]}
+    told = {"liked": liked, "next": Renderer("likes", items).items[2]}
+    start = "Likes genre War, Action. Likes era 1970s."
+    assert Renderer("likes", items)([2, 1], **told) == f"{start} Lately Title 2. Lately Title 1."
+    assert Renderer("likes_next", items)([1], **told) == f"{start} Next Title 2."
+    assert Renderer("likes_next", items)([1], liked={}, next=told["next"]) == "Next Title 2."
+
+
+def test_recent_shows_titles_with_all_their_attributes_and_ends_in_the_question():
+    render = Renderer("recent", items_table(ANNA, {}))
+    shown = "- Title 1  (Comedy) (Ana Lys) (1990s) (light)\n- Title 2 \n\nWhat does"
+    assert shown in render([1, 2])
+
+
 def test_facets_that_no_item_has_are_not_shown():
     render = Renderer("attributes", items_table({"era": ["1970s"], "genre": ["War"]}))
     assert render([1, 1]) == "War 1970s ; War 1970s ="
@@ -103,7 +119,7 @@ def test_a_file_of_ones_own_is_a_template(tmp_path):
 
 
 def test_a_missing_template_is_named():
-    with pytest.raises(UserError, match=r"'filmz'.*books, movies, movies_short, products"):
+    with pytest.raises(UserError, match=r"'filmz'.*books, likes, .*movies, movies_short, products, recent"):
         Renderer("filmz", items_table({}))
 
 

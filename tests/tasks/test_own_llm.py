@@ -15,7 +15,7 @@ from recalign.alignment.rows import encode_pairs
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.store import Store
-from recalign.config import AlignmentConfig, PolicyConfig
+from recalign.config import AlignmentConfig, PolicyConfig, WarmUpConfig
 from recalign.errors import UserError
 from recalign.schemas import COMPLETIONS, ITEMS, PROMPTS, REASONINGS
 from recalign.stored import open_policy
@@ -200,6 +200,38 @@ def test_a_folder_below_the_home_folder_may_be_named_with_a_tilde(world, save_ll
     monkeypatch.setenv("HOME", str(folder.parent))
     first = world.store.open(make_policy(world, f"~/{folder.name}"))
     assert open_policy(first, world.runtime.root, "cpu").model.config.hidden_size == 32
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_warm_up_teaches_what_the_template_says_and_is_part_of_the_weights(
+    world, save_llm, method
+):
+    warm_up = WarmUpConfig(
+        n_prompts=120, template="attributes", history_items=4, method=method, epochs=4,
+        learning_rate=2e-2 if method == "lora" else 3e-3, batch_size=8, micro_batch_size=8,
+    )  # fmt: skip
+    folder = save_llm(True)
+    config = own(folder).model_copy(update={"warm_up": warm_up})
+    first = world(policy, config, inputs_of(world), files=policy_files(config))
+    made = world.store.open(first)
+    figures = made.manifest.figures
+    assert figures["valid_loss"] < figures["valid_loss_start"] - 1
+    assert made.manifest.rows == figures["examples"]
+    assert figures["examples"] + figures["valid_examples"] == 120
+    opened = open_policy(made, world.runtime.root, "cpu", trainable=True)
+    assert not isinstance(opened.model, PeftModel)  # an alignment's adapter will be the only one
+    before = LlamaForCausalLM.from_pretrained(folder).state_dict()
+    after = opened.model.state_dict()
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert first.fingerprint != make_policy(world, folder).fingerprint
+
+
+def test_the_settings_of_a_warm_up_that_is_not_done_make_no_other_policy(world, save_llm):
+    folder = save_llm(False)
+    idle = own(folder).model_copy(update={"warm_up": WarmUpConfig(epochs=7, text="likes_next")})
+    made = world(policy, idle, inputs_of(world), files=policy_files(idle))
+    assert made.fingerprint == make_policy(world, folder).fingerprint
 
 
 def hand_made_pairs(store: Store, prompt_texts: list[str]) -> Artifact:
