@@ -1,0 +1,189 @@
+"""What can a text about a user add to the recommender at all? Texts by rule, before any LLM.
+
+    recalign run dpo4rec ... --root ROOT --stop-after oracle
+    python benchmarks/texts_by_rule.py ROOT [--seeds 3] [--users 2000]
+
+Reads interactions, splits and the oracle of ROOT. Each kind of text is written about the users'
+histories, a recommender is fitted on those of the fit window, and validation says what it gains
+beside the sequence model alone, and beside the texts of other users. The last two rows know the
+item that is taken next: what a perfect text would add. Intervals are over users, per seed.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.store import Store
+from recalign.config import RecommenderConfig
+from recalign.embedded.reasoners import facets_of, reasonings_by_rule, strongest_values
+from recalign.metrics import ndcg
+from recalign.oracle.inference import states_of
+from recalign.oracle.storage import load_oracle
+from recalign.ranking import target_ranks
+from recalign.reasonings.prompts import Renderer
+from recalign.recommender.encoder import SentenceEncoder
+from recalign.recommender.examples import ItemVectors
+from recalign.recommender.fit import fit_recommender
+from recalign.recommender.model import KnowledgeRecommender
+from recalign.recommender.signal import t_interval
+from recalign.recommender.window import fit_examples
+from recalign.splits.phases import Phase, phase_of
+from tasks.tables import read_tables
+
+HISTORY = 12
+N_LIKED = 3
+ROWS = 500
+
+
+@dataclass
+class Data:
+    """What a root holds, and the users that are looked at."""
+
+    root: Path
+    n_users: int
+
+    def __post_init__(self) -> None:
+        store = Store(self.root)
+        found: dict[str, Artifact] = {}
+        for one in store.manifests():
+            judge = one.config.get("architecture", "sasrec") != "sasrec"
+            if one.stage in ("interactions", "splits", "oracle") and not judge:
+                found[one.stage] = store.open(one.reference)
+        self.tables = read_tables(found["interactions"], found["splits"])
+        self.model, _ = load_oracle(found["oracle"].folder, "cpu")
+        self.encoder = SentenceEncoder("minilm", self.root / ".cache" / "sentences", "cpu")
+        self.fit, self.valid = (self.some_of(name) for name in ("fit", "valid"))
+        sequences, valid = self.tables.sequences, self.valid
+        self.states = states_of(self.model, sequences, valid.users, valid.starts)
+        before, _ = sequences.until(valid.users, valid.starts, int(valid.starts.max()))
+        self.seen = torch.from_numpy(before)
+        self.targets = torch.from_numpy(valid.targets(sequences))
+
+    def some_of(self, name: Any) -> Phase:
+        phase = phase_of(self.tables.windows, name)
+        order = np.random.default_rng(0).permutation(len(phase.users))
+        rows = np.sort(order[: self.n_users])
+        users, starts, ends = phase.users[rows], phase.starts[rows], phase.ends[rows]
+        return replace(phase, users=users, starts=starts, ends=ends)
+
+    @cached_property
+    def items(self) -> ItemVectors:
+        text = self.encoder.encode_items(self.tables.items["text"].to_list())
+        return ItemVectors(self.model.item_matrix(), self.model.bias, text)
+
+    def gains(self, recommender: KnowledgeRecommender, texts: Tensor | None) -> np.ndarray:
+        """NDCG@10 of every validation user, with a text each [U, e] or without."""
+        found = []
+        for start in range(0, len(self.states), ROWS):
+            rows = slice(start, start + ROWS)
+            if texts is None:
+                scores = recommender.base_scores(self.states[rows])
+            else:
+                scores = recommender.scores(self.states[rows], texts[rows, None])[:, 0]
+            ranks = target_ranks(scores, self.targets[rows], self.seen[rows])
+            found.append(ndcg(ranks.numpy(), (self.targets[rows] > 0).sum(1).numpy(), 10))
+        return np.concatenate(found)
+
+
+Texts = Callable[[list[np.ndarray], list[np.ndarray]], list[str]]
+"""Texts of the histories; the items taken next are given for the rows that know them."""
+
+
+def kinds(items: pl.DataFrame) -> dict[str, Texts]:
+    facets, likes = facets_of(items), Renderer("likes", items)
+    shown = likes.items
+
+    def by_rule(name: Any) -> Texts:
+        return lambda histories, _: reasonings_by_rule(name, facets, histories, 0)
+
+    def liked(histories: list[np.ndarray], _: list[np.ndarray]) -> list[str]:
+        values = strongest_values(facets, histories, N_LIKED)
+        return [likes(h.tolist(), liked=own) for h, own in zip(histories, values, strict=True)]
+
+    def titles(histories: list[np.ndarray], _: list[np.ndarray]) -> list[str]:
+        return [" ".join(f"{shown[int(i)].title}." for i in h[-3:]) for h in histories]
+
+    def next_attributes(_: list[np.ndarray], following: list[np.ndarray]) -> list[str]:
+        told = [shown[int(items[0])].attributes for items in following]
+        return [" ".join(f"{v}." for vs in one.values() for v in vs) or "None." for one in told]
+
+    def next_title(_: list[np.ndarray], following: list[np.ndarray]) -> list[str]:
+        return [f"{shown[int(items[0])].title}." for items in following]
+
+    return {
+        "most frequent values (counts)": by_rule("counts"),
+        "strongest values (lift)": by_rule("lift"),
+        "last three titles": titles,
+        "values and last titles (likes)": liked,
+        "attributes of the next item": next_attributes,
+        "title of the next item": next_title,
+    }
+
+
+def written(data: Data, kind: Texts, phase: Phase) -> list[str]:
+    sequences = data.tables.sequences
+    first = np.maximum(phase.starts - HISTORY, 0)
+    histories = sequences.slices(phase.users, first, phase.starts)
+    return [text or "None." for text in kind(histories, list(phase.targets(sequences)))]
+
+
+def measured(data: Data, kind: Texts, seed: int) -> str:
+    seen = data.tables.before("recommender", data.tables.windows["reward_start"].to_numpy())
+    table = pl.DataFrame(
+        {"user_index": data.fit.users, "reasoning": written(data, kind, data.fit)}
+    ).with_columns(sample=pl.lit(-1), malformed=pl.lit(None, pl.String))
+    examples, _ = fit_examples(
+        table,
+        data.fit.users,
+        data.fit.starts,
+        data.fit.targets(seen),
+        data.encoder.encode_unique,
+        lambda users, stops: (
+            states_of(data.model, seen, users, stops),
+            seen.until(users, stops, int(stops.max()))[0],
+        ),
+    )
+    fitted = fit_recommender(RecommenderConfig(seed=seed), examples, data.items)
+    vectors, rows = data.encoder.encode_unique(written(data, kind, data.valid))
+    own = torch.from_numpy(vectors[rows])
+    circle = np.random.default_rng(seed).permutation(len(own))
+    others = np.empty_like(circle)
+    others[circle] = np.roll(circle, 1)
+    fitted.model.eval()
+    told, alone = data.gains(fitted.model, own), data.gains(fitted.model, None)
+    foreign = data.gains(fitted.model, own[others])
+    return " | ".join([f"{told.mean():.4f}", cell(told - alone), cell(told - foreign)])
+
+
+def cell(differences: np.ndarray) -> str:
+    mean, low, high = t_interval(differences)
+    return f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--users", type=int, default=1 << 30)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    data = Data(asked.root, asked.users)
+    print(f"{len(data.valid.users)} validation users, {data.tables.items.height} items")
+    print("| text | seed | NDCG@10 | against no text | against texts of others |")
+    print("|---|---|---|---|---|")
+    for name, kind in kinds(data.tables.items).items():
+        for seed in range(asked.seeds):
+            print(f"| {name} | {seed} | {measured(data, kind, seed)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
