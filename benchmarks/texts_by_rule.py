@@ -21,7 +21,6 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.store import Store
 from recalign.config import RecommenderConfig
 from recalign.embedded.reasoners import facets_of, reasonings_by_rule, strongest_values
@@ -53,13 +52,17 @@ class Data:
 
     def __post_init__(self) -> None:
         store = Store(self.root)
-        found: dict[str, Artifact] = {}
-        for one in store.manifests():
-            judge = one.config.get("architecture", "sasrec") != "sasrec"
-            if one.stage in ("interactions", "splits", "oracle") and not judge:
-                found[one.stage] = store.open(one.reference)
-        self.tables = read_tables(found["interactions"], found["splits"])
-        self.model, _ = load_oracle(found["oracle"].folder, "cpu")
+        oracles = [
+            one
+            for one in store.manifests("oracle")
+            if one.config.get("architecture", "sasrec") == "sasrec"
+        ]
+        if not oracles:
+            raise SystemExit(f"{self.root}: no SASRec here; run up to the oracle first")
+        newest = store.open(max(oracles, key=lambda one: one.created).reference)
+        read = (store.open(newest.manifest.inputs[name]) for name in ("interactions", "splits"))
+        self.tables = read_tables(*read)
+        self.model, _ = load_oracle(newest.folder, "cpu")
         self.encoder = SentenceEncoder("minilm", self.root / ".cache" / "sentences", "cpu")
         self.fit, self.valid = (self.some_of(name) for name in ("fit", "valid"))
         sequences, valid = self.tables.sequences, self.valid

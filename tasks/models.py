@@ -1,8 +1,11 @@
 """Where the weights of a stage's first LLM come from: a folder, a hub id, or a GGUF file."""
 
+import json
+import os
 from pathlib import Path
 from typing import TypeVar
 
+from recalign.artifacts.digests import whole_file
 from recalign.config import LoadedModelConfig
 from recalign.llm.published import is_gguf, source_of
 from tasks.engine.job import Job
@@ -20,13 +23,21 @@ def model_files(config: LoadedModelConfig) -> dict[str, list[Path]]:
     return {"model": [Path(source)]} if is_gguf(source) else local_files("model", source)
 
 
-def resolved(config: Loaded, device: str) -> Loaded:
-    """The settings with the commit that the revision stands for now, and the dtype for `auto`."""
+def resolved(job: Job, config: Loaded) -> Loaded:
+    """The settings with the commit that the revision stands for, and the dtype for `auto`.
+
+    A stage that was killed goes on with what it found first: the hub may have a newer commit since,
+    and another machine another dtype.
+    """
     from recalign.llm.load import resolve_revision  # transformers: seconds
     from recalign.llm.precision import resolved_dtype
 
-    found = {"revision": resolve_revision(config), "dtype": resolved_dtype(config, device)}
-    return config.model_copy(update=found)
+    known = job.draft.work / "resolved.json"
+    if not known.exists():
+        dtype = resolved_dtype(config, job.device)
+        with whole_file(known, f"{os.getpid()}") as file:
+            file.write(json.dumps({"revision": resolve_revision(config), "dtype": dtype}).encode())
+    return config.model_copy(update=json.loads(known.read_text()))
 
 
 def first_weights(job: Job, config: LoadedModelConfig, folder: Path) -> str | Path:

@@ -1,5 +1,7 @@
 """Stage policy: the LLM before alignment, trained from scratch or named."""
 
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,15 +9,17 @@ import numpy as np
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
-from recalign.config import PolicyConfig, WarmUpConfig
+from recalign.config import AnswersConfig, PolicyConfig, WarmUpConfig
 from recalign.embedded.demonstrations import (
     build_demonstrations,
     choose_histories,
     choose_prefixes,
 )
 from recalign.embedded.reasoners import facets_of, strongest_values
+from recalign.errors import UserError
 from recalign.llm.storage import ADAPTER, MODEL, POLICY, POLICY_CURVE
 from recalign.reasonings.prompts import Renderer, template_file
+from recalign.reasonings.texts import check_text
 from recalign.report.plots import bootstrap_curve
 from recalign.report.stage_page import picture
 from recalign.schemas import CURVE_FILE
@@ -38,7 +42,8 @@ def policy_files(config: PolicyConfig) -> dict[str, list[Path]]:
         return {"template": [template_file(config.bootstrap.template)]}
     warm_up, files = config.warm_up, model_files(config)
     if warm_up.n_prompts:
-        files["template"] = [template_file(name) for name in (warm_up.template, warm_up.text)]
+        files |= {"template": [template_file(warm_up.template)]}
+        files |= {"text": [template_file(warm_up.text)]}
     return files
 
 
@@ -56,7 +61,7 @@ def policy(
     if config.kind == "bootstrap":
         _bootstrap(job, config, interactions, splits)
     else:
-        config = resolved(config, job.device)
+        config = resolved(job, config)
         warm_up = config.warm_up.n_prompts > 0
         folder = job.draft.work / "first" if warm_up else job.draft.path(MODEL)
         opened = load_policy(first_weights(job, config, folder), config, None, job.device)
@@ -87,46 +92,82 @@ def _warm_up(job: Job, config: WarmUpConfig, first: "Policy", tables: Tables) ->
     from recalign.sft.train import train_sft
     from recalign.training.adapters import save_policy
 
-    fitted, kept_aside = _demonstrated(config, first, tables)
+    fitted, kept_aside, left_out = _demonstrated(config, first, tables)
     work, folder = job.draft.work / "training", job.draft.path(MODEL)
     kept = folder if config.method == "full" else job.draft.work / ADAPTER
-    run = TrainingRun("policy.warm_up", work, kept, job.progress, job.device)
+    run = TrainingRun(
+        "policy.warm_up", work, kept, job.progress, job.device, report_to=job.runtime.report_to
+    )
     tuned = train_sft(first, fitted, kept_aside, config, run)
     if config.method == "lora":
         merged = tuned.model.merge_and_unload()  # type: ignore[operator]
         save_policy(merged, first.tokenizer, folder)
     log = tuned.log.rename({"valid_loss": "held_out_loss"})
     log.write_parquet(job.draft.path(f"{MODEL}/{CURVE_FILE}"), compression="zstd")
-    job.draft.count(len(fitted), {"too long": fitted.left_out + kept_aside.left_out})
+    job.draft.count(len(fitted), left_out)
     job.draft.tell(tuned.figures)
 
 
-def _demonstrated(config: WarmUpConfig, llm: "Policy", tables: Tables) -> tuple[Examples, Examples]:
-    """Prompts with the texts that the template writes: to train on, and of held-out users."""
+def _demonstrated(
+    config: WarmUpConfig, llm: "Policy", tables: Tables
+) -> tuple[Examples, Examples, dict[str, int]]:
+    """Prompts with the texts that the template writes: to train on, and of held-out users.
+
+    Also how many are left out, by reason: a text that stage reasonings would not use is not taught.
+    """
     from recalign.alignment.rows import held_out  # torch: seconds
 
+    drawn = _drawn_histories(config, tables)
+    held = held_out(drawn.users, config.held_out, config.seed)
+    ask, tell = (Renderer(name, tables.items) for name in (config.template, config.text))
+    made: dict[bool, tuple[list[list[int]], list[int]]] = {False: ([], []), True: ([], [])}
+    left_out: Counter[str] = Counter()
+    for row, history in enumerate(drawn.histories):
+        text = tell(history, liked=drawn.liked[row], next=tell.items[drawn.following[row]])
+        prompt, answer = llm.encode_prompt(ask(history)), llm.encode_completion(text)
+        problem = check_text(text, len(answer) <= config.longest_text, AnswersConfig())
+        if problem or len(prompt) + len(answer) > config.max_length:
+            left_out[f"malformed: {problem}" if problem else "too long"] += 1
+            continue
+        ids, first = made[bool(held[row])]
+        ids.append(prompt + answer)
+        first.append(len(prompt))
+    fitted, kept_aside = (Examples(*pair) for pair in made.values())
+    if not len(fitted) or not len(kept_aside):
+        raise UserError(
+            f"policy.warm_up: of {len(held)} texts too few can be used ({dict(left_out)} left out):"
+            " look at policy.warm_up.text, reasonings.max_new_tokens and policy.warm_up.max_length"
+        )
+    return fitted, kept_aside, dict(left_out)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """n histories by user, each with the item that followed and what is liked in it."""
+
+    users: np.ndarray
+    histories: list[list[int]]
+    following: list[int]
+    liked: list[dict[str, list[str]]]
+
+
+def _drawn_histories(config: WarmUpConfig, tables: Tables) -> _Drawn:
     seen = tables.before("policy", tables.windows["fit_start"].to_numpy())
+    long_enough = seen.lengths > MIN_PREFIX
+    if config.n_prompts < 2 or long_enough.sum() < 2:
+        raise UserError(
+            f"policy.warm_up needs two prompts or more (n_prompts is {config.n_prompts}) and two "
+            f"users with {MIN_PREFIX + 1} items before their fit window (there are "
+            f"{long_enough.sum()}): set smaller windows under splits"
+        )
     users, cutoffs = choose_prefixes(seen.lengths - 1, config.n_prompts, MIN_PREFIX, config.seed)
     firsts = np.maximum(cutoffs - config.history_items, 0)
     histories = seen.slices(users, firsts, cutoffs)
-    following = seen.slices(users, cutoffs, cutoffs + 1)
+    following = [int(one[0]) for one in seen.slices(users, cutoffs, cutoffs + 1)]
     liked: list[dict[str, list[str]]] = [{} for _ in histories]
     if tables.items["attributes"].list.len().sum():
         liked = strongest_values(facets_of(tables.items), histories, config.n_liked)
-    ask, tell = (Renderer(name, tables.items) for name in (config.template, config.text))
-    held = held_out(users, config.held_out, config.seed)
-    made: dict[bool, tuple[list[list[int]], list[int]]] = {False: ([], []), True: ([], [])}
-    for row, history in enumerate(histories):
-        taken = tell.items[int(following[row][0])]
-        text = tell(history.tolist(), liked=liked[row], next=taken)
-        prompt = llm.encode_prompt(ask(history.tolist()))
-        ids, first = made[bool(held[row])]
-        ids.append(prompt + llm.encode_completion(text))
-        first.append(len(prompt))
-    fitted, kept_aside = (
-        Examples(*pair).no_longer_than(config.max_length) for pair in made.values()
-    )
-    return fitted, kept_aside
+    return _Drawn(users, [history.tolist() for history in histories], following, liked)
 
 
 @policy.shows

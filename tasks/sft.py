@@ -79,7 +79,7 @@ def _first_policy(
     from recalign.llm.load import load_policy
 
     if config.kind == "huggingface":
-        config = resolved(config, job.device)
+        config = resolved(job, config)
         adapted = config.method == "lora"  # the adapter stands on the converted weights
         folder = job.draft.path(MODEL) if adapted else job.draft.work / "first"
         loaded = load_policy(first_weights(job, config, folder), config, None, job.device)

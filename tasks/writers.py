@@ -42,6 +42,11 @@ def _served(config: AnswersConfig, policy: Artifact, root: str) -> ServedPolicy:
     first = stored(first_of(policy, root), root)
     if first.held.kind == "bootstrap":
         raise UserError("reasonings.writer: a server cannot write for the embedded LLM; use local")
+    if "warm_up" in first_of(policy, root).manifest.config:
+        raise UserError(
+            "reasonings.writer: the server's LLM is not the one that policy.warm_up has trained;"
+            " use local"
+        )
     here = stored(policy, root)
     local = here.unweighted()
     if here == first:

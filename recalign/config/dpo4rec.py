@@ -21,7 +21,10 @@ class DPO4RecConfig(Config):
     """One model per stage; the defaults are the embedded run."""
 
     presets = "dpo4rec"
-    seeds = ("policy.bootstrap.seed", "reasonings.seed", "recommender.seed", "alignment.seed")
+    seeds = (
+        "policy.bootstrap.seed", "policy.warm_up.seed", "reasonings.seed", "recommender.seed",
+        "alignment.seed",
+    )  # fmt: skip
     heading = "Settings of every stage"
     first = ("interactions", "policy", "reasonings", "alignment", "rounds")
 
@@ -65,10 +68,11 @@ class DPO4RecConfig(Config):
                 "item_reasonings.write needs an LLM that knows items: the embedded one writes about"
                 " users alone; set policy.kind = huggingface"
             )
-        if self.policy.warm_up.n_prompts and self.reasonings.writer == "openai":
+        about_items = self.item_reasonings.writer if self.item_reasonings.write else ""
+        if self.policy.warm_up.n_prompts and "openai" in (self.reasonings.writer, about_items):
             raise ValueError(
-                "policy.warm_up: a server would write with the LLM before it: use reasonings.writer"
-                " = local, or serve a model that is trained already"
+                "policy.warm_up: a server would write with the LLM before it: use writer = local,"
+                " or serve a model that is trained already"
             )
         if self.alignment.reads_eps:
             personal = self.alignment.loss in PERSONAL
@@ -100,6 +104,7 @@ class DPO4RecConfig(Config):
         filled = {
             "template": own.template or asked.template,
             "history_items": own.history_items or asked.history_items,
+            "longest_text": own.longest_text or asked.max_new_tokens,
         }
         warm_up = own.model_copy(update=filled if own.n_prompts else {})
         return self.policy.model_copy(update={"warm_up": warm_up})

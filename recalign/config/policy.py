@@ -93,7 +93,14 @@ class PolicyConfig(LoadedModelConfig):
 
     @model_validator(mode="after")
     def _warm_up_can_be_kept(self) -> Self:
-        if self.warm_up.n_prompts and self.quantisation != "none":
+        if not self.warm_up.n_prompts:
+            return self
+        if self.kind == "bootstrap":
+            raise ValueError(
+                "policy.warm_up is for a loaded LLM: the embedded one is trained on texts by rule"
+                " anyway; set policy.kind = huggingface"
+            )
+        if self.quantisation != "none":
             raise ValueError("policy.warm_up is merged into the weights: use quantisation = none")
         return self
 

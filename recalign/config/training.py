@@ -36,13 +36,16 @@ class WarmUpConfig(WeightsConfig):
     """Template of the texts: likes (what is liked most), likes_next (and the item taken next, from
     the history window too), or a file's path."""
     n_liked: int = Field(3, ge=1, le=20)
-    """Most values of each attribute that a text may name."""
+    """Most values of an attribute that a text may name, of at most four attributes."""
+    longest_text: int = Field(0, ge=0, le=8192)
+    """Longest text to train on, in tokens; 0: what reasonings may write. Others are left out."""
     template: str = Field("", json_schema_extra=NOT_IDENTITY)
     """Prompt template; empty: that of reasonings."""
     history_items: int = Field(0, ge=0, le=1000)
     """Most recent items shown in a prompt; 0: as many as reasonings show."""
     method: Literal["lora", "full"] = "lora"
-    """Train a low-rank adapter, which is merged into the weights, or all weights."""
+    """Train a low-rank adapter, which is merged into the weights (and rounded, in bfloat16), or all
+    weights."""
     learning_rate: float = Field(2e-4, gt=0, le=1)
     """Peak learning rate of AdamW, warmed up and decayed linearly."""
     epochs: int = Field(1, ge=1, le=1000)

@@ -24,6 +24,7 @@ class Facets:
     names: list[str]
     facet: np.ndarray  # [V] facet of each code
     words: list[str]  # [V] the value as one word
+    values: list[str]  # [V] the value as the items have it; the first of those that give one word
     item_codes: np.ndarray  # [n_items + 1, A]; V where an item has fewer than A values
     share: np.ndarray  # [V] share of items that have the value
 
@@ -46,14 +47,16 @@ def facets_of(items: pl.DataFrame) -> Facets:
         )
     order = pl.DataFrame({"name": names, "facet": range(len(names))})
     values = values.join(order, on="name", maintain_order="left")
-    codes = values.select("facet", "word").unique().sort("facet", "word").with_row_index("code")
-    values = values.join(codes, on=["facet", "word"], maintain_order="left")
+    codes = values.unique(["facet", "word"], keep="first", maintain_order=True)
+    codes = codes.select("facet", "word", "value").sort("facet", "word").with_row_index("code")
+    values = values.drop("value").join(codes, on=["facet", "word"], maintain_order="left")
     values = values.with_columns(slot=pl.int_range(pl.len()).over("item_index"))
     rows, columns = values["item_index"].to_numpy(), values["slot"].to_numpy()
     table = np.full((int(items["item_index"].max()) + 1, int(columns.max()) + 1), len(codes))  # type: ignore[arg-type]
     table[rows, columns] = values["code"].to_numpy()
     share = np.bincount(values["code"].to_numpy(), minlength=len(codes)) / len(items)
-    return Facets(names, codes["facet"].to_numpy(), codes["word"].to_list(), table, share)
+    told = codes["word"].to_list(), codes["value"].to_list()
+    return Facets(names, codes["facet"].to_numpy(), *told, table, share)
 
 
 def reasonings_by_rule(
@@ -109,7 +112,7 @@ def strongest_values(
 ) -> list[dict[str, list[str]]]:
     """For each history the at most `n` values of every facet that lift puts first, best first.
 
-    Facets without a value are left out; values are words, with blanks instead of hyphens.
+    Facets without a value are left out.
     """
     row, code, score = _seen_scores("lift", facets, histories)
     facet = facets.facet[code]
@@ -117,7 +120,7 @@ def strongest_values(
     for place in np.lexsort((code, -score, facet, row)).tolist():
         words = liked[row[place]].setdefault(facets.names[facet[place]], [])
         if len(words) < n:
-            words.append(facets.words[code[place]].replace("-", " "))
+            words.append(facets.values[code[place]])
     return liked
 
 

@@ -98,7 +98,7 @@ def batch_settings(path: str, config: Config) -> list[str]:
     if "micro_batch_size" in names:  # they change the result by rounding only
         return [f"{path}.micro_batch_size"]
     found = [f"{path}.batch_size"] if "batch_size" in names else []
-    for name in names:
+    for name in filter(config.counts, names):
         inner = getattr(config, name)
         found += batch_settings(f"{path}.{name}", inner) if isinstance(inner, Config) else []
     return found

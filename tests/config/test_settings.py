@@ -209,3 +209,9 @@ def test_a_warm_up_is_asked_as_the_reasonings_are_unless_it_says_otherwise():
         dpo4rec("", *loaded, "policy.quantisation=nf4")
     with pytest.raises(UserError, match="a server would write with the LLM before it"):
         dpo4rec("", *loaded, "reasonings.writer=openai")
+    with pytest.raises(UserError, match="a server would write with the LLM before it"):
+        dpo4rec("", *loaded, "item_reasonings.write=true", "item_reasonings.writer=openai")
+    with pytest.raises(UserError, match="the embedded one is trained on texts by rule anyway"):
+        dpo4rec("", "policy.warm_up.n_prompts=50")
+    other = dpo4rec("", *loaded, "policy.warm_up.seed=3").first_policy
+    assert other.identity() != dpo4rec("", *loaded).first_policy.identity()

@@ -204,5 +204,7 @@ def test_the_strongest_values_are_those_that_lift_names_first_and_at_most_so_man
         "genre": ["Romance", "Comedy"], "era": ["2000s"], "mood": ["wry"], "creator": ["Bo"],
     }  # fmt: skip
     assert list(liked[2]) == facets_of(FILMS).names
-    hyphens = strongest_values(facets_of(items_of([("genre", "young adult")])), [np.array([1])], 1)
-    assert hyphens == [{"genre": ["young adult"]}]
+    written = facets_of(items_of([("genre", "Sci-Fi")], [("genre", "J. R. R. Tolkien")]))
+    assert strongest_values(written, [np.array([1]), np.array([2])], 1) == [
+        {"genre": ["Sci-Fi"]}, {"genre": ["J. R. R. Tolkien"]},
+    ]  # fmt: skip

@@ -119,9 +119,7 @@ def test_a_file_of_ones_own_is_a_template(tmp_path):
 
 
 def test_a_missing_template_is_named():
-    with pytest.raises(
-        UserError, match=r"'filmz'.*attributes, books, likes, .*recent"
-    ):
+    with pytest.raises(UserError, match=r"'filmz'.*attributes, books, likes, .*recent"):
         Renderer("filmz", items_table({}))
 
 

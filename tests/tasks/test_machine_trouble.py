@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recalign.config import DPO4RecConfig
+from recalign.config import DPO4RecConfig, PolicyConfig
 from recalign.errors import UserError
 from tasks.engine.trouble import batch_settings, trouble_explained
 
@@ -112,6 +112,8 @@ os.abort()
 
 def test_what_to_lower_is_found_in_nested_settings():
     assert batch_settings("policy", DPO4RecConfig().policy) == ["policy.bootstrap.batch_size"]
+    loaded = PolicyConfig(kind="huggingface", model="smollm2")
+    assert batch_settings("policy", loaded) == ["policy.warm_up.micro_batch_size"]
 
 
 def test_other_errors_pass_as_they_are():

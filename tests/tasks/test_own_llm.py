@@ -207,7 +207,8 @@ def test_a_warm_up_teaches_what_the_template_says_and_is_part_of_the_weights(
     world, save_llm, method
 ):
     warm_up = WarmUpConfig(
-        n_prompts=120, template="attributes", history_items=4, method=method, epochs=4,
+        n_prompts=120, template="attributes", history_items=4, longest_text=64,
+        method=method, epochs=4,
         learning_rate=2e-2 if method == "lora" else 3e-3, batch_size=8, micro_batch_size=8,
     )  # fmt: skip
     folder = save_llm(True)
@@ -217,7 +218,8 @@ def test_a_warm_up_teaches_what_the_template_says_and_is_part_of_the_weights(
     figures = made.manifest.figures
     assert figures["valid_loss"] < figures["valid_loss_start"] - 1
     assert made.manifest.rows == figures["examples"]
-    assert figures["examples"] + figures["valid_examples"] == 120
+    used = figures["examples"] + figures["valid_examples"]
+    assert used == 120 - sum(made.manifest.dropped.values()) > 100
     opened = open_policy(made, world.runtime.root, "cpu", trainable=True)
     assert not isinstance(opened.model, PeftModel)  # an alignment's adapter will be the only one
     before = LlamaForCausalLM.from_pretrained(folder).state_dict()
@@ -225,6 +227,49 @@ def test_a_warm_up_teaches_what_the_template_says_and_is_part_of_the_weights(
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert first.fingerprint != make_policy(world, folder).fingerprint
+
+
+def test_texts_that_reasonings_would_not_use_are_not_taught_and_counted(world, save_llm, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("{{ 'A good tale. ' * (4 if history | length == 3 else 1) }}{{ next.title }}.")
+    warm_up = WarmUpConfig(
+        n_prompts=80, template="attributes", text=str(text), history_items=4, longest_text=30,
+        batch_size=8, micro_batch_size=8,
+    )  # fmt: skip
+    config = own(save_llm(False)).model_copy(update={"warm_up": warm_up})
+    made = world.store.open(world(policy, config, inputs_of(world), files=policy_files(config)))
+    assert 0 < made.manifest.dropped["malformed: repetition"] < 80
+    for changed, told in [
+        ({"longest_text": 1}, "too few can be used.*unfinished.*reasonings.max_new_tokens"),
+        ({"n_prompts": 1}, "policy.warm_up needs two prompts or more"),
+    ]:
+        wrong = warm_up.model_copy(update=changed)
+        config = config.model_copy(update={"warm_up": wrong})
+        with pytest.raises(UserError, match=told):
+            world(policy, config, inputs_of(world), files=policy_files(config))
+
+
+def test_a_text_and_a_prompt_that_change_places_make_another_policy(save_llm):
+    config = own(save_llm(False))
+    ways = [WarmUpConfig(n_prompts=9, template=a, text=b) for a, b in
+            (("recent", "movies"), ("movies", "recent"))]  # fmt: skip
+    files = [policy_files(config.model_copy(update={"warm_up": way})) for way in ways]
+    assert files[0]["template"] == files[1]["text"] != files[0]["text"]
+
+
+def test_a_killed_stage_goes_on_with_the_number_format_it_found_first(world, save_llm, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    config = own(save_llm(False)).model_copy(update={"dtype": "auto"})
+    monkeypatch.setattr("recalign.llm.precision.resolved_dtype", lambda *_: "bfloat16")
+    with monkeypatch.context() as patched:
+        patched.setattr("recalign.llm.load.load_policy", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            world(policy, config, inputs_of(world), files=policy_files(config))
+    monkeypatch.setattr("recalign.llm.precision.resolved_dtype", lambda *_: "float32")
+    made = world.store.open(world(policy, config, inputs_of(world), files=policy_files(config)))
+    assert json.loads(made.path("policy.json").read_text())["dtype"] == "bfloat16"
 
 
 def test_the_settings_of_a_warm_up_that_is_not_done_make_no_other_policy(world, save_llm):
