@@ -51,7 +51,7 @@ def test_texts_of_a_warm_up_name_what_is_liked_and_the_last_item_or_the_next():
     liked = {"genre": ["War", "Action"], "era": ["1970s"]}
     told = {"liked": liked, "next": Renderer("likes", items).items[2]}
     start = "Likes genre War, Action. Likes era 1970s."
-    assert Renderer("likes", items)([2, 1], **told) == f"{start} Lately Title 2. Lately Title 1."
+    assert Renderer("likes", items)([2, 1], **told) == f"{start} Lately Title 2; Title 1."
     assert Renderer("likes_next", items)([1], **told) == f"{start} Next Title 2."
     assert Renderer("likes_next", items)([1], liked={}, next=told["next"]) == "Next Title 2."
 
