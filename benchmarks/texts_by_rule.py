@@ -6,7 +6,9 @@
 Reads interactions, splits and the oracle of ROOT. Each kind of text is written about the users'
 histories, a recommender is fitted on those of the fit window, and validation says what it gains
 beside the sequence model alone, and beside the texts of other users. The last two rows know the
-item that is taken next: what a perfect text would add. Intervals are over users, per seed.
+item that is taken next: what a perfect text would add. The guard's figure is that of held-out users of
+the fit window (own texts against those of others), which decides whether a run goes on. Intervals are
+over users, per seed.
 """
 
 import argparse
@@ -164,7 +166,10 @@ def measured(data: Data, kind: Texts, seed: int) -> str:
     fitted.model.eval()
     told, alone = data.gains(fitted.model, own), data.gains(fitted.model, None)
     foreign = data.gains(fitted.model, own[others])
-    return " | ".join([f"{told.mean():.4f}", cell(told - alone), cell(told - foreign)])
+    guard = fitted.figures
+    nats = [guard[f"log_prob_{name}"] for name in ("difference", "low", "high")]
+    at_fit = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*nats)
+    return " | ".join([f"{told.mean():.4f}", cell(told - alone), cell(told - foreign), at_fit])
 
 
 def cell(differences: np.ndarray) -> str:
@@ -181,8 +186,8 @@ def main() -> None:
     torch.set_num_threads(1)
     data = Data(asked.root, asked.users)
     print(f"{len(data.valid.users)} validation users, {data.tables.items.height} items")
-    print("| text | seed | NDCG@10 | against no text | against texts of others |")
-    print("|---|---|---|---|---|")
+    print("| text | seed | NDCG@10 | against no text | against texts of others | guard, nats |")
+    print("|---|---|---|---|---|---|")
     for name, kind in kinds(data.tables.items).items():
         for seed in range(asked.seeds):
             print(f"| {name} | {seed} | {measured(data, kind, seed)} |", flush=True)
