@@ -5,10 +5,10 @@
 
 Reads interactions, splits and the oracle of ROOT. Each kind of text is written about the users'
 histories, a recommender is fitted on those of the fit window, and validation says what it gains
-beside the sequence model alone, and beside the texts of other users. The last two rows know the
-item that is taken next: what a perfect text would add. The guard's figure is that of held-out users of
-the fit window (own texts against those of others), which decides whether a run goes on. Intervals are
-over users, per seed.
+beside the sequence model alone, and beside the texts of other users. The guard's figure is that of
+the fit window's held-out users, own texts against those of others, which decides whether a run goes
+on. The last two rows know the item that is taken next: what a perfect text would add. Intervals
+are over users, per seed.
 """
 
 import argparse
