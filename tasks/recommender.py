@@ -1,5 +1,6 @@
 """Stage recommender: what reads reasonings, beside a frozen SASRec or over the lists it orders."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
 from recalign.config import RecommenderConfig
-from recalign.recommender.required import require_signal
+from recalign.recommender.required import described, require_signal
 from recalign.schemas import CURVE_FILE, ITEM_REASONINGS, REASONINGS
 from recalign.splits.phases import phase_of
 from tasks.encoding import item_vectors, open_encoder
@@ -17,6 +18,8 @@ from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.lists import ordered, read_lists
 from tasks.tables import Tables, read_tables
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from recalign.recommender.fit import FittedRecommender
@@ -46,6 +49,7 @@ def recommender(
     fitted.curve.drop("seconds").write_parquet(job.draft.path(CURVE_FILE), compression="zstd")
     job.draft.count(n_examples, left_out)
     job.draft.tell(fitted.figures)
+    log.info("recommender: %s", described(fitted.figures))
 
 
 def check_signal(run: "Run", made: Reference) -> None:

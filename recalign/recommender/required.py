@@ -27,18 +27,25 @@ def users_needed(figures: Figures) -> int | None:
     return math.ceil(float(figures["users"]) * (found * error / difference) ** 2)
 
 
+def described(figures: Figures) -> str:
+    """What the guard saw, in a sentence without its end."""
+    low, high = figures["log_prob_low"], figures["log_prob_high"]
+    return (
+        f"log-likelihood (nats) of what {figures['users']} held-out users took: "
+        f"{figures['log_prob_real']:.4f} with their own reasonings, "
+        f"{figures['log_prob_shuffled']:.4f} with shuffled ones, "
+        f"{figures['log_prob_no_text']:.4f} without any; difference "
+        f"{figures['log_prob_difference']:+.4f} [{low:+.4f}, {high:+.4f}]"
+    )
+
+
 def require_signal(figures: Figures) -> None:
     """NoSignalError unless real reasonings beat shuffled ones on users held out of the fit."""
     if figures["signal"]:
         return
     raise NoSignalError(
         "the recommender does not tell a user's own reasonings from those of other users, so "
-        "rewards would be noise. Log-likelihood (nats) of what held-out users took: "
-        f"{figures['log_prob_real']:.4f} with their own reasonings, "
-        f"{figures['log_prob_shuffled']:.4f} with shuffled ones, "
-        f"{figures['log_prob_no_text']:.4f} without any; difference "
-        f"{figures['log_prob_difference']:+.4f} [{figures['log_prob_low']:+.4f}, "
-        f"{figures['log_prob_high']:+.4f}] over {figures['users']} users. It has to be above 0 for "
+        f"rewards would be noise: {described(figures)}. It has to be above 0 for "
         f"sure, and at least {MIN_DIFFERENCE}.{_power(figures)} Look at a few reasonings (do they "
         "say something about the items?), give the fit more users or a larger "
         "recommender.held_out, or set recommender.guard to false to go on regardless"

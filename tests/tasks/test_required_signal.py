@@ -38,12 +38,15 @@ def test_recommenders_that_give_rewards_are_asked_and_no_others(tmp_path, monkey
     assert checked(tmp_path, monkeypatch, GUARDED.model_copy(update=loose)) == []
 
 
-def test_without_a_signal_the_run_ends_with_its_figures_kept(tmp_path):
+def test_without_a_signal_the_run_ends_with_its_figures_kept_and_told(tmp_path, caplog):
+    caplog.set_level("INFO", "tasks.recommender")
     walk = direct(tmp_path / "artifacts")
     with pytest.raises(NoSignalError, match=r"recommender\.guard to false"):
         dpo4rec.begin(walk, GUARDED)
     kept = walk.artifact("recommender, base")
     assert kept.manifest.figures["signal"] is False
+    difference = kept.manifest.figures["log_prob_difference"]
+    assert f"without any; difference {difference:+.4f} [" in caplog.text  # also with --stop-after
     assert "reasonings for valid, base" not in walk.done
 
 
@@ -64,7 +67,7 @@ def figures(difference, half, users=100):
 def test_it_is_told_how_many_users_a_difference_of_this_size_takes():
     # A half-width of 1.96 standard errors around 1: 2.80 of them are needed, 100 (2.80 / 1)^2.
     assert users_needed(figures(0.01, 0.0196)) == 785
-    with pytest.raises(NoSignalError, match=r"over 100 users.* with some 785 held-out users"):
+    with pytest.raises(NoSignalError, match=r"what 100 held-out users.* some 785 held-out users"):
         require_signal(figures(0.01, 0.0196))
     assert users_needed(figures(-0.01, 0.02)) is None
     for nothing_more in (figures(-0.01, 0.02), figures(0.0005, 0.0001)):
