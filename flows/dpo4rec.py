@@ -9,7 +9,6 @@ from recalign.artifacts.manifest import Reference
 from recalign.config import DPO4RecConfig, RoundsConfig
 from tasks.alignment import alignment
 from tasks.engine.run import Run
-from tasks.engine.stage import local_files
 from tasks.evaluation import evaluation, unconfirmed, validation_score
 from tasks.interactions import interactions, raw_files
 from tasks.item_reasonings import item_reasonings
@@ -17,7 +16,7 @@ from tasks.oracle import oracle, oracle_files
 from tasks.pairs import pairs
 from tasks.policy import policy, policy_files
 from tasks.reasonings import prompt_files, reasonings
-from tasks.recommender import check_signal, recommender
+from tasks.recommender import check_signal, recommender, recommender_files
 from tasks.report import report
 from tasks.rewards import rewards
 from tasks.splits import splits
@@ -144,7 +143,7 @@ class Rounds:
         """The recommender that reads these reasonings."""
         settings, label = self.config.recommender, f"recommender, {when}"
         inputs = self.world | {"oracle": self.oracle, "reasonings": texts} | self.about
-        files = local_files("encoder", settings.encoder)
+        files = recommender_files(settings, self.config.splits)
         return self.run(recommender, settings, inputs, label=label, files=files)
 
     def rewarding(self, reader: Reference) -> Reference:
@@ -165,7 +164,7 @@ class Rounds:
         other = self.run(oracle, settings, self.world, label=label, files=files)
         reads = self.config.recommender
         inputs = self.world | {"oracle": other, "reasonings": self.base_fit} | self.about
-        files, label = local_files("encoder", reads.encoder), "recommender, independent"
+        files, label = recommender_files(reads, self.config.splits), "recommender, independent"
         reader = self.run(recommender, reads, inputs, label=label, files=files)
         return {"independent_oracle": other, "independent": reader}
 

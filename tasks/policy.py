@@ -15,7 +15,6 @@ from recalign.embedded.demonstrations import (
     choose_histories,
     choose_prefixes,
 )
-from recalign.embedded.reasoners import facets_of, strongest_values
 from recalign.errors import UserError
 from recalign.llm.storage import ADAPTER, MODEL, POLICY, POLICY_CURVE
 from recalign.reasonings.prompts import Renderer, template_file
@@ -28,6 +27,7 @@ from recalign.training.run import TrainingRun
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.models import first_weights, model_files, resolved
+from tasks.rule_texts import liked_values
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:
@@ -164,9 +164,7 @@ def _drawn_histories(config: WarmUpConfig, tables: Tables) -> _Drawn:
     firsts = np.maximum(cutoffs - config.history_items, 0)
     histories = seen.slices(users, firsts, cutoffs)
     following = [int(one[0]) for one in seen.slices(users, cutoffs, cutoffs + 1)]
-    liked: list[dict[str, list[str]]] = [{} for _ in histories]
-    if tables.items["attributes"].list.len().sum():
-        liked = strongest_values(facets_of(tables.items), histories, config.n_liked)
+    liked = liked_values(tables.items, histories, config.n_liked)
     return _Drawn(users, [history.tolist() for history in histories], following, liked)
 
 

@@ -9,14 +9,16 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
-from recalign.config import RecommenderConfig
+from recalign.config import RecommenderConfig, SplitsConfig
+from recalign.reasonings.prompts import template_file
 from recalign.recommender.required import described, require_signal
 from recalign.schemas import CURVE_FILE, ITEM_REASONINGS, REASONINGS
-from recalign.splits.phases import phase_of
+from recalign.splits.phases import Phase, phase_of
 from tasks.encoding import item_vectors, open_encoder
 from tasks.engine.job import Job
-from tasks.engine.stage import stage
+from tasks.engine.stage import local_files, stage
 from tasks.lists import ordered, read_lists
+from tasks.rule_texts import rule_texts
 from tasks.tables import Tables, read_tables
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,12 @@ log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from recalign.recommender.fit import FittedRecommender
     from tasks.engine.run import Run
+
+
+def recommender_files(config: RecommenderConfig, splits: SplitsConfig) -> dict[str, list[Path]]:
+    """What decides a recommender beside its config: a local encoder, the template of rules."""
+    text = {"text": [template_file(config.others_text)]} if splits.others_fit else {}
+    return local_files("encoder", config.encoder) | text
 
 
 @stage(version=1)
@@ -43,7 +51,9 @@ def recommender(
     about = None if item_reasonings is None else ITEM_REASONINGS.read(item_reasonings)
     tables, written = read_tables(interactions, splits), REASONINGS.read(reasonings)
     fit = _fit_on_lists if config.kind == "prm" else _fit_on_targets
-    given = Given(splits, tables, oracle, written, about)
+    shown = reasonings.manifest.config["history_items"]
+    text = str((files or {}).get("text", [""])[0])
+    given = Given(splits, tables, oracle, written, about, shown, text)
     fitted, n_examples, left_out = fit(job, config, given)
     save_recommender(job.draft.folder, fitted.model, fitted.figures)
     fitted.curve.drop("seconds").write_parquet(job.draft.path(CURVE_FILE), compression="zstd")
@@ -70,6 +80,10 @@ class Given:
     """REASONINGS of the fit window."""
     about: pl.DataFrame | None
     """ITEM_REASONINGS, if the LLM wrote about items."""
+    history_items: int
+    """Most items that a prompt showed."""
+    others_text: str
+    """The template of texts by rule."""
 
 
 def _fit_on_targets(
@@ -82,15 +96,20 @@ def _fit_on_targets(
     from recalign.recommender.fit import fit_recommender
     from recalign.recommender.window import fit_examples
 
-    tables = given.tables
+    tables, written = given.tables, given.written
     seen = tables.before("recommender", tables.windows["reward_start"].to_numpy())
     phase = phase_of(tables.windows, "fit")
+    asked = phase.users
     if tables.protocol == "kar":  # windows are long there: the first list's worth of targets
         phase = phase.first(given.splits.manifest.config["block"])
+    if given.splits.manifest.config.get("others_fit"):
+        others = phase_of(tables.windows, "fit", prompted=False)
+        written = pl.concat([written, _by_rule(given, others)])
+        phase = phase.beside(others)
     model, _ = load_oracle(given.oracle.folder, job.device)
     encoder = open_encoder(job, config.encoder)
     examples, n_without_text = fit_examples(
-        given.written,
+        written,
         phase.users,
         phase.starts,
         phase.targets(seen),
@@ -102,8 +121,18 @@ def _fit_on_targets(
     )
     item_text = item_vectors(job, config.encoder, tables.items, given.about)
     items = ItemVectors(model.item_matrix(), model.bias, item_text)
-    fitted = fit_recommender(config, examples, items, job.progress)
+    fitted = fit_recommender(config, examples, items, job.progress, judged=asked)
     return fitted, len(examples.targets), {"user without a usable reasoning": n_without_text}
+
+
+def _by_rule(given: Given, others: Phase) -> pl.DataFrame:
+    """REASONINGS of the users whom the LLM is not asked about, from as long a history."""
+    first = others.starts - given.history_items
+    histories = given.tables.sequences.slices(others.users, first, others.starts)
+    texts = rule_texts(given.others_text, given.tables.items, histories)
+    told = {"user_index": others.users, "sample": -1, "reasoning": texts}
+    rest = {"n_tokens": None, "malformed": None}
+    return pl.DataFrame(told | rest, schema=REASONINGS)
 
 
 def _fit_on_lists(

@@ -36,6 +36,7 @@ BESIDE_STAGES = {
     "ranking",
     "encoding",
     "models",
+    "rule_texts",
     "writers",
 }  # what several stages open
 LATE = {"torch", "transformers", "trl", "peft", "datasets", "sentence_transformers"}

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import AT_DEFAULT, UNLESS_DEFAULT, Config, Seed, only_when
+from recalign.config.base import AT_DEFAULT, NOT_IDENTITY, UNLESS_DEFAULT, Config, Seed, only_when
 
 
 class RecommenderConfig(Config):
@@ -33,6 +33,8 @@ class RecommenderConfig(Config):
     """Most passes over the fit examples."""
     batch_size: int = Field(256, ge=1, le=65536)
     """Fit examples per optimiser step."""
+    others_text: str = Field("likes", json_schema_extra=NOT_IDENTITY)
+    """Template of the texts by rule about the users of splits.others_fit: likes, or a path."""
     held_out: float = Field(0.2, gt=0, lt=0.9)
     """Share of users held out for early stopping and for the signal guard."""
     guard: bool = Field(True, json_schema_extra=AT_DEFAULT)

@@ -207,6 +207,8 @@ class RosePOConfig(Config):
         shown = self.sft.n_candidates if self.sft.format == "candidates" else 0
         if shown and self.rejections.n_rejected >= shown:
             raise ValueError("rejections.n_rejected must be below sft.n_candidates")
+        if self.splits.others_fit:
+            raise ValueError("splits.others_fit is for DPO4Rec: RosePO reads no texts")
         if self.splits.protocol == "kar":
             raise ValueError(
                 "splits.protocol = kar re-ranks lists with what an LLM wrote about users, as"

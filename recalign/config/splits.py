@@ -53,6 +53,9 @@ class SplitsConfig(Config):
     max_users: int = Field(0, ge=0, le=1_000_000_000, json_schema_extra=UNLESS_DEFAULT)
     """Users the LLM is asked about, in all phases the same; drawn, as short and long histories are
     spread. The others only train the oracle; 0: everyone."""
+    others_fit: bool = Field(False, json_schema_extra=UNLESS_DEFAULT)
+    """The users beyond max_users keep a fit window, which the oracle does not see: the recommender
+    also learns to read from texts by rule about them, which cost nothing."""
     n_negatives: int = Field(99, ge=1, le=1000)
     """Length of the fixed lists of items that a user never took, for metrics over lists."""
     popularity_alpha: float = Field(0.75, ge=0, le=2)
@@ -66,6 +69,8 @@ class SplitsConfig(Config):
             raise ValueError(
                 "reward_users + valid_users + test_users must leave users to fit the recommender on"
             )
+        if self.others_fit and (self.protocol != "per_user" or not self.max_users):
+            raise ValueError("others_fit needs protocol = per_user and a max_users")
         shares = self.fit_share + self.reward_share + self.valid_share + self.test_share
         if shares >= 0.9:
             raise ValueError(

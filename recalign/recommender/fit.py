@@ -112,13 +112,15 @@ def fit_recommender(
     examples: FitExamples,
     items: ItemVectors,
     progress: Progress = silent,
+    judged: np.ndarray | None = None,
 ) -> FittedRecommender:
     """Fit `KnowledgeRecommender` on the examples' device and measure whether it reads the texts.
 
-    In an epoch every example meets one random text of its user. Users are held out by
-    config.held_out, by a draw of their own per user index. UserError below MIN_USERS users.
+    In an epoch every example meets one random text of its user. Of the users `judged` (None: all)
+    some are held out by config.held_out, by a draw of their own per user index. UserError below
+    MIN_USERS users.
     """
-    held_out, fitted = split_users(config, examples.users)
+    held_out, fitted = split_users(config, examples.users, judged)
     train, test = examples.of_users(fitted), examples.of_users(held_out)
     model = start_model(config, items, train.all_texts().cpu()).to(examples.states.device)
     curve, choice = train_epochs(config, model, train, test, KNOWLEDGE, progress)
@@ -181,16 +183,23 @@ def guard_figures(
     return compare(real, shuffled, none)
 
 
-def split_users(config: RecommenderConfig, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of held-out and of fitted users; a user's draw depends on no other user."""
-    if len(users) < MIN_USERS:
+def split_users(
+    config: RecommenderConfig, users: np.ndarray, judged: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of held-out and of fitted users; a user's draw depends on no other user.
+
+    Only users `judged` are held out; None: all may be.
+    """
+    may = np.ones(len(users), dtype=bool) if judged is None else np.isin(users, judged)
+    if may.sum() < MIN_USERS:
         raise UserError(
             f"the recommender needs at least {MIN_USERS} users with a fit window, there are "
-            f"{len(users)}; use more data or shorter splits"
+            f"{may.sum()}; use more data or shorter splits"
         )
     keys = np.array([derive_seed(config.seed, "held-out", int(user)) for user in users])
-    n_held_out = min(max(4, round(config.held_out * len(users))), MAX_HELD_OUT)
+    n_held_out = min(max(4, round(config.held_out * may.sum())), MAX_HELD_OUT)
     order = np.argsort(keys)
+    order = np.concatenate([order[may[order]], order[~may[order]]])
     return order[:n_held_out], np.sort(order[n_held_out:])
 
 

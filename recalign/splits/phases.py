@@ -25,6 +25,11 @@ class Phase:
         """The items of each user's window in order of time, int64 [U, T], 0 padded."""
         return sequences.window(self.users, self.starts, self.ends - self.starts)
 
+    def beside(self, others: "Phase") -> "Phase":
+        """The users of both, these first."""
+        pairs = ((self.users, others.users), (self.starts, others.starts), (self.ends, others.ends))
+        return Phase(*(np.concatenate(pair) for pair in pairs))
+
     def first(self, n_targets: int) -> "Phase":
         """The same users and starts with at most this many targets each."""
         return Phase(self.users, self.starts, np.minimum(self.ends, self.starts + n_targets))
@@ -43,10 +48,14 @@ class Phase:
         return Phase(self.users[own], self.starts[own], self.ends[own])
 
 
-def phase_of(windows: pl.DataFrame, phase: PhaseName) -> Phase:
-    """The prompted users whose window of this phase is not empty, in order of user_index."""
+def phase_of(windows: pl.DataFrame, phase: PhaseName, *, prompted: bool = True) -> Phase:
+    """The prompted users whose window of this phase is not empty, in order of user_index.
+
+    prompted=False: the others (splits.others_fit), whom no LLM is asked about.
+    """
     start, end = f"{phase}_start", NEXT[phase]
-    kept = windows.filter(pl.col("prompted") & (pl.col(start) < pl.col(end))).sort("user_index")
+    wanted = (pl.col("prompted") == prompted) & (pl.col(start) < pl.col(end))
+    kept = windows.filter(wanted).sort("user_index")
     users, starts, ends = (kept[c].to_numpy().astype(np.int64) for c in ("user_index", start, end))
     return Phase(users, starts, ends)
 

@@ -35,7 +35,8 @@ def split_windows(
     long_enough = ~(short_sequence | short_history)
     prompted = _drawn(long_enough, history, config)
     if config.protocol != "temporal":
-        starts[~prompted] = lengths[~prompted, None]  # the whole sequence is history
+        outside = ~long_enough if config.others_fit else ~prompted
+        starts[outside] = lengths[outside, None]  # the whole sequence is history
     sizes = np.diff(starts, axis=1, append=lengths[:, None])
     counts = {
         "short_sequence": int(short_sequence.sum()),

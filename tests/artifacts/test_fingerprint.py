@@ -117,7 +117,10 @@ def not_counting(config: Config, prefix=""):
 
 def test_every_setting_of_dpo4rec_changes_the_identity_unless_it_says_that_it_does_not_count():
     config = DPO4RecConfig()
-    asked = {"reasonings.template", "policy.bootstrap.template", "item_reasonings.template"}
+    asked = {
+        "reasonings.template", "policy.bootstrap.template", "item_reasonings.template",
+        "recommender.others_text",
+    }  # fmt: skip
     greedy = {f"item_reasonings.{name}" for name in ("temperature", "top_k", "top_p", "seed")}
     templates = asked | greedy
     # kept or not; told by its inputs; looked at when it is made

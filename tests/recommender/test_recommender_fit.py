@@ -145,9 +145,22 @@ def test_who_is_held_out_does_not_depend_on_the_order_of_users():
     assert set(users[forwards]) == set(shuffled[backwards])
 
 
+def test_users_with_texts_by_rule_are_never_held_out():
+    users, asked = np.arange(50), np.arange(20) * 2
+    held_out, fitted = split_users(CONFIG, users, asked)
+    assert len(held_out) == 4  # a fifth of those asked
+    assert np.isin(users[held_out], asked).all()
+    assert sorted([*held_out, *fitted]) == users.tolist()
+    assert set(users[held_out]) == set(
+        asked[split_users(CONFIG, asked)[0]]
+    )  # as without the others
+
+
 def test_too_few_users_are_refused():
     with pytest.raises(UserError, match="at least 10 users"):
         split_users(CONFIG, np.arange(9))
+    with pytest.raises(UserError, match="there are 9"):
+        split_users(CONFIG, np.arange(50), np.arange(9))
 
 
 def test_quality_is_the_softmax_over_unseen_items_and_one_over_log_rank():

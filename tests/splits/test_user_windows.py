@@ -5,6 +5,7 @@ import pytest
 from recalign.config import SplitsConfig
 from recalign.errors import BadInputError
 from recalign.schemas import INTERACTIONS
+from recalign.splits.phases import phase_of
 from recalign.splits.windows import MIN_USERS, refuse_few_users, split_windows
 
 STARTS = ["fit_start", "reward_start", "valid_start", "test_start", "end"]
@@ -127,6 +128,25 @@ def test_users_that_are_not_drawn_train_the_oracle_with_all_they_have():
     assert starts(windows) == [(4, 6, 9, 10, 12) if one else (12,) * 5 for one in kept]
     assert sum(kept) == 2
     assert counts == {"over_max_users": 4}
+
+
+def test_others_keep_their_windows_for_the_recommender_where_that_is_asked_for():
+    times = [list(range(12)) for _ in range(6)] + [list(range(5))]
+    config = SplitsConfig(fit=2, reward=3, valid=1, test=2, min_history=4, max_users=2)
+    asked = config.model_copy(update={"others_fit": True})
+    windows, counts = split_windows(interactions(times), asked)
+    assert starts(windows) == [(4, 6, 9, 10, 12)] * 6 + [
+        (5,) * 5
+    ]  # too short a sequence is history
+    as_before, _ = split_windows(interactions(times), config)
+    assert windows["prompted"].equals(as_before["prompted"])
+    assert counts == {"over_max_users": 4, "short_sequence": 1}
+    others = phase_of(windows, "fit", prompted=False)
+    assert len(others.users) == 4
+    assert not set(others.users) & set(phase_of(windows, "fit").users)
+    assert "others_fit" not in config.identity()
+    with pytest.raises(ValueError, match="others_fit needs protocol = per_user and a max_users"):
+        SplitsConfig(others_fit=True)
 
 
 def test_a_max_users_that_nobody_reaches_changes_nothing_and_unset_is_no_part_of_the_identity():

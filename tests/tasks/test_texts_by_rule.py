@@ -1,0 +1,72 @@
+"""The recommender also learns from texts by rule about users whom the LLM is not asked about."""
+
+import polars as pl
+import pytest
+
+from flows.dpo4rec import begin
+from recalign.config import DPO4RecConfig, RosePOConfig
+from recalign.schemas import ITEMS, WINDOWS
+from recalign.sequences import Sequences
+from tasks.rule_texts import rule_texts
+from tasks.tables import read_tables
+from tests.tasks.tiny_run import CONFIG, direct
+
+ASKED = 30
+
+
+def with_others(others_fit):
+    splits = CONFIG.splits.model_copy(update={"max_users": ASKED, "others_fit": others_fit})
+    return CONFIG.model_copy(update={"splits": splits})
+
+
+@pytest.fixture(scope="module")
+def walks(tmp_path_factory):
+    """A walk up to the base policy's validation, without and with the other users' texts."""
+    found = {}
+    for others_fit in (False, True):
+        walk = direct(tmp_path_factory.mktemp("rules") / "artifacts")
+        begin(walk, with_others(others_fit))
+        found[others_fit] = walk
+    return found
+
+
+def test_all_users_are_fitted_on_and_only_those_asked_about_are_judged(walks):
+    alone, both = (walks[kind].artifact("recommender, base").manifest for kind in (False, True))
+    prompted = WINDOWS.read(walks[True].artifact("splits"))["prompted"]
+    assert prompted.sum() == ASKED < len(prompted)
+    texts = {w: walks[w].artifact("reasonings for fit, base").manifest.rows for w in walks}
+    assert texts[True] == texts[False]  # the LLM writes no more
+    left_out = both.dropped.get("user without a usable reasoning", 0)
+    assert both.rows == CONFIG.splits.fit * (len(prompted) - left_out) > alone.rows
+    assert both.figures["users"] == alone.figures["users"] == round(0.2 * ASKED)
+    assert list(both.files) != list(alone.files)  # the template is part of the identity
+
+
+def test_the_oracle_does_not_see_what_the_recommender_is_fitted_on(walks):
+    rows = {kind: walks[kind].artifact("oracle").manifest.rows for kind in walks}
+    taken = CONFIG.splits
+    n_others = 60 - ASKED
+    assert rows[False] - rows[True] == n_others * (
+        taken.fit + taken.reward + taken.valid + taken.test
+    )
+
+
+def test_texts_by_rule_tell_of_the_history_alone(walks):
+    walk = walks[True]
+    tables = read_tables(walk.artifact("interactions"), walk.artifact("splits"))
+    items = ITEMS.read(walk.artifact("interactions"))
+    histories = [tables.sequences.slice(user, 0, 4) for user in range(3)]
+    texts = rule_texts("likes", items, histories)
+    titles = dict(items.select("item_index", "title").iter_rows())
+    for text, history in zip(texts, histories, strict=True):
+        assert text.startswith("Likes ")
+        assert text.endswith(f"{titles[int(history[-1])]}.")
+    bare = items.with_columns(attributes=pl.lit([], dtype=ITEMS["attributes"]))
+    assert rule_texts("likes", bare, histories)[0].startswith("Lately ")
+    assert isinstance(tables.sequences, Sequences)
+
+
+def test_rosepo_refuses_it():
+    with pytest.raises(ValueError, match="RosePO reads no texts"):
+        RosePOConfig.model_validate({"splits": {"max_users": 9, "others_fit": True}})
+    assert DPO4RecConfig.model_validate({"splits": {"max_users": 9, "others_fit": True}})
