@@ -59,7 +59,7 @@ def recommender(
     fitted.curve.drop("seconds").write_parquet(job.draft.path(CURVE_FILE), compression="zstd")
     job.draft.count(n_examples, left_out)
     job.draft.tell(fitted.figures)
-    log.info("recommender: %s", described(fitted.figures))
+    log.info("%s", described(fitted.figures))
 
 
 def check_signal(run: "Run", made: Reference) -> None:
