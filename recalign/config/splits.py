@@ -54,8 +54,8 @@ class SplitsConfig(Config):
     """Users the LLM is asked about, in all phases the same; drawn, as short and long histories are
     spread. The others only train the oracle; 0: everyone."""
     others_fit: bool = Field(False, json_schema_extra=UNLESS_DEFAULT)
-    """The users beyond max_users keep a fit window, which the oracle does not see: the recommender
-    also learns to read from texts by rule about them, which cost nothing."""
+    """The last items of users beyond max_users are a fit window, which the oracle does not see: the
+    recommender also learns to read from texts by rule about them, which cost nothing."""
     n_negatives: int = Field(99, ge=1, le=1000)
     """Length of the fixed lists of items that a user never took, for metrics over lists."""
     popularity_alpha: float = Field(0.75, ge=0, le=2)

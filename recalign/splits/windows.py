@@ -35,8 +35,9 @@ def split_windows(
     long_enough = ~(short_sequence | short_history)
     prompted = _drawn(long_enough, history, config)
     if config.protocol != "temporal":
-        outside = ~long_enough if config.others_fit else ~prompted
-        starts[outside] = lengths[outside, None]  # the whole sequence is history
+        starts[~prompted] = lengths[~prompted, None]  # the whole sequence is history
+        if config.others_fit:  # but for its end: the oracle should see as much as it can
+            starts[long_enough & ~prompted, 0] -= config.fit
     sizes = np.diff(starts, axis=1, append=lengths[:, None])
     counts = {
         "short_sequence": int(short_sequence.sum()),

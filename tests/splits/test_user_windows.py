@@ -130,14 +130,14 @@ def test_users_that_are_not_drawn_train_the_oracle_with_all_they_have():
     assert counts == {"over_max_users": 4}
 
 
-def test_others_keep_their_windows_for_the_recommender_where_that_is_asked_for():
+def test_the_last_items_of_others_are_for_the_recommender_where_that_is_asked_for():
     times = [list(range(12)) for _ in range(6)] + [list(range(5))]
     config = SplitsConfig(fit=2, reward=3, valid=1, test=2, min_history=4, max_users=2)
     asked = config.model_copy(update={"others_fit": True})
     windows, counts = split_windows(interactions(times), asked)
-    assert starts(windows) == [(4, 6, 9, 10, 12)] * 6 + [
-        (5,) * 5
-    ]  # too short a sequence is history
+    kept = windows["prompted"].to_list()
+    expected = [(4, 6, 9, 10, 12) if one else (10, 12, 12, 12, 12) for one in kept[:6]]
+    assert starts(windows) == [*expected, (5,) * 5]  # five items are too few: all are history
     as_before, _ = split_windows(interactions(times), config)
     assert windows["prompted"].equals(as_before["prompted"])
     assert counts == {"over_max_users": 4, "short_sequence": 1}
