@@ -25,7 +25,7 @@ from torch import Tensor
 
 from recalign.artifacts.store import Store
 from recalign.config import RecommenderConfig
-from recalign.embedded.reasoners import facets_of, reasonings_by_rule, strongest_values
+from recalign.embedded.reasoners import facets_of, reasonings_by_rule
 from recalign.metrics import ndcg
 from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle
@@ -38,10 +38,10 @@ from recalign.recommender.model import KnowledgeRecommender
 from recalign.recommender.signal import t_interval
 from recalign.recommender.window import fit_examples
 from recalign.splits.phases import Phase, phase_of
+from tasks.rule_texts import rule_texts
 from tasks.tables import read_tables
 
 HISTORY = 12
-N_LIKED = 3
 ROWS = 500
 
 
@@ -104,15 +104,13 @@ Texts = Callable[[list[np.ndarray], list[np.ndarray]], list[str]]
 
 
 def kinds(items: pl.DataFrame) -> dict[str, Texts]:
-    facets, likes = facets_of(items), Renderer("likes", items)
-    shown = likes.items
+    facets, shown = facets_of(items), Renderer("likes", items).items
 
     def by_rule(name: Any) -> Texts:
         return lambda histories, _: reasonings_by_rule(name, facets, histories, 0)
 
     def liked(histories: list[np.ndarray], _: list[np.ndarray]) -> list[str]:
-        values = strongest_values(facets, histories, N_LIKED)
-        return [likes(h.tolist(), liked=own) for h, own in zip(histories, values, strict=True)]
+        return rule_texts("likes", items, histories)
 
     def titles(histories: list[np.ndarray], _: list[np.ndarray]) -> list[str]:
         return [" ".join(f"{shown[int(i)].title}." for i in h[-3:]) for h in histories]

@@ -6,7 +6,6 @@ import pytest
 from flows.dpo4rec import begin
 from recalign.config import DPO4RecConfig, RosePOConfig
 from recalign.schemas import ITEMS, WINDOWS
-from recalign.sequences import Sequences
 from tasks.rule_texts import rule_texts
 from tasks.tables import read_tables
 from tests.tasks.tiny_run import CONFIG, direct
@@ -59,7 +58,6 @@ def test_texts_by_rule_tell_of_the_history_alone(walks):
         assert text.endswith(f"{titles[int(history[-1])]}.")
     bare = items.with_columns(attributes=pl.lit([], dtype=ITEMS["attributes"]))
     assert rule_texts("likes", bare, histories)[0].startswith("Lately ")
-    assert isinstance(tables.sequences, Sequences)
 
 
 def test_rosepo_refuses_it():
