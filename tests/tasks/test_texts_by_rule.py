@@ -3,9 +3,12 @@
 import polars as pl
 import pytest
 
+import tasks.recommender
 from flows.dpo4rec import begin
 from recalign.config import DPO4RecConfig, RosePOConfig
 from recalign.schemas import ITEMS, WINDOWS
+from recalign.splits.phases import phase_of
+from tasks.recommender import recommender, recommender_files
 from tasks.rule_texts import rule_texts
 from tasks.tables import read_tables
 from tests.tasks.tiny_run import CONFIG, direct
@@ -44,6 +47,27 @@ def test_all_users_are_fitted_on_and_only_those_asked_about_are_judged(walks):
 def test_the_oracle_does_not_see_what_the_recommender_is_fitted_on(walks):
     rows = {kind: walks[kind].artifact("oracle").manifest.rows for kind in walks}
     assert rows[False] - rows[True] == (60 - ASKED) * CONFIG.splits.fit
+
+
+def test_a_text_ends_with_the_last_item_before_the_fit_window(walks, monkeypatch):
+    asked = []
+
+    def noted(template, items, histories):
+        asked.extend(histories)
+        return rule_texts(template, items, histories)
+
+    monkeypatch.setattr(tasks.recommender, "rule_texts", noted)
+    walk = walks[True]
+    files = recommender_files(CONFIG.recommender, with_others(True).splits)
+    made_from = {name: walk.done[name] for name in ("interactions", "splits", "oracle")}
+    made_from["reasonings"] = walk.done["reasonings for fit, base"]
+    walk(recommender, CONFIG.recommender, made_from, files=files, label="again")
+    tables = read_tables(walk.artifact("interactions"), walk.artifact("splits"))
+    others = phase_of(tables.windows, "fit", prompted=False)
+    assert len(asked) == len(others.users) == 60 - ASKED
+    for history, user, start in zip(asked, others.users, others.starts, strict=True):
+        first = start - CONFIG.reasonings.history_items
+        assert history.tolist() == tables.sequences.slice(user, first, start).tolist()
 
 
 def test_texts_by_rule_tell_of_the_history_alone(walks):
