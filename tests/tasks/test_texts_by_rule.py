@@ -58,10 +58,11 @@ def test_a_text_ends_with_the_last_item_before_the_fit_window(walks, monkeypatch
 
     monkeypatch.setattr(tasks.recommender, "rule_texts", noted)
     walk = walks[True]
-    files = recommender_files(CONFIG.recommender, with_others(True).splits)
+    reader = CONFIG.recommender.model_copy(update={"seed": 9})  # not made yet
+    files = recommender_files(reader, with_others(True).splits)
     made_from = {name: walk.done[name] for name in ("interactions", "splits", "oracle")}
     made_from["reasonings"] = walk.done["reasonings for fit, base"]
-    walk(recommender, CONFIG.recommender, made_from, files=files, label="again")
+    walk(recommender, reader, made_from, files=files, label="again")
     tables = read_tables(walk.artifact("interactions"), walk.artifact("splits"))
     others = phase_of(tables.windows, "fit", prompted=False)
     assert len(asked) == len(others.users) == 60 - ASKED
