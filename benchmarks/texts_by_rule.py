@@ -1,14 +1,15 @@
 """What can a text about a user add to the recommender at all? Texts by rule, before any LLM.
 
     recalign run dpo4rec ... --root ROOT --stop-after oracle
-    python benchmarks/texts_by_rule.py ROOT [--seeds 3] [--users 2000]
+    python benchmarks/texts_by_rule.py ROOT [--seeds 3] [--users 2000] [--text FILE]...
 
 Reads interactions, splits and the oracle of ROOT. Each kind of text is written about the users'
 histories, a recommender is fitted on those of the fit window, and validation says what it gains
 beside the sequence model alone, and beside the texts of other users. The guard's figure is that of
 the fit window's held-out users, own texts against those of others, which decides whether a run goes
 on. The last two rows know the item that is taken next: what a perfect text would add. Intervals
-are over users, per seed.
+are over users, per seed. --text tries templates of yours instead (see `policy.warm_up.text`). With
+`splits.others_fit` the recommender learns from the texts about the other users, too, as in a run.
 """
 
 import argparse
@@ -67,6 +68,8 @@ class Data:
         self.model, _ = load_oracle(newest.folder, "cpu")
         self.encoder = SentenceEncoder("minilm", self.root / ".cache" / "sentences", "cpu")
         self.fit, self.valid = (self.some_of(name) for name in ("fit", "valid"))
+        self.asked = self.fit.users
+        self.fit = self.fit.beside(phase_of(self.tables.windows, "fit", prompted=False))
         sequences, valid = self.tables.sequences, self.valid
         self.states = states_of(self.model, sequences, valid.users, valid.starts)
         before, _ = sequences.until(valid.users, valid.starts, int(valid.starts.max()))
@@ -103,14 +106,15 @@ Texts = Callable[[list[np.ndarray], list[np.ndarray]], list[str]]
 """Texts of the histories; the items taken next are given for the rows that know them."""
 
 
+def of_template(template: str, items: pl.DataFrame) -> Texts:
+    return lambda histories, _: rule_texts(template, items, histories)
+
+
 def kinds(items: pl.DataFrame) -> dict[str, Texts]:
     facets, shown = facets_of(items), Renderer("likes", items).items
 
     def by_rule(name: Any) -> Texts:
         return lambda histories, _: reasonings_by_rule(name, facets, histories, 0)
-
-    def liked(histories: list[np.ndarray], _: list[np.ndarray]) -> list[str]:
-        return rule_texts("likes", items, histories)
 
     def titles(histories: list[np.ndarray], _: list[np.ndarray]) -> list[str]:
         return [" ".join(f"{shown[int(i)].title}." for i in h[-3:]) for h in histories]
@@ -126,7 +130,7 @@ def kinds(items: pl.DataFrame) -> dict[str, Texts]:
         "most frequent values (counts)": by_rule("counts"),
         "strongest values (lift)": by_rule("lift"),
         "last three titles": titles,
-        "values and last titles (likes)": liked,
+        "values and last titles (likes)": of_template("likes", items),
         "attributes of the next item": next_attributes,
         "title of the next item": next_title,
     }
@@ -155,7 +159,8 @@ def measured(data: Data, kind: Texts, seed: int) -> str:
             seen.until(users, stops, int(stops.max()))[0],
         ),
     )
-    fitted = fit_recommender(RecommenderConfig(seed=seed), examples, data.items)
+    config = RecommenderConfig(seed=seed)
+    fitted = fit_recommender(config, examples, data.items, judged=data.asked)
     vectors, rows = data.encoder.encode_unique(written(data, kind, data.valid))
     own = torch.from_numpy(vectors[rows])
     circle = np.random.default_rng(seed).permutation(len(own))
@@ -180,13 +185,16 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--users", type=int, default=1 << 30)
+    parser.add_argument("--text", action="append", default=[])
     asked = parser.parse_args()
     torch.set_num_threads(1)
     data = Data(asked.root, asked.users)
     print(f"{len(data.valid.users)} validation users, {data.tables.items.height} items")
+    items = data.tables.items
+    asked_for = {template: of_template(template, items) for template in asked.text}
     print("| text | seed | NDCG@10 | against no text | against texts of others | guard, nats |")
     print("|---|---|---|---|---|---|")
-    for name, kind in kinds(data.tables.items).items():
+    for name, kind in (asked_for or kinds(items)).items():
         for seed in range(asked.seeds):
             print(f"| {name} | {seed} | {measured(data, kind, seed)} |", flush=True)
 
