@@ -98,7 +98,8 @@ def batch_settings(path: str, config: Config) -> list[str]:
     if "micro_batch_size" in names:  # they change the result by rounding only
         return [f"{path}.micro_batch_size"]
     found = [f"{path}.batch_size"] if "batch_size" in names else []
-    for name in filter(config.counts, names):
+    for name in names:
         inner = getattr(config, name)
-        found += batch_settings(f"{path}.{name}", inner) if isinstance(inner, Config) else []
+        if isinstance(inner, Config) and name in config.identity():  # else it is switched off
+            found += batch_settings(f"{path}.{name}", inner)
     return found

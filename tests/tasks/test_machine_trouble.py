@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recalign.config import DPO4RecConfig, PolicyConfig
+from recalign.config import DPO4RecConfig, PolicyConfig, WarmUpConfig
 from recalign.errors import UserError
 from tasks.engine.trouble import batch_settings, trouble_explained
 
@@ -113,7 +113,9 @@ os.abort()
 def test_what_to_lower_is_found_in_nested_settings():
     assert batch_settings("policy", DPO4RecConfig().policy) == ["policy.bootstrap.batch_size"]
     loaded = PolicyConfig(kind="huggingface", model="smollm2")
-    assert batch_settings("policy", loaded) == ["policy.warm_up.micro_batch_size"]
+    assert batch_settings("policy", loaded) == []
+    warmed_up = PolicyConfig(kind="huggingface", model="smollm2", warm_up=WarmUpConfig(n_prompts=8))
+    assert batch_settings("policy", warmed_up) == ["policy.warm_up.micro_batch_size"]
 
 
 def test_other_errors_pass_as_they_are():
