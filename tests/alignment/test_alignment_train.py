@@ -32,6 +32,10 @@ from tests.alignment.alignment_samples import (
 )
 
 
+def saved_adapter(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "folder" / "adapter_model.safetensors")
+
+
 def scored(plain: Policy, model: Any, rows: Rows, adapter: bool = True) -> ReferenceLogProbs:
     """Log-probabilities of the rows under this model."""
     return reference_log_probs(replace(plain, model=model), rows, CONFIG, adapter=adapter)
@@ -184,10 +188,14 @@ def test_dropping_pairs_by_eps_is_training_without_them_and_is_counted(
     found = run(policy(), pairs, tmp_path / "drops", dropping).figures
     kept = pairs.filter(pl.col("smoothing").list.first() <= 0.3)
     expected = run(policy(), kept, tmp_path / "without", config).figures
-    assert found["left_out"].pop("eps_above") == 8
-    assert found == expected
+    counts = expected.pop("left_out")
+    assert found.pop("left_out") == counts | {"eps_above": 8}
     assert found["pairs"] == 16
-    assert adapter_bytes(tmp_path / "drops") == adapter_bytes(tmp_path / "without")
+    # The reference scores all rows, in batches of other sizes, which some processors round apart.
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    without = saved_adapter(tmp_path / "without")
+    for name, weights in saved_adapter(tmp_path / "drops").items():
+        torch.testing.assert_close(weights, without[name], rtol=1e-3, atol=1e-5)
     with pytest.raises(UserError, match=r"drop_above = 0.05 leaves no pair .*: 24 of 24 have"):
         run(policy(), pairs, tmp_path / "all", config.model_copy(update={"drop_above": 0.05}))
 
