@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from tests.pipeline.roots import digest_of, kill_at_work
+from recalign.llm.storage import MODEL
+from tests.pipeline.roots import digest_of, kill_at_work, manifests
 
 RUN = ("run", "dpo4rec", "--preset", "tiny")
 LABELS = {
@@ -51,3 +52,23 @@ def test_two_runs_at_once_compute_each_stage_once(recalign, finished, tmp_path):
         assert len(list(root.glob(f"{stage}/*"))) == 1
     fingerprint = first_fingerprint(finished, "oracle")
     assert digest_of(root, "oracle", fingerprint) == digest_of(finished, "oracle", fingerprint)
+
+
+def test_sigkill_in_the_warm_up_of_a_loaded_llm_loses_no_step(recalign, finished, tmp_path):
+    llm = finished / "policy" / first_fingerprint(finished, "policy") / MODEL
+    settings = {
+        "kind": "huggingface", "model": llm, "warm_up.n_prompts": 200, "warm_up.epochs": 8,
+        "warm_up.template": "attributes", "warm_up.evaluations": 20, "warm_up.patience": 20,
+    }  # fmt: skip
+    changed = [f"--set=policy.{name}={value}" for name, value in settings.items()]
+    digests = []
+    for name in ("killed", "whole"):
+        root = shutil.copytree(finished, tmp_path / name)
+        known = set(manifests(root))
+        command = (*RUN, "--root", str(root), "--stop-after", "policy", *changed)
+        if not digests:
+            kill_at_work(recalign, root, "policy", "*", command)
+        recalign(*command)
+        (made,) = set(manifests(root)) - known
+        digests.append(digest_of(root, *made))
+    assert digests[0] == digests[1]
