@@ -32,17 +32,17 @@ CUTOFFS = [1, 5, 10, 20]
 SHOWN = ("NDCG@10", "HR@10", "NDCG@5", "HR@5", "NDCG@20", "HR@20", "MRR@10")
 
 
-def fitted(config: OracleConfig, data: Ingested, sequences: Sequences, work: Path) -> FittedOracle:
-    """SASRec on all but the last two items of every user, validated on the last but one."""
+def fitted(
+    config: OracleConfig, data: Ingested, sequences: Sequences, stops: np.ndarray, work: Path
+) -> FittedOracle:
+    """SASRec on every user's items before position stops [U], validated on the last of them."""
     text = None
     if config.item_text:
         encoder = SentenceEncoder(config.encoder, work / "sentences", "cpu")
         text = encoder.encode_items(data.items["text"].to_list())
-    users = np.arange(sequences.n_users)
-    seen, targets = (
-        sequences.before(sequences.lengths - 2),
-        sequences.items[sequences.offsets[1:] - 2],
-    )
+    seen = sequences.before(np.maximum(stops - 1, 0))
+    users = np.flatnonzero(stops > 1)
+    targets = sequences.items[sequences.offsets[users] + stops[users] - 1]
 
     def told(done: int, total: int, note: str = "") -> None:
         if note.startswith("epoch"):
@@ -83,7 +83,8 @@ def main() -> None:
           f" {len(sequences.items):,} interactions")  # fmt: skip
     print(config.oracle.model_dump_json())
     with tempfile.TemporaryDirectory() as temporary:
-        found = fitted(config.oracle, data, sequences, given.work or Path(temporary))
+        work = given.work or Path(temporary)
+        found = fitted(config.oracle, data, sequences, sequences.lengths - 1, work)
     best = found.curve["valid_ndcg_at_10"]
     print(f"epoch {best.arg_max() + 1} of {len(best)}, validation NDCG@10 {best.max():.4f},"
           f" {found.curve['seconds'].sum():.0f} s")  # fmt: skip

@@ -61,7 +61,7 @@ def test_sigkill_in_the_warm_up_of_a_loaded_llm_loses_no_step(recalign, finished
         "warm_up.template": "attributes", "warm_up.evaluations": 20, "warm_up.patience": 20,
     }  # fmt: skip
     changed = [f"--set=policy.{name}={value}" for name, value in settings.items()]
-    digests = []
+    digests: list[str] = []
     for name in ("killed", "whole"):
         root = shutil.copytree(finished, tmp_path / name)
         known = set(manifests(root))
