@@ -106,7 +106,10 @@ def chain_of_series(store: Store, name: str) -> Chain:
     """What the best round of a series recommends with; UserError where no round is made yet."""
     series = read_series(store, name)
     if series.latest is None or series.latest.best.alignment is None:
-        raise UserError(f"series {name} has no aligned round yet; `recalign series` lists them")
+        raise UserError(
+            f"there is no series {name}, or none of its rounds has been aligned yet; "
+            "`recalign series` lists them"
+        )
     made, best = series.latest.stages, f"round {series.latest.best.number}"
     reader = made.get(f"recommender, {best}") or made["recommender, base"]
     return _chain(store, _manifest(store, made[f"reasonings for valid, {best}"]), reader)

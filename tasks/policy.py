@@ -134,9 +134,13 @@ def _demonstrated(
         first.append(len(prompt))
     fitted, kept_aside = (Examples(*pair) for pair in made.values())
     if not len(fitted) or not len(kept_aside):
+        reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.items()) or "none"
         raise UserError(
-            f"policy.warm_up: of {len(held)} texts too few can be used ({dict(left_out)} left out):"
-            " look at policy.warm_up.text, reasonings.max_new_tokens and policy.warm_up.max_length"
+            f"policy.warm_up: of {len(held)} texts {len(fitted)} can be trained on and "
+            f"{len(kept_aside)} be held out, and both need one (left out: {reasons}; unfinished:"
+            f" longer than {config.longest_text} tokens, which is longest_text or else"
+            " reasonings.max_new_tokens): raise these, n_prompts, held_out or max_length of"
+            " policy.warm_up, or write shorter texts (its text)"
         )
     return fitted, kept_aside, dict(left_out)
 
@@ -154,11 +158,10 @@ class _Drawn:
 def _drawn_histories(config: WarmUpConfig, tables: Tables) -> _Drawn:
     seen = tables.before("policy", tables.windows["fit_start"].to_numpy())
     long_enough = seen.lengths > MIN_PREFIX
-    if config.n_prompts < 2 or long_enough.sum() < 2:
+    if long_enough.sum() < 2:
         raise UserError(
-            f"policy.warm_up needs two prompts or more (n_prompts is {config.n_prompts}) and two "
-            f"users with {MIN_PREFIX + 1} items before their fit window (there are "
-            f"{long_enough.sum()}): set smaller windows under splits"
+            f"policy.warm_up needs two users with {MIN_PREFIX + 1} items before their fit window "
+            f"(there are {long_enough.sum()}): set smaller windows under splits"
         )
     users, cutoffs = choose_prefixes(seen.lengths - 1, config.n_prompts, MIN_PREFIX, config.seed)
     firsts = np.maximum(cutoffs - config.history_items, 0)

@@ -9,11 +9,14 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
-from recalign.config import RecommenderConfig, SplitsConfig
+from recalign.config import AnswersConfig, RecommenderConfig, SplitsConfig
+from recalign.errors import UserError
 from recalign.reasonings.prompts import template_file
+from recalign.reasonings.texts import check_text
 from recalign.recommender.required import described, require_signal
 from recalign.schemas import CURVE_FILE, ITEM_REASONINGS, REASONINGS
 from recalign.splits.phases import Phase, phase_of
+from recalign.templates import names_read
 from tasks.encoding import item_vectors, open_encoder
 from tasks.engine.job import Job
 from tasks.engine.stage import local_files, stage
@@ -30,8 +33,19 @@ if TYPE_CHECKING:
 
 def recommender_files(config: RecommenderConfig, splits: SplitsConfig) -> dict[str, list[Path]]:
     """What decides a recommender beside its config: a local encoder, the template of rules."""
-    text = {"text": [template_file(config.others_text)]} if splits.others_fit else {}
+    text = {"text": [_others_template(config.others_text)]} if splits.others_fit else {}
     return local_files("encoder", config.encoder) | text
+
+
+def _others_template(name: str) -> Path:
+    """The file of that template; UserError where it tells what a user took next."""
+    path = template_file(name)
+    if "next" in names_read(path):
+        raise UserError(
+            f"recommender.others_text: {name} names the item taken next, which what reads the texts"
+            " would have to guess: take likes, or another template without `next`"
+        )
+    return path
 
 
 @stage(version=1)
@@ -130,9 +144,9 @@ def _by_rule(given: Given, others: Phase) -> pl.DataFrame:
     first = others.starts - given.history_items
     histories = given.tables.sequences.slices(others.users, first, others.starts)
     texts = rule_texts(given.others_text, given.tables.items, histories)
-    told = {"user_index": others.users, "sample": -1, "reasoning": texts}
-    rest = {"n_tokens": None, "malformed": None}
-    return pl.DataFrame(told | rest, schema=REASONINGS)
+    problems = [check_text(text, True, AnswersConfig()) for text in texts]
+    told = {"user_index": others.users, "sample": -1, "reasoning": texts, "malformed": problems}
+    return pl.DataFrame(told | {"n_tokens": None}, schema=REASONINGS)
 
 
 def _fit_on_lists(

@@ -24,7 +24,9 @@ def diff_artifacts(first: Named, second: Named, root: Root = ROOT) -> None:
     store = open_existing(root)
     old, new = resolve(store, first), resolve(store, second)
     if old.stage != new.stage:
-        raise UserError(f"{first} is a {old.stage}, {second} a {new.stage}: nothing to compare")
+        raise UserError(
+            f"{first} is of stage {old.stage}, {second} of stage {new.stage}: nothing to compare"
+        )
     above = dict(upwards(store, [old])), dict(upwards(store, [new]))
     told = [{"figures": one.figures, "rows": one.rows} for one in (old, new)]
     lines = settings_between(*above) + differing(*told)

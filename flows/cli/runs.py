@@ -17,7 +17,7 @@ from flows.methods import METHODS, Method
 from flows.service import database, service
 from recalign.artifacts.roots import is_url, open_root
 from recalign.config import Config, Runtime
-from recalign.config.presets import load_settings, own_preset, preset_names
+from recalign.config.presets import idle, load_settings, own_preset, preset_names
 from recalign.errors import UserError
 from recalign.report import PAGE
 from recalign.report.terminal import print_table
@@ -138,6 +138,8 @@ def show_plan(method: Method, asked: RunOptions) -> None:
 def plan_steps(method: Method, asked: RunOptions) -> "list[Step]":
     """The steps of a run; UserError for whatever is wrong with it before it starts."""
     config, runtime = asked.config(method), asked.runtime()
+    for line in idle(config, asked.own):
+        typer.echo(line, err=True)
     from flows.session import prepare
     from tasks.engine.run import Run
 

@@ -10,7 +10,11 @@ from flows.cli.inventory import ROOT, Root
 from flows.cli.runs import RunOptions, needs_no_server, start_server, tell_of_finished
 from flows.methods import ENDS, Method
 from flows.service import service
+from recalign.artifacts.lineage import upwards
 from recalign.artifacts.lookup import open_existing, resolve
+from recalign.artifacts.manifest import Manifest
+from recalign.artifacts.store import Store
+from recalign.config.presets import idle
 from recalign.config.sweep import Sweep
 from recalign.errors import UserError
 from recalign.report import PAGE
@@ -77,9 +81,28 @@ def show_sweep(method: Method, asked: SweepOptions) -> None:
 def plan_cells(method: Method, asked: SweepOptions) -> "Planned":
     """What a sweep would do; UserError for whatever is wrong with it before it starts."""
     cells, runtime = asked.sweep.cells(method.config), asked.run.runtime()
+    for line in idle(cells[0].config, asked.run.own):
+        if all(line in idle(cell.config, asked.run.own) for cell in cells):
+            typer.echo(line, err=True)
     from flows.sweep import plan_sweep
 
     return plan_sweep(method, cells, runtime)
+
+
+def _require_same_windows(store: Store, reports: Sequence[Manifest]) -> None:
+    """UserError for runs on other data or windows: their users could not be paired."""
+    found = [
+        {made.stage: made.reference.name for _, made in upwards(store, [report])}
+        for report in reports
+    ]
+    for stage in ("interactions", "splits"):
+        for report, own in zip(reports, found, strict=True):
+            if own.get(stage) != found[0].get(stage):
+                raise UserError(
+                    f"{reports[0].reference.name} stands on {found[0].get(stage)}, "
+                    f"{report.reference.name} on {own.get(stage)}: only runs of the same data and "
+                    "windows can be set side by side; `recalign diff` tells what differs"
+                )
 
 
 def compare_runs(
@@ -91,6 +114,7 @@ def compare_runs(
     reports = [resolve(store, name) for name in runs]
     if other := [one.reference.name for one in reports if one.stage not in ENDS]:
         raise UserError(f"{other[0]} is no report of a run; `recalign ls report` lists some")
+    _require_same_windows(store, reports)
     from flows.cli import side_by_side
 
     made = side_by_side.compare_runs(store, reports, RunOptions(root=root).runtime())

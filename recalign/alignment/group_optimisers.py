@@ -105,7 +105,7 @@ def _figures(history: list[dict[str, Any]], log: pl.DataFrame, steps: int) -> di
     gain = best["held_out_reward_gain"]
     if gain is not None and gain < 0:
         logger.warning(
-            "alignment: at its best step the policy would earn %.4f less on held-out users than the"
+            "at its best step the policy would earn %.4g less on held-out users than the"
             " one that wrote the samples: lower alignment.learning_rate, or look at the rewards",
             -gain,
         )
@@ -120,7 +120,8 @@ def _require_two_users(groups: Groups, config: AlignmentConfig) -> None:
     reasons = ", ".join(f"{reason}: {n}" for reason, n in groups.left_out.items() if n)
     raise UserError(
         f"alignment: optimiser {config.optimiser} can learn from {len(groups)} prompts only"
-        f" (left out: {reasons or 'none'}): sample more texts, or choose another reward"
+        f" (left out: {reasons or 'none'}): sample more texts, lower alignment.min_advantage or "
+        "pairs.min_margin where they are set, or choose another reward"
     )
 
 

@@ -106,7 +106,7 @@ class KLLimit(TrainerCallback):
         kl = state.log_history[-1]["eval_kl"]
         if kl > self.most:
             raise UserError(
-                f"alignment: the policy is {kl:.2f} nats a token away from its reference at step"
+                f"alignment: the policy is {kl:.3g} nats a token away from its reference at step"
                 f" {state.global_step}, more than alignment.grpo.max_kl {self.most:g}: lower"
                 " alignment.learning_rate or raise alignment.grpo.kl_weight"
             )

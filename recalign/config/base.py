@@ -131,11 +131,13 @@ class Config(BaseModel):
         """The same settings with every field that does not count at its default."""
         changed: dict[str, Any] = {}
         for name, value in self:
+            field = type(self).model_fields[name]
+            rule = field.json_schema_extra
             if not self.counts(name):
-                field = type(self).model_fields[name]
                 changed[name] = field.get_default(call_default_factory=True)
             elif isinstance(value, Config):
-                changed[name] = value.settled()
+                counted = rule.counted if isinstance(rule, OnlyWhen) else None
+                changed[name] = (counted(value) if counted else value).settled()
         return self.model_copy(update=changed)
 
 

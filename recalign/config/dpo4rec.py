@@ -63,6 +63,9 @@ class DPO4RecConfig(Config):
             raise ValueError(
                 "recommender.kind = prm re-ranks lists: it needs splits.protocol = kar"
             )
+        usual = type(self.recommender).model_fields["others_text"].default
+        if self.recommender.others_text != usual and not self.splits.others_fit:
+            raise ValueError("recommender.others_text is read only with splits.others_fit = true")
         if self.item_reasonings.write and self.policy.kind == "bootstrap":
             raise ValueError(
                 "item_reasonings.write needs an LLM that knows items: the embedded one writes about"

@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from recalign.config.base import Config
+from recalign.config.base import Config, OnlyWhen
 from recalign.errors import UserError
 
 PRESETS = Path(__file__).parent.parent / "presets"
 NAME = "[a-z0-9][a-z0-9-]{0,49}"  # of a user's preset: also of its series and deployments
+SWITCHED_ON = "when what it belongs to is switched on"
 PATHS = ("raw_folder", "interactions", "items")  # fields of a data source that are paths
 Settings = TypeVar("Settings", bound=Config)
 
@@ -35,6 +36,28 @@ def load_settings(
     for override in overrides:
         _set(values, override)
     return _validated(model, values)
+
+
+def idle(config: Config, overrides: Sequence[str]) -> list[str]:
+    """A line on each "stage.field=value" that decides nothing, as the other settings are.
+
+    The overrides are part of the config.
+    """
+    lines = []
+    for override in overrides:
+        name = override.partition("=")[0].strip()
+        given, used, why, parts = config, config.settled(), "", name.split(".")
+        for place, part in enumerate(parts):
+            rule = type(given).model_fields[part].json_schema_extra
+            if isinstance(rule, OnlyWhen) and not (why or given.counts(part)):
+                when = str(rule).removeprefix("Counts only ").rstrip(".")
+                why = f"{when} (under {'.'.join(parts[:place])})"
+            given, used = getattr(given, part), getattr(used, part)
+            if not isinstance(given, Config):
+                break
+        if given != used:
+            lines.append(f"{name} decides nothing here: it counts only {why or SWITCHED_ON}")
+    return lines
 
 
 def changes(usual: Config, given: Config) -> dict[str, Any]:

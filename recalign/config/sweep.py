@@ -64,7 +64,10 @@ class Sweep:
         fixed: dict[str, Any] = {}
         for setting in self.varied():
             overrides = [*self.settings, *setting.overrides]
-            config = load_settings(model, self.preset, overrides)
+            try:
+                config = load_settings(model, self.preset, overrides)
+            except UserError as error:
+                raise UserError(f"{setting.label}: {error}") from error
             counts = config.settled().model_dump()
             if any(counts[name] != fixed.setdefault(name, counts[name]) for name in FIXED):
                 told = f"{setting.label}: data and windows are the same in all of a sweep"
@@ -85,6 +88,10 @@ class Sweep:
             for row in named
             for point in itertools.product(*axes)
         ]
+        for one in found:
+            fields = [text.partition("=")[0].strip() for text in one.overrides]
+            if again := [field for field in fields if fields.count(field) > 1]:
+                raise UserError(f"{one.label}: {again[0]} is set twice, by --over or by the row")
         labels = [one.label for one in found]
         if twice := [label for label in labels if labels.count(label) > 1]:
             raise UserError(f"{twice[0]} is asked for twice")

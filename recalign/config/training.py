@@ -63,6 +63,10 @@ class WarmUpConfig(WeightsConfig):
 
     @model_validator(mode="after")
     def _micro_batches_fill_a_batch(self) -> "WarmUpConfig":
+        if self.n_prompts == 1:
+            raise ValueError(
+                "n_prompts: one prompt is trained on and one held out; ask for 2 or more"
+            )
         if self.batch_size % self.micro_batch_size:
             raise ValueError("micro_batch_size must divide batch_size")
         return self

@@ -43,7 +43,8 @@ def facets_of(items: pl.DataFrame) -> Facets:
     if not names:
         raise UserError(
             "the rule-based reasoners need items with attributes (genre, category, ...), "
-            "but no item has any; use policy.kind = huggingface"
+            "but no item has any: of your own files name interactions.files.items and "
+            "attribute_columns, or use an LLM that reads titles (policy.kind = huggingface)"
         )
     order = pl.DataFrame({"name": names, "facet": range(len(names))})
     values = values.join(order, on="name", maintain_order="left")

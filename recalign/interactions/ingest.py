@@ -210,7 +210,11 @@ def _refuse_nothing_left(
         f"write the item ids of both files alike: {strange}" if "unknown_item" in dropped else "",
         f"lower interactions.k_core (now {config.k_core})" if "k_core" in dropped else "",
         f"lower interactions.min_rating (now {config.min_rating:g})"
-        if {"no_rating", "low_rating"} & dropped.keys()
+        if "low_rating" in dropped
+        else "",
+        "there are no ratings to compare interactions.min_rating with: name their column in "
+        "interactions.files.rating_column, or leave min_rating out"
+        if "no_rating" in dropped
         else "",
     ]
     told = "; ".join([f"dropped {reasons}", *filter(None, mends)])

@@ -72,7 +72,8 @@ def _own_files(config: InteractionsConfig) -> list[Path]:
     files = {field: Path(name).expanduser() for field, name in named.items() if name}
     for field, path in files.items():
         if not path.is_file():
-            raise BadInputError(f"{path}: no such file (interactions.files.{field})")
+            wrong = "is a folder, not a file" if path.is_dir() else "no such file"
+            raise BadInputError(f"{path}: {wrong} (interactions.files.{field})")
     return list(files.values())
 
 

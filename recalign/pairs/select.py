@@ -67,10 +67,12 @@ def require_pairs(pairs: pl.DataFrame, skipped: pl.DataFrame) -> None:
             )
         return
     reasons = skipped["reason"].value_counts().sort("count", descending=True).iter_rows()
-    told = "; ".join(f"{count} users: {reason}" for reason, count in reasons)
+    told = "; ".join(f"{count} x {reason}" for reason, count in reasons) or "nobody was left out"
     raise UserError(
-        f"pairs: only {n_users} users gave a pair to align on ({told}): look at the reasonings, "
-        "sample more of them (reasonings.n_samples) or lower pairs.min_margin"
+        f"pairs: two users with a pair are needed to align, there are {n_users} (left out: {told}):"
+        " look at the reasonings, sample more of them (reasonings.n_samples), lower"
+        " pairs.min_margin or raise pairs.max_pairs; with rounds.inner_rounds, deal the users out"
+        " into fewer parts"
     )
 
 

@@ -193,8 +193,9 @@ def split_users(
     may = np.ones(len(users), dtype=bool) if judged is None else np.isin(users, judged)
     if may.sum() < MIN_USERS:
         raise UserError(
-            f"the recommender needs at least {MIN_USERS} users with a fit window, there are "
-            f"{may.sum()}; use more data or shorter splits"
+            f"the recommender needs at least {MIN_USERS} users with a fit window and a usable text,"
+            f" there are {may.sum()}: raise splits.max_users where it is set, look at the texts of"
+            " the fit window, or use more data or shorter splits"
         )
     keys = np.array([derive_seed(config.seed, "held-out", int(user)) for user in users])
     n_held_out = min(max(4, round(config.held_out * may.sum())), MAX_HELD_OUT)

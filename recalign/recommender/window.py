@@ -85,10 +85,12 @@ def _usable_texts(
     """Vectors [T, e], rows [K, R] of them, and the places [K] of the users who have any."""
     usable = reasonings.filter(pl.col("malformed").is_null())
     if usable.is_empty():
-        reasons = dict(reasonings["malformed"].value_counts().sort("malformed").iter_rows())
+        counts = reasonings["malformed"].value_counts().sort("malformed").iter_rows()
+        reasons = ", ".join(f"{n} {reason}" for reason, n in counts)
         raise UserError(
             f"recommender: all {len(reasonings)} reasonings of the fit window are malformed"
-            f" ({reasons}): check the LLM, reasonings.template and reasonings.max_new_tokens"
+            f" ({reasons}): check the LLM, the attributes of your items, reasonings.template,"
+            " reasonings.max_new_tokens and, for short ones, reasonings.min_words"
         )
     vectors, rows = encode(usable["reasoning"].to_list())
     grid, _ = text_grid(usable["user_index"].to_numpy(), usable["sample"].to_numpy(), rows, users)

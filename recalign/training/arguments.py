@@ -43,7 +43,7 @@ def shared_arguments(config: TrainingConfig, run: TrainingRun, steps: int) -> di
         "num_train_epochs": config.epochs,
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": "linear",
-        "warmup_steps": math.ceil(WARM_UP * steps),
+        "warmup_steps": warm_up_steps(steps),
         "bf16": config.precision == "bfloat16",
         "use_cpu": run.device == "cpu",
         "activation_checkpointing": run.device != "cpu",  # memory is scarce there, time is here
@@ -57,6 +57,14 @@ def shared_arguments(config: TrainingConfig, run: TrainingRun, steps: int) -> di
         "disable_tqdm": True,
         "report_to": run.report_to,
     }
+
+
+def warm_up_steps(steps: int) -> int:
+    """How many of `steps` raise the learning rate, the first of them from 0.
+
+    None of fewer than ten: a first step at rate 0 would be too much of so short a training.
+    """
+    return math.ceil(WARM_UP * steps) if steps >= 1 / WARM_UP else 0
 
 
 def without_data_parallel(arguments: "TrainingArguments") -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -129,6 +130,11 @@ def policy() -> PreTrainedModel:
 def adapter_bytes(place: Path) -> bytes:
     """The adapter that `run` has written to `place`."""
     return (place / "folder" / "adapter_model.safetensors").read_bytes()
+
+
+def saved_adapter(place: Path) -> dict[str, torch.Tensor]:
+    """Its tensors by name."""
+    return load_file(place / "folder" / "adapter_model.safetensors")
 
 
 class Fails(TrainerCallback):

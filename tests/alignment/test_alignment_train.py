@@ -29,11 +29,8 @@ from tests.alignment.alignment_samples import (
     make_pairs,
     policy,
     qwen2,
+    saved_adapter,
 )
-
-
-def saved_adapter(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "folder" / "adapter_model.safetensors")
 
 
 def scored(plain: Policy, model: Any, rows: Rows, adapter: bool = True) -> ReferenceLogProbs:

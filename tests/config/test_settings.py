@@ -15,6 +15,7 @@ from recalign.config.presets import (
     PRESETS,
     changes,
     complete,
+    idle,
     load_settings,
     own_preset,
     preset_names,
@@ -67,6 +68,8 @@ def test_an_override_beats_the_preset_and_the_preset_beats_the_default():
         ("alignment.loss=rosepo", "alignment.loss = rosepo needs an eps of each pair"),
         ("alignment.loss=rdpo", "use dpo, or cdpo with alignment.constant_eps"),
         ("policy.kind=huggingface", "policy: model must name a hub id or folder"),
+        ("policy.warm_up.n_prompts=1", "one prompt is trained on and one held out"),
+        ("recommender.others_text=recent", "read only with splits.others_fit"),
     ],
 )
 def test_a_mistake_names_the_field_and_what_is_allowed(override, message):
@@ -167,6 +170,31 @@ def test_changes_are_what_differs_from_the_defaults_down_to_single_fields():
     assert changes(DPO4RecConfig(), dpo4rec("", "interactions.synthetic.noise=0.25")) == {
         "interactions": {"synthetic": {"noise": 0.25}}
     }
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("policy.model=foo", "policy.model decides nothing here: it counts only when kind is"),
+        ("interactions.files.interactions=own.csv", "counts only when source is files"),
+        ("policy.warm_up.text=liks", "counts only when kind is huggingface (under policy)"),
+        ("alignment.constant_eps=0.3", "counts only when loss is cdpo"),
+        ("alignment.beta=0.2", None),
+        ("reasonings.template=movies", None),
+        ("policy.bootstrap.hidden=64", None),
+        ("alignment.gamma=1.0", "alignment.gamma decides nothing here"),
+    ],
+)
+def test_a_setting_that_decides_nothing_is_told(override, said):
+    lines = idle(dpo4rec("", override), [override])
+    assert len(lines) == (said is not None)
+    assert said is None or said in lines[0]
+
+
+def test_settings_of_a_warm_up_that_is_switched_off_are_told():
+    override = "policy.warm_up.text=liks"
+    (line,) = idle(dpo4rec("smollm2-ml-100k", override), [override])
+    assert line.endswith("it counts only when what it belongs to is switched on")
 
 
 @pytest.mark.parametrize(

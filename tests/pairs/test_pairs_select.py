@@ -200,7 +200,7 @@ def test_pairs_of_fewer_than_two_users_are_refused_with_the_reasons_of_the_other
     pairs, skipped, _ = select()
     require_pairs(pairs, skipped)
     pairs, skipped, _ = select(samples={user: SAMPLES[user] for user in (0, 2, 3)})
-    told = f"only 1 users .*(1 users: {TIED}|1 users: {TOO_FEW})"
+    told = f"there are 1 .*(1 x {TIED}|1 x {TOO_FEW})"
     with pytest.raises(UserError, match=told):
         require_pairs(pairs, skipped)
 

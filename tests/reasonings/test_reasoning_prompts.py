@@ -130,6 +130,9 @@ def test_a_missing_template_is_named():
         ("{{ history[0].year }}", "year"),
         ("{% for item in history %}", "line 1"),
         ("  \n", "empty"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("{{ history | sum }}", "TypeError"),
+        ("{% include 'likes.txt' %}", "no loader"),
     ],
 )
 def test_a_template_that_cannot_be_rendered_is_named_with_the_cause(tmp_path, text, said):

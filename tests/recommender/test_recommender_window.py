@@ -70,5 +70,5 @@ def test_a_user_without_a_usable_text_is_counted_and_left_out():
 
 
 def test_when_every_text_is_malformed_the_reasons_are_told():
-    with pytest.raises(UserError, match=r"all 2 reasonings .*'too short': 1, 'unfinished': 1"):
+    with pytest.raises(UserError, match=r"all 2 reasonings .*\(1 too short, 1 unfinished\)"):
         examples_of([(2, 0, "cut off", 2, "unfinished"), (7, 0, "!", 1, "too short")])

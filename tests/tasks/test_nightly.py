@@ -168,7 +168,7 @@ def test_a_refresh_by_a_series_waits_for_the_round_under_way(nights):
     round_under_way.start()
     held.wait()
     config, runtime = RecommendConfig(series="news"), Runtime(root=str(nights.root))
-    with pytest.raises(UserError, match="series news has no aligned round yet"):
+    with pytest.raises(UserError, match="there is no series news, or none of its rounds"):
         recommend_nightly.fn("home", config, runtime)
     assert released.is_set()
     round_under_way.join()

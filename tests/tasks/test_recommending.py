@@ -209,7 +209,7 @@ def test_a_series_recommends_by_its_best_round(finished, copy):
     write_series(walk.store, series)
     by_series = chosen(walk.store, RecommendConfig(series="mine"))
     assert by_series == chosen(walk.store, RecommendConfig())
-    with pytest.raises(UserError, match="series other has no aligned round yet"):
+    with pytest.raises(UserError, match="there is no series other, or none"):
         chosen(walk.store, RecommendConfig(series="other"))
 
 

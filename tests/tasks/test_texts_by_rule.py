@@ -6,6 +6,7 @@ import pytest
 import tasks.recommender
 from flows.dpo4rec import begin
 from recalign.config import DPO4RecConfig, RosePOConfig
+from recalign.errors import UserError
 from recalign.schemas import ITEMS, WINDOWS
 from recalign.splits.phases import phase_of
 from tasks.recommender import recommender, recommender_files
@@ -83,6 +84,21 @@ def test_texts_by_rule_tell_of_the_history_alone(walks):
         assert text.endswith(f"{titles[int(history[-1])]}.")
     bare = items.with_columns(attributes=pl.lit([], dtype=ITEMS["attributes"]))
     assert rule_texts("likes", bare, histories)[0].startswith("Lately ")
+
+
+def test_what_a_user_took_next_may_not_be_told_and_refusals_are_not_learned_from(walks, tmp_path):
+    reader = CONFIG.recommender.model_copy(update={"others_text": "likes_next"})
+    with pytest.raises(UserError, match="likes_next names the item taken next"):
+        recommender_files(reader, with_others(True).splits)
+    text = tmp_path / "refuses.txt"
+    text.write_text("I cannot describe this user, sorry to say.")
+    reader = CONFIG.recommender.model_copy(update={"others_text": str(text)})
+    walk, files = walks[True], recommender_files(reader, with_others(True).splits)
+    made_from = {name: walk.done[name] for name in ("interactions", "splits", "oracle")}
+    made_from["reasonings"] = walk.done["reasonings for fit, base"]
+    walk(recommender, reader, made_from, files=files, label="refused")
+    dropped = walk.artifact("refused").manifest.dropped
+    assert dropped["user without a usable reasoning"] >= 60 - ASKED
 
 
 def test_rosepo_refuses_it():
