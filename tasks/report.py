@@ -1,6 +1,7 @@
 """Stage report: one self-contained HTML page about the whole run."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import accumulate
 from statistics import fmean
 
@@ -24,7 +25,7 @@ from recalign.report.dpo4rec import DPO4RecRun, dpo4rec_page
 from recalign.report.examples import Taken, Written, draw_examples, liked_in_words
 from recalign.report.page import write_page
 from recalign.report.result_lines import headline_metrics
-from recalign.report.wording import reward_name
+from recalign.report.wording import plural, reward_name
 from recalign.schemas import (
     COMPLETIONS,
     CURVE_FILE,
@@ -80,7 +81,7 @@ def report(
         results=results,
         segments=segments,
         recommended=RECOMMENDED.read(evaluation),
-        data=data_set(interactions, splits, tables),
+        data=with_rules(data_set(interactions, splits, tables), policy),
         rounds=_rounds(rounds, aligned),
         reward=reward_name(rounds["rewards_1"].manifest.config),
         texts=TEXTS.read(evaluation),
@@ -110,6 +111,22 @@ def data_set(interactions: Artifact, splits: Artifact, tables: Tables) -> DataSe
         windows=tables.windows,
         n_test_users=len(phase_of(tables.windows, "test").users),
     )
+
+
+def with_rules(data: DataSet, policy: Artifact) -> DataSet:
+    """The same, and what learned from texts by rule beside the LLM's own."""
+    remarks, others = list(data.remarks), 0
+    if data.windows is not None:
+        others = len(phase_of(data.windows, "fit", prompted=False).users)
+    if others:
+        remarks.append(
+            f"what reads the texts also learned from texts by rule about {plural(others, 'user')} "
+            "whom the LLM was not asked about (over_max_users)"
+        )
+    if policy.manifest.config.get("warm_up"):
+        told = plural(policy.manifest.rows, "text")
+        remarks.append(f"before anything else the LLM was trained on {told} by rule (its warm-up)")
+    return replace(data, remarks=remarks)
 
 
 def segmented(

@@ -10,6 +10,7 @@ from recalign.errors import UserError
 from recalign.schemas import ITEMS, WINDOWS
 from recalign.splits.phases import phase_of
 from tasks.recommender import recommender, recommender_files
+from tasks.report import data_set, with_rules
 from tasks.rule_texts import rule_texts
 from tasks.tables import read_tables
 from tests.tasks.tiny_run import CONFIG, direct
@@ -99,6 +100,14 @@ def test_what_a_user_took_next_may_not_be_told_and_refusals_are_not_learned_from
     walk(recommender, reader, made_from, files=files, label="refused")
     dropped = walk.artifact("refused").manifest.dropped
     assert dropped["user without a usable reasoning"] >= 60 - ASKED
+
+
+def test_the_report_tells_who_was_described_by_rule(walks):
+    for others_fit, n_told in ((True, 1), (False, 0)):
+        walk = walks[others_fit]
+        data, windows, llm = (walk.artifact(name) for name in ("interactions", "splits", "policy"))
+        told = with_rules(data_set(data, windows, read_tables(data, windows)), llm).remarks
+        assert [f"about {60 - ASKED} users" in one for one in told] == [True] * n_told
 
 
 def test_rosepo_refuses_it():
