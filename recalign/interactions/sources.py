@@ -68,6 +68,11 @@ def _own_files(config: InteractionsConfig) -> list[Path]:
         raise BadInputError(
             "interactions.files.interactions is empty; name your file of interactions there"
         )
+    if config.files.attribute_columns and not config.files.items:
+        raise BadInputError(
+            "interactions.files.attribute_columns are columns of the items file: name that file in"
+            " interactions.files.items"
+        )
     named = {"interactions": config.files.interactions, "items": config.files.items}
     files = {field: Path(name).expanduser() for field, name in named.items() if name}
     for field, path in files.items():

@@ -234,6 +234,11 @@ def test_files_that_do_not_exist_are_refused_by_their_setting(tmp_path):
             FilesSource(interactions=str(tmp_path / "no.csv")),
             r"no such file \(interactions.files.in",
         ),
+        (FilesSource(interactions=str(tmp_path)), "is a folder, not a file"),
+        (
+            FilesSource(interactions="log.csv", attribute_columns=["genre"]),
+            "name that file in interactions.files.items",
+        ),
     ):
         with pytest.raises(BadInputError, match=message):
             source_files(InteractionsConfig(source="files", files=files), tmp_path)
