@@ -55,7 +55,7 @@ def idle(config: Config, overrides: Sequence[str]) -> list[str]:
             given, used = getattr(given, part), getattr(used, part)
             if not isinstance(given, Config):
                 break
-        if given != used:
+        if given != used and not isinstance(given, Config):
             lines.append(f"{name} decides nothing here: it counts only {why or SWITCHED_ON}")
     return lines
 

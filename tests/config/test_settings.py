@@ -180,6 +180,7 @@ def test_changes_are_what_differs_from_the_defaults_down_to_single_fields():
         ("policy.warm_up.text=liks", "counts only when kind is huggingface (under policy)"),
         ("alignment.constant_eps=0.3", "counts only when loss is cdpo"),
         ("alignment.beta=0.2", None),
+        ('alignment={"beta": 0.2, "gamma": 1.0}', None),
         ("reasonings.template=movies", None),
         ("policy.bootstrap.hidden=64", None),
         ("alignment.gamma=1.0", "alignment.gamma decides nothing here"),

@@ -54,7 +54,7 @@ def test_two_runs_at_once_compute_each_stage_once(recalign, finished, tmp_path):
     assert digest_of(root, "oracle", fingerprint) == digest_of(finished, "oracle", fingerprint)
 
 
-def test_sigkill_in_the_warm_up_of_a_loaded_llm_loses_no_step(recalign, finished, tmp_path):
+def test_a_warm_up_that_is_killed_ends_with_the_same_weights(recalign, finished, tmp_path):
     llm = finished / "policy" / first_fingerprint(finished, "policy") / MODEL
     settings = {
         "kind": "huggingface", "model": llm, "warm_up.n_prompts": 200, "warm_up.epochs": 8,
