@@ -43,7 +43,9 @@ def idle(config: Config, overrides: Sequence[str]) -> list[str]:
 
     The overrides are part of the config.
     """
-    lines = []
+    lines: list[str] = []
+    given: Any
+    used: Any
     for override in overrides:
         name = override.partition("=")[0].strip()
         given, used, why, parts = config, config.settled(), "", name.split(".")
