@@ -6,8 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
-from recalign.artifacts.fingerprint import fingerprint
-from recalign.artifacts.kept_rows import KEY, KeptRows
+from recalign.artifacts.kept_rows import KEY, KeptRows, folder_of
 from recalign.chat_server.usage import server_used
 from recalign.config import SamplingConfig
 from recalign.reasonings.prompts import Renderer, render_prompts
@@ -61,8 +60,9 @@ def _answered(
 
     Each shard is kept as soon as it is written: a killed run continues after it.
     """
-    made_by = {"policy": policy.reference.model_dump(), "settings": config.identity()}
-    kept = KeptRows(job.cache / "texts" / fingerprint(made_by), WRITTEN)
+    made_by = {"policy": policy.manifest.digest, "settings": config.identity()}
+    folder = folder_of(job.cache, policy.reference.fingerprint, "texts", made_by)
+    kept = KeptRows(folder, WRITTEN)
     distinct = prompts.unique(KEY, maintain_order=True)
     missing = distinct.join(kept.of(distinct[KEY]), on=KEY, how="anti", maintain_order="left")
     shards = list(missing.iter_slices(job.runtime.shard_users)) if missing.height else []

@@ -8,8 +8,7 @@ import numpy as np
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
-from recalign.artifacts.fingerprint import fingerprint
-from recalign.artifacts.kept_rows import KEY, KeptRows
+from recalign.artifacts.kept_rows import KEY, KeptRows, folder_of
 from recalign.config import TitleServingConfig
 from recalign.schemas import ITEMS
 from recalign.serving.rows import listed_rows
@@ -39,10 +38,10 @@ def title_serving(
     time cost anything.
     """
     made_by = {
-        "policy": policy.reference.model_dump(), "oracle": oracle.reference.model_dump(),
+        "policy": policy.manifest.digest, "oracle": oracle.reference.model_dump(),
         "settings": config.identity(), "items": histories.manifest.outputs[ITEMS.file].sha256,
     }  # fmt: skip
-    kept = KeptRows(job.cache / "lists" / fingerprint(made_by), RANKED)
+    kept = KeptRows(folder_of(job.cache, policy.reference.fingerprint, "lists", made_by), RANKED)
     counts = {"lists_made": 0, "lists_kept": 0}
 
     def opened() -> Lister:

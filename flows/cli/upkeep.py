@@ -12,6 +12,7 @@ from filelock import Timeout
 
 from flows.cli.inventory import ROOT, Root
 from flows.methods import REPORTS
+from recalign.artifacts.kept_rows import BY_LLM
 from recalign.artifacts.lookup import open_existing
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.refreshes import all_refreshes
@@ -81,6 +82,8 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
     leftovers = [path for path in store.root.glob("*/.draft-*") if _is_abandoned(store, path, last)]
     leftovers += [*store.root.glob("*/.trash-*"), *store.root.glob("*/.fetch-*")]
     leftovers += store.without_manifest()
+    made = (store.root / ".cache" / BY_LLM).glob("*")
+    leftovers += [path for path in made if path.name not in kept]
     for path in leftovers:
         typer.echo(f"delete {path.relative_to(store.root)}")
         if not dry_run:

@@ -1,15 +1,23 @@
 """Rows that are kept under a key: what one run has worked out, no later run works out again."""
 
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
 from recalign.artifacts.digests import whole_file
+from recalign.artifacts.fingerprint import fingerprint
 from recalign.errors import BadInputError
 from recalign.schemas import Schema, check_table
 
 KEY = "key"  # column of digests of all that decides a row
+BY_LLM = "by-llm"  # in the cache: a folder per LLM, which goes when the LLM does
+
+
+def folder_of(cache: Path, llm: str, what: str, made_by: Mapping[str, object]) -> Path:
+    """Where rows are kept that an LLM (its artifact's fingerprint) made under these settings."""
+    return cache / BY_LLM / llm / f"{what}-{fingerprint(made_by)}"
 
 
 class KeptRows:
