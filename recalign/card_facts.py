@@ -24,7 +24,11 @@ def facts_of(
     ingest = InteractionsConfig.model_validate(data.manifest.config)
     settings = {first.manifest.stage: config, "alignment": made.manifest.config}
     if "aligned" in report.inputs:
-        settings["reasonings"] = chain_of_run(store, report).asked.identity()
+        chain = chain_of_run(store, report)
+        settings["reasonings"] = chain.asked.identity() | {"template": chain.template}
+    read = [role for role in first.manifest.files if not role.startswith("model/")]
+    if read:  # templates of a warm-up; of a title model's questions
+        settings["files read"] = {role: first.manifest.files[role] for role in read}
     method = "DPO4Rec (arXiv 2410.05939)" if "aligned" in report.inputs else "RosePO (2410.12519)"
     return CardFacts(
         title=f"{base.rpartition('/')[2] or 'small Llama'} aligned on {ingest.name}",

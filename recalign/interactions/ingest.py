@@ -206,14 +206,16 @@ def _refuse_nothing_left(
     n_read: int, dropped: dict[str, int], strange: str, config: InteractionsConfig
 ) -> None:
     reasons = ", ".join(f"{n} by {reason}" for reason, n in dropped.items()) or "there were none"
+    rated = "leave min_rating out"
+    if config.source == "files":
+        rated = f"name their column in interactions.files.rating_column, or {rated}"
     mends = [
         f"write the item ids of both files alike: {strange}" if "unknown_item" in dropped else "",
         f"lower interactions.k_core (now {config.k_core})" if "k_core" in dropped else "",
         f"lower interactions.min_rating (now {config.min_rating:g})"
         if "low_rating" in dropped
         else "",
-        "there are no ratings to compare interactions.min_rating with: name their column in "
-        "interactions.files.rating_column, or leave min_rating out"
+        f"there are no ratings to compare interactions.min_rating with: {rated}"
         if "no_rating" in dropped
         else "",
     ]

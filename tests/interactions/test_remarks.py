@@ -55,10 +55,17 @@ def test_ids_that_differ_only_in_case_are_told_with_an_example():
         (["12.0"], {}, "write the item ids of both files alike: the interactions have 'i0' and "
          "'i1', the items '12.0'$", "k_core"),
         (None, {"k_core": 50}, r"48 by k_core; lower interactions.k_core \(now 50\)$", "ids"),
-        (None, {"min_rating": 4}, "no_rating; there are no ratings .*rating_column", "ids"),
+        (None, {"min_rating": 4, "source": "files", "files": {"interactions": "own.csv"}},
+         "no_rating; there are no ratings .*rating_column", "ids"),
     ],
 )  # fmt: skip
 def test_when_nothing_is_left_only_what_helps_is_advised(items, settings, message, absent):
     with pytest.raises(BadInputError, match=message) as refusal:
         remarks(PLAIN, items, **settings)
     assert absent not in str(refusal.value)
+
+
+def test_a_public_source_without_ratings_is_not_told_of_a_setting_for_own_files():
+    with pytest.raises(BadInputError, match="compare interactions.min_rating with: leave") as told:
+        remarks(PLAIN, None, min_rating=4, source="ml-1m")
+    assert "interactions.files" not in str(told.value)

@@ -105,6 +105,7 @@ def test_a_card_tells_data_rounds_results_licences_and_limits(finished, tmp_path
     card = (tmp_path / "llm" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: transformers\n")
     assert "1 round of DPO4Rec" in card
+    assert '"template": "attributes.txt"' in card
     assert "synthetic: 60 users" in card
     aligned = next(
         line for line in card.splitlines() if line.startswith("| Aligned policy, greedy")
