@@ -35,6 +35,7 @@ class Schedule(TrainerCallback):
         self.patience = config.patience
         self.run = run
         self.note = ""
+        self.scored = 0
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -43,6 +44,16 @@ class Schedule(TrainerCallback):
         if state.global_step in self.steps:
             control.should_log = control.should_evaluate = control.should_save = True
         self.run.progress(state.global_step, state.max_steps, self.note)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
+    ) -> None:
+        """Show that held-out rows are being scored: with a large LLM that takes minutes."""
+        self.scored += 1
+        n_batches = len(more["eval_dataloader"])
+        note = f"held-out rows are scored: batch {self.scored} of {n_batches}"
+        self.run.progress(state.global_step, state.max_steps, note)
+        self.scored %= n_batches
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

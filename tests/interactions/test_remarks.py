@@ -66,6 +66,6 @@ def test_when_nothing_is_left_only_what_helps_is_advised(items, settings, messag
 
 
 def test_a_public_source_without_ratings_is_not_told_of_a_setting_for_own_files():
-    with pytest.raises(BadInputError, match="compare interactions.min_rating with: leave") as told:
+    with pytest.raises(BadInputError, match=r"compare interactions.min_rating with: leave") as told:
         remarks(PLAIN, None, min_rating=4, source="ml-1m")
     assert "interactions.files" not in str(told.value)
