@@ -15,3 +15,8 @@ class LeakageError(UserError):
 
 class NoSignalError(UserError):
     """A reward or an oracle that would be noise; the message carries the figures."""
+
+
+def install(extra: str) -> str:
+    """How to get an optional part of recalign; for messages."""
+    return f'install the extra: pip install -e ".[{extra}]" --constraint constraints.txt'

@@ -113,7 +113,10 @@ def compare_runs(
     store = open_existing(root)
     reports = [resolve(store, name) for name in runs]
     if other := [one.reference.name for one in reports if one.stage not in ENDS]:
-        raise UserError(f"{other[0]} is no report of a run; `recalign ls report` lists some")
+        raise UserError(
+            f"{other[0]} is no report of a run; `recalign ls report` (RosePO: `ls comparison`)"
+            " lists some"
+        )
     _require_same_windows(store, reports)
     from flows.cli import side_by_side
 

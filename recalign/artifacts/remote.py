@@ -12,7 +12,7 @@ from filelock import Timeout
 
 from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.names import is_inside
-from recalign.errors import UserError
+from recalign.errors import UserError, install
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Remote:
             with self.asked():
                 found: tuple[Any, str] = fsspec.url_to_fs(self.url, use_listings_cache=False)
         except ImportError as error:
-            raise UserError(f"{url}: {error}; for s3:// pip install 'recalign[s3]'") from error
+            raise UserError(f"{url}: {error}; for s3:// {install('s3')}") from error
         self.files, self.path = found
 
     def place(self, stage: str, key: str) -> str:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from recalign.config import ChatServerConfig
-from recalign.errors import UserError
+from recalign.errors import UserError, install
 
 if TYPE_CHECKING:  # a second to import
     from openai import OpenAI
@@ -26,9 +26,7 @@ def connect(server: ChatServerConfig) -> "OpenAI":
     try:
         from openai import OpenAI
     except ImportError:
-        raise UserError(
-            "reasonings.writer = openai needs: pip install 'recalign[server]'"
-        ) from None
+        raise UserError(f"reasonings.writer = openai needs: {install('server')}") from None
     return OpenAI(
         base_url=server.url,
         api_key=os.environ.get(KEY) or "none",  # servers of one's own take any

@@ -113,7 +113,8 @@ class AnswersConfig(Config):
     served_model: str = Field("", json_schema_extra=only_when(writer="openai"))
     """What the server calls the LLM before alignment; empty: what policy.model calls it."""
     template: str = Field("attributes", json_schema_extra=NOT_IDENTITY)
-    """Prompt template: a packaged name (attributes, movies, books, products) or a file's path."""
+    """Prompt template: a packaged name (attributes, movies, movies_short, books, products,
+    recent) or a file's path."""
     temperature: float = Field(1.0, gt=0, le=5)
     """Sampling temperature."""
     top_k: int = Field(0, ge=0, le=100_000)
@@ -152,7 +153,8 @@ class ItemReasoningsConfig(AnswersConfig):
     write: bool = False
     """Let the LLM write about every item; the recommender reads it beside title and attributes."""
     template: str = Field("about_movie", json_schema_extra=NOT_IDENTITY)
-    """Prompt template: a packaged name (about_movie, about_book, about_product) or a path."""
+    """Prompt template: a packaged name (about_movie, about_movie_short, about_book,
+    about_product) or a path."""
     max_new_tokens: int = Field(64, ge=1, le=8192)
     """Longest text, in tokens."""
     temperature: float = Field(1.0, gt=0, le=5, json_schema_extra=NOT_IDENTITY)
@@ -219,17 +221,18 @@ class GRPOConfig(Config):
     clip_low: float = Field(0.2, gt=0, lt=1)
     """A token's ratio to the policy that wrote it counts no further below 1 than this."""
     clip_high: float = Field(0.2, gt=0, le=10)
-    """And no further above 1 than this (DAPO: 0.28)."""
+    """A token's ratio counts no further above 1 than this (DAPO: 0.28)."""
     kl_weight: float = Field(0.04, ge=0, le=10)
     """Weight of the KL divergence to the reference (GRPO: 0.04; Dr. GRPO and DAPO: 0)."""
     kl_corrected: bool = True
     """Weigh the divergence by each token's ratio, so that its gradient is unbiased however far the
     policy has moved (DeepSeek-V3.2, arXiv 2512.02556; TRL's default), or not (GRPO)."""
     max_kl: float = Field(1.0, gt=0, le=100, json_schema_extra=NOT_IDENTITY)
-    """The stage stops with an error when held-out tokens are further from the reference, nats."""
+    """The stage ends with an error when held-out completions have a higher KL divergence to the
+    reference than this, in nats a token."""
     title_reward: Literal["rank", "hit"] = "rank"
-    """Reward of titles: 1 for the item taken, and for others 0 (hit), or less than 0 the more
-    probable the policy finds them (rank, after MiniOneRec)."""
+    """Reward of titles: 1 for the item taken; for others 0 (hit), or below 0, more so the higher
+    the SFT model ranks them (rank, after MiniOneRec)."""
 
 
 class AlignmentConfig(WeightsConfig):
@@ -254,13 +257,14 @@ class AlignmentConfig(WeightsConfig):
     )
     """Pairs with an eps above this are left out, as likely false negatives; 0.5: none (RosePO)."""
     gamma: float = Field(0.5, ge=0, le=10, json_schema_extra=only_when(loss="simpo"))
-    """Target margin."""
+    """What beta times the difference of log-probabilities per token should exceed (SimPO)."""
     constant_eps: float = Field(0.1, ge=0, lt=0.5, json_schema_extra=only_when(loss="cdpo"))
     """The eps of every pair alike."""
     reference: Literal["initial", "previous"] = Field("initial", json_schema_extra=REFERRING)
     """Reference in round t: the policy before any alignment, or that of the round before."""
     anchor: float = Field(0.5, ge=0, le=10, json_schema_extra=PREFERRING)
-    """Weight of the chosen text's negative log-likelihood, added to the preference loss."""
+    """Weight of the chosen text's negative log-likelihood, in nats a token, added to the preference
+    loss."""
     min_advantage: float = Field(0.0, ge=0, json_schema_extra=only_when(optimiser="best_of_n"))
     """The best is imitated where its reward is above the mean of its prompt by more than this."""
     grpo: GRPOConfig = Field(GRPOConfig(), json_schema_extra=only_when(optimiser="grpo"))

@@ -84,9 +84,9 @@ class PairsConfig(Config):
     seed: Seed = Field(0, json_schema_extra=only_when(select="best_random"))
     """Seed of who is rejected, one stream per user."""
     repeats: bool = Field(False, json_schema_extra=UNLESS_DEFAULT)
-    """Keep equal texts of a user as so many samples, as GRPO's mean over samples has it; else they
-    are one."""
+    """Count equal texts of a user as several samples, as GRPO's mean does; else they are one."""
     min_margin: float = Field(0.0, ge=0)
-    """Smallest difference of rewards that makes a pair; a tie never makes one."""
+    """Smallest difference of rewards that makes a pair, in the reward's unit (nats for log_prob).
+    A tie never makes one."""
     max_pairs: int = Field(0, ge=0, le=1_000_000_000)
     """Keep only the pairs with the largest margins; 0: all."""

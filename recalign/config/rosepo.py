@@ -24,7 +24,8 @@ class SmoothingConfig(Config):
     """eps: the estimated probability that the rejected item is really the better one."""
 
     estimator: Estimator = "pairwise"
-    """pairwise: sigma((s_l - s_w) / tau); softmax: the rejected item's share; constant: one value.
+    """pairwise: sigma((s_l - s_w) / tau), of the oracle's scores of the rejected and the chosen
+    item, and its temperature; softmax: the rejected item's share; constant: one value.
     Controls: permuted, the pairwise values of other pairs; truth (synthetic world); none."""
     oracle: Literal["earlier", "cross_fitted"] = Field("earlier", json_schema_extra=DOUBTED)
     """Who scores: the oracle of the history windows, which end before any pair, or oracles that

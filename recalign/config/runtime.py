@@ -18,7 +18,8 @@ class ChatServerConfig(Config):
     timeout: float = Field(600.0, gt=0, le=86_400)
     """Seconds to wait for the next bytes of an answer."""
     retries: int = Field(8, ge=0, le=1000)
-    """Further tries of a request after no connection, 429 or 5xx; waits grow to 8 s each."""
+    """Further tries of a request after no connection, 408, 409, 429 or 5xx; waits grow to 8 s, or
+    last as long as Retry-After asks (two minutes at most)."""
 
     @field_validator("url")
     @classmethod

@@ -44,7 +44,8 @@ class RecommendConfig(ServingConfig):
     candidates: int = Field(0, ge=0, le=10_000)
     """RosePO alone: best items of SASRec that the LLM ranks anew; 0: the whole catalogue."""
     template: str = ""
-    """The run's own prompt template, if it had one that is not packaged; empty: by its name."""
+    """Path of the run's own prompt template; empty: the packaged one, or a file of its name in the
+    working folder."""
     output: str = Field("recs.parquet", json_schema_extra=NOT_IDENTITY, min_length=1)
     """File that is written, .parquet or .csv; the old one stays until the new one is whole."""
 

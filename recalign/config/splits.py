@@ -37,7 +37,7 @@ class SplitsConfig(Config):
     first_items: int = Field(30, ge=1, le=1000, json_schema_extra=BY_USERS)
     """Most items of a user that are history: half of what the user took, at most this many."""
     reward_users: float = Field(0.4, gt=0, lt=1, json_schema_extra=BY_USERS)
-    """Share of users whose lists give rewards; those of no share fit the recommender."""
+    """Share of users whose lists give rewards; the recommender is fitted on users of no share."""
     valid_users: float = Field(0.1, gt=0, lt=1, json_schema_extra=BY_USERS)
     """Share of users for validation."""
     test_users: float = Field(0.1, gt=0, lt=1, json_schema_extra=BY_USERS)
@@ -47,7 +47,7 @@ class SplitsConfig(Config):
     drawn: int = Field(6, ge=1, le=1000, json_schema_extra=BY_USERS)
     """Items of the catalogue that are drawn into each list."""
     positive_above: float = Field(3.0, json_schema_extra=BY_USERS)
-    """Items of a block are to be ranked first where their rating is above this, or not given."""
+    """An item of a block counts as positive where its rating is above this, or it has none."""
     min_history: int = Field(5, ge=1, le=1000)
     """Users with a shorter history only train the oracle, and are counted."""
     max_users: int = Field(0, ge=0, le=1_000_000_000, json_schema_extra=UNLESS_DEFAULT)

@@ -11,7 +11,7 @@ from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils.logging import disable_progress_bar
 
-from recalign.errors import UserError
+from recalign.errors import UserError, install
 from recalign.llm.hub_errors import explained
 
 
@@ -24,7 +24,7 @@ def converted(file: Path, folder: Path, work: Path, dtype: torch.dtype) -> Path:
     that it does not read from this format.
     """
     if importlib.util.find_spec("gguf") is None:
-        raise UserError(f"{file}: needs the package gguf: pip install 'recalign[gguf]'")
+        raise UserError(f"{file}: needs the package gguf: {install('gguf')}")
     draft = work / "converted"
     with FileLock(f"{draft}.lock"):
         if not folder.is_dir():

@@ -17,7 +17,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from recalign.config import LoadedModelConfig
-from recalign.errors import UserError
+from recalign.errors import UserError, install
 from recalign.llm.hub_errors import explained
 from recalign.llm.published import is_gguf, source_of
 from recalign.model_files import refuse_pickles
@@ -102,7 +102,7 @@ def _quantisation(config: LoadedModelConfig, device: str) -> BitsAndBytesConfig 
     if not (torch.cuda.is_available() and device.startswith("cuda")):
         raise UserError(f"{wanted} needs a GPU; set it to none to run on {device}")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(f"{wanted} needs bitsandbytes: pip install 'recalign[quant]'")
+        raise UserError(f"{wanted} needs bitsandbytes: {install('quant')}")
     if config.quantisation == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

@@ -15,7 +15,7 @@ from prefect.futures import as_completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from recalign.config import Runtime
-from recalign.errors import UserError
+from recalign.errors import UserError, install
 from tasks.engine.device import wanted_device
 from tasks.engine.job import Job, use_threads
 
@@ -139,5 +139,5 @@ def _runner(runtime: Runtime) -> TaskRunner[Any]:
     except ImportError as error:
         raise UserError(
             f"runtime.task_runner {runtime.task_runner} needs the package {error.name}:"
-            f" pip install 'recalign[{runtime.task_runner}]'"
+            f" {install(runtime.task_runner)}"
         ) from error

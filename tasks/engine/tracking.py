@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.roots import local_root
 from recalign.config import Runtime
-from recalign.errors import UserError
+from recalign.errors import UserError, install
 from tasks.engine.run_page import key_of
 
 if TYPE_CHECKING:  # seconds to import
@@ -110,5 +110,4 @@ def _numbers(manifest: Manifest) -> Iterator[tuple[str, float]]:
 
 
 def _missing(extra: str) -> UserError:
-    told = f'install the extra: pip install -e ".[{extra}]" --constraint constraints.txt'
-    return UserError(f"runtime.report_to = {extra}: {told}")
+    return UserError(f"runtime.report_to = {extra}: {install(extra)}")

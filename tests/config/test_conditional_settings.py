@@ -151,7 +151,8 @@ def test_a_conditional_setting_counts_while_its_condition_holds_and_only_then(fi
 
 def test_what_counts_is_told_by_the_form():
     told = AlignmentConfig.model_json_schema()["properties"]
-    assert told["gamma"]["description"] == "Target margin. Counts only when loss is simpo."
+    margin = "What beta times the difference of log-probabilities per token should exceed (SimPO)."
+    assert told["gamma"]["description"] == f"{margin} Counts only when loss is simpo."
     assert told["lora_rank"]["description"].endswith("Counts only when method is lora.")
     told = OracleConfig.model_json_schema()["properties"]
     assert told["n_negatives"]["description"].endswith("when loss is sampled or gbce.")
