@@ -6,7 +6,7 @@ from typing import Literal
 
 from flows.session import Wiring
 from recalign.artifacts.manifest import Reference
-from recalign.config import PERSONAL, ComparedRow, Loss, RosePOAlignmentConfig, RosePOConfig
+from recalign.config import ComparedRow, Loss, RosePOAlignmentConfig, RosePOConfig
 from tasks.alignment import alignment
 from tasks.comparison import comparison
 from tasks.engine.run import Run
@@ -36,7 +36,7 @@ def configured_row(config: RosePOConfig) -> str:
     """The label of the row that is aligned as the settings say."""
     strategy, optimiser = config.rejections.strategy, config.alignment.optimiser
     if optimiser != "pairs":
-        return _optimised(strategy, optimiser).label
+        return _row(strategy, optimiser).label
     return _aligned([(strategy, config.smoothing.estimator)], config.alignment)[0].label
 
 
@@ -168,7 +168,7 @@ def variants(config: RosePOConfig) -> list[ComparedRow]:
     optimiser = config.alignment.optimiser
     unaligned = _baselines(config.oracle.name) + _continued(strategy)
     if optimiser != "pairs":  # the others read no smoothing
-        return [*unaligned, _optimised(strategy, optimiser)]
+        return [*unaligned, _row(strategy, optimiser)]
     controls = ["none", estimator, "constant", "permuted"]
     controls += ["truth"] if config.interactions.source == "synthetic" else []
     pairs = [("random", "none"), *((strategy, one) for one in controls)]
@@ -197,34 +197,22 @@ def _aligned(
     pairs: Sequence[tuple[str, str]], settings: RosePOAlignmentConfig
 ) -> list[ComparedRow]:
     """A row for each strategy and smoothing; where no eps is read, for each strategy."""
-    if not settings.reads_eps:
-        loss, strategies = settings.loss, dict.fromkeys(name for name, _ in pairs)
-        return [_with_loss(one, "none", loss) for one in strategies]
-    return [
-        ComparedRow(
-            label=f"{strategy}, {SMOOTHED[estimator]}",
-            kind="aligned",
-            strategy=strategy,
-            estimator=estimator,
-        )
-        for strategy, estimator in dict.fromkeys(pairs)
-    ]
+    if settings.reads_eps:
+        return [_row(name, SMOOTHED[eps], eps) for name, eps in dict.fromkeys(pairs)]
+    strategies = dict.fromkeys(name for name, _ in pairs)
+    return [_row(one, settings.loss, loss=settings.loss) for one in strategies]
 
 
-def _with_loss(strategy: str, estimator: str, loss: Loss) -> ComparedRow:
-    """The row of another loss; the estimator counts if the loss reads an eps of each pair."""
+def _row(
+    strategy: str, told: str, estimator: str = "none", loss: Loss | Literal[""] = ""
+) -> ComparedRow:
     return ComparedRow(
-        label=f"{strategy}, {loss}",
+        label=f"{strategy}, {told}",
         kind="aligned",
         strategy=strategy,
-        estimator=estimator if loss in PERSONAL else "none",
+        estimator=estimator,
         loss=loss,
     )
-
-
-def _optimised(strategy: str, optimiser: str) -> ComparedRow:
-    label = f"{strategy}, {optimiser}"
-    return ComparedRow(label=label, kind="aligned", strategy=strategy, estimator="none")
 
 
 SMOOTHED = {

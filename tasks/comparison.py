@@ -54,7 +54,7 @@ def comparison(
     """Every row against the SFT model, every claim against its control, and the page."""
     judged = {row.label: made[f"row_{number}"] for number, row in enumerate(config.rows)}
     per_user = rows_per_user({n: PER_USER.read(one) for n, one in judged.items()})
-    means = resample([per_user], config.n_resamples, config.seed)
+    means = resample(per_user, config.n_resamples, config.seed)
     results = means.results(rosepo_rows(config.rows))
     contrasts = contrast_table(config.rows, means)
     told = {label: one.manifest.figures.get("recommended") for label, one in judged.items()}

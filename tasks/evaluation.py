@@ -148,7 +148,7 @@ def _write(
     per_user = rows_per_user(
         {label: per_user_table(users, one.values) for label, one in evaluated.items()}
     )
-    results = resample([per_user], config.n_resamples, config.seed).results(rows)
+    results = resample(per_user, config.n_resamples, config.seed).results(rows)
     ROWS_PER_USER.write(per_user, job.draft)
     RESULTS.write(results, job.draft)
     return results

@@ -78,9 +78,7 @@ def seed_runs(
     users = [set(table["user_index"].unique()) for table in per_user.values()]
     if any(one != users[0] for one in users):
         raise ValueError("runs of one setting were measured on different users")
-    return SeedRuns(
-        {n: resample([table], n_resamples, seed) for n, table in per_user.items()}, bases
-    )
+    return SeedRuns({n: resample(table, n_resamples, seed) for n, table in per_user.items()}, bases)
 
 
 class Comparison(NamedTuple):

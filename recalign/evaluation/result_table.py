@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import polars as pl
 
-from recalign.evaluation.intervals import TAILS, pooled_means
+from recalign.evaluation.intervals import TAILS, resampled_means
 from recalign.evaluation.per_user import user_columns
 from recalign.metric_columns import Metric
 from recalign.schemas import RESULTS
@@ -76,19 +76,16 @@ class Resampled:
         return mean, *np.quantile(draws, TAILS), row.base, difference, *interval, relative
 
 
-def resample(runs: Sequence[pl.DataFrame], n_resamples: int, seed: int) -> Resampled:
-    """Means over runs of each run's mean over users; runs: ROWS_PER_USER, with users of their own.
+def resample(per_user: pl.DataFrame, n_resamples: int, seed: int) -> Resampled:
+    """Means over users of every row and metric of ROWS_PER_USER, and resampled ones.
 
-    Every run resamples its own users (see `intervals.pooled_means`). What a run does not have
-    is left out; SHARES are ratios of means, whatever the tables hold of them. ValueError: a row
-    lacks users that another has, or some users of a row lack a metric.
+    SHARES are ratios of means, whatever the table holds of them. ValueError: a row lacks users that
+    another has, or some users of a row lack a metric.
     """
-    measured = [user_columns(run) for run in runs]
-    shared = [column for column in measured[0] if all(column in one for one in measured)]
-    columns = [column for column in shared if column[1].measure not in SHARES]
-    values = [np.stack([one[column] for column in columns], axis=1) for one in measured]
-    means = np.mean([one.mean(0) for one in values], axis=0)
-    draws = pooled_means(values, n_resamples, seed)
+    measured = user_columns(per_user)
+    columns = [column for column in measured if column[1].measure not in SHARES]
+    values = np.stack([measured[column] for column in columns], axis=1)
+    means, draws = values.mean(0), resampled_means(values, n_resamples, seed)
     places = {column: place for place, column in enumerate(columns)}
     for label, metric in columns:
         for share, (part, whole) in SHARES.items():
@@ -97,7 +94,7 @@ def resample(runs: Sequence[pl.DataFrame], n_resamples: int, seed: int) -> Resam
                 pair = places[label, metric], of
                 places[label, metric._replace(measure=share)] = len(means)
                 means, draws = _with_share(means, *pair), _with_share(draws, *pair)
-    return Resampled(places, means, draws, sum(map(len, values)))
+    return Resampled(places, means, draws, len(values))
 
 
 def _with_share(values: np.ndarray, part: int, whole: int) -> np.ndarray:

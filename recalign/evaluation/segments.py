@@ -67,7 +67,7 @@ def segment_results(
     told = []
     for (kind, name), users in segments.items():
         own = per_user.filter(pl.col("user_index").is_in(users.tolist()))
-        results = resample([own], n_resamples, seed).results(rows)
+        results = resample(own, n_resamples, seed).results(rows)
         told.append(results.select(pl.lit(kind).alias("kind"), pl.lit(name).alias("segment"), "*"))
     return pl.concat(told).select(list(SEGMENTS))
 

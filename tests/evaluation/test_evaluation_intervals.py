@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 
 from recalign.evaluation import intervals
-from recalign.evaluation.intervals import TAILS, mean_interval, pooled_means, resampled_means
-
-
-def pooled_width(runs: list[np.ndarray], n_resamples: int) -> float:
-    low, high = np.quantile(pooled_means([run[:, None] for run in runs], n_resamples, 0), TAILS)
-    return high - low
+from recalign.evaluation.intervals import TAILS, mean_interval, resampled_means
 
 
 def coverage(draw, truth: float, n_worlds: int = 800) -> float:
@@ -70,25 +65,6 @@ def test_seed_decides_the_interval():
     values = np.random.default_rng(0).normal(size=50)
     assert mean_interval(values, 200, seed=1) == mean_interval(values, 200, seed=1)
     assert mean_interval(values, 200, seed=1) != mean_interval(values, 200, seed=2)
-
-
-def test_pooling_resamples_within_runs_so_differences_between_runs_do_not_widen_it():
-    rng = np.random.default_rng(0)
-    runs = [rng.normal(level, 0.1, 200) for level in (-10, 0, 10)]
-    # Standard error of the mean of three independent means, each 0.1 / sqrt(200).
-    expected = 2 * 1.96 * 0.1 / np.sqrt(200) / np.sqrt(3)
-    assert pooled_width(runs, 1000) == pytest.approx(expected, rel=0.12)
-
-
-def test_pooling_counts_every_run_the_same_whatever_its_users():
-    runs = [np.full((10, 1), 1.0), np.full((1000, 1), 4.0)]
-    assert pooled_means(runs, 100, seed=0).tolist() == [[2.5]] * 100
-
-
-def test_two_equal_runs_draw_different_users():
-    values = np.random.default_rng(0).normal(size=100)
-    one, two = pooled_width([values], 2000), pooled_width([values, values], 2000)
-    assert two / one == pytest.approx(np.sqrt(0.5), rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_a_segment_is_the_result_table_of_its_own_users():
     for (kind, name), users in segments.items():
         lines = told.filter(kind=kind, segment=name)
         own = per_user.filter(pl.col("user_index").is_in(users.tolist()))
-        assert lines.drop("kind", "segment").equals(resample([own], 200, 0).results(rows))
+        assert lines.drop("kind", "segment").equals(resample(own, 200, 0).results(rows))
         gain = (values["mine"] - values["base"])[users].mean()
         assert lines.filter(row="mine")["difference"].item() == pytest.approx(gain)
     assert rows_of(told) == rows

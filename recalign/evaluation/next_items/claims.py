@@ -9,6 +9,12 @@ from recalign.evaluation.result_table import Resampled, ResultRow
 
 TUNED = "sft"
 CONTINUED = ("continued", "continued_fresh")
+BEATEN = {
+    "Does a personal eps beat none?": "none",
+    "Does it beat the same eps permuted over pairs?": "permuted",
+    "Does it beat one constant eps?": "constant",
+}
+"""Questions about a personal eps, and the estimator that it is compared with."""
 
 
 def rosepo_rows(compared: Sequence[ComparedRow]) -> list[ResultRow]:
@@ -37,15 +43,10 @@ def questions(compared: Sequence[ComparedRow]) -> dict[str, list[tuple[str, str]
     personal = [(s, e) for s, e in labels if e in ("pairwise", "softmax")]
     random = labels.get(("random", "none"))
     asked = {
-        "Does a personal eps beat none?": [
-            (labels[s, e], labels[s, "none"]) for s, e in personal if (s, "none") in labels
-        ],
-        "Does it beat the same eps permuted over pairs?": [
-            (labels[s, e], labels[s, "permuted"]) for s, e in personal if (s, "permuted") in labels
-        ],
-        "Does it beat one constant eps?": [
-            (labels[s, e], labels[s, "constant"]) for s, e in personal if (s, "constant") in labels
-        ],
+        question: [(labels[s, e], labels[s, other]) for s, e in personal if (s, other) in labels]
+        for question, other in BEATEN.items()
+    }
+    asked |= {
         "What would the true eps give?": [
             (label, labels[s, "none"])
             for (s, e), label in labels.items()
@@ -65,11 +66,6 @@ def questions(compared: Sequence[ComparedRow]) -> dict[str, list[tuple[str, str]
             (label, random)
             for (s, e), label in labels.items()
             if random and s != "random" and e in ("none", "pairwise")
-        ],
-        "What do other losses give?": [
-            (one.label, labels[one.strategy, "none"])
-            for one in aligned
-            if one.loss and (one.strategy, "none") in labels
         ],
     }
     return {question: pairs for question, pairs in asked.items() if pairs}
