@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -15,12 +15,9 @@ from recalign.errors import UserError
 from recalign.export.card import model_card
 from recalign.export.examples import ORACLE, RECOMMENDER, llm_example
 from recalign.export.place import What, new_folder
+from recalign.policy import Policy
 from recalign.schemas import COMPLETIONS, ITEMS, REASONINGS
 from recalign.stored import stored
-
-if TYPE_CHECKING:
-    from recalign.policy import Policy
-
 
 N_CHECKED = 3  # prompts whose greedy texts are compared
 
@@ -76,7 +73,7 @@ def _asked(store: Store, report: Manifest) -> SamplingConfig:
     return chain_of_run(store, report).asked if "aligned" in report.inputs else SamplingConfig()
 
 
-def _greedy_texts(policy: "Policy", prompts: list[str], asked: SamplingConfig) -> list[str]:
+def _greedy_texts(policy: Policy, prompts: list[str], asked: SamplingConfig) -> list[str]:
     """What recalign itself writes: its own decoder for texts, the model's arg-max for titles."""
     from recalign.llm.local_writer import LocalWriter
     from recalign.writer import Asked
@@ -89,7 +86,7 @@ def _greedy_texts(policy: "Policy", prompts: list[str], asked: SamplingConfig) -
     return [texts[number] for number in range(len(prompts))]
 
 
-def _title(policy: "Policy", prompt: str, n_tokens: int) -> str:
+def _title(policy: Policy, prompt: str, n_tokens: int) -> str:
     import torch
 
     ids = policy.encode_prompt(prompt)

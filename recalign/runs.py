@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import polars as pl
 
@@ -12,12 +12,10 @@ from recalign.artifacts.store import Store
 from recalign.chain import METHOD_REPORTS, finished_run, policy_of_run
 from recalign.config import ServingConfig
 from recalign.errors import UserError
+from recalign.policy import Policy
 from recalign.report import PAGE
 from recalign.schemas import COMPLETIONS, RESULTS, REWARDS, Table
 from recalign.stored import open_policy
-
-if TYPE_CHECKING:
-    from recalign.policy import Policy
 
 MethodName = Literal["dpo4rec", "rosepo"]
 
@@ -84,7 +82,7 @@ class FinishedRun:
             raise UserError(f"{self.name} is of RosePO, which has no rewards")
         return self._tables("rewards", REWARDS)
 
-    def policy(self, device: str = "cpu") -> "Policy":
+    def policy(self, device: str = "cpu") -> Policy:
         """The aligned LLM: `model`, `tokenizer`, and how it is asked (see recalign.policy)."""
         made = self.store.open(policy_of_run(self.store, self.manifest))
         return open_policy(made, self.root, device)

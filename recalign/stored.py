@@ -1,18 +1,15 @@
 """The LLM of an artifact, opened alike whichever stage made it: policy, sft or alignment."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.roots import open_root
 from recalign.embedded.grammar import parse_reasoning
 from recalign.llm.storage import StoredPolicy, stored_policy, stored_sft
-
-if TYPE_CHECKING:
-    from recalign.policy import Policy
+from recalign.policy import Policy
 
 
-def open_policy(made: Artifact, root: str, device: str, *, trainable: bool = False) -> "Policy":
+def open_policy(made: Artifact, root: str, device: str, *, trainable: bool = False) -> Policy:
     """The policy that `made` holds; what an alignment stands on is found under `root`.
 
     `trainable` keeps an adapter apart from the weights under it, so that it can be trained on.

@@ -7,6 +7,7 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.config import AlignmentConfig
 from recalign.llm.storage import trained_part
+from recalign.policy import Policy
 from recalign.report.content import Round
 from recalign.report.plots import alignment_curves
 from recalign.report.stage_page import picture
@@ -19,7 +20,6 @@ from tasks.engine.stage import stage
 
 if TYPE_CHECKING:
     from recalign.alignment.train import Known
-    from recalign.policy import Policy
 
 
 @stage(version=3, trains=True)
@@ -72,7 +72,7 @@ def _initial(job: Job, config: AlignmentConfig, start: Artifact, table: pl.DataF
         return config.reference
     root = job.runtime.root
 
-    def first() -> "Policy":
+    def first() -> Policy:
         return open_policy(first_of(start, root), root, job.device)
 
     return score_reference(first, table, config, job.draft.work / FILE, job.progress)

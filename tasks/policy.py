@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -17,6 +16,7 @@ from recalign.embedded.demonstrations import (
 )
 from recalign.errors import UserError
 from recalign.llm.storage import ADAPTER, MODEL, POLICY, POLICY_CURVE
+from recalign.policy import Policy
 from recalign.reasonings.prompts import Renderer, template_file
 from recalign.reasonings.texts import check_text
 from recalign.report.plots import bootstrap_curve
@@ -29,9 +29,6 @@ from tasks.engine.stage import stage
 from tasks.models import first_weights, model_files, resolved
 from tasks.rule_texts import liked_values
 from tasks.tables import Tables, read_tables
-
-if TYPE_CHECKING:
-    from recalign.policy import Policy
 
 MIN_PREFIX = 3  # items a demonstration's history has at least
 
@@ -87,7 +84,7 @@ def _bootstrap(job: Job, config: PolicyConfig, interactions: Artifact, splits: A
     job.draft.tell(figures)
 
 
-def _warm_up(job: Job, config: WarmUpConfig, first: "Policy", tables: Tables) -> None:
+def _warm_up(job: Job, config: WarmUpConfig, first: Policy, tables: Tables) -> None:
     """Train `first` on texts by rule about the history windows; keep all its weights."""
     from recalign.sft.train import train_sft
     from recalign.training.adapters import save_policy
@@ -109,7 +106,7 @@ def _warm_up(job: Job, config: WarmUpConfig, first: "Policy", tables: Tables) ->
 
 
 def _demonstrated(
-    config: WarmUpConfig, llm: "Policy", tables: Tables
+    config: WarmUpConfig, llm: Policy, tables: Tables
 ) -> tuple[Examples, Examples, dict[str, int]]:
     """Prompts with the texts that the template writes: to train on, and of held-out users.
 

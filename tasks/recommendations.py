@@ -16,6 +16,7 @@ from recalign.evaluation.per_user import means_over_users, per_user_table, user_
 from recalign.evaluation.recommended import spread
 from recalign.llm.storage import SFT
 from recalign.metric_columns import CATALOGUE, SCORE, Metric
+from recalign.policy import Policy
 from recalign.schemas import CANDIDATES, PER_USER, RECOMMENDATIONS
 from recalign.splits.candidates import history_popularity
 from recalign.splits.guard import check_window_prompts
@@ -30,7 +31,6 @@ from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:
     from recalign.evaluation.next_items.outcomes import Outcomes, Response
-    from recalign.policy import Policy
     from recalign.titles.likelihood import TitleReading, TitleScorer
 
 
@@ -124,7 +124,7 @@ def _write(
 class _Llm:
     """An LLM, what it is asked per case (list shown, or "catalogue" -> prompts), and its titles."""
 
-    policy: "Policy"
+    policy: Policy
     scorer: "TitleScorer"
     titles: list[str]
     prompts: dict[str, list[list[int]]]
@@ -142,7 +142,7 @@ def _shown(
 
 def _llm(
     config: RecommendationsPhase,
-    policy: "Policy",
+    policy: Policy,
     settings: SftConfig,
     tables: Tables,
     cases: Cases,

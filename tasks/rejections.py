@@ -2,13 +2,13 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import RejectionsStage
+from recalign.policy import Policy
 from recalign.rejections.collect import reject_in_shards
 from recalign.rejections.describe import describe_rejections
 from recalign.rejections.draft import ScoreTitles, Sources
@@ -26,9 +26,6 @@ from tasks.encoding import item_vectors
 from tasks.engine.job import Job
 from tasks.engine.stage import local_files, stage
 from tasks.tables import Tables, read_tables, true_smoothing
-
-if TYPE_CHECKING:
-    from recalign.policy import Policy
 
 
 def rejection_files(config: RejectionsStage) -> dict[str, list[Path]]:
@@ -83,7 +80,7 @@ def rejections(
     job.draft.tell({"strategies": described.to_dicts()})
 
 
-def score_titles(policy: "Policy", titles: list[str]) -> ScoreTitles:
+def score_titles(policy: Policy, titles: list[str]) -> ScoreTitles:
     """The SFT model as the callable that rejects: texts in, log-probabilities of titles out."""
     from recalign.titles.likelihood import TitleScorer  # slow: not in a plan
 

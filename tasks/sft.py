@@ -1,7 +1,6 @@
 """Stage sft: the LLM learns to answer with the next title."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -9,7 +8,7 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.config import LoadedModelConfig, SftConfig
 from recalign.llm.storage import MODEL, SFT, trained_part
-from recalign.policy import in_lines
+from recalign.policy import Policy, in_lines
 from recalign.schemas import CURVE_FILE, PROMPTS
 from recalign.sft.examples import Asking, Examples, history_examples, next_item_examples
 from recalign.sft.questions import draw_candidates, drawn_positions, positions_from
@@ -23,9 +22,6 @@ from tasks.engine.job import Job
 from tasks.engine.stage import local_files, stage
 from tasks.models import first_weights, model_files, resolved
 from tasks.tables import Tables, read_tables
-
-if TYPE_CHECKING:
-    from recalign.policy import Policy
 
 
 def sft_files(config: SftConfig) -> dict[str, list[Path]]:
@@ -72,7 +68,7 @@ def sft(
 
 def _first_policy(
     job: Job, config: SftConfig, tables: Tables, titles: list[str]
-) -> tuple[SftConfig, "Policy"]:
+) -> tuple[SftConfig, Policy]:
     """The LLM before any training, and the settings with the commit that its name stands for."""
     from recalign.embedded.first_title_model import first_model
     from recalign.embedded.title_tokenizer import title_tokenizer

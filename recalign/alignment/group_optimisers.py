@@ -14,6 +14,7 @@ from recalign.alignment.reference import FILE, TokenLogProbs, token_log_probs_of
 from recalign.alignment.rows import held_out
 from recalign.config import AlignmentConfig
 from recalign.errors import UserError
+from recalign.policy import Policy
 from recalign.training.log_table import ending, log_table
 from recalign.training.run import Trained, TrainingRun
 from recalign.training.train import train
@@ -23,7 +24,6 @@ if TYPE_CHECKING:  # seconds to import
     from transformers import PreTrainedModel
 
     from recalign.alignment.group_trainer import GroupTrainer
-    from recalign.policy import Policy
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ ENTRIES = {  # columns of the log, and what `group_figures` calls them
 
 
 def align_on_groups(
-    policy: "Policy",
+    policy: Policy,
     completions: pl.DataFrame,
     config: AlignmentConfig,
     run: TrainingRun,
@@ -126,7 +126,7 @@ def _require_two_users(groups: Groups, config: AlignmentConfig) -> None:
 
 
 def _known(
-    policy: "Policy",
+    policy: Policy,
     groups: Groups,
     config: AlignmentConfig,
     run: TrainingRun,

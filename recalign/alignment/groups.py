@@ -3,18 +3,16 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from recalign.alignment.rows import PackedRows, unusable
 from recalign.config import AlignmentConfig
+from recalign.policy import Policy
 from recalign.schemas import COMPLETIONS, check_table
 from recalign.training.packing import PackedRow
-
-if TYPE_CHECKING:
-    from recalign.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Groups(PackedRows):
         ]
 
 
-def encode_groups(completions: pl.DataFrame, policy: "Policy", config: AlignmentConfig) -> Groups:
+def encode_groups(completions: pl.DataFrame, policy: Policy, config: AlignmentConfig) -> Groups:
     """Token ids of the COMPLETIONS table's completions, for the optimiser that the config names.
 
     best_of_n keeps the chosen completion alone, the others keep all. Titles have no reward of

@@ -13,6 +13,7 @@ from recalign.alignment.reference import FILE, ReferenceLogProbs, reference_log_
 from recalign.alignment.rows import Rows, encode_pairs, held_out
 from recalign.config import AlignmentConfig
 from recalign.errors import UserError
+from recalign.policy import Policy
 from recalign.training.log_table import ending, log_table
 from recalign.training.run import Trained, TrainingRun
 from recalign.training.train import train
@@ -21,7 +22,6 @@ if TYPE_CHECKING:  # seconds to import
     from datasets import Dataset
     from transformers import PreTrainedModel
 
-    from recalign.policy import Policy
 
 KnownPairs = Literal["initial", "previous"] | ReferenceLogProbs
 
@@ -43,7 +43,7 @@ ENTRIES = {  # columns of the log, and what TRL calls them
 
 
 def align_on_pairs(
-    policy: "Policy",
+    policy: Policy,
     completions: pl.DataFrame,
     config: AlignmentConfig,
     run: TrainingRun,
@@ -129,7 +129,7 @@ def _digest(
 
 
 def _reference(
-    policy: "Policy", rows: Rows, config: AlignmentConfig, run: TrainingRun, *, adapter: bool
+    policy: Policy, rows: Rows, config: AlignmentConfig, run: TrainingRun, *, adapter: bool
 ) -> ReferenceLogProbs:
     """The reference's log-probabilities, computed in this run or found in its work folder."""
     path = run.work / FILE

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,11 +14,9 @@ from torch import Tensor, distributed, nn
 from recalign.alignment.forward import token_log_probs, tokens_present
 from recalign.alignment.rows import PackedRows, Rows
 from recalign.config import AlignmentConfig, ReferenceConfig
+from recalign.policy import Policy
 from recalign.progress import Progress, silent
 from recalign.training.packing import pack
-
-if TYPE_CHECKING:
-    from recalign.policy import Policy
 
 FILE = "reference.npz"
 
@@ -76,7 +74,7 @@ def in_evaluation(model: nn.Module) -> Iterator[None]:
 
 
 def reference_log_probs(
-    policy: "Policy",
+    policy: Policy,
     rows: Rows,
     config: AlignmentConfig | ReferenceConfig,
     progress: Progress = silent,
@@ -97,7 +95,7 @@ def reference_log_probs(
 
 
 def token_log_probs_of(
-    policy: "Policy",
+    policy: Policy,
     rows: PackedRows,
     config: AlignmentConfig,
     progress: Progress = silent,
@@ -116,7 +114,7 @@ def token_log_probs_of(
 
 
 def _scored(
-    policy: "Policy",
+    policy: Policy,
     rows: PackedRows,
     config: AlignmentConfig | ReferenceConfig,
     progress: Progress,
@@ -142,7 +140,7 @@ def _scored(
             progress(min(start + batch_size, len(lengths)), len(lengths), "reference")
 
 
-def _of_all_processes(found: np.ndarray, policy: "Policy") -> np.ndarray:
+def _of_all_processes(found: np.ndarray, policy: Policy) -> np.ndarray:
     """`found`, to which every process of a launch has given the rows of its own batches."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return found

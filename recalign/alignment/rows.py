@@ -4,18 +4,16 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from recalign.errors import BadInputError, UserError
+from recalign.policy import Policy
 from recalign.schemas import COMPLETIONS, check_table
 from recalign.seeding import derive_seed
 from recalign.training.packing import PackedRow
-
-if TYPE_CHECKING:
-    from recalign.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Rows(PackedRows):
         ]
 
 
-def encode_pairs(completions: pl.DataFrame, policy: "Policy", max_length: int) -> Rows:
+def encode_pairs(completions: pl.DataFrame, policy: Policy, max_length: int) -> Rows:
     """Token ids of chosen and rejected of the COMPLETIONS table; rows are left out, never cut.
 
     A row is left out as `too_long` when its prompt and its longest completion exceed `max_length`

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -18,11 +18,9 @@ from recalign.alignment.reference import (
 from recalign.alignment.rows import encode_pairs
 from recalign.config import AlignmentConfig
 from recalign.errors import UserError
+from recalign.policy import Policy
 from recalign.progress import Progress
 from recalign.training.run import Trained, TrainingRun
-
-if TYPE_CHECKING:
-    from recalign.policy import Policy
 
 WORSE = 1.05
 """Held-out loss over that of the start: below, a few held-out users' noise can explain it."""
@@ -30,7 +28,7 @@ Known = Literal["initial", "previous"] | ReferenceLogProbs | TokenLogProbs
 
 
 def align(
-    policy: "Policy",
+    policy: Policy,
     completions: pl.DataFrame,
     config: AlignmentConfig,
     run: TrainingRun,
@@ -73,7 +71,7 @@ def refuse_worse(figures: Mapping[str, Any], config: AlignmentConfig, stage: str
 
 
 def score_reference(
-    first: "Callable[[], Policy]",
+    first: Callable[[], Policy],
     completions: pl.DataFrame,
     config: AlignmentConfig,
     path: Path,

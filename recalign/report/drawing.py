@@ -1,7 +1,5 @@
 """Matplotlib as a maker of small, equal, inlinable SVG: one look, no date, no global state."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Callable
@@ -10,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+else:
+    Axes = Any  # matplotlib would be a tenth of the start of every command
 
 INK, MUTED, RULE, PAPER = "#23282d", "#62686d", "#dcd7cc", "#fcfbf8"
 PETROL, RUST, GREY, OCHRE = "#1d6078", "#b1552d", "#84888a", "#b8892f"

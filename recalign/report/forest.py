@@ -1,17 +1,10 @@
 """Differences to the base rows with their 95 % intervals, one line per row, around zero."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import polars as pl
 
 from recalign.metric_columns import Metric
-from recalign.report.drawing import GREY, INK, MUTED, PAPER, PETROL, RUST, draw
+from recalign.report.drawing import GREY, INK, MUTED, PAPER, PETROL, RUST, Axes, draw
 from recalign.report.wording import RANKED, interval, signed, tone_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 LINE_HEIGHT = 0.6  # inches per row: its label stands above its interval, so that a phone fits
 COLOURS = {"better": PETROL, "worse": RUST, "same": GREY}

@@ -1,9 +1,6 @@
 """The plots of a run as SVG text: training curves, rounds, rewards and windows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -22,12 +19,10 @@ from recalign.report.drawing import (
     RUST,
     SAGE,
     SAND,
+    Axes,
     Paint,
     draw,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 ALIGNMENT_PANELS = (  # title, column on the training pairs, column on the held-out pairs
     ("Loss", "loss", "held_out_loss"),

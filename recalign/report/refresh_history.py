@@ -1,14 +1,7 @@
 """The refreshes of a nightly table as rows, a sentence and a curve, for terminal and UI."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from recalign.artifacts.refreshes import Refresh, Refreshes
-from recalign.report.drawing import MIST, PETROL, draw
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from recalign.report.drawing import MIST, PETROL, Axes, draw
 
 
 def refreshes_in_words(refreshes: Refreshes) -> str:

@@ -1,16 +1,10 @@
 """A metric against the settings of a sweep: the mean with its interval, and a point per seed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from recalign.report.drawing import GREY, INK, MUTED, PAPER, PETROL, draw
+from recalign.report.drawing import GREY, INK, MUTED, PAPER, PETROL, Axes, draw
 from recalign.report.wording import interval, metric, signed
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 BESIDE = 0.1  # inches from a setting's mean to its seeds' points
 LINE_HEIGHT = 0.6  # inches per setting: its label stands above its interval

@@ -1,16 +1,9 @@
 """Helpfulness against harm: each row's hit rate over a bias it should not have, with intervals."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import polars as pl
 
 from recalign.metric_columns import Metric, cells
-from recalign.report.drawing import GREY, INK, ROUND_COLOURS, draw
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from recalign.report.drawing import GREY, INK, ROUND_COLOURS, Axes, draw
 
 MARKERS = {
     "none": "o", "pairwise": "D", "softmax": "s", "constant": "v", "permuted": "x", "truth": "*",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from recalign.config import SftConfig, WarmUpConfig
 from recalign.errors import UserError
+from recalign.policy import Policy
 from recalign.sft.examples import Examples
 from recalign.training.log_table import ending, log_table
 from recalign.training.packing import IGNORED
@@ -16,7 +17,6 @@ if TYPE_CHECKING:  # seconds to import
     from datasets import Dataset
     from trl import SFTConfig
 
-    from recalign.policy import Policy
 
 ENTRIES = {  # columns of the curve, and what TRL calls them
     "loss": "loss",  # mean over trained tokens, nats
@@ -27,7 +27,7 @@ ENTRIES = {  # columns of the curve, and what TRL calls them
 
 
 def train_sft(
-    policy: "Policy",
+    policy: Policy,
     fitted: Examples,
     valid: Examples,
     config: SftConfig | WarmUpConfig,
