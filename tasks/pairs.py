@@ -4,6 +4,7 @@ from recalign.artifacts.artifact import Artifact
 from recalign.config import PairsConfig
 from recalign.pairs.describe import flat_pairs
 from recalign.pairs.select import SKIPPED, require_pairs, select_pairs
+from recalign.reasonings.questions import by_question
 from recalign.report.plots import distributions
 from recalign.report.stage_page import picture, table_section
 from recalign.schemas import COMPLETIONS, PROMPTS, REASONINGS, REWARDS
@@ -20,7 +21,7 @@ def pairs(job: Job, config: PairsConfig, rewards: Artifact, reasonings: Artifact
         REWARDS.read(rewards), REASONINGS.read(reasonings), PROMPTS.read(reasonings), config
     )
     require_pairs(table, skipped)
-    COMPLETIONS.write(table, job.draft)
+    COMPLETIONS.write(by_question(table), job.draft)
     SKIPPED.write(skipped, job.draft)
     job.draft.count(table.height, dict(skipped["reason"].value_counts().iter_rows()))
     job.draft.tell(report)

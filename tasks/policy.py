@@ -18,6 +18,7 @@ from recalign.errors import UserError
 from recalign.llm.storage import ADAPTER, MODEL, POLICY, POLICY_CURVE
 from recalign.policy import Policy
 from recalign.reasonings.prompts import Renderer, template_file
+from recalign.reasonings.questions import questions_of
 from recalign.reasonings.texts import check_text
 from recalign.report.plots import bootstrap_curve
 from recalign.report.stage_page import picture
@@ -120,15 +121,16 @@ def _demonstrated(
     made: dict[bool, tuple[list[list[int]], list[int]]] = {False: ([], []), True: ([], [])}
     left_out: Counter[str] = Counter()
     for row, history in enumerate(drawn.histories):
-        text = tell(history, liked=drawn.liked[row], next=tell.items[drawn.following[row]])
-        prompt, answer = llm.encode_prompt(ask(history)), llm.encode_completion(text)
-        problem = check_text(text, len(answer) <= config.longest_text, AnswersConfig())
-        if problem or len(prompt) + len(answer) > config.max_length:
-            left_out[f"malformed: {problem}" if problem else "too long"] += 1
-            continue
+        told = tell(history, liked=drawn.liked[row], next=tell.items[drawn.following[row]])
         ids, first = made[bool(held[row])]
-        ids.append(prompt + answer)
-        first.append(len(prompt))
+        for question, text in _answered(ask(history), told, config):
+            prompt, answer = llm.encode_prompt(question), llm.encode_completion(text)
+            problem = check_text(text, len(answer) <= config.longest_text, AnswersConfig())
+            if problem or len(prompt) + len(answer) > config.max_length:
+                left_out[f"malformed: {problem}" if problem else "too long"] += 1
+                continue
+            ids.append(prompt + answer)
+            first.append(len(prompt))
     fitted, kept_aside = (Examples(*pair) for pair in made.values())
     if not len(fitted) or not len(kept_aside):
         reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.items()) or "none"
@@ -140,6 +142,17 @@ def _demonstrated(
             " policy.warm_up, or write shorter texts (its text)"
         )
     return fitted, kept_aside, dict(left_out)
+
+
+def _answered(prompt: str, text: str, config: WarmUpConfig) -> list[tuple[str, str]]:
+    """Each question of a prompt with its answer in a text by rule."""
+    questions, answers = questions_of(prompt), questions_of(text)
+    if len(questions) != len(answers):
+        raise UserError(
+            f"policy.warm_up: template {config.template} asks {len(questions)} questions, and text"
+            f" {config.text} gives {len(answers)} answers: put next_question between answers, too"
+        )
+    return list(zip(questions, answers, strict=True))
 
 
 @dataclass(frozen=True)

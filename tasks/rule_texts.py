@@ -5,6 +5,7 @@ import polars as pl
 
 from recalign.embedded.reasoners import facets_of, strongest_values
 from recalign.reasonings.prompts import Renderer
+from recalign.reasonings.questions import one_text, questions_of
 
 N_LIKED = 3  # values of an attribute that a text names
 
@@ -22,4 +23,7 @@ def rule_texts(template: str, items: pl.DataFrame, histories: list[np.ndarray]) 
     """What the template (a name or path; see `policy.warm_up.text`) writes about each history."""
     tell = Renderer(template, items)
     liked = liked_values(items, histories)
-    return [tell(one.tolist(), liked=own) for one, own in zip(histories, liked, strict=True)]
+    return [
+        one_text(questions_of(tell(one.tolist(), liked=own)))
+        for one, own in zip(histories, liked, strict=True)
+    ]

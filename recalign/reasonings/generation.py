@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
@@ -11,6 +12,7 @@ import polars as pl
 
 from recalign.artifacts.shards import tables_in_shards
 from recalign.progress import Progress, silent
+from recalign.reasonings.questions import asked_as, one_text, questions_of
 from recalign.reasonings.texts import check_text
 from recalign.schemas import REASONINGS
 from recalign.writer import Asked, Writer, Written
@@ -50,7 +52,8 @@ def generate_reasonings(
 def shard_size(prompts: pl.DataFrame, asked: Asked, most_users: int, most_tokens: int) -> int:
     """Users per shard, so that it holds at most this many of them and, about, of tokens."""
     letters = prompts["prompt"].str.len_chars().mean() or 0.0
-    texts = len(asked.samples) * asked.sampling.max_new_tokens
+    questions = max((len(questions_of(prompt)) for prompt in prompts["prompt"]), default=1)
+    texts = len(asked.samples) * asked.sampling.max_new_tokens * questions
     per_user = float(letters) / LETTERS_PER_TOKEN + texts  # type: ignore[arg-type]
     return max(1, min(most_users, int(most_tokens / per_user)))
 
@@ -82,40 +85,72 @@ def write_shard(
 ) -> pl.DataFrame:
     """The reasonings of one shard of prompts, each with what is wrong with its text.
 
+    A prompt of several questions is asked one after the other, and its answers are one text.
     Raises RuntimeError where the writer gave other texts than it was asked for.
     """
     users = shard["user_index"].to_list()
+    questions = [questions_of(prompt) for prompt in shard["prompt"]]
+    rounds = max(map(len, questions), default=1)
+    answers: defaultdict[tuple[int, int], list[Written]] = defaultdict(list)
+    for number in range(rounds):
+        own = {
+            user: prompts[number]
+            for user, prompts in zip(users, questions, strict=True)
+            if number < len(prompts)
+        }
+        told = _part_of(progress, number, rounds, len(users))
+        for one in _written(writer, own, asked_as(asked, number), told):
+            answers[one.user, one.sample].append(one)
+    return _table(dict(sorted(answers.items())), asked, parse)
+
+
+def _written(
+    writer: Writer, prompts: dict[int, str], asked: Asked, progress: Progress
+) -> list[Written]:
+    """All texts of one question, asked of these users."""
     written: list[Written] = []
     started, n_tokens = time.monotonic(), 0
-    for texts in writer.write(shard["prompt"].to_list(), users, asked):
+    for texts in writer.write(list(prompts.values()), list(prompts), asked):
         written += texts
         n_tokens += sum(one.n_tokens for one in texts)
         speed = n_tokens / max(time.monotonic() - started, 1e-9)
-        progress(len(written) // len(asked.samples), len(users), f"{speed:,.0f} tokens/s")
-    written.sort(key=lambda one: (one.user, one.sample))
-    if [(one.user, one.sample) for one in written] != sorted(product(users, asked.samples)):
+        progress(len(written) // len(asked.samples), len(prompts), f"{speed:,.0f} tokens/s")
+    given = sorted((one.user, one.sample) for one in written)
+    if given != sorted(product(prompts, asked.samples)):
         raise RuntimeError(
             f"{type(writer).__name__} gave {len(written)} texts, not the {len(asked.samples)} of "
-            f"each of {len(users)} prompts that it was asked for"
+            f"each of {len(prompts)} prompts that it was asked for"
         )
-    return _table(written, asked, parse)
+    return written
 
 
-def _table(written: list[Written], asked: Asked, parse: Parse | None) -> pl.DataFrame:
-    texts = [one.text.strip() for one in written]
+def _table(
+    answers: dict[tuple[int, int], list[Written]], asked: Asked, parse: Parse | None
+) -> pl.DataFrame:
+    """REASONINGS; a text is malformed as the first of its answers that is."""
+    reasons = [
+        [check_text(one.text.strip(), one.finished, asked.sampling, parse) for one in own]
+        for own in answers.values()
+    ]
     return pl.DataFrame(
         {
-            "user_index": [one.user for one in written],
-            "sample": [one.sample for one in written],
-            "reasoning": texts,
-            "n_tokens": [one.n_tokens for one in written],
-            "malformed": [
-                check_text(text, one.finished, asked.sampling, parse)
-                for text, one in zip(texts, written, strict=True)
-            ],
+            "user_index": [user for user, _ in answers],
+            "sample": [sample for _, sample in answers],
+            "reasoning": [one_text([one.text for one in own]) for own in answers.values()],
+            "n_tokens": [sum(one.n_tokens for one in own) for own in answers.values()],
+            "malformed": [next(filter(None, own), None) for own in reasons],
         },
         schema=REASONINGS,
     )
+
+
+def _part_of(progress: Progress, number: int, rounds: int, n_users: int) -> Progress:
+    """The progress of one question, told as so many of the users."""
+
+    def scaled(done: int, total: int, note: str = "") -> None:
+        progress((number * n_users + done) // rounds, n_users, note)
+
+    return scaled
 
 
 def _from(progress: Progress, first: int, n_users: int) -> Progress:

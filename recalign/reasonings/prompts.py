@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from recalign import templates
-from recalign.errors import BadInputError
+from recalign.errors import BadInputError, UserError
+from recalign.reasonings.questions import NEXT_QUESTION, questions_of
 from recalign.schemas import PROMPTS, check_table
 from recalign.sequences import Sequences
 
@@ -46,10 +47,15 @@ class Renderer:
         """The prompt for these items, earliest first; it never ends in white space.
 
         `more` is what else the template may name. Raises UserError where the template uses
-        something that is not there, or renders nothing.
+        something that is not there, or renders nothing or an empty question.
         """
         shown = [self.items[int(i)] for i in item_indices]
-        return templates.render_template(self.name, self.template, history=shown, **more)
+        text = templates.render_template(
+            self.name, self.template, history=shown, next_question=NEXT_QUESTION, **more
+        )
+        if not all(questions_of(text)):
+            raise UserError(f"prompt template {self.name} has nothing beside a next_question")
+        return text
 
 
 def template_file(name: str) -> Path:
@@ -78,6 +84,7 @@ def _shown_items(items: pl.DataFrame) -> dict[int, ShownItem]:
         for attribute in attributes or []:
             values.setdefault(attribute["name"], []).append(attribute["value"])
         words = " ".join(_word(values.get(facet, [""])[0]) for facet in facets)
+        title = title.replace(NEXT_QUESTION, " ")
         shown[index] = ShownItem(title, values, words if facets else nothing)
     return shown
 

@@ -10,6 +10,7 @@ from peft import PeftModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from flows.dpo4rec import stages
 from recalign.alignment.reference import reference_log_probs
 from recalign.alignment.rows import encode_pairs
 from recalign.artifacts.artifact import Artifact
@@ -321,3 +322,38 @@ def test_an_alignment_of_a_local_llm_is_really_loaded(world, save_llm, method, c
         assert wanting == {n for n, _ in trainable.model.named_parameters() if "lora_" in n}
         np.testing.assert_allclose(log_probs(trainable).chosen, after.chosen, atol=1e-3)
         assert np.abs(after.chosen - before.chosen).min() > 0.01
+
+
+def test_several_questions_are_taught_asked_and_learned_from_one_by_one(world, save_llm, tmp_path):
+    asks, tells = tmp_path / "asks.txt", tmp_path / "tells.txt"
+    asks.write_text("{{ history[-1].words }} ; dark ={{ next_question }}{{ history[-1].words }} =")
+    tells.write_text(
+        "{% set shown = history[-1].attributes.values() | map('first') | list %}"
+        "Enjoys {{ shown[0] }} tales .{{ next_question }}Enjoys bright {{ shown[1] }} ."
+    )
+    warm_up = WarmUpConfig(
+        n_prompts=240, text=str(tells), method="full", epochs=6, learning_rate=5e-3, batch_size=8,
+        micro_batch_size=8,
+    )  # fmt: skip
+    sampling = CONFIG.reasonings.model_copy(update={"template": str(asks), "max_new_tokens": 12})
+    llm = own(save_llm(True)).model_copy(update={"warm_up": warm_up})
+    walk = direct(tmp_path / "artifacts")
+    stages(walk, CONFIG.model_copy(update={"policy": llm, "reasonings": sampling}))
+    texts = REASONINGS.read(walk.artifact("reasonings for reward, base"))
+    usable = texts.filter(pl.col("malformed").is_null())
+    assert usable.height > 200
+    assert usable["reasoning"].str.count_matches("\n").unique().to_list() == [1]
+    assert (
+        usable["reasoning"].str.split("\n").list.last().str.contains("bright").sum()
+        > 0.9 * usable.height
+    )
+    learned = COMPLETIONS.read(walk.artifact("pairs, round 1"))
+    assert learned["prompt"].str.ends_with("; dark =").sum() == learned.height / 2
+    both = learned.group_by("user_index").agg(pl.col("rewards").first(), n=pl.len())
+    assert both["n"].unique().to_list() == [2]
+    figures = walk.artifact("alignment, round 1").manifest.figures
+    assert figures["pairs"] + figures["left_out"]["same_tokens"] == learned.height
+    wrong = {"text": "likes", "template": str(asks), "history_items": 6, "longest_text": 12}
+    config = llm.model_copy(update={"warm_up": warm_up.model_copy(update=wrong)})
+    with pytest.raises(UserError, match="asks 2 questions, and text likes gives 1 answers"):
+        world(policy, config, inputs_of(world), files=policy_files(config))
