@@ -13,7 +13,9 @@ the last falls. 95 % intervals are over users and training seeds.
 """
 
 import argparse
+import re
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,7 @@ READERS = {
     "fitted anew": "Aligned policy, sampled, refitted recommender",
     "gave no reward": "Aligned policy, sampled, independent recommender",
 }
+TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 HEADER = ["setting", "KL, nats a text", "a token", *READERS]
 
 
@@ -98,21 +101,33 @@ def gains(board: pl.DataFrame, setting: str) -> list[tuple[float, float, float]]
 
 
 def drawn(measured: list[Measured]) -> str:
-    """An SVG of each reader's gain against how far the policies have moved."""
+    """An SVG of gains against how far the policies have moved, a colour per optimiser.
+
+    Solid: read by the recommender that gave the rewards; dashed: by the one that gave none. An
+    optimiser is what stands before the first comma or "=" of a setting's name.
+    """
+    lines: dict[str, list[Measured]] = {}
+    for one in measured:
+        lines.setdefault(re.split("[,=]", one.setting)[0], []).append(one)
 
     def paint(axes: Axes) -> None:
-        distance = [one.nats_a_text for one in measured]
-        for place, (reader, colour) in enumerate(zip(READERS, ROUND_COLOURS, strict=False)):
-            middle, low, high = np.array([one.gains[place] for one in measured]).T
-            axes.plot(distance, middle, marker="o", color=colour, label=reader)
-            axes.fill_between(distance, low, high, color=colour, alpha=0.12, linewidth=0)
+        for (name, own), colour in zip(lines.items(), cycle(ROUND_COLOURS), strict=False):
+            distance = [one.nats_a_text for one in own]
+            for place, style in ((0, "-"), (2, "--")):
+                middle, low, high = np.array([one.gains[place] for one in own]).T
+                axes.plot(distance, middle, style, marker="o", markersize=4, color=colour,
+                          label=name if place == 0 else None)  # fmt: skip
+                if len(lines) == 1:
+                    axes.fill_between(distance, low, high, color=colour, alpha=0.12, linewidth=0)
         axes.axhline(0, linewidth=0.8, color=GREY)
-        axes.set(
-            xscale="log", xlabel="KL to the first policy, nats a text", ylabel="NDCG@10 gained"
-        )
-        axes.legend(title="recommender", loc="upper left")
+        axes.set(xscale="log", xlabel="KL to the first policy, nats a text")
+        axes.set(ylabel="NDCG@10 gained, sampled texts")
+        axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.legend(loc="upper left")
 
-    return draw(paint, "What is gained against how far the policy has moved", 6.4, 3.6)
+    picture = draw(paint, "Gain against how far the policy has moved", 6.4, 3.8)
+    return picture.replace('style="', 'style="background:#fff;', 1)
 
 
 def main() -> None:
