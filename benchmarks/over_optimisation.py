@@ -142,7 +142,7 @@ def main() -> None:
     given = parser.parse_args()
     store = Store(given.root)
     made = store.open(resolve(store, given.leaderboard).reference)
-    cells = pl.read_parquet(made.folder / "cells.parquet")
+    cells = pl.read_parquet(made.folder / "cells.parquet").drop_nulls("run")  # some failed
     board = pl.read_parquet(made.folder / "leaderboard.parquet")
     measured = []
     for (setting,), runs in cells.group_by("setting", maintain_order=True):
