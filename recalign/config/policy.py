@@ -153,8 +153,7 @@ class ItemReasoningsConfig(AnswersConfig):
     write: bool = False
     """Let the LLM write about every item; the recommender reads it beside title and attributes."""
     template: str = Field("about_movie", json_schema_extra=NOT_IDENTITY)
-    """Prompt template: a packaged name (about_movie, about_movie_short, about_book,
-    about_product) or a path."""
+    """Prompt template: about_movie, about_movie_short, about_book, about_product, or a path."""
     max_new_tokens: int = Field(64, ge=1, le=8192)
     """Longest text, in tokens."""
     temperature: float = Field(1.0, gt=0, le=5, json_schema_extra=NOT_IDENTITY)
@@ -263,8 +262,7 @@ class AlignmentConfig(WeightsConfig):
     reference: Literal["initial", "previous"] = Field("initial", json_schema_extra=REFERRING)
     """Reference in round t: the policy before any alignment, or that of the round before."""
     anchor: float = Field(0.5, ge=0, le=10, json_schema_extra=PREFERRING)
-    """Weight of the chosen text's negative log-likelihood, in nats a token, added to the preference
-    loss."""
+    """Weight of the chosen text's loss (nats a token), which is added to the preference loss."""
     min_advantage: float = Field(0.0, ge=0, json_schema_extra=only_when(optimiser="best_of_n"))
     """The best is imitated where its reward is above the mean of its prompt by more than this."""
     grpo: GRPOConfig = Field(GRPOConfig(), json_schema_extra=only_when(optimiser="grpo"))
