@@ -59,9 +59,10 @@ def encoded(policy: Policy, texts: Artifact, n_users: int) -> Groups:
     asked = PROMPTS.read(texts).sort("user_index").head(n_users).select("user_index", "prompt")
     usable = pl.col("malformed").is_null() & (pl.col("sample") >= 0)
     written = REASONINGS.read(texts).filter(usable).group_by("user_index", maintain_order=True)
-    table = asked.join(written.agg("reasoning"), on="user_index", maintain_order="left")
+    told = written.agg("reasoning")  # nobody without a usable one
+    table = asked.join(told, on="user_index", how="inner", maintain_order="left")
     samples = [
-        [policy.encode_completion(text) for text in texts] for texts in table["reasoning"].to_list()
+        [policy.encode_completion(text) for text in own] for own in table["reasoning"].to_list()
     ]
     return Groups(
         users=table["user_index"].to_numpy(),

@@ -21,7 +21,8 @@ def pairs(job: Job, config: PairsConfig, rewards: Artifact, reasonings: Artifact
         REWARDS.read(rewards), REASONINGS.read(reasonings), PROMPTS.read(reasonings), config
     )
     require_pairs(table, skipped)
-    COMPLETIONS.write(by_question(table), job.draft)
+    table = by_question(table)
+    COMPLETIONS.write(table, job.draft)
     SKIPPED.write(skipped, job.draft)
     job.draft.count(table.height, dict(skipped["reason"].value_counts().iter_rows()))
     job.draft.tell(report)

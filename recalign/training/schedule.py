@@ -26,8 +26,8 @@ def optimiser_steps(n_rows: int, config: TrainingConfig) -> int:
 class Schedule(TrainerCallback):
     """Evaluates and saves at given steps, keeps the best and the last checkpoint, stops early.
 
-    It has no state of its own (all is read from the Trainer's log, which a checkpoint restores), so
-    that a resumed run decides as the undisturbed one would.
+    What it decides is read from the Trainer's log, which a checkpoint restores, so that a resumed
+    run decides as the undisturbed one would; what it keeps itself is only shown.
     """
 
     def __init__(self, config: TrainingConfig, n_rows: int, run: TrainingRun) -> None:

@@ -348,6 +348,7 @@ def test_several_questions_are_taught_asked_and_learned_from_one_by_one(world, s
         > 0.9 * usable.height
     )
     learned = COMPLETIONS.read(walk.artifact("pairs, round 1"))
+    assert walk.artifact("pairs, round 1").manifest.rows == learned.height
     assert learned["prompt"].str.ends_with("; dark =").sum() == learned.height / 2
     both = learned.group_by("user_index").agg(pl.col("rewards").first(), n=pl.len())
     assert both["n"].unique().to_list() == [2]
