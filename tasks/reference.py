@@ -30,7 +30,8 @@ def reference(
     table = REJECTIONS.read(rejections)
     shape = (table.height, len(table["rejected"][0]))
     pairs = preference_table(table, distinct_titles(tables.items), np.zeros(shape))
-    policy = open_policy(sft, job.runtime.root, job.device)
+    # Held as alignment holds it: the two must differ by what is learned alone.
+    policy = open_policy(sft, job.runtime.root, job.device, trainable=True)
     rows = encode_pairs(pairs, policy, config.max_length)
     scored = reference_log_probs(policy, rows, config, job.progress)
     scored.save(job.draft.path(FILE))

@@ -51,7 +51,7 @@ class Schedule(TrainerCallback):
         """Show that held-out rows are being scored: with a large LLM that takes minutes."""
         self.scored += 1
         n_batches = len(more["eval_dataloader"])
-        note = f"held-out rows are scored: batch {self.scored} of {n_batches}"
+        note = f"steps; held-out rows: batch {self.scored} of {n_batches}"
         self.run.progress(state.global_step, state.max_steps, note)
         self.scored %= n_batches
 

@@ -50,7 +50,7 @@ def test_training_separates_held_out_pairs_and_saves_what_it_returns(
 
     result = run(policy(), pairs, tmp_path, progress=progress)
     n_batches = max(int(note.rpartition(" ")[2]) for note in notes if "held-out rows" in note)
-    assert notes.count(f"held-out rows are scored: batch {n_batches} of {n_batches}") == 4
+    assert notes.count(f"steps; held-out rows: batch {n_batches} of {n_batches}") == 4
     figures, log = result.figures, result.log
     assert figures["held_out_loss"] < figures["held_out_loss_start"] - 0.05
     assert figures["held_out_accuracy"] > 0.9

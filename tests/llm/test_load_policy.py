@@ -137,7 +137,9 @@ def test_an_adapter_is_merged_in_float32_and_stays_apart_otherwise(tmp_path: Pat
     }  # fmt: skip
     half = CONFIG.model_copy(update={"dtype": "bfloat16"})
     apart = load_policy(folder, half, tmp_path / "adapter").model
-    assert any("lora" in name for name, _ in apart.named_parameters())
+    assert {w.dtype for name, w in apart.named_parameters() if "lora" in name} == {torch.bfloat16}
+    trained = load_policy(folder, half, tmp_path / "adapter", trainable=True).model
+    assert {w.dtype for w in trained.parameters() if w.requires_grad} == {torch.float32}
 
 
 def test_a_wrong_adapter_folder_is_named(tmp_path: Path) -> None:
