@@ -90,7 +90,10 @@ def test_the_head_runs_only_where_a_completion_token_is_predicted(plain: Policy)
     assert seen == [(predicting, 32)]
 
 
-def test_a_model_whose_window_is_shorter_than_a_row_is_refused(plain: Policy) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_whose_window_is_shorter_than_a_row_is_refused(
+    plain: Policy, dtype: torch.dtype
+) -> None:
     def mistral(window: int) -> PreTrainedModel:
         torch.manual_seed(0)
         return MistralForCausalLM(
@@ -104,12 +107,22 @@ def test_a_model_whose_window_is_shorter_than_a_row_is_refused(plain: Policy) ->
                 initializer_range=0.3,
                 sliding_window=window,
             )
-        )
+        ).to(dtype)
 
     rows = make_rows(4, 1, plain)
     check_packed_rows(mistral(64), rows, 0)
     with pytest.raises(UserError, match="MistralForCausalLM does not keep completions"):
         check_packed_rows(mistral(4), rows, 0)
+
+
+def test_rounding_of_short_completions_is_no_refusal(plain: Policy) -> None:
+    # Logits as large as a real LLM's: in bfloat16 they are rounded to an eighth of a nat.
+    model = llama().to(torch.bfloat16)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(6)
+    pairs = make_pairs(60, 1)
+    for place in range(60):
+        check_packed_rows(model, encode_pairs(pairs[place], plain, 64), 0)
 
 
 def test_a_model_without_attention_is_refused(plain: Policy) -> None:
