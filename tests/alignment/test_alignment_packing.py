@@ -96,7 +96,7 @@ def test_a_model_whose_window_is_shorter_than_a_row_is_refused(
 ) -> None:
     def mistral(window: int) -> PreTrainedModel:
         torch.manual_seed(0)
-        return MistralForCausalLM(
+        model: Any = MistralForCausalLM(
             MistralConfig(
                 vocab_size=len(WORDS),
                 hidden_size=32,
@@ -107,7 +107,8 @@ def test_a_model_whose_window_is_shorter_than_a_row_is_refused(
                 initializer_range=0.3,
                 sliding_window=window,
             )
-        ).to(dtype)
+        )
+        return model.to(dtype)
 
     rows = make_rows(4, 1, plain)
     check_packed_rows(mistral(64), rows, 0)
@@ -117,7 +118,8 @@ def test_a_model_whose_window_is_shorter_than_a_row_is_refused(
 
 def test_rounding_of_short_completions_is_no_refusal(plain: Policy) -> None:
     # Logits as large as a real LLM's: in bfloat16 they are rounded to an eighth of a nat.
-    model = llama().to(torch.bfloat16)
+    model: Any = llama()
+    model = model.to(torch.bfloat16)
     with torch.no_grad():
         model.lm_head.weight.mul_(6)
     pairs = make_pairs(60, 1)
