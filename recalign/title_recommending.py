@@ -1,6 +1,7 @@
 """Recommending by a finished RosePO run: the LLM ranks titles, all of them or SASRec's best."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 import polars as pl
@@ -78,12 +79,17 @@ class TitleRanker:
         return top_lists(left, right, seen, n).items
 
     def _shown(self, users: np.ndarray, picked: np.ndarray | None) -> list[list[int]]:
-        """The titles to pick from in each prompt, in an order that says nothing; none in lines."""
+        """The titles to pick from in each prompt, in an order that says nothing; none in lines.
+
+        The order is drawn by the history, so that users of equal histories have equal lists.
+        """
         if picked is None or self.prompts.config.format == "history":
             return [[]] * len(users)
+        histories = [self.sequences.slice(int(user), 0, 1 << 62).tobytes() for user in users]
+        orders = (stream(0, "candidates shown", sha256(one).hexdigest()) for one in histories)
         return [
-            stream(0, "candidates shown", int(user)).permutation(items[items > 0]).tolist()
-            for user, items in zip(users, picked, strict=True)
+            order.permutation(items[items > 0]).tolist()
+            for order, items in zip(orders, picked, strict=True)
         ]
 
     def _ranked(

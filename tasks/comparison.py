@@ -75,7 +75,11 @@ def comparison(
         schema.write(table, job.draft)
     contrasts.write_parquet(job.draft.path(CONTRASTS_FILE), compression="zstd")
     ends = [interactions, splits, oracle, sft, *made.values()]
-    drawn = [one.manifest for one in made.values() if one.manifest.stage == "rejections"]
+    drawn = [  # and aligned on, unlike the fresh items of a control
+        one.manifest
+        for one in made.values()
+        if one.manifest.stage == "rejections" and "matched" not in one.manifest.inputs
+    ]
     run = RosePORun(
         source=interactions.manifest.config["source"],
         created=f"{max(one.manifest.created for one in judged.values()):%Y-%m-%d %H:%M} UTC",
@@ -139,11 +143,9 @@ def _name_of_pairs(manifest: Manifest, made: dict[str, Artifact]) -> str:
     if not manifest.inputs.keys() & {"rejections", "matched"}:
         return str(manifest.config["strategy"])
     name = _name_of_pairs(_pairs_of(manifest, made).manifest, made)
-    return (
-        f"fresh for {name}"
-        if manifest.stage == "rejections"
-        else (f"{name} {manifest.config['estimator']}")
-    )
+    if manifest.stage == "rejections":
+        return f"fresh for {name}"
+    return f"{name} {manifest.config['estimator']}"
 
 
 def _pairs_of(manifest: Manifest, made: dict[str, Artifact]) -> Artifact:

@@ -244,7 +244,8 @@ class Store:
             final.rename(trash / "replaced")
         draft.folder.rename(final)
         sync(final.parent)
-        for left in final.parent.glob(".trash-*"):  # ours, and what killed commits left
+        # Ours, and what killed commits of this artifact left: another's may be at work right now.
+        for left in final.parent.glob(f".trash-{final.name}-*"):
             shutil.rmtree(left, ignore_errors=left != trash)
         return Artifact(final, manifest)
 

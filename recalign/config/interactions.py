@@ -89,6 +89,12 @@ class FilesSource(Config):
     attribute_columns: list[Annotated[str, Field(min_length=1)]] = Field(default=[])
     """Columns of item attributes (text, or lists of text) that go into the item's text."""
 
+    @model_validator(mode="after")
+    def _two_columns(self) -> "FilesSource":
+        if self.user_column == self.item_column:
+            raise ValueError(f"user_column and item_column are both {self.item_column!r}")
+        return self
+
 
 MovieLens = Literal[
     "ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-latest", "ml-latest-small"

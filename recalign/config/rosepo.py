@@ -135,6 +135,15 @@ class RecommendationsConfig(JudgementConfig):
     seed: Seed = 0
     """Seed of the resamples."""
 
+    @model_validator(mode="after")
+    def _beam_finds_what_is_counted(self) -> "RecommendationsConfig":
+        if 0 < self.beam < max(self.top, 10):
+            raise ValueError(
+                f"recommendations.beam = {self.beam} finds fewer items than HR@10 and"
+                f" recommendations.top = {self.top} count: raise it, or set 0 to score every title"
+            )
+        return self
+
     def compare(self, rows: list["ComparedRow"]) -> "ComparisonConfig":
         """The settings of the stage that sets rows side by side."""
         return ComparisonConfig(rows=rows, n_resamples=self.n_resamples, seed=self.seed)
@@ -215,8 +224,19 @@ class RosePOConfig(Config):
                 "splits.protocol = kar re-ranks lists with what an LLM wrote about users, as"
                 " DPO4Rec does; RosePO needs per_user or temporal"
             )
-        if self.splits.protocol == "per_user" and not self.splits.reward:
-            raise ValueError("splits.reward must be at least 1: pairs come from that window")
+        per_user = self.splits.protocol == "per_user"
+        if not (self.splits.reward if per_user else self.splits.reward_share):
+            name = "reward" if per_user else "reward_share"
+            raise ValueError(f"splits.{name} must be above 0: pairs come from that window")
+        if not (self.splits.fit if per_user else self.splits.fit_share) and (
+            self.smoothing.needs_oracle and self.smoothing.calibrated
+            and self.smoothing.oracle == "earlier"
+        ):  # fmt: skip
+            name = "fit" if per_user else "fit_share"
+            raise ValueError(
+                f"smoothing.calibrated needs splits.{name} above 0: the temperature is fitted on"
+                " that window; or set smoothing.calibrated = false"
+            )
         if self.recommendations.list_length - 1 > self.splits.n_negatives:
             raise ValueError(
                 "recommendations.list_length needs more negatives than splits.n_negatives draws"

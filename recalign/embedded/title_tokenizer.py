@@ -12,7 +12,8 @@ def title_tokenizer(titles: list[str]) -> PreTrainedTokenizerFast:
     `titles` is what `distinct_titles` gives: the item at place i has token i + 3. No token is
     added around a text, and there is no chat template.
     """
-    vocabulary = {word: token for token, word in enumerate([*SPECIAL, *titles[1:]])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    special = [f"\n{word}" for word in SPECIAL]  # a title has no line break and may be "<s>"
+    vocabulary = {word: token for token, word in enumerate([*special, *titles[1:]])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special[-1]))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("\n", "removed")
-    return wrapped(tokenizer)
+    return wrapped(tokenizer, special)

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -44,9 +45,9 @@ def build_tokenizer(
     return wrapped(tokenizer)
 
 
-def wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """`tokenizer`, whose first tokens are SPECIAL, for transformers."""
-    pad, bos, eos, unk = SPECIAL
+def wrapped(tokenizer: Tokenizer, special: Sequence[str] = SPECIAL) -> PreTrainedTokenizerFast:
+    """`tokenizer`, whose first tokens are `special`, for transformers."""
+    pad, bos, eos, unk = special
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=pad,

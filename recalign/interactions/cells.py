@@ -116,6 +116,7 @@ def _csv_cells(path: Path, content: bytes, separator: str, names: list[str]) -> 
         ).with_row_index("row", offset=2)
     except (pl.exceptions.PolarsError, OSError):  # polars unpacks what looks packed
         table = _lenient_cells(path, content, separator, columns)
+    table = table.with_columns(pl.col(columns).replace("", None))  # "" in quotes is empty, too
     blank = pl.all_horizontal(pl.col(column).is_null() for column in columns)
     return table.filter(~blank).with_columns(pl.col("row").cast(pl.Int64))
 

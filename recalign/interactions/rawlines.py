@@ -150,10 +150,12 @@ def parse_literal(text: str) -> Any:
 def cell_text(value: Any) -> str | None:
     """A JSON value as the text of a cell, as the fast parser writes it: 'a', '1' for 1.0, 'true'.
 
-    Lists and objects are JSON again.
+    Lists and objects are JSON again; what else a data frame holds (a date) is its own text.
     """
     if value is None or isinstance(value, str):
         return value
+    if not isinstance(value, bool | int | float | list | tuple | dict):
+        return str(value)
     if isinstance(value, float):  # of a data frame
         value = _number(str(value))
     return json.dumps(value, ensure_ascii=False, default=str)

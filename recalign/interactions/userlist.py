@@ -21,7 +21,7 @@ def read_user_ids(path: Path) -> pl.Series:
         raise BadInputError(f"{path}: there is no such file of users")
     if path.suffix.lower() in (".txt", ""):
         try:
-            lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+            lines = [line.strip() for line in path.read_text("utf-8-sig").split("\n")]
         except UnicodeDecodeError as error:
             raise BadInputError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
         found = pl.Series("user_id", [line for line in lines if line], dtype=pl.String)

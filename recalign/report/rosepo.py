@@ -150,7 +150,7 @@ def _validations(compared: Sequence[ComparedRow], validation: Mapping[str, float
     rows = []
     for one in compared:
         score = validation[one.label]
-        gain = "" if base is None or one.kind == "sft" else percent(score / base - 1, 1, True)
+        gain = "" if not base or one.kind == "sft" else percent(score / base - 1, 1, True)
         rows.append([Cell(one.label), Cell(metric(score)), Cell(gain)])
     return Grid(["Row", "Validation NDCG@10", "against SFT"], rows)
 

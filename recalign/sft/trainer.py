@@ -31,6 +31,8 @@ class TitleSFTTrainer(OrderedTrainer, SFTTrainer):
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         self.lengths = np.array([len(ids) for ids in train_dataset["input_ids"]])
+        counts = [sum(label != IGNORED for label in row[1:]) for row in eval_dataset["labels"]]
+        self.held_out_tokens = float(np.mean(counts))  # labels of a held-out row
         super().__init__(
             model,
             args=args,
@@ -46,8 +48,10 @@ class TitleSFTTrainer(OrderedTrainer, SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Mean negative log-likelihood of the labels, nats.
+        """Mean negative log-likelihood of the labels, nats; of held-out rows, over all of them.
 
+        transformers averages held-out batches by their rows: each batch tells its sum over what its
+        rows hold on average, so that the mean is over tokens, however rows are batched.
         On a processor the LM head runs only where a label is predicted, and once (TRL's fused head
         runs everywhere, and again in the backward pass); on a GPU the loss is TRL's.
         """
@@ -64,6 +68,8 @@ class TitleSFTTrainer(OrderedTrainer, SFTTrainer):
         wanted = targets[targets != IGNORED]
         summed = functional.cross_entropy(logits.float(), wanted, reduction="sum")
         mode = "train" if cast(nn.Module, self.model).training else "eval"
-        right = (logits.detach().argmax(-1) == wanted).float().mean()
-        self._metrics[mode]["mean_token_accuracy"].append(right.item())
+        right = (logits.detach().argmax(-1) == wanted).float()
+        self._metrics[mode]["mean_token_accuracy"].extend(right.tolist())
+        if mode == "eval":
+            return summed / (len(targets) * self.held_out_tokens)
         return summed / (len(wanted) if num_items_in_batch is None else num_items_in_batch)

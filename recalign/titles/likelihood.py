@@ -14,7 +14,7 @@ from recalign.titles.packed import title_log_probs
 from recalign.titles.reading import Reading
 from recalign.titles.trie import Catalogue, Trie, catalogue_of, trie_of
 
-FED = 256  # most title tokens behind one prompt in one pass over the catalogue
+FED = 256  # about as many title tokens stand behind one prompt in one pass
 LOGITS = {"cpu": 1 << 26, "cuda": 1 << 28}  # held at once; each is 4 bytes, and there are copies
 TOKENS = {"cpu": 1 << 12, "cuda": 1 << 17}  # of prompts read at once; a CPU's cache must hold them
 ROWS = 512
@@ -120,8 +120,10 @@ class TitleReading:
         items = torch.from_numpy(candidates).to(self.reading.first.device, torch.int64)
         if self.scorer.single:
             return self._single()[torch.arange(len(items))[:, None], items].cpu().numpy()
-        tries = [self.scorer.trie(row) for row in candidates]
-        found = title_log_probs(self.reading, tries)
+        longest = int(self.scorer.lengths[candidates].sum(1).max())  # title tokens of a row
+        parts = np.array_split(candidates, min(-(-longest // FED), candidates.shape[1]), axis=1)
+        tries = ([self.scorer.trie(row) for row in part] for part in parts)
+        found = torch.cat([title_log_probs(self.reading, own) for own in tries], 1)
         return self.scorer.normed(found, items).cpu().numpy()
 
     def catalogue(self) -> Tensor:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from recalign.config import (
     DPO4RecConfig,
@@ -77,6 +78,32 @@ def test_a_mistake_names_the_field_and_what_is_allowed(override, message):
         dpo4rec("", override)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"recommendations": {"beam": 3}}, "recommendations.beam = 3 finds fewer items than HR@10"),
+        ({"recommendations": {"beam": 12, "top": 20}}, "recommendations.top = 20 count: raise it"),
+        ({"splits": {"fit": 0}}, "smoothing.calibrated needs splits.fit above 0"),
+        (
+            {"splits": {"protocol": "temporal", "reward_share": 0}},
+            "splits.reward_share must be above 0: pairs come from that window",
+        ),
+        (
+            {"interactions": {"files": {"user_column": "id", "item_column": "id"}}},
+            "user_column and item_column are both 'id'",
+        ),
+    ],
+)
+def test_settings_of_rosepo_that_would_measure_something_else_are_refused(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        RosePOConfig.model_validate(settings)
+
+
+def test_an_oracle_without_a_fit_window_may_go_uncalibrated():
+    settings = {"splits": {"fit": 0}, "smoothing": {"calibrated": False}}
+    assert RosePOConfig.model_validate(settings).splits.fit == 0
 
 
 @pytest.mark.parametrize("model", [DPO4RecConfig, RosePOConfig, RecommendConfig, Runtime])

@@ -1,10 +1,12 @@
 """Which next items are judged, with which lists."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from recalign.evaluation.next_items.cases import cases_of
 from recalign.evaluation.next_items.fixed_lists import fixed_lists, shown_order
+from recalign.schemas import CANDIDATES
 from tests.evaluation import next_item_world as world
 
 
@@ -53,6 +55,12 @@ def test_lists_repeat_no_item_however_the_blocks_wrap_round():
     cases = cases_of(world.sequences(), np.array([1]), np.array([0]), np.array([4]), 0)
     lists = fixed_lists(cases, world.candidates(), "uniform", 4)
     assert lists[:, 1:].tolist() == [[3, 4, 6], [7, 3, 4], [6, 7, 3], [4, 6, 7]]
+
+
+def test_lists_of_users_who_took_everything_hold_the_target_alone():
+    nothing = world.candidates().with_columns(negatives=pl.lit([], dtype=pl.List(pl.Int64)))
+    lists = fixed_lists(world.all_cases(), nothing.cast(dict(CANDIDATES)), "uniform", 3)
+    assert lists.tolist() == [[3, 0, 0], [4, 0, 0], [5, 0, 0], [1, 0, 0], [6, 0, 0]]
 
 
 def test_a_user_without_drawn_items_is_refused():

@@ -105,6 +105,32 @@ def test_every_loss_and_a_constant_eps_are_asked_after_beside_fresh_items():
     }
 
 
+def test_a_softmax_eps_is_tested_as_any_other_but_not_against_permuted_pairwise_values():
+    softmax = [
+        aligned(one.strategy, "softmax") if one.estimator == "pairwise" else one for one in COMPARED
+    ]
+    asked = questions(softmax)
+    assert asked["Does a personal eps beat none?"] == [("self_hard softmax", "self_hard none")]
+    assert "Does it beat the same eps permuted over pairs?" not in asked
+    for question in (
+        "Do rejected items beat more fine-tuning on the same chosen items?",
+        "Do chosen rejections beat random ones?",
+    ):
+        assert [row for row, _ in asked[question]] == ["self_hard none", "self_hard softmax"]
+
+
+def test_where_no_eps_is_read_rejections_are_compared_with_random_ones_by_the_same_loss():
+    compared = [
+        ComparedRow(
+            label=f"{name}, dpo", kind="aligned", strategy=name, estimator="none", loss="dpo"
+        )
+        for name in ("random", "self_hard")
+    ]
+    assert questions(compared) == {
+        "Do chosen rejections beat random ones?": [("self_hard, dpo", "random, dpo")]
+    }
+
+
 def figures(pairs, steps):
     return {"pairs": pairs + 10, "held_out_pairs": 10, "planned_steps": steps, "steps": steps,
             "best_step": steps - 1}  # fmt: skip

@@ -109,8 +109,8 @@ def test_user_ids_come_from_lines_or_from_a_column(tmp_path):
 
 @pytest.mark.parametrize("name", ["u.txt", "U.TXT", "vips"])
 def test_a_list_of_users_may_have_a_byte_order_mark_and_no_ending(tmp_path, name):
-    (tmp_path / name).write_bytes("ann\r\nzoë\r\n".encode("utf-8-sig"))
-    assert read_user_ids(tmp_path / name).to_list() == ["ann", "zoë"]
+    (tmp_path / name).write_bytes("ann\r\nzoë\u2028x\r\n".encode("utf-8-sig"))
+    assert read_user_ids(tmp_path / name).to_list() == ["ann", "zoë\u2028x"]
 
 
 @pytest.mark.parametrize("name", ["n.csv", "n.parquet"])

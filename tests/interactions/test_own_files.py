@@ -43,7 +43,9 @@ def test_csv_tsv_jsonl_parquet_and_gzip_give_the_same_table(tmp_path):
     table = pl.read_csv(ROWS.encode())
     table.write_parquet(tmp_path / "made.parquet")
     lines = "\n".join(json.dumps(row) for row in table.to_dicts())
+    table.write_csv(tmp_path / "quoted.csv", quote_style="always")
     variants = {
+        "quoted.csv": (tmp_path / "quoted.csv").read_bytes(),
         "i.tsv": ROWS.replace(",", "\t").encode(),
         "i.jsonl": lines.encode(),
         "i.jsonl.gz": gzip.compress(lines.encode()),
@@ -63,6 +65,12 @@ def test_byte_order_mark_blank_lines_windows_line_ends_and_stray_quotes_are_read
         ("b", '5" disk', 2),
     ]
     assert table["row"].to_list() == [2, 4]
+
+
+def test_an_empty_cell_in_quotes_is_empty(tmp_path):
+    content = 'user_id,item_id,timestamp,year\n"","","",""\na,x,"1","1995.0"\na,y,"2",""\n'
+    table = read(tmp_path, content).interactions
+    assert table.select("user_id", "item_id", "row").rows() == [("a", "x", 3), ("a", "y", 4)]
 
 
 def test_blank_lines_in_jsonl_are_passed_over_and_numbers_of_lines_stay_right(tmp_path):

@@ -1,5 +1,7 @@
 """RosePO's page says what the tables hold, and no more."""
 
+from dataclasses import replace
+
 import pytest
 
 from recalign.metric_columns import CATALOGUE, Metric
@@ -89,6 +91,13 @@ def test_the_sections_hold_claims_trade_off_validation_pairs_and_eps():
         ("+0.0800", "[+0.0500, +0.1100]"),
     ]  # fmt: skip
     assert len(named["Trade-off"].figures) == 2
+
+
+def test_a_gain_over_a_validation_of_nothing_is_left_out():
+    run = rosepo_run()
+    nothing = replace(run, validation=run.validation | {"SFT": 0.0})
+    named = {section.short: section for section in rosepo_page(nothing).sections}
+    assert {row[2].text for row in named["Validation"].grids[0].rows} == {""}
 
 
 def test_segments_show_the_answer_to_the_first_question_and_how_many_users_it_is_about():

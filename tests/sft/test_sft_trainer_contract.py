@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from trl import SFTTrainer
 
@@ -37,6 +38,30 @@ def test_loss_and_gradient_are_those_of_trl(tmp_path: Path) -> None:
     assert abs(ours - theirs) < 1e-6
     for name, expected in gradient.items():
         torch.testing.assert_close(our_gradient[name], expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 8])
+def test_held_out_figures_are_means_over_tokens_however_rows_are_batched(
+    tmp_path: Path, micro_batch_size: int
+) -> None:
+    lengths = [1, 6, 2, 1, 1, 3, 1]  # labels of each row, behind two tokens
+    drawn = torch.Generator().manual_seed(0)
+    rows = [torch.randint(3, 15, (2 + n,), generator=drawn).tolist() for n in lengths]
+    config = CONFIG.model_copy(update={"micro_batch_size": micro_batch_size})
+    held_out = _dataset(Examples(rows, [2] * len(rows)))
+    arguments = _arguments(config, run(tmp_path), 10)
+    trainer = TitleSFTTrainer(model(), arguments, _dataset(examples()[0]), held_out, tokenizer())
+    losses, hits = [], []
+    for ids in rows:
+        with torch.no_grad():
+            logits = trainer.model(torch.tensor([ids])).logits[0, 1:-1]
+        wanted = torch.tensor(ids[2:])
+        losses += (-logits.log_softmax(-1).gather(1, wanted[:, None])[:, 0]).tolist()
+        hits += (logits.argmax(-1) == wanted).tolist()
+    found = trainer.evaluate()
+    told = found | trainer.state.log_history[-1]
+    assert told["eval_loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+    assert told["eval_mean_token_accuracy"] == pytest.approx(sum(hits) / len(hits))
 
 
 def test_the_model_comes_out_as_it_went_in(tmp_path: Path) -> None:

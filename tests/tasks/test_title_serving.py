@@ -1,5 +1,7 @@
 """Recommending by titles: the LLM's own ranking, SASRec's best ranked anew, nothing done twice."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -14,6 +16,7 @@ from recalign.oracle.storage import load_oracle
 from recalign.schemas import INTERACTIONS, ITEMS, SERVING, USERS
 from recalign.sequences import Sequences
 from recalign.stored import open_policy
+from recalign.title_recommending import open_title_ranker
 from tasks.oracle import oracle
 from tasks.title_serving import title_serving
 from tests.tasks.test_recommendations_stage import SHOWN, walk  # noqa: F401
@@ -113,6 +116,18 @@ def test_an_llm_of_many_tokens_ranks_too_and_a_wide_beam_finds_the_same(walk, la
         whole, _ = served(walk, label, k=2)
         beams, _ = served(walk, label, k=2, beam=len(names(walk)[1]))
         assert beams.drop("score").equals(whole.drop("score"))
+
+
+def test_titles_are_shown_in_an_order_of_the_history_whoever_has_it(walk):  # noqa: F811
+    made = (walk.artifact(name) for name in ("interactions", "oracle", "asked with candidates"))
+    ranker = open_title_ranker(*made, walk.runtime.root, "cpu")
+    one = ranker.sequences.slice(0, 0, 1 << 62)
+    same = Sequences(np.arange(4) * len(one), np.tile(one, 3), ranker.sequences.n_items)
+    same.items[-1] = same.items[-1] % same.n_items + 1
+    picked = np.tile(np.arange(1, 21), (3, 1))
+    first, second, other = replace(ranker, sequences=same)._shown(np.arange(3), picked)
+    assert first == second != other
+    assert sorted(first) == sorted(other) == list(range(1, 21))
 
 
 def test_lists_of_unchanged_histories_are_kept(walk, tmp_path):  # noqa: F811

@@ -61,6 +61,15 @@ def test_the_embedded_tokenizer_has_one_token_per_title(embedded: Policy) -> Non
     assert set(policy.eos_ids) >= {4, 5, 6, 7}, "every title is a whole answer"
 
 
+def test_a_title_may_be_spelled_like_a_special_token(tmp_path: Path) -> None:
+    titles = ["", "<s>", "</s>", "<pad>", "<unk>", "Heat (1995)"]
+    save_llama(title_tokenizer(titles), tmp_path)
+    policy = in_lines(load_policy(tmp_path, LoadedModelConfig()))
+    assert [policy.encode_completion(title) for title in titles[1:]] == [[4], [5], [6], [7], [8]]
+    assert policy.encode_prompt("<s>\n</s>\n") == [1, 4, 5]
+    assert [policy.decode([token]) for token in range(4, 9)] == titles[1:]
+
+
 def test_a_title_that_has_no_token_is_the_unknown_one(embedded: Policy) -> None:
     unknown = embedded.tokenizer.unk_token_id
     assert in_lines(embedded).encode_completion("Heat") == [unknown]

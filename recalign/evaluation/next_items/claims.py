@@ -9,6 +9,7 @@ from recalign.evaluation.result_table import Resampled, ResultRow
 
 TUNED = "sft"
 CONTINUED = ("continued", "continued_fresh")
+PERSONAL = ("pairwise", "softmax")  # estimators of each pair's own eps
 BEATEN = {
     "Does a personal eps beat none?": "none",
     "Does it beat the same eps permuted over pairs?": "permuted",
@@ -38,12 +39,17 @@ def questions(compared: Sequence[ComparedRow]) -> dict[str, list[tuple[str, str]
     """What the method has to show: a question, and the (row, base row) pairs that answer it."""
     aligned = [one for one in compared if one.kind == "aligned"]
     labels = {(one.strategy, one.estimator): one.label for one in aligned if not one.loss}
+    random = {one.loss: one.label for one in aligned
+              if (one.strategy, one.estimator) == ("random", "none")}  # fmt: skip
     budget = {(one.strategy, one.kind): one.label for one in compared if one.kind in CONTINUED}
-    tested = [one for one in aligned if one.loss or one.estimator in ("none", "pairwise")]
-    personal = [(s, e) for s, e in labels if e in ("pairwise", "softmax")]
-    random = labels.get(("random", "none"))
+    tested = [one for one in aligned if one.loss or one.estimator in ("none", *PERSONAL)]
+    personal = [(s, e) for s, e in labels if e in PERSONAL]
     asked = {
-        question: [(labels[s, e], labels[s, other]) for s, e in personal if (s, other) in labels]
+        question: [
+            (labels[s, e], labels[s, other])
+            for s, e in personal
+            if (s, other) in labels and (e, other) != ("softmax", "permuted")  # pairwise permuted
+        ]
         for question, other in BEATEN.items()
     }
     asked |= {
@@ -63,9 +69,9 @@ def questions(compared: Sequence[ComparedRow]) -> dict[str, list[tuple[str, str]
             if (one.strategy, "continued_fresh") in budget
         ],
         "Do chosen rejections beat random ones?": [
-            (label, random)
-            for (s, e), label in labels.items()
-            if random and s != "random" and e in ("none", "pairwise")
+            (one.label, random[one.loss])
+            for one in tested
+            if one.strategy != "random" and one.loss in random
         ],
     }
     return {question: pairs for question, pairs in asked.items() if pairs}

@@ -24,12 +24,13 @@ def fixed_lists(cases: Cases, candidates: pl.DataFrame, kind: str, list_length: 
         raise ValueError(f"a user has no {kind} candidates")
     sizes = drawn["negatives"].list.len().to_numpy().astype(np.int64)
     items = drawn["negatives"].explode(empty_as_null=False).to_numpy().astype(np.int64)
+    items = np.append(items, 0)  # the last place pads
     first, size = (np.cumsum(sizes) - sizes)[rows, None], sizes[rows, None]
     columns = np.arange(list_length - 1)
     places = cases.numbers[:, None] * (list_length - 1) + columns
     inside = columns < size
-    block = items[np.where(inside, first + places % np.maximum(size, 1), 0)]
-    return np.concatenate([cases.targets[:, None], np.where(inside, block, 0)], 1)
+    block = items[np.where(inside, first + places % np.maximum(size, 1), -1)]
+    return np.concatenate([cases.targets[:, None], block], 1)
 
 
 def shown_order(cases: Cases, lists: np.ndarray, kind: str, seed: int) -> list[list[int]]:
