@@ -88,8 +88,8 @@ def refresh(run: Run, name: str, config: RecommendConfig) -> str:
     )
     after = Refreshes(name=name, refreshes=[*before.refreshes, new])
     told = f"{refreshes_in_words(after)}; {recommend.in_words(run.store, made.manifest, path)}"
-    show(after, told)
     write_refreshes(run.store, after)
+    show(after, told)
     return told
 
 

@@ -98,6 +98,8 @@ def served(run: Run, config: RecommendConfig, chain: AnyChain, world: Reference)
     """What the policy makes of these histories: a text that the recommender reads, or a ranking."""
     users = given_file("users", config.users, "users")
     if isinstance(chain, TitleChain):
+        if config.template:
+            raise UserError("template: a RosePO run asks as its sft did; leave it out")
         own = {name: getattr(config, name) for name in ("k", "exclude_seen", "candidates")}
         settings = TitleServingConfig(**own, **chain.judged)
         ranked_by = {"histories": world, "oracle": chain.oracle, "policy": chain.policy}

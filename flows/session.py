@@ -200,10 +200,12 @@ def prepare(
     known = names + [step.label for step in steps if step.label not in names]
     check_stage_names(sorted(run.force), known, "force")
     check_stage_names([run.stop_after], known, "stop_after")
+    for option, asked in (("force", run.force), ("stop_after", {run.stop_after} - {""})):
+        if absent := sorted(asked - _reached(steps)):
+            raise UserError(f"{option}: as its settings are, this run has no stage {absent[0]!r}")
     if run.force or run.stop_after:
         steps = plan(run, walk)
-        reached = {name for step in steps for name in (step.label, step.reference.stage)}
-        if late := sorted(run.force - reached):
+        if late := sorted(run.force - _reached(steps)):
             raise UserError(f"force: {late[0]} comes after stop_after {run.stop_after}")
     if FlowRunContext.get():
         log.info("%s", outlook(steps))
@@ -213,6 +215,11 @@ def prepare(
             description=f"# Plan\n\n{outlook(steps)}{first_to_do(steps)}. {note}",
         )
     return steps
+
+
+def _reached(steps: list[Step]) -> set[str]:
+    """All that names one of the steps."""
+    return {name for step in steps for name in (step.label, step.reference.stage)}
 
 
 def outlook(steps: list[Step]) -> str:

@@ -7,6 +7,8 @@ from recalign.chain import chain_of_run
 from recalign.config import InteractionsConfig
 from recalign.export.card import CardFacts
 from recalign.interactions.publishers import published
+from recalign.llm.published import SMOLLM2
+from recalign.llm.published import published as published_llm
 from recalign.schemas import RESULTS
 from recalign.stored import first_of
 
@@ -18,6 +20,8 @@ def facts_of(
     first = first_of(made, root)
     config, data = first.manifest.config, store.open(report.inputs["interactions"])
     base = str(config.get("model", "")) if config["kind"] == "huggingface" else ""
+    if known := published_llm(base):
+        base = known.hub_id
     n_rounds, one = 0, made
     while one.manifest.stage == "alignment":
         n_rounds, one = n_rounds + 1, store.open(one.manifest.inputs["start"])
@@ -60,6 +64,8 @@ def _licence(base: str) -> str:
     """As the hub's card says it; where it cannot be asked, where to look."""
     if not base:
         return "Apache-2.0, trained from scratch by recalign"
+    if base == SMOLLM2.hub_id:
+        return SMOLLM2.terms
     from huggingface_hub import ModelCard
 
     try:

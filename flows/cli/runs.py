@@ -14,7 +14,7 @@ from unittest.mock import patch
 import typer
 
 from flows.methods import METHODS, Method
-from flows.service import database, service
+from flows.service import database, processes, service
 from recalign.artifacts.roots import is_url, open_root
 from recalign.config import Config, Runtime
 from recalign.config.presets import idle, load_settings, own_preset, preset_names
@@ -106,7 +106,8 @@ def start_server() -> None:
     """Start Prefect's temporary server, if no other is set, in a session of its own.
 
     Ctrl-C and `timeout` reach all processes of a terminal or group. A server gone with them could
-    not be told that the run was interrupted, and the run would keep trying for minutes.
+    not be told that the run was interrupted, and the run would keep trying for minutes. It ends
+    with this process, however that ends.
     """
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL
@@ -116,7 +117,9 @@ def start_server() -> None:
         database.check(Path(file), "give this one its own: export PREFECT_HOME=FOLDER")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
-    apart = partial(subprocess.Popen, start_new_session=True)
+    apart = partial(
+        subprocess.Popen, start_new_session=True, preexec_fn=processes.told_of_death(signal.SIGTERM)
+    )
     with patch.object(subprocess, "Popen", apart):
         get_client(sync_client=True)
 

@@ -12,6 +12,7 @@ from recalign.artifacts.lookup import open_existing
 from recalign.artifacts.refreshes import all_refreshes, read_refreshes
 from recalign.chain import finished_run
 from recalign.config import RecommendConfig
+from recalign.config.presets import complete
 from recalign.errors import UserError
 from recalign.export.place import What
 from recalign.report.refresh_history import refresh_rows, refreshes_in_words
@@ -45,7 +46,8 @@ def recommend_items(
     if latest and (run or series):
         raise UserError("--latest is the newest report: name no other run or series beside it")
     open_existing(root)
-    asked = RecommendConfig.model_validate(
+    asked = complete(
+        RecommendConfig(),
         {
             "run": run,
             "series": series,
@@ -56,9 +58,12 @@ def recommend_items(
             "candidates": candidates,
             "template": template,
             "output": str(output),
-        }
+        },
     )
-    runtime = RunOptions(settings=settings or [], root=root).runtime()
+    options = RunOptions(settings=settings or [], root=root)
+    if options.own:
+        raise UserError(f"--set {options.own[0]}: recommend takes runtime.field=value alone")
+    runtime = options.runtime()
     log_in(root)
     from flows.nightly import recommend_nightly
     from flows.recommend import check, hand_over, recommend
@@ -109,8 +114,12 @@ def export_model(
 ) -> None:
     """Write a run's LLM as a Hugging Face folder, or its recommender or oracle, with a card."""
     store = open_existing(root)
-    from recalign.export.place import upload
+    from recalign.export.place import hub_token, upload
     from recalign.exports import export_run  # transformers: seconds
 
+    if push:
+        hub_token(push)  # told before anything is written
+    if merge and what != "policy":
+        raise UserError(f"--merge is for an LLM's adapter: --what {what} has none")
     typer.echo(export_run(store, root, finished_run(store, run), to, what, merge=merge))
     typer.echo(f"{what} in {to.resolve()}" + (f"; {upload(to, push)}" if push else ""))

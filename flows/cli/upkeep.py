@@ -68,10 +68,11 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
     pointed += [one for last in in_use for one in (last.serving, last.histories)]
     if manifests and not (reports or pointed):
         raise UserError(f"no report at {store.root} yet: everything would go; finish a run first")
-    last = max((m.created for m in ends), default=datetime.now(UTC))
+    last = max(map(_finished, ends), default=datetime.now(UTC))
     newest = [m for s in REPORTS for m in [one for one in reports if one.stage == s][-keep:]]
     passing = {stage.name for stage in HANDED_OUT}
-    unfinished = [m for m in manifests.values() if m.created > last and m.stage not in passing]
+    newer = [m for m in manifests.values() if _finished(m) > last]
+    unfinished = [m for m in newer if m.stage not in passing]
     kept = _lineage([m.reference for m in newest + unfinished] + pointed, manifests)
     doomed = [m for m in manifests.values() if m.fingerprint not in kept]
     for manifest in doomed:
@@ -107,9 +108,15 @@ def _require_order(manifests: Iterable[Manifest]) -> None:
             )
 
 
+def _finished(made: Manifest) -> datetime:
+    """When the stage was done; `created` is when it began."""
+    return made.created + timedelta(seconds=made.seconds)
+
+
 def _is_abandoned(store: Store, draft: Path, last: datetime) -> bool:
     """Whether no process is filling this draft, and a run has ended since one did."""
-    if draft.stat().st_mtime > last.timestamp():
+    written = max(path.stat().st_mtime for path in (draft, *draft.rglob("*")))
+    if written > last.timestamp():
         return False
     try:
         with store.lock(draft.parent.name, draft.name.removeprefix(".draft-")).acquire(timeout=0):

@@ -38,10 +38,13 @@ class Access:
     """The secrets of the service at `home`, in files that its owner alone can read."""
 
     home: Path
+    given: str = ""  # a secret from elsewhere, as a container's
 
     @property
     def secret(self) -> str:
         """What every request must carry, as "user:password"; made when it is first asked for."""
+        if self.given:
+            return self.given
         path = self.home / "secret"
         try:
             return path.read_text()

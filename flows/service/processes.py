@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +85,15 @@ def end_with_parent() -> None:
     """
     if sys.platform == "linux":
         signal.signal(signal.SIGHUP, _end_orphaned)
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
+        told_of_death(signal.SIGHUP)()
+
+
+def told_of_death(number: signal.Signals) -> Callable[[], None]:
+    """Has whatever process calls it sent this signal when its parent dies; Linux only."""
+    if sys.platform != "linux":
+        return lambda: None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl  # found before a fork, where little may be done
+    return lambda: prctl(PR_SET_PDEATHSIG, number)
 
 
 def _end_orphaned(number: int, frame: FrameType | None) -> None:

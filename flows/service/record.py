@@ -87,8 +87,8 @@ def remembered(home: Path) -> Service | None:
 def without_password(url: str) -> str:
     """The URL as it may be shown: of what stands before an @ or in a query, names only."""
     scheme, separator, rest = url.rpartition("://")
-    rest, question, query = rest.partition("?")
-    user, at, place = rest.rpartition("@")
+    user, at, place = rest.rpartition("@")  # a password may hold a question mark
+    place, question, query = place.partition("?")
     user = re.sub(":.*", ":***", user)
     query = re.sub("=[^&]*", "=***", query)
     return f"{scheme}{separator}{user}{at}{place}{question}{query}"

@@ -49,7 +49,8 @@ class Reports:
     async def answer(self, method: str, path: str, headers: Headers) -> Response:
         """The report, or why not: nothing of an artifact but its page can be read."""
         if not self._knows(headers):
-            return PlainTextResponse("log in at the address that `recalign open` prints", 401)
+            told = "log in at the address that `recalign open` prints"
+            return PlainTextResponse(told, 401, {"WWW-Authenticate": 'Basic realm="recalign"'})
         named = NAMED.fullmatch(path)
         if method not in ("GET", "HEAD") or named is None:
             return PlainTextResponse("no report", 404)

@@ -86,7 +86,8 @@ def served(port: int) -> ASGIApp:
     """Prefect's application with our checks around it."""
     wait_in_turns()
     further = [name.strip() for name in os.environ.get(HOSTS, "").split(",") if name.strip()]
-    access = Access(Path(os.environ["PREFECT_HOME"]))
+    given = os.environ.get("PREFECT_SERVER_API_AUTH_STRING", "")  # as Prefect's server reads it
+    access = Access(Path(os.environ["PREFECT_HOME"]), given)
     patient = Patient(create_app(final=True))
     checked = Checked(patient, Reports(os.environ[ROOT], access, port))
     return TrustedHostMiddleware(checked, [*LOCAL, *further], www_redirect=False)

@@ -44,6 +44,7 @@ def up(root: str, home: Path | None, port: int | None, database: str | None) -> 
         raise UserError(
             f"no prefect.yaml in {CHECKOUT}: install the checkout with `pip install -e .`"
         )
+    narrow(place)
     with _alone(place):
         service = wanted_service(place, root, port, database)
         running = _parts(place)
@@ -53,7 +54,6 @@ def up(root: str, home: Path | None, port: int | None, database: str | None) -> 
             raise UserError(
                 f"already up: {service.url}, {_pids(running)}; `recalign down` stops it"
             )
-        narrow(place)
         write_private(service.path(RECORD), json.dumps(asdict(service), indent=1))
         try:
             _bring_up(service, running)

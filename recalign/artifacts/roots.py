@@ -45,11 +45,13 @@ class RemoteStore(Store):
 
     Drafts stay local: a killed run continues on its own machine. What another machine computed is
     fetched whole when it is first needed, and used only if every file has the manifest's digest.
+    The URL decides: another machine may have computed an artifact anew there, or deleted it.
     """
 
     def __init__(self, url: str):
         super().__init__(local_root(url))
         self.remote = Remote(url)
+        self._agreed: set[str] = set()  # artifacts whose copy is known to be what is at the URL
 
     def lock(self, stage: str, key: str) -> Lock:
         """Exclusive among the processes of this machine and of all that use the URL."""
@@ -82,7 +84,11 @@ class RemoteStore(Store):
         held = {name: self.read_note(name) for name in names}
         if held:
             time.sleep(claims.PATIENCE)
-        return any(self.read_note(name) not in (None, was) for name, was in held.items())
+        now = {name: self.read_note(name) for name in held}
+        for name, was in held.items():
+            if now[name] == was and name.startswith(".locks/run-"):  # of a killed run
+                self.remote.files.rm_file(f"{self.remote.path}/{name}")
+        return any(now[name] not in (None, was) for name, was in held.items())
 
     def manifest(self, stage: str, key: str) -> Manifest | None:
         """The manifest of the local copy, else of what is at the URL."""
@@ -99,18 +105,27 @@ class RemoteStore(Store):
     def known(self, stage: str, key: str) -> Manifest | None:
         """As `find`, but nothing is fetched; a damaged copy of what is at the URL is deleted."""
         local = Store.find(self, stage, key)
-        if local:
+        if local and key in self._agreed:
             return local.manifest
         remote = self._remote_manifest(stage, key)
+        if local and not _is_outdated(local, remote):
+            return local.manifest
         if remote:
             Store.discard(self, stage, key)
         return remote
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The local copy, made now if it has to be; None when there is none that is undamaged."""
-        found = super().find(stage, key) or self._fetch(stage, key)
-        if found and not (found.folder / PUBLISHED).exists():
-            self._publish(found)  # the run that committed it did not get that far
+        found = super().find(stage, key)
+        if found is None:
+            return self._fetch(stage, key)
+        if key not in self._agreed:
+            remote = self._remote_manifest(stage, key)
+            if _is_outdated(found, remote):
+                return self._fetch(stage, key)
+            if remote is None or remote.digest != found.manifest.digest:
+                self._publish(found)  # deleted there, or the run that made it did not get that far
+            self._agreed.add(key)
         return found
 
     def _fetch(self, stage: str, key: str) -> Artifact | None:
@@ -134,8 +149,9 @@ class RemoteStore(Store):
         write_atomically(draft / STAMPS, json.dumps(stamps))
         write_atomically(draft / PUBLISHED, "")
         write_atomically(draft / MANIFEST, manifest.model_dump_json(indent=1))
-        super().discard(stage, key)  # a damaged copy
+        super().discard(stage, key)  # a damaged copy, or an outdated one
         draft.rename(self.folder(stage, key))
+        self._agreed.add(key)
         return super().find(stage, key)
 
     def check(self, manifest: Manifest) -> list[str]:
@@ -167,3 +183,9 @@ class RemoteStore(Store):
             if key not in found and (manifest := self._remote_manifest(name, key)):
                 found[key] = manifest
         yield from sorted(found.values(), key=lambda m: (m.created, m.fingerprint))
+
+
+def _is_outdated(copy: Artifact, remote: Manifest | None) -> bool:
+    """Whether the URL has another content by now than this copy, which has been there."""
+    known = (copy.folder / PUBLISHED).exists()
+    return known and remote is not None and remote.digest != copy.manifest.digest

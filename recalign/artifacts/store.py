@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import stat
 import time
@@ -102,7 +103,7 @@ class Store:
     def alone(self) -> Iterator[bool]:
         """Yields whether no run is at work here; none starts before the block ends."""
         try:
-            with self.lock(*COLLECTION).acquire(timeout=0):
+            with self.lock(*COLLECTION).acquire(timeout=self.patience):
                 yield not self.is_busy()
         except Timeout:
             yield False
@@ -265,6 +266,8 @@ class Store:
 
     def manifests(self, stage: str | None = None) -> Iterator[Manifest]:
         """Manifests of all complete artifacts, oldest first."""
+        if stage and not re.fullmatch(r"\w+", stage):  # a path, or a pattern
+            return
         pattern = f"{stage or '[!.]*'}/[!.]*/{MANIFEST}"
         places = [path.parts[-3:-1] for path in self.root.glob(pattern)]
         found = [m for stage, key in places if (m := self.manifest(stage, key))]

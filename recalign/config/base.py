@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, JsonValue
@@ -37,7 +37,7 @@ class OnlyWhen:
     """What of the value is part of the identity; None: all of it."""
 
     def __or__(self, other: "OnlyWhen") -> "OnlyWhen":
-        return OnlyWhen(self.alternatives + other.alternatives, self.held)
+        return replace(self, alternatives=self.alternatives + other.alternatives)
 
     def __call__(self, schema: dict[str, Any]) -> None:
         """Let the run form say it, behind the field's own description."""

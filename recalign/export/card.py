@@ -1,8 +1,10 @@
 """The model card: what was trained on what, how well it does, its terms, and how to load it."""
 
 import json
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -46,7 +48,8 @@ def model_card(facts: CardFacts) -> str:
     tags = ["recommender-systems", "preference-optimisation", "recalign"]
     lines = ["---", *(f"{name}: {value}" for name, value in head.items())]
     lines += ["tags:", *(f"- {tag}" for tag in tags)]
-    if facts.base_model and not facts.base_model.startswith((".", "/", "~")):
+    on_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+(?<!\.gguf)", facts.base_model)
+    if on_hub and not Path(facts.base_model).exists():
         lines.append(f"base_model: {facts.base_model}")
     lines += ["---", "", f"# {facts.title}", ""]
     based = f"`{facts.base_model}`" if facts.base_model else "a small Llama trained in the same run"

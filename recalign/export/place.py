@@ -36,14 +36,20 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def upload(folder: Path, hub_id: str) -> str:
-    """Upload the folder to a private repository of the hub; its address.
-
-    The token is HF_TOKEN of the environment. UserError where it is missing or refused.
-    """
+def hub_token(hub_id: str) -> str:
+    """HF_TOKEN of the environment; UserError where it is missing."""
     token = os.environ.get("HF_TOKEN")
     if not token:
         raise UserError(f"--push {hub_id} needs a token of the hub in the variable HF_TOKEN")
+    return token
+
+
+def upload(folder: Path, hub_id: str) -> str:
+    """Upload the folder to a private repository of the hub; its address.
+
+    UserError where the token (`hub_token`) is missing or refused.
+    """
+    token = hub_token(hub_id)
     import httpx
     from huggingface_hub import HfApi
 

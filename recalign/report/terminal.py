@@ -12,4 +12,5 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 250).print(table)
+    width = None if sys.stdout.isatty() else 250
+    Console(width=width, markup=False, highlight=False, emoji=False).print(table)

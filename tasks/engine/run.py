@@ -54,7 +54,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.store = open_root(self.runtime.root)
-        self._renewed: set[str] = set()  # a flow may call a stage twice with the same inputs
+        self._done: dict[str, Reference] = {}  # a flow may ask twice for the same artifact
         self._above: dict[Reference, set[Reference]] = {}  # all that each artifact stands on
 
     def __call__(
@@ -69,7 +69,7 @@ class Run:
         """The artifact of `stage` for this config, these inputs and raw files, reused or computed.
 
         `label` tells apart the runs of a stage that a flow calls several times, here and in the
-        report.
+        report. An artifact that this walk has already is neither a step nor a task again.
         """
         inputs = inputs or {}
         files = files or {}
@@ -77,12 +77,15 @@ class Run:
             if isinstance(config, AlignmentConfig | SftConfig):  # told by the plan already
                 require_even_batches(config, self.runtime.devices, stage.name)
             identity = stage.identity(config, inputs, file_digests(files, self._digest))
+            key, unclear = identity.fingerprint, UNKNOWN in identity.inputs.values()
+            if key in self._done and not unclear:  # of two unclear ones the contents may differ
+                return self._ended(self._done[key], stage, label)
             step = self._step(identity, inputs, label or stage.name)
             recorded = True
             if step.action == "reuse" and not self.plan_only:
                 recorded = renew_record(self.store, step.reference)
             elif not self.plan_only:
-                forget_record(self.store, stage.name, step.reference.fingerprint)
+                forget_record(self.store, stage.name, key)
         self.steps.append(step)
         reference = step.reference
         if not self.plan_only and recorded:
@@ -105,8 +108,13 @@ class Run:
             reference = task(Call(who, how, made_from, read, self.runtime, forced, named, links))
             self._above[reference] = above.union(inputs.values())
             show_stage(step.label, self.store, reference, stage.sections)
-        if self.stop_after in (stage.name, step.label):
-            raise StoppedAfter(step.label)
+        self._done[key] = reference
+        return self._ended(reference, stage, label)
+
+    def _ended(self, reference: Reference, stage: Stage, label: str) -> Reference:
+        """The reference; StoppedAfter where the user wants no more."""
+        if self.stop_after in (stage.name, label or stage.name):
+            raise StoppedAfter(label or stage.name)
         return reference
 
     def _above_all(self, inputs: dict[str, Reference]) -> set[Reference]:
@@ -128,9 +136,7 @@ class Run:
     def _step(self, identity: Identity, inputs: dict[str, Reference], label: str) -> Step:
         stage, key = identity.stage, identity.fingerprint
         planned = Reference(stage=stage, fingerprint=key)
-        forced = stage in self.force or label in self.force
-        if forced and (self.plan_only or key not in self._renewed):
-            self._renewed.add(key)
+        if stage in self.force or label in self.force:
             return Step(label, planned, "compute", FORCED)
         if why := _why_unknown(identity):
             planned = Reference(stage=stage, fingerprint=UNKNOWN)

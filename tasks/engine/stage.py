@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from prefect.context import TaskRunContext
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.digests import stamp
 from recalign.artifacts.identity import Identity
-from recalign.artifacts.manifest import Reference, fingerprints
+from recalign.artifacts.manifest import Manifest, Reference, fingerprints
 from recalign.artifacts.roots import open_root
 from recalign.artifacts.store import Store
 from recalign.config import Config, Runtime
@@ -28,7 +29,7 @@ from tasks.engine.launch import Order, run_on_devices
 from tasks.engine.progress import stage_progress
 from tasks.engine.provenance import check_provenance
 from tasks.engine.run_page import Sections
-from tasks.engine.tracking import tracked
+from tasks.engine.tracking import Track, tracked
 from tasks.engine.trouble import trouble_explained
 
 log = logging.getLogger(__name__)
@@ -120,8 +121,8 @@ class Stage:
                 job = Job(draft, runtime, progress, device, call.labels)
                 with unchanged(call.files, call.identity.files, store.digests.digest):
                     self._fill(job, call, artifacts)
-                tell(job.draft.manifest)
-            made = store.commit(draft)
+                made = store.commit(draft)
+                _tell(tell, made.manifest, self._label())
             if left_out := reasons(made.manifest.dropped):
                 log.info("%s left out: %s", self._label(), left_out)
             return in_own_words(made.reference)
@@ -187,6 +188,14 @@ def unchanged(
         raise UserError(f"{names} changed while it was read: run again when it is whole")
 
 
+def _tell(track: Track, manifest: Manifest, label: str) -> None:
+    """Tell the tracker of a stage that is done: what it makes of it must not fail the run."""
+    try:
+        track(manifest)
+    except Exception as error:
+        log.warning("%s: the tracker could not be told: %s", label, error)
+
+
 def file_digests(files: dict[str, list[Path]], digest_of: Callable[[Path], str]) -> dict[str, str]:
     """The files' digests by role and name; files of one name are told apart by their place."""
     digests: dict[str, str] = {}
@@ -199,11 +208,11 @@ def file_digests(files: dict[str, list[Path]], digest_of: Callable[[Path], str])
 
 
 def local_files(role: str, name: str) -> dict[str, list[Path]]:
-    """The files of a model named by its folder: their content counts, not the folder's name.
+    """The files of a model named by its folder: their content counts, beside the setting itself.
 
     None for a hub id. UserError for what can only be a path, and is not there.
     """
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # an unknown ~user stays as it is
     if name.startswith(("/", "./", "../", "~")) and not folder.is_dir():
         raise UserError(f"{name}: there is no such folder ({role})")
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []

@@ -93,6 +93,37 @@ def test_a_damaged_copy_is_fetched_again(machine):
     assert other.open(made.reference).path("curve.txt").read_text() == "1 2 3"
 
 
+def test_a_copy_of_what_was_deleted_there_is_published_again_by_whoever_uses_it(machine):
+    made = commit(machine("a"))
+    key = made.manifest.fingerprint
+    assert machine("b").find("oracle", key)
+    machine("a").discard("oracle", key)
+    assert machine("b").known("oracle", key) == made.manifest
+    assert machine("c").find("oracle", key) is None  # a plan publishes nothing
+    assert machine("b").find("oracle", key)
+    assert machine("c").find("oracle", key).manifest == made.manifest
+
+
+def test_a_copy_of_what_was_computed_anew_elsewhere_is_exchanged(machine):
+    made = commit(machine("a"))
+    key = made.manifest.fingerprint
+    assert machine("b").find("oracle", key)
+    commit(machine("a"), "other weights")
+    again = machine("b")
+    assert again.known("oracle", key).digest != made.manifest.digest
+    assert again.find("oracle", key).path("model/weights.bin").read_text() == "other weights"
+
+
+def test_garbage_is_collected_after_killed_collections_and_runs(machine, s3, quick):
+    store = machine("a")
+    for name in ("garbage-collection", "run-0123"):
+        s3.pipe_file(f"bucket/root/.locks/{name}.json", b'{"owner": "killed", "beat": 3}')
+    with store.alone() as alone:
+        assert alone
+    assert not s3.exists("bucket/root/.locks/run-0123.json")
+    assert s3.exists("bucket/root/.locks") is False or not s3.ls("bucket/root/.locks")
+
+
 def test_deleting_deletes_there_and_here(machine, s3):
     store = machine("a")
     made = commit(store)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 
@@ -301,6 +302,31 @@ def test_figures_that_json_changes_are_still_those_that_were_written(store):
     draft.tell({"pair": (1, 2), "nan": float("nan"), "tenth": 0.1, "by number": {3: 1e300}})
     made = store.commit(draft)
     assert store.find("splits", made.manifest.fingerprint) is not None
+
+
+def test_what_was_written_since_the_newest_report_stays_whenever_it_was_begun(store):
+    running, done = drafted(store, "alignment"), drafted(store, "policy")
+    abandoned = drafted(store, "sft")
+    report = store.commit(drafted(store, "report"))
+    end = report.manifest.created.timestamp() + report.manifest.seconds
+    for draft in (running, abandoned):
+        (draft.work / "shard").write_text("hours of work")
+        for path in (draft.folder, draft.work, draft.work / "shard"):
+            os.utime(path, (end - 60, end - 60))
+    os.utime(running.work / "shard", (end + 60, end + 60))
+    done.manifest.created -= timedelta(hours=9)
+    done._started -= 9 * 3600 + 60
+    kept = store.commit(done)
+    collect_garbage(keep=1, dry_run=False, root=str(store.root))
+    assert running.folder.exists()
+    assert not abandoned.folder.exists()
+    assert store.find("policy", kept.manifest.fingerprint)
+
+
+@pytest.mark.parametrize("pattern", ["*", "spl?ts", "**", "/tmp/splits", "..", "sp[l]its"])
+def test_a_stage_is_a_name_and_no_pattern_or_path(store, pattern):
+    made(store)
+    assert list(store.manifests(pattern)) == []
 
 
 def test_what_a_killed_commit_left_is_cleared_by_the_next(store):

@@ -59,7 +59,7 @@ def test_lists_repeat_no_item_however_the_blocks_wrap_round():
 
 def test_lists_of_users_who_took_everything_hold_the_target_alone():
     nothing = world.candidates().with_columns(negatives=pl.lit([], dtype=pl.List(pl.Int64)))
-    lists = fixed_lists(world.all_cases(), nothing.cast(dict(CANDIDATES)), "uniform", 3)
+    lists = fixed_lists(world.all_cases(), nothing.cast(pl.Schema(CANDIDATES)), "uniform", 3)
     assert lists.tolist() == [[3, 0, 0], [4, 0, 0], [5, 0, 0], [1, 0, 0], [6, 0, 0]]
 
 

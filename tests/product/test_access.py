@@ -16,8 +16,10 @@ from websockets.typing import Origin, Subprotocol
 
 from flows.service.access import Access, narrow
 from flows.service.record import without_password
+from flows.service.service import up
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.store import Store
+from recalign.errors import UserError
 from recalign.report import PAGE
 
 pytestmark = pytest.mark.slow
@@ -152,6 +154,19 @@ def test_a_ticket_is_good_once_and_only_the_newest(tmp_path):
     assert [access.redeem(ticket) for ticket in ("", old, new, new)] == [False, False, True, False]
 
 
+def test_a_containers_secret_is_not_made_up_anew(tmp_path):
+    assert Access(tmp_path, "recalign:given").secret == "recalign:given"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_that_is_there_already_is_closed_to_others(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir(mode=0o755)
+    with pytest.raises(UserError, match="database"):
+        up(str(tmp_path / "root"), home, None, "oracle://db")  # refused after the folder is closed
+    assert home.stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
@@ -160,6 +175,7 @@ def test_a_ticket_is_good_once_and_only_the_newest(tmp_path):
         ("ann:secret@db/x", "ann:***@db/x"),
         ("postgresql:/ann:secret@db", "postgresql:***@db"),
         ("postgresql://ann@db/x", "postgresql://ann@db/x"),
+        ("postgresql://ann:se?cret@db/x?a=b", "postgresql://ann:***@db/x?a=***"),
     ],
 )
 def test_no_password_of_a_database_is_shown(url, shown):

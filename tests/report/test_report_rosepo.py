@@ -95,7 +95,7 @@ def test_the_sections_hold_claims_trade_off_validation_pairs_and_eps():
 
 def test_a_gain_over_a_validation_of_nothing_is_left_out():
     run = rosepo_run()
-    nothing = replace(run, validation=run.validation | {"SFT": 0.0})
+    nothing = replace(run, validation={**run.validation, "SFT": 0.0})
     named = {section.short: section for section in rosepo_page(nothing).sections}
     assert {row[2].text for row in named["Validation"].grids[0].rows} == {""}
 

@@ -51,10 +51,11 @@ def test_held_out_figures_are_means_over_tokens_however_rows_are_batched(
     held_out = _dataset(Examples(rows, [2] * len(rows)))
     arguments = _arguments(config, run(tmp_path), 10)
     trainer = TitleSFTTrainer(model(), arguments, _dataset(examples()[0]), held_out, tokenizer())
+    whole: Any = trainer.model
     losses, hits = [], []
     for ids in rows:
         with torch.no_grad():
-            logits = trainer.model(torch.tensor([ids])).logits[0, 1:-1]
+            logits = whole(torch.tensor([ids])).logits[0, 1:-1]
         wanted = torch.tensor(ids[2:])
         losses += (-logits.log_softmax(-1).gather(1, wanted[:, None])[:, 0]).tolist()
         hits += (logits.argmax(-1) == wanted).tolist()

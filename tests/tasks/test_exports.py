@@ -13,13 +13,14 @@ from recalign.artifacts.roots import open_root
 from recalign.chain import finished_run
 from recalign.config import SamplingConfig
 from recalign.errors import UserError
+from recalign.export.card import CardFacts, model_card
 from recalign.exports import export_run
 from recalign.llm.local_writer import LocalWriter
 from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle
 from recalign.recommender.encoder import SentenceEncoder
 from recalign.recommender.storage import load_recommender
-from recalign.schemas import COMPLETIONS, ITEMS
+from recalign.schemas import COMPLETIONS, ITEMS, RESULTS
 from recalign.sequences import Sequences
 from recalign.stored import open_policy
 from recalign.writer import Asked
@@ -149,3 +150,19 @@ def test_a_push_without_a_token_is_told_in_a_line(tmp_path, monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with pytest.raises(UserError, match="--push me/model needs a token of the hub in the variable"):
         upload(tmp_path, "me/model")
+
+
+@pytest.mark.parametrize(
+    ("base", "told"),
+    [
+        ("someone/some-llm", "base_model: someone/some-llm"),
+        ("models/some-llm.gguf", ""),
+        ("my-llm", ""),
+        ("./some/llm", ""),
+    ],
+)
+def test_the_hub_is_told_of_a_base_model_that_is_on_the_hub(base, told):
+    facts = CardFacts(
+        "t", base, "d", "", "", 1, 1, 1, {}, pl.DataFrame(schema=RESULTS), "1 round", "", ""
+    )
+    assert next((one for one in model_card(facts).split("\n") if "base_model" in one), "") == told

@@ -126,6 +126,17 @@ def test_a_night_that_fails_leaves_table_and_history_as_they_were(nights):
     assert nights.history.refreshes[1].texts_written == 1
 
 
+def test_the_history_tells_of_a_table_even_if_no_page_can_be_shown(nights, monkeypatch):
+    def refused(*given, **more):
+        raise OSError("the server is away")
+
+    monkeypatch.setattr("flows.nightly.show", refused)
+    with pytest.raises(OSError, match="away"):
+        nights.refresh()
+    assert nights.output.exists()
+    assert len(nights.history.refreshes) == 1
+
+
 def test_garbage_collection_keeps_the_last_night_and_a_run_that_was_interrupted_before_it(nights):
     nights.refresh()
     walk = direct(nights.root)

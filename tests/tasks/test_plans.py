@@ -8,13 +8,15 @@ import prefect.runtime
 import pytest
 from prefect.utilities.names import generate_slug
 
-from flows.dpo4rec import dpo4rec, stages
+from flows.dpo4rec import STAGES, dpo4rec, stages
 from flows.naming import is_generated, name_of
-from flows.session import outlook, plan, plan_row
+from flows.rosepo import one_strategy
+from flows.session import outlook, plan, plan_row, prepare
 from flows.sweep import sweep_name
-from recalign.config import DPO4RecConfig, Runtime
+from recalign.config import DPO4RecConfig, RosePOConfig, Runtime
 from recalign.config.presets import load_settings
 from recalign.config.sweep import Sweep
+from recalign.errors import UserError
 from tasks.engine.run import FORCED, UNKNOWN, Run
 
 
@@ -53,6 +55,23 @@ def test_one_run_of_a_stage_is_forced_by_its_label_and_all_of_them_by_its_name(t
 
     assert forced("alignment, round 2") == ["alignment, round 2"]
     assert forced("alignment") == ["alignment, round 1", "alignment, round 2"]
+
+
+def test_an_artifact_that_a_flow_asks_for_twice_is_one_step(tmp_path):
+    config = load_settings(RosePOConfig, "tiny")
+    steps = plan(Run(Runtime(root=str(tmp_path))), lambda run: one_strategy(run, config))
+    keys = [step.reference.fingerprint for step in steps]
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("option", ["force", "stop_after"])
+def test_a_stage_that_these_settings_never_reach_is_refused(tmp_path, option):
+    config = load_settings(DPO4RecConfig, "tiny")
+    name, runtime = "item_reasonings", Runtime(root=str(tmp_path))
+    force = frozenset({name}) if option == "force" else frozenset()
+    run = Run(runtime, force, name if option == "stop_after" else "")
+    with pytest.raises(UserError, match=f"{option}: as its settings are, this run has no stage"):
+        prepare(run, STAGES, lambda walk: stages(walk, config))
 
 
 @pytest.mark.parametrize(

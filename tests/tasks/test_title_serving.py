@@ -119,8 +119,10 @@ def test_an_llm_of_many_tokens_ranks_too_and_a_wide_beam_finds_the_same(walk, la
 
 
 def test_titles_are_shown_in_an_order_of_the_history_whoever_has_it(walk):  # noqa: F811
-    made = (walk.artifact(name) for name in ("interactions", "oracle", "asked with candidates"))
-    ranker = open_title_ranker(*made, walk.runtime.root, "cpu")
+    world, recaller, policy = (
+        walk.artifact(name) for name in ("interactions", "oracle", "asked with candidates")
+    )
+    ranker = open_title_ranker(world, recaller, policy, walk.runtime.root, "cpu")
     one = ranker.sequences.slice(0, 0, 1 << 62)
     same = Sequences(np.arange(4) * len(one), np.tile(one, 3), ranker.sequences.n_items)
     same.items[-1] = same.items[-1] % same.n_items + 1

@@ -80,6 +80,15 @@ def test_mlflow_gets_settings_figures_and_a_trainers_curve_in_one_run(tmp_path):
     assert not [name for name in os.environ if name.startswith("MLFLOW")]
 
 
+def test_a_tracker_that_fails_costs_no_artifact(tmp_path, monkeypatch, caplog):
+    def broken(*given):
+        raise OSError("the tracker's disk is full")
+
+    monkeypatch.setattr("torch.utils.tensorboard.writer.SummaryWriter.add_scalar", broken)
+    assert made(tmp_path, "tensorboard").manifest.figures["held_out_loss"] == 0.25
+    assert "the tracker could not be told: the tracker's disk is full" in caplog.text
+
+
 def test_nothing_is_told_unless_asked_and_the_fingerprint_does_not_know(tmp_path):
     silent, told_of = made(tmp_path / "a", "none"), made(tmp_path / "b", "tensorboard")
     assert not (tmp_path / "a" / TENSORBOARD).exists()
