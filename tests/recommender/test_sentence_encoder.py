@@ -97,6 +97,19 @@ def test_progress_counts_distinct_sentences(encoder):
     assert calls == [(3, 3)]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_sentence_has_the_same_vector_whatever_is_encoded_with_it(dtype):
+    encoder = SentenceEncoder("minilm", dtype=dtype)
+    words = ["Enjoys", "dark", "drama", "and", "light", "comedy", "of", "the", "nineties", "by", "unknown", "creators"]
+    drawn = np.random.default_rng(0)
+    sentences = [" ".join(drawn.choice(words, n)) for n in drawn.integers(1, 14, 150)]
+    whole = encoder.sentence_vectors(sentences)
+    for size in (1, 7, 40):
+        some = drawn.choice(150, size, replace=False)
+        alone = encoder.sentence_vectors([sentences[place] for place in some])
+        assert np.array_equal(alone, whole[some])
+
+
 def test_bfloat16_keeps_its_own_cache_and_the_direction(tmp_path):
     exact = SentenceEncoder("minilm", tmp_path).encode(TEXTS[:3])
     coarse = SentenceEncoder("minilm", tmp_path, dtype="bfloat16").encode(TEXTS[:3])
