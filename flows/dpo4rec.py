@@ -7,7 +7,7 @@ from typing import Literal
 from flows.session import Wiring
 from recalign.artifacts.manifest import Reference
 from recalign.config import DPO4RecConfig, RoundsConfig
-from tasks.alignment import alignment
+from tasks.alignment import alignment, check_progress
 from tasks.engine.run import Run
 from tasks.evaluation import evaluation, unconfirmed, validation_score
 from tasks.interactions import interactions, raw_files
@@ -191,6 +191,7 @@ class Rounds:
         inputs = earlier if config.rounds.pairs == "cumulative" else {}
         inputs |= {"start": start, "completions": paired}
         aligned = self.run(alignment, config.alignment, inputs, label=f"alignment, {when}")
+        check_progress(self.run, aligned, config.alignment)
         made = {"rewards": scored, "pairs": paired, "alignment": aligned}
         place = f"{number}" if last else f"{number}_{part}"
         self.story |= {f"{name}_{place}": reference for name, reference in made.items()}

@@ -7,7 +7,7 @@ from typing import Literal
 from flows.session import Wiring
 from recalign.artifacts.manifest import Reference
 from recalign.config import ComparedRow, Loss, RosePOAlignmentConfig, RosePOConfig
-from tasks.alignment import alignment
+from tasks.alignment import alignment, check_progress
 from tasks.comparison import comparison
 from tasks.engine.run import Run
 from tasks.engine.stage import local_files
@@ -102,7 +102,9 @@ class Contest:
         inputs = {"start": self.sft, "completions": smoothed}
         if settings.optimiser == "pairs":  # the others score what they read themselves
             inputs["reference"] = self.score(pairs, chosen)
-        return self.run(alignment, settings, inputs, label=f"alignment, {row.label}")
+        aligned = self.run(alignment, settings, inputs, label=f"alignment, {row.label}")
+        check_progress(self.run, aligned, settings)
+        return aligned
 
     def score(self, pairs: str, chosen: Reference) -> Reference:
         """The SFT model's log-probabilities of pairs."""

@@ -63,7 +63,7 @@ def render_template(name: str, template: jinja2.Template, **values: object) -> s
         kind = type(error).__name__
         raise UserError(f"prompt template {name} cannot be rendered: {kind}: {error}") from error
     # A prompt that ends in a space is cut elsewhere by tokenizers than prompt + completion is.
-    text = text.rstrip()
+    text = text.rstrip(" \t\r\n")
     if not text:
         raise UserError(f"prompt template {name} renders an empty prompt")
     return text

@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from recalign.alignment.divergence import refuse_worse
 from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.manifest import Reference
 from recalign.config import AlignmentConfig
 from recalign.llm.storage import trained_part
 from recalign.policy import Policy
@@ -20,6 +22,7 @@ from tasks.engine.stage import stage
 
 if TYPE_CHECKING:
     from recalign.alignment.train import Known
+    from tasks.engine.run import Run
 
 
 @stage(version=3, trains=True)
@@ -58,6 +61,16 @@ def alignment(
     aligned.log.write_parquet(job.draft.path(LOG), compression="zstd")
     job.draft.count(table.height, aligned.figures["left_out"])
     job.draft.tell(aligned.figures)
+
+
+def check_progress(run: "Run", made: Reference, config: AlignmentConfig) -> None:
+    """UserError for a policy that got worse, where that is not allowed.
+
+    The stage refuses it, too; but another run may have allowed it, whose artifact is reused.
+    """
+    artifact = None if run.plan_only or config.allow_worse else run.open(made)
+    if artifact:
+        refuse_worse(artifact.manifest.figures, config, "alignment")
 
 
 def _initial(job: Job, config: AlignmentConfig, start: Artifact, table: pl.DataFrame) -> "Known":

@@ -80,8 +80,8 @@ def _bootstrap(job: Job, config: PolicyConfig, interactions: Artifact, splits: A
     demonstrations = build_demonstrations(tables.items, histories, render, settings.seed)
     run = TrainingRun("policy", job.draft.work, job.draft.path(MODEL), job.progress, job.device)
     figures = train_bootstrap(settings, demonstrations, run)
-    n_left_out = settings.n_prompts - len(set(demonstrations.prompts))
-    job.draft.count(len(demonstrations.prompts), {"history without attributes": n_left_out})
+    silent = {"history without attributes": demonstrations.n_silent}
+    job.draft.count(len(demonstrations.prompts), silent)
     job.draft.tell(figures)
 
 

@@ -54,10 +54,10 @@ def rewards(
     written = REASONINGS.read(reasonings)
     encoder = open_encoder(job, recommender.manifest.config["encoder"])
     vectors, rows = encoder.encode_unique(written["reasoning"].to_list(), job.progress)
-    grid = text_grid(
-        written["user_index"].to_numpy(), written["sample"].to_numpy(), rows, phase.users
-    )
-    texts = SampledTexts(np.arange(len(phase.users)), vectors, *grid)
+    users = written["user_index"].to_numpy()
+    places = np.flatnonzero(np.isin(phase.users, users))  # a part of a round, or all
+    grid = text_grid(users, written["sample"].to_numpy(), rows, phase.users[places])
+    texts = SampledTexts(places, vectors, *grid)
     artifacts = [interactions, splits, oracle, recommender]
     if is_mapped(job.runtime):
         table = _by_workers(job, config, [made.reference for made in artifacts], texts)

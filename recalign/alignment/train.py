@@ -1,11 +1,12 @@
 """Align a policy on scored completions, by the optimiser that the settings name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
+from recalign.alignment.divergence import refuse_worse
 from recalign.alignment.group_optimisers import align_on_groups
 from recalign.alignment.groups import encode_groups
 from recalign.alignment.preferences import align_on_pairs
@@ -17,13 +18,10 @@ from recalign.alignment.reference import (
 )
 from recalign.alignment.rows import encode_pairs
 from recalign.config import AlignmentConfig
-from recalign.errors import UserError
 from recalign.policy import Policy
 from recalign.progress import Progress
 from recalign.training.run import Trained, TrainingRun
 
-WORSE = 1.05
-"""Held-out loss over that of the start: below, a few held-out users' noise can explain it."""
 Known = Literal["initial", "previous"] | ReferenceLogProbs | TokenLogProbs
 
 
@@ -51,23 +49,6 @@ def align(
     if not config.allow_worse:
         refuse_worse(trained.figures, config, run.stage)
     return trained
-
-
-def refuse_worse(figures: Mapping[str, Any], config: AlignmentConfig, stage: str) -> None:
-    """UserError when even the best checkpoint is clearly worse than the policy before step 1.
-
-    figures: `held_out_loss_start` and `held_out_loss`, of the kept checkpoint. A loss that is not a
-    number is worse, too.
-    """
-    before, after = figures["held_out_loss_start"], figures["held_out_loss"]
-    # The loss of grpo starts at 0; its unit is a standard deviation of the rewards.
-    room = (WORSE - 1) * (1 if config.optimiser == "grpo" else before)
-    if not after <= before + room:
-        raise UserError(
-            f"{stage}: training diverged: the held-out loss was {before:.3f} before the first step "
-            f"and at best {after:.3f} after it; lower {stage}.learning_rate (now "
-            f"{config.learning_rate:g}), or set {stage}.allow_worse=true to keep such a policy"
-        )
 
 
 def score_reference(

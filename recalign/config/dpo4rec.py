@@ -23,7 +23,7 @@ class DPO4RecConfig(Config):
     presets = "dpo4rec"
     seeds = (
         "policy.bootstrap.seed", "policy.warm_up.seed", "reasonings.seed", "recommender.seed",
-        "alignment.seed",
+        "pairs.seed", "alignment.seed",
     )  # fmt: skip
     heading = "Settings of every stage"
     first = ("interactions", "policy", "reasonings", "alignment", "rounds")
@@ -83,6 +83,11 @@ class DPO4RecConfig(Config):
             raise ValueError(
                 f"{read} needs an eps of each pair, which DPO4Rec's pairs do not have: use dpo, or"
                 " cdpo with alignment.constant_eps, and leave drop_above at 0.5"
+            )
+        if self.evaluation.list_targets >= self.evaluation.list_length:
+            raise ValueError(
+                "evaluation.list_targets must be below evaluation.list_length: in a list of targets"
+                " alone every item is a hit"
             )
         if self.evaluation.list_length - self.evaluation.list_targets > self.splits.n_negatives:
             raise ValueError(

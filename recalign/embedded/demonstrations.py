@@ -19,6 +19,7 @@ class Demonstrations:
 
     prompts: list[str]
     reasonings: list[str]
+    n_silent: int = 0  # histories about which no reasoner has anything to write
 
 
 def choose_prefixes(
@@ -69,10 +70,9 @@ def build_demonstrations(
     facets = facets_of(items)
     prompts = [render(history.tolist()) for history in histories]
     written = [reasonings_by_rule(name, facets, histories, seed) for name in REASONERS]
-    told = [
-        (prompt, text)
-        for prompt, *texts in zip(prompts, *written, strict=True)
-        for text in texts
-        if text
-    ]
-    return Demonstrations([prompt for prompt, _ in told], [text for _, text in told])
+    told = [[text for text in texts if text] for texts in zip(*written, strict=True)]
+    return Demonstrations(
+        [prompt for prompt, texts in zip(prompts, told, strict=True) for _ in texts],
+        [text for texts in told for text in texts],
+        sum(not texts for texts in told),
+    )

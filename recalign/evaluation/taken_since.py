@@ -7,23 +7,20 @@ from recalign.evaluation.per_user import per_user_table
 from recalign.metric_columns import CATALOGUE, Metric
 from recalign.metrics import hit_rate, ndcg
 
-EVENT = ("user_id", "item_id", "timestamp")
+TAKEN = ["user_id", "item_id"]
 
 
 def foreseen(served: pl.DataFrame, before: pl.DataFrame, now: pl.DataFrame, k: int) -> pl.DataFrame:
     """PER_USER: NDCG@k and HR@k of the lists of `served` (SERVING) on the items taken since.
 
-    before, now: the columns EVENT of everything known when the lists were made, and today. An item
+    before, now: the columns TAKEN of everything known when the lists were made, and today. An item
     counts once, and only if the user had not taken it before, for what was seen is not recommended.
     user_index counts the users who have a list and took something, in order of their id.
     """
-    new = now.join(before, on=EVENT, how="anti").select("user_id", "item_id").unique()
-    new = new.join(before.select("user_id", "item_id"), on=["user_id", "item_id"], how="anti")
+    new = now.join(before, on=TAKEN, how="anti").select(TAKEN).unique()
     listed = served.filter(pl.col("rank").is_not_null())
     new = new.join(listed.select("user_id").unique(), on="user_id", how="semi")
-    found = new.join(listed, on=["user_id", "item_id"], how="left").with_columns(
-        pl.col("rank").fill_null(0)
-    )
+    found = new.join(listed, on=TAKEN, how="left").with_columns(pl.col("rank").fill_null(0))
     by_user = found.sort("user_id", "rank", "item_id").group_by("user_id", maintain_order=True)
     ranks = by_user.agg("rank")["rank"].to_list()
     n_taken = np.array([len(own) for own in ranks], dtype=np.int64)

@@ -18,14 +18,14 @@ def text_grid(
     and, within a user, of the sample numbers; text_rows is -1 after a user's last text. Rows of
     users that are not in `users` are left out.
     """
+    if not len(user_index):
+        return np.full((len(users), 1), -1), np.zeros((len(users), 1), dtype=np.int16)
     order = np.lexsort((samples, user_index))
     first = np.searchsorted(user_index[order], users, side="left")
     counts = np.searchsorted(user_index[order], users, side="right") - first
     slots = np.arange(int(counts.max(initial=1)))
     inside = slots < counts[:, None]
-    places = order[np.where(inside, first[:, None] + slots, 0)] if len(order) else None
-    if places is None:
-        return np.full(inside.shape, -1, dtype=np.int64), np.zeros(inside.shape, dtype=np.int16)
+    places = order[np.where(inside, first[:, None] + slots, 0)]
     grid = np.where(inside, text_rows[places], -1).astype(np.int64)
     return grid, np.where(inside, samples[places], 0).astype(np.int16)
 

@@ -16,9 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import PreTrainedModel, TrainerCallback
 from trl.trainer import base_trainer
 
+from recalign.alignment.divergence import refuse_worse
 from recalign.alignment.reference import ReferenceLogProbs, reference_log_probs
 from recalign.alignment.rows import Rows, encode_pairs, held_out
-from recalign.alignment.train import refuse_worse
 from recalign.errors import UserError
 from recalign.policy import Policy
 from tests.alignment.alignment_samples import (

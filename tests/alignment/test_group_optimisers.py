@@ -10,10 +10,10 @@ import pytest
 from peft import PeftModel
 from transformers import TrainerCallback
 
+from recalign.alignment.divergence import refuse_worse
 from recalign.alignment.groups import encode_groups
 from recalign.alignment.reference import TokenLogProbs, reference_log_probs, token_log_probs_of
 from recalign.alignment.rows import encode_pairs, held_out
-from recalign.alignment.train import refuse_worse
 from recalign.config import AlignmentConfig
 from recalign.errors import UserError
 from recalign.policy import Policy

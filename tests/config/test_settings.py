@@ -71,6 +71,7 @@ def test_an_override_beats_the_preset_and_the_preset_beats_the_default():
         ("policy.kind=huggingface", "policy: model must name a hub id or folder"),
         ("policy.warm_up.n_prompts=1", "one prompt is trained on and one held out"),
         ("recommender.others_text=recent", "read only with splits.others_fit"),
+        ("evaluation.list_targets=20", "list_targets must be below evaluation.list_length"),
     ],
 )
 def test_a_mistake_names_the_field_and_what_is_allowed(override, message):

@@ -33,8 +33,8 @@ def test_a_seed_enters_training_and_sampling_and_leaves_data_windows_and_oracle(
     config = load_settings(DPO4RecConfig, "", ["alignment.seed=7"])
     other = with_seed(config, 2)
     seeds = (other.policy.bootstrap.seed, other.reasonings.seed, other.recommender.seed)
-    assert (seeds, other.alignment.seed) == ((2, 2, 2), 9)
-    kept = {"alignment", "policy", "reasonings", "recommender"}
+    assert (seeds, other.pairs.seed, other.alignment.seed) == ((2, 2, 2), 2, 9)
+    kept = {"alignment", "pairs", "policy", "reasonings", "recommender"}
     assert all(getattr(other, name) == getattr(config, name)
                for name in DPO4RecConfig.model_fields if name not in kept)  # fmt: skip
     rosepo = with_seed(RosePOConfig(), 3)

@@ -60,6 +60,7 @@ def test_a_prompt_and_its_five_texts_see_the_same_history() -> None:
     found = build_demonstrations(items, histories, render, seed=5)
     assert shown == [[2, 3, 4], [6, 6], [1, 2]]
     assert found.prompts == ["2 3 4"] * 5 + ["1 2"] * 5  # item 6 has no attribute to tell of
+    assert found.n_silent == 1
     for window, texts in ([2, 3, 4], found.reasonings[:5]), ([1, 2], found.reasonings[5:]):
         for name, text in zip(REASONERS, texts, strict=True):
             if name in ("lift", "counts", "last"):

@@ -34,6 +34,8 @@ def test_a_list_is_ranked_by_scores_of_its_own_items():
     assert values["re-ranked HR@1"].tolist() == [0.0, 1.0]
     assert values["re-ranked MAP by hits@2"] == pytest.approx([0.25, 1.0])
     assert not any("@10" in label for label in values)  # longer than a list
+    whole = ranked().evaluate(ranked().plain(popularity), [3]).values
+    assert not any(metric.k == 3 for metric in whole)  # in a whole list all is found
     assert made.recommended.tolist() == [[7, 5, 2], [6, 5, 4]]
 
 

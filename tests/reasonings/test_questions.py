@@ -97,6 +97,7 @@ def test_a_title_holds_no_question_and_an_empty_question_is_refused(tmp_path):
     assert all("- Alien (War)\n- Odd Title\n" in question for question in asked)
     assert "Which directors and actors does" in asked[1]
     own = tmp_path / "own.txt"
-    own.write_text("{{ next_question }}{{ history[0].title }}")
-    with pytest.raises(UserError, match="nothing beside a next_question"):
-        Renderer(str(own), ITEMS)([1])
+    for text in ("{{ next_question }}{{ history[0].title }}", "Who? {{ next_question }}\n"):
+        own.write_text(text)
+        with pytest.raises(UserError, match="nothing beside a next_question"):
+            Renderer(str(own), ITEMS)([1])

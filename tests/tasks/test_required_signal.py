@@ -7,10 +7,11 @@ import polars as pl
 import pytest
 
 from flows import dpo4rec
-from recalign.config import RecommenderConfig, RoundsConfig, Runtime
-from recalign.errors import NoSignalError
+from recalign.config import AlignmentConfig, RecommenderConfig, RoundsConfig, Runtime
+from recalign.errors import NoSignalError, UserError
 from recalign.recommender.required import require_signal, users_needed
 from recalign.schemas import RESULTS
+from tasks.alignment import check_progress
 from tasks.engine.run import Run
 from tasks.evaluation import unconfirmed
 from tests.tasks.tiny_run import CONFIG, direct
@@ -36,6 +37,18 @@ def test_recommenders_that_give_rewards_are_asked_and_no_others(tmp_path, monkey
     assert checked(tmp_path, monkeypatch, one) == ["recommender, base"]
     loose = {"recommender": GUARDED.recommender.model_copy(update={"guard": False})}
     assert checked(tmp_path, monkeypatch, GUARDED.model_copy(update=loose)) == []
+
+
+def test_a_policy_that_another_run_was_allowed_to_make_worse_is_refused(tmp_path):
+    figures = {"held_out_loss_start": 1.0, "held_out_loss": 2.0}
+    made = SimpleNamespace(manifest=SimpleNamespace(figures=figures))
+    run: Any = SimpleNamespace(plan_only=False, open=lambda reference: made)
+    reference: Any = None
+    with pytest.raises(UserError, match=r"diverged: the held-out loss was 1\.000"):
+        check_progress(run, reference, AlignmentConfig())
+    check_progress(run, reference, AlignmentConfig(allow_worse=True))
+    run.plan_only = True
+    check_progress(run, reference, AlignmentConfig())
 
 
 def test_without_a_signal_the_run_ends_with_its_figures_kept_and_told(tmp_path, caplog):

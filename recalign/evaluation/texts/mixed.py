@@ -14,15 +14,16 @@ Split = Callable[[str], list[str]]
 def mixed_across_users(
     reasonings: pl.DataFrame, share: float, split: Split, seed: int
 ) -> pl.DataFrame:
-    """REASONINGS whose usable texts hold 1 - share of their own sentences and share of another's.
+    """Sampled REASONINGS whose usable texts hold 1 - share of own sentences and share of another's.
 
     Both are drawn at random, the same for every share as far as they go: a larger share takes more
     of the same sentences away. The other text is that of another user with the same sample
     number; at share 1 everyone has exactly that. Malformed texts stay as they are and give nothing.
     ValueError: fewer than two users have a usable text.
     """
-    parts = [reasonings.filter(pl.col("malformed").is_not_null())]
-    usable = reasonings.filter(pl.col("malformed").is_null()).sort("user_index", "sample")
+    sampled = reasonings.filter(pl.col("sample") >= 0)
+    parts = [sampled.filter(pl.col("malformed").is_not_null())]
+    usable = sampled.filter(pl.col("malformed").is_null()).sort("user_index", "sample")
     for part in usable.partition_by("sample", maintain_order=True):
         if len(part) < 2:
             raise ValueError("sentences cannot be mixed across fewer than two users")

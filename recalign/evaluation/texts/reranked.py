@@ -57,7 +57,8 @@ class RerankedLists:
         recommended: the head of each list in its new order, int64 [N, HEAD].
         """
         length = self.lists.items.shape[1]
-        each = evaluate_row(scores, self.cases, [k for k in cutoffs if k <= length], HEAD)
+        shorter = [k for k in cutoffs if k < length]  # of a whole list every target is a hit
+        each = evaluate_row(scores, self.cases, shorter, HEAD)
         totals = {
             metric: np.bincount(self.lists.owners, values, minlength=len(self.users))
             for metric, values in each.values.items()

@@ -1,0 +1,27 @@
+"""When a training has made the policy worse, by its held-out loss."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from recalign.config import AlignmentConfig
+from recalign.errors import UserError
+
+WORSE = 1.05
+"""Held-out loss over that of the start: below, a few held-out users' noise can explain it."""
+
+
+def refuse_worse(figures: Mapping[str, Any], config: AlignmentConfig, stage: str) -> None:
+    """UserError when even the best checkpoint is clearly worse than the policy before step 1.
+
+    figures: `held_out_loss_start` and `held_out_loss`, of the kept checkpoint. A loss that is not a
+    number is worse, too.
+    """
+    before, after = figures["held_out_loss_start"], figures["held_out_loss"]
+    # The loss of grpo starts at 0; its unit is a standard deviation of the rewards.
+    room = (WORSE - 1) * (1 if config.optimiser == "grpo" else before)
+    if not after <= before + room:
+        raise UserError(
+            f"{stage}: training diverged: the held-out loss was {before:.3f} before the first step "
+            f"and at best {after:.3f} after it; lower {stage}.learning_rate (now "
+            f"{config.learning_rate:g}), or set {stage}.allow_worse=true to keep such a policy"
+        )
