@@ -8,6 +8,13 @@ from pydantic import Field, field_validator
 from recalign.config.base import Config
 
 
+def _without_secret(url: str, instead: str) -> str:
+    """The URL; ValueError where it holds a password: runs show their settings to all who look."""
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise ValueError(f"a URL must hold no password; {instead}")
+    return url
+
+
 class ChatServerConfig(Config):
     """The server behind the writer openai; its key comes from RECALIGN_SERVER_KEY alone."""
 
@@ -24,9 +31,7 @@ class ChatServerConfig(Config):
     @field_validator("url")
     @classmethod
     def _holds_no_password(cls, url: str) -> str:
-        if "@" in url.partition("://")[2].partition("/")[0]:
-            raise ValueError("a URL must hold no password; put the key into RECALIGN_SERVER_KEY")
-        return url
+        return _without_secret(url, "put the key into RECALIGN_SERVER_KEY")
 
 
 class Runtime(Config):
@@ -61,3 +66,8 @@ class Runtime(Config):
     """Tracker of trainings beside the log; tensorboard and mlflow are told of every stage."""
     threads: int = Field(0, ge=0, le=1024)
     """Threads per process for torch; 0: as many as cores."""
+
+    @field_validator("root", "cluster")
+    @classmethod
+    def _hold_no_password(cls, url: str) -> str:
+        return _without_secret(url, "keys come from the environment (docs/scale-out.md)")

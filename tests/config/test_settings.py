@@ -102,6 +102,15 @@ def test_settings_of_rosepo_that_would_measure_something_else_are_refused(settin
         RosePOConfig.model_validate(settings)
 
 
+@pytest.mark.parametrize(
+    "given", [{"root": "s3://key:secret@bucket/x"}, {"cluster": "tcp://ann:secret@host:8786"}]
+)
+def test_a_url_with_a_password_is_refused_and_not_repeated(given):
+    with pytest.raises(UserError, match="must hold no password") as refused:
+        complete(Runtime(), given)
+    assert "secret" not in str(refused.value)
+
+
 def test_an_oracle_without_a_fit_window_may_go_uncalibrated():
     settings = {"splits": {"fit": 0}, "smoothing": {"calibrated": False}}
     assert RosePOConfig.model_validate(settings).splits.fit == 0
