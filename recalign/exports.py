@@ -42,7 +42,7 @@ def _export_policy(store: Store, root: str, report: Manifest, folder: Path, merg
 
     made = store.open(policy_of_run(store, report))
     place = stored(made, root)
-    policy = place.load("cpu", trainable=place.adapter is not None and not merge)
+    policy = place.load("cpu", trainable=place.adapter is not None)
     asking, asked = asking_of(policy), _asked(store, report)
     closing = policy.sentence_ends() if asked.ends_at == "sentence" else []
     ends = [*policy.eos_ids, *closing]

@@ -122,7 +122,7 @@ class SentenceEncoder:
         """
         rows = ROWS.get(self._device.partition(":")[0], 256)
         lengths = self._numbers_of_tokens(sentences)
-        vectors = np.empty((len(sentences), self.width), dtype=np.float32)
+        vectors: list[np.ndarray | None] = [None] * len(sentences)
         for length in np.unique(lengths):
             alike = np.flatnonzero(lengths == length)
             for start in range(0, len(alike), rows):
@@ -133,8 +133,9 @@ class SentenceEncoder:
                     made = self._model.encode(
                         batch, batch_size=rows, show_progress_bar=False, convert_to_tensor=True
                     )
-                vectors[places] = made[: len(places)].float().cpu().numpy()
-        return vectors
+                for place, vector in zip(places.tolist(), made.float().cpu().numpy(), strict=False):
+                    vectors[place] = vector
+        return np.array(vectors, dtype=np.float32)
 
     def _numbers_of_tokens(self, sentences: list[str]) -> np.ndarray:
         """Int64 [n]; all 0 for a model that averages the vectors of words."""
