@@ -9,7 +9,6 @@ from prefect.artifacts import create_table_artifact
 from prefect.runtime import deployment, flow_run
 
 from flows.dpo4rec import STAGES, Rounds, begin, round_name, why_ended
-from flows.naming import announce, start_of
 from flows.session import alone, finish, plan, prepare, settings_in_words, settle, titled
 from recalign.artifacts.series import (
     Generation,
@@ -25,6 +24,7 @@ from recalign.artifacts.series import (
 from recalign.config import DPO4RecConfig, RoundsConfig, Runtime
 from recalign.report.series_history import history, standing
 from tasks.engine.run import Run
+from tasks.engine.run_names import announce, start_of
 from tasks.interactions import raw_files
 
 USUAL = DPO4RecConfig(rounds=RoundsConfig(n=20, patience=2))

@@ -15,7 +15,6 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import Completed
 from pydantic import Field, WithJsonSchema
 
-from flows.naming import announce, flat, name_of, start_of
 from flows.service import cancelling, processes
 from flows.service.reports import link_to
 from recalign.artifacts.claims import Lock
@@ -26,6 +25,7 @@ from recalign.errors import UserError
 from recalign.report import PAGE
 from tasks.engine.device import wanted_device
 from tasks.engine.run import Run, Step, StoppedAfter, check_stage_names
+from tasks.engine.run_names import announce, flat, name_of, start_of
 from tasks.engine.run_page import show_results
 from tasks.engine.stage import Stage
 

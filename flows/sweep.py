@@ -13,7 +13,6 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.methods import METHODS, Method, method_named
-from flows.naming import announce, start_of
 from flows.session import begin_session, one_of, outlook, settle, show_outcome, titled
 from recalign.artifacts.manifest import Reference
 from recalign.config import Config, LeaderboardConfig, Runtime, ShownCell, ShownSetting
@@ -22,6 +21,7 @@ from recalign.errors import UserError
 from recalign.report import PAGE
 from tasks.engine.device import wanted_device
 from tasks.engine.run import UNKNOWN, Run, Step
+from tasks.engine.run_names import announce, start_of
 from tasks.engine.stage import Stage, file_digests
 from tasks.leaderboard import leaderboard
 

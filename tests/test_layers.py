@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import nightly
 from flows.methods import METHODS
+from flows.serving import nightly
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ("recalign", "tasks", "flows")
@@ -20,14 +20,16 @@ SHARED = {  # what every package of the library may import
     "training", "user_text", "writer",
 }  # fmt: skip
 ROOMS = {  # folder: its files, beside __init__
-    "flows": "dpo4rec methods naming nightly recommend rosepo rounds session sweep",
+    "flows": "dpo4rec methods rosepo rounds session sweep",
     "flows/cli": "app comparing inventory runs side_by_side sweeps takehome upkeep",
+    "flows/serving": "nightly recommend",
     "flows/service": (
         "access automations cancelling database deployments environment patience pool prefect_api "
         "processes record register reports server service"
     ),
     "tasks/engine": (
-        "cache device job launch progress provenance run run_page spread stage tracking trouble"
+        "cache device job launch progress provenance run run_names run_page spread stage tracking "
+        "trouble"
     ),
 }
 BESIDE_STAGES = {

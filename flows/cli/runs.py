@@ -70,7 +70,7 @@ def run_method(method: Method, asked: RunOptions) -> None:
         tell_of_finished(asked.runtime(), steps, "" if asked.stop_after else "report")
         return
     start_server()
-    from flows.naming import from_preset
+    from tasks.engine.run_names import from_preset
 
     with from_preset(Path(asked.preset).stem, asked.start(method)):
         state: Any = method.load().flow(

@@ -65,8 +65,8 @@ def recommend_items(
         raise UserError(f"--set {options.own[0]}: recommend takes runtime.field=value alone")
     runtime = options.runtime()
     log_in(root)
-    from flows.nightly import recommend_nightly
-    from flows.recommend import check, hand_over, recommend
+    from flows.serving.nightly import recommend_nightly
+    from flows.serving.recommend import check, hand_over, recommend
     from tasks.engine.run import Run
 
     walk = Run(runtime)

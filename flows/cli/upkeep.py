@@ -57,7 +57,7 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
 
     Not so what was handed out since: it goes with the next refresh.
     """
-    from flows.nightly import STAGES as HANDED_OUT  # Prefect: seconds
+    from flows.serving.nightly import STAGES as HANDED_OUT  # Prefect: seconds
 
     manifests = {m.fingerprint: m for m in store.manifests()}
     _require_order(manifests.values())

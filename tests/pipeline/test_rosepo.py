@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from flows.recommend import chosen, stages
+from flows.serving.recommend import chosen, stages
 from recalign.artifacts.roots import open_root
 from recalign.chain import TitleChain, finished_run
 from recalign.config import RecommendConfig

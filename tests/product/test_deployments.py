@@ -6,7 +6,6 @@ from typing import Any, get_args
 import httpx
 
 from flows.dpo4rec import STAGES
-from flows.naming import flat
 from recalign.artifacts.series import NAME
 from recalign.config import (
     DPO4RecConfig,
@@ -16,6 +15,7 @@ from recalign.config import (
     Runtime,
 )
 from recalign.config.presets import changes, complete, load_settings
+from tasks.engine.run_names import flat
 
 
 def test_every_deployment_is_registered_with_settings_that_are_valid(deployments):

@@ -23,7 +23,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from flows.recommend import chosen, stages
+from flows.serving.recommend import chosen, stages
 from recalign.config import DriftConfig, RecommendConfig, SftConfig, TitleServingConfig
 from recalign.schemas import INTERACTIONS, ITEMS, USERS
 from tasks.drift import drift

@@ -5,7 +5,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from flows.dpo4rec import stages
-from flows.recommend import chosen
+from flows.serving.recommend import chosen
 from recalign.config import DPO4RecConfig, RecommendConfig
 from recalign.config.presets import load_settings
 from recalign.errors import LeakageError, UserError

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from flows.cli.upkeep import collect_garbage
-from flows.nightly import recommend_nightly, refresh
+from flows.serving.nightly import recommend_nightly, refresh
 from recalign.artifacts.refreshes import read_refreshes, refreshes_lock
 from recalign.artifacts.series import series_lock
 from recalign.config import RecommendConfig, Runtime
@@ -130,7 +130,7 @@ def test_the_history_tells_of_a_table_even_if_no_page_can_be_shown(nights, monke
     def refused(*given, **more):
         raise OSError("the server is away")
 
-    monkeypatch.setattr("flows.nightly.show", refused)
+    monkeypatch.setattr("flows.serving.nightly.show", refused)
     with pytest.raises(OSError, match="away"):
         nights.refresh()
     assert nights.output.exists()

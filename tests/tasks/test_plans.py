@@ -9,7 +9,6 @@ import pytest
 from prefect.utilities.names import generate_slug
 
 from flows.dpo4rec import STAGES, dpo4rec, stages
-from flows.naming import is_generated, name_of
 from flows.rosepo import one_strategy
 from flows.session import outlook, plan, plan_row, prepare
 from flows.sweep import sweep_name
@@ -18,6 +17,7 @@ from recalign.config.presets import load_settings
 from recalign.config.sweep import Sweep
 from recalign.errors import UserError
 from tasks.engine.run import FORCED, UNKNOWN, Run
+from tasks.engine.run_names import is_generated, name_of
 
 
 def planned(root, preset):

@@ -62,7 +62,7 @@ def test_a_run_gives_its_own_tables(finished):
 
 
 def test_recommendations_in_python_are_those_of_the_flow(finished, copy):
-    from flows.recommend import chosen, stages
+    from flows.serving.recommend import chosen, stages
     from recalign.config import RecommendConfig
     from recalign.schemas import SERVING
     from tests.tasks.tiny_run import direct

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tasks.serving
-from flows.recommend import chosen, in_words, stages
+from flows.serving.recommend import chosen, in_words, stages
 from recalign.artifacts.series import Generation, Series, SeriesRound, write_series
 from recalign.chain import Chain
 from recalign.config import RecommendConfig

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 import torch
 
-from flows.recommend import chosen, stages
 from flows.rosepo import variants
+from flows.serving.recommend import chosen, stages
 from recalign.config import OracleConfig, RecommendConfig, RosePOConfig, TitleServingConfig
 from recalign.errors import UserError
 from recalign.oracle.inference import states_of

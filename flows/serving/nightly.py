@@ -11,8 +11,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
-from flows import recommend
-from flows.naming import announce, start_of
+from flows.serving import recommend
 from flows.session import alone, prepare, settle, titled
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.refreshes import (
@@ -32,6 +31,7 @@ from recalign.schemas import SERVING
 from recalign.serving.output import check_output, write_output
 from tasks.drift import drift
 from tasks.engine.run import Run
+from tasks.engine.run_names import announce, start_of
 
 STAGES = (*recommend.STAGES, drift)
 

@@ -7,7 +7,6 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed
 
-from flows.naming import announce, start_of
 from flows.session import prepare, settle, titled
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.store import Store
@@ -26,6 +25,7 @@ from recalign.schemas import SERVING
 from recalign.serving.output import check_output, write_output
 from tasks.current_reasonings import current_reasonings
 from tasks.engine.run import Run, Step
+from tasks.engine.run_names import announce, start_of
 from tasks.histories import histories
 from tasks.serving import serving
 from tasks.title_serving import title_serving

@@ -1,0 +1,1 @@
+"""What is handed out with a finished run's policy: recommendations, once or on a schedule."""
