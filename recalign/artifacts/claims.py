@@ -38,8 +38,10 @@ class Claim:
     """An object that only one process can create (S3: a conditional put), renewed while held.
 
     A holder that was killed leaves it behind; it is dead once it has not changed for PATIENCE by
-    the clock of the one who waits, so clocks need not agree. A holder that sleeps longer and wakes
-    up again may compute at the same time as its successor: both commit the same content.
+    the clock of the one who waits, so clocks need not agree. Of several who find it dead at once, a
+    slower one may delete the claim that a faster one has made: whoever took over looks again after
+    POLL whether its own is still there. A holder that sleeps longer than PATIENCE and then wakes up
+    may compute at the same time as its successor: both commit the same content.
     """
 
     def __init__(self, remote: Remote, name: str):
@@ -51,13 +53,15 @@ class Claim:
     def acquire(self, timeout: float = -1) -> None:
         """Wait for the claim; Timeout after so many seconds (-1: never)."""
         started, seen, since = time.monotonic(), None, time.monotonic()
-        while not self._create():
+        took_over = False
+        while not (self._create() and (not took_over or self._kept())):
             now, current = time.monotonic(), self._remote.read(self._name)
             if current != seen:
                 seen, since = current, now
             elif now - since > PATIENCE:
                 log.warning("the claim of %s is dead: taken over", (current or b"nobody").decode())
                 self._delete()
+                took_over, seen, since = True, None, now
                 continue
             if 0 <= timeout <= now - started:
                 raise Timeout(self._name)
@@ -69,7 +73,7 @@ class Claim:
         self._released.set()
         self._beats.join()
         try:
-            if self._owner.encode() in (self._remote.read(self._name) or b""):
+            if self._is_ours():
                 self._delete()
         except Exception as error:  # whatever that file system raises: the claim dies by itself
             log.warning("%s could not be given back: %s", self._name, error)
@@ -80,6 +84,14 @@ class Claim:
         except FileExistsError:
             return False
         return True
+
+    def _kept(self) -> bool:
+        """Whether the claim is still ours after a while."""
+        time.sleep(POLL)
+        return self._is_ours()
+
+    def _is_ours(self) -> bool:
+        return self._owner.encode() in (self._remote.read(self._name) or b"")
 
     def _text(self, beat: int) -> bytes:
         return json.dumps({"owner": self._owner, "beat": beat}).encode()

@@ -164,6 +164,46 @@ def test_the_claim_of_a_killed_run_is_taken_over(machine, s3, quick):
     assert not s3.exists(path)
 
 
+def test_of_two_who_find_a_claim_dead_at_once_one_takes_it_over(machine, s3, quick, monkeypatch):
+    """The slower one deletes what the faster one has just made."""
+    s3.pipe_file("bucket/root/.locks/oracle-k.json", b'{"owner": "a machine that is off"}')
+    delete, both, made = claims.Claim._delete, threading.Barrier(2), threading.Event()
+    held = []
+
+    def in_turn(claim):
+        if threading.current_thread().name == "done":
+            return delete(claim)
+        first = both.wait(30) == 0
+        if first:
+            delete(claim)
+            assert claim._create()
+            claim._create = lambda: True  # what follows finds its own
+            made.set()
+        else:
+            made.wait(30)
+            delete(claim)
+        threading.current_thread().name = "done"
+        return None
+
+    def take(lock):
+        try:
+            with lock.acquire(timeout=4):
+                held.append(True)
+                assert len(held) == 1
+                time.sleep(5)
+        except Timeout:
+            held.append(False)
+
+    monkeypatch.setattr(claims.Claim, "_delete", in_turn)
+    locks = [machine(name).lock("oracle", "k") for name in "ab"]
+    threads = [threading.Thread(target=take, args=(lock,)) for lock in locks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(held) == [False, True]
+
+
 def test_an_endpoint_that_nobody_answers_at_is_told_in_one_line(machine, monkeypatch, s3_endpoint):
     store = machine("a")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
