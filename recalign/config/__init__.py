@@ -48,6 +48,7 @@ from recalign.config.rosepo import (
 from recalign.config.runtime import ChatServerConfig, Runtime
 from recalign.config.serving import DriftConfig, RecommendConfig, ServingConfig, TitleServingConfig
 from recalign.config.sft import SftConfig, TitleModelConfig, TitlePromptConfig
+from recalign.config.small_llama import SmallLlamaConfig
 from recalign.config.splits import SplitsConfig
 from recalign.config.training import WarmUpConfig
 

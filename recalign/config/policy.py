@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from recalign.config.base import NOT_IDENTITY, UNLESS_DEFAULT, Config, Seed, only_when
+from recalign.config.small_llama import SmallLlamaConfig
 from recalign.config.training import WarmUpConfig, WeightsConfig
 
 EMBEDDED = only_when(kind="bootstrap")
@@ -26,17 +27,9 @@ def _if_any(warm_up: WarmUpConfig) -> WarmUpConfig:
     return warm_up if warm_up.n_prompts else WarmUpConfig()
 
 
-class BootstrapConfig(Config):
+class BootstrapConfig(SmallLlamaConfig):
     """A small Llama with its own tokenizer, taught by rule-based reasoners (no download)."""
 
-    heading = "The embedded LLM"
-
-    hidden: int = Field(128, ge=16, le=2048)
-    """Width of the model."""
-    layers: int = Field(3, ge=1, le=32)
-    """Number of transformer layers."""
-    heads: int = Field(4, ge=1, le=32)
-    """Attention heads per layer; must divide hidden."""
     n_prompts: int = Field(4000, ge=20, le=10_000_000)
     """Prompts from the history windows; each has a demonstration by every rule-based reasoner."""
     epochs: int = Field(2, ge=1, le=1000)

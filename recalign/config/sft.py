@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from recalign.config.base import NOT_IDENTITY, Config, Seed, only_when
 from recalign.config.policy import EMBEDDED, LoadedModelConfig
+from recalign.config.small_llama import SmallLlamaConfig
 from recalign.config.training import WeightsConfig
 
 QUESTIONS = only_when(format="candidates")
@@ -24,27 +25,15 @@ class TitlePromptConfig(Config):
     """Titles to pick from, the true one among them."""
 
 
-class TitleModelConfig(Config):
+class TitleModelConfig(SmallLlamaConfig):
     """A small Llama with one token per title, trained from scratch (no download)."""
-
-    heading = "The embedded LLM"
 
     hidden: int = Field(96, ge=16, le=2048)
     """Width of the model."""
-    layers: int = Field(3, ge=1, le=32)
-    """Number of transformer layers."""
-    heads: int = Field(4, ge=1, le=32)
-    """Attention heads per layer; must divide hidden."""
     item_text: bool = True
     """Start title tokens at their texts' embeddings: a real LLM knows what a title means."""
     encoder: str = Field("minilm", json_schema_extra=only_when(item_text=True))
     """Sentence encoder of the item texts: 'minilm' (packaged), or a hub id or folder."""
-
-    @model_validator(mode="after")
-    def _heads_divide_hidden(self) -> "TitleModelConfig":
-        if self.hidden % self.heads:
-            raise ValueError("heads must divide hidden")
-        return self
 
 
 class SftConfig(TitlePromptConfig, WeightsConfig, LoadedModelConfig):

@@ -23,10 +23,9 @@ def first_model(
 
     vectors [n_items + 1, e]: what the items' texts mean. The last n_items tokens, the titles,
     start as their main components instead of at random: a real LLM knows its titles' meaning too.
-    Raises UserError as `llama_settings` does.
     """
     positions = max(POSITIONS, 2 * history_items)
-    settings = llama_settings("sft.bootstrap", config, tokenizer, positions, SPREAD)
+    settings = llama_settings(config, tokenizer, positions, SPREAD)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "sft", "weights"))
         model = LlamaForCausalLM(settings)

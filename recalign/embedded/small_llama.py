@@ -12,8 +12,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import LlamaAttention
 
-from recalign.config import BootstrapConfig, TitleModelConfig
-from recalign.errors import UserError
+from recalign.config import BootstrapConfig, SmallLlamaConfig
 from recalign.seeding import derive_seed
 from recalign.training.packing import IGNORED, PackedBatch, visible
 
@@ -22,21 +21,15 @@ COPYING = 1.0  # first scale of what attention copies from the tokens it looks a
 
 
 def llama_settings(
-    name: str,
-    sizes: BootstrapConfig | TitleModelConfig,
+    sizes: SmallLlamaConfig,
     tokenizer: PreTrainedTokenizerBase,
     positions: int,
     spread: float,
 ) -> LlamaConfig:
     """Of a Llama with tied embeddings, for texts of at most `positions` tokens.
 
-    spread: standard deviation of the first weights. Raises UserError, which names the settings
-    `name`, when `heads` does not divide `hidden` into even widths.
+    spread: standard deviation of the first weights.
     """
-    if sizes.hidden % (2 * sizes.heads):
-        raise UserError(
-            f"{name}: hidden {sizes.hidden} must be an even multiple of heads {sizes.heads}"
-        )
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=sizes.hidden,
@@ -60,9 +53,8 @@ def first_model(
     Value and output projections start as each other's transpose (orthogonal, so their product is
     the identity): the mean of the tokens looked at arrives in the residual stream as the bag of
     words it is, from which counting attributes is learned in a few hundred steps.
-    Raises UserError as `llama_settings` does.
     """
-    settings = llama_settings("policy.bootstrap", config, tokenizer, max_length, SPREAD)
+    settings = llama_settings(config, tokenizer, max_length, SPREAD)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "bootstrap", "weights"))
         model = LlamaForCausalLM(settings)

@@ -64,6 +64,7 @@ def test_an_override_beats_the_preset_and_the_preset_beats_the_default():
         ("alignment.beta=much", "alignment.beta: Input should be a valid number"),
         ("oracle.loss=hinge", "oracle.loss: Input should be 'full',"),
         ("oracle.heads=3", "oracle: heads must divide hidden"),
+        ("policy.bootstrap.heads=3", "bootstrap: hidden 128 must be a multiple of 2 x heads, 6"),
         ("alignment", "write stage.field=value"),
         ("splits.fit=0", "splits.fit and splits.reward must be at least 1"),
         ("alignment.loss=rosepo", "alignment.loss = rosepo needs an eps of each pair"),

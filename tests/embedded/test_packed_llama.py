@@ -9,7 +9,6 @@ from recalign.config import BootstrapConfig
 from recalign.embedded.batches import MAX_COMPLETIONS, batches, rows_of
 from recalign.embedded.small_llama import first_model, prediction_loss, predictor_states
 from recalign.embedded.word_tokenizer import build_tokenizer
-from recalign.errors import UserError
 from recalign.training.packing import PackedRow, pack
 
 CONFIG = BootstrapConfig(hidden=32, layers=3, heads=2)
@@ -92,9 +91,3 @@ def test_attention_starts_as_a_copy_and_the_seed_decides_the_weights() -> None:
         assert torch.equal(a, b)
     other = first_model(CONFIG.model_copy(update={"seed": 1}), tokenizer, 64)
     assert not torch.equal(model.model.embed_tokens.weight, other.model.embed_tokens.weight)
-
-
-def test_heads_that_do_not_fit_the_width_are_refused() -> None:
-    tokenizer = build_tokenizer(["a ="], ["Enjoys a."], max_values=10)
-    with pytest.raises(UserError, match="hidden 33 must be an even multiple of heads 2"):
-        first_model(BootstrapConfig(hidden=33, heads=2), tokenizer, 64)
