@@ -99,7 +99,7 @@ class Rounds:
         self.scores = [self.validate(self.base_valid, BASE)]
         self.doubt = unconfirmed(self.run, self.story["validation_0"])
         if self.doubt:
-            log.warning("%s. Rounds may be paid for nothing", self.doubt)
+            log.warning("%s. Rounds may be wasted", self.doubt)
 
     @property
     def ended(self) -> str:

@@ -1,4 +1,4 @@
-"""The methods: the command line, the listing of reports and gc know of a method what stands here.
+"""The methods: all that the command line, the list of reports and gc need to know of one.
 
 Scheduled rounds (`flows.rounds`) are no method of their own but dpo4rec, one round per run.
 """

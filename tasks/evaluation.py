@@ -74,7 +74,7 @@ def unconfirmed(run: "Run", validation: Reference) -> str:
         return ""
     own, low, high = (-line[name] for name in ("difference", "difference_high", "difference_low"))
     return (
-        "validation does not confirm that texts tell anything: users' own texts change "
+        "validation does not confirm that the texts help: users' own texts change "
         f"{lines.name} by {signed(own)} {interval(low, high, with_sign=True)} against texts about "
         f"other users ({line['n_users']} users)"
     )

@@ -135,11 +135,11 @@ def _demonstrated(
     if not len(fitted) or not len(kept_aside):
         reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.items()) or "none"
         raise UserError(
-            f"policy.warm_up: of {len(held)} texts {len(fitted)} can be trained on and "
-            f"{len(kept_aside)} be held out, and both need one (left out: {reasons}; unfinished:"
-            f" longer than {config.longest_text} tokens, which is longest_text or else"
-            " reasonings.max_new_tokens): raise these, n_prompts, held_out or max_length of"
-            " policy.warm_up, or write shorter texts (its text)"
+            f"policy.warm_up: of {len(held)} texts, {len(fitted)} can be trained on and"
+            f" {len(kept_aside)} held out; each needs at least one (left out: {reasons}). A text is"
+            f" unfinished above {config.longest_text} tokens (longest_text; where that is 0,"
+            " reasonings.max_new_tokens). Raise these, n_prompts, held_out or max_length of"
+            " policy.warm_up, or choose a template (its text) that writes shorter texts"
         )
     return fitted, kept_aside, dict(left_out)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from recalign.recommender.prm import Reranker
 
 Given = Mapping[str, tuple[Artifact | None, Artifact | None]]
-"""By name: an oracle, and what reads texts on it; None where there is none."""
+"""By name: an oracle, and the recommender that reads texts on it; None where there is none."""
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ def _others_template(name: str) -> Path:
     path = template_file(name)
     if "next" in names_read(path):
         raise UserError(
-            f"recommender.others_text: {name} names the item taken next, which what reads the texts"
-            " would have to guess: take likes, or another template without `next`"
+            f"recommender.others_text: {name} uses `next`, the item that the recommender is to"
+            " predict: take likes, or another template without `next`"
         )
     return path
 
@@ -59,7 +59,7 @@ def recommender(
     item_reasonings: Artifact | None = None,
     files: dict[str, list[Path]] | None = None,
 ) -> None:
-    """Fit what reads texts on the fit window; tell whether real reasonings beat shuffled ones."""
+    """Fit the recommender that reads texts; record whether real reasonings beat shuffled ones."""
     from recalign.recommender.storage import save_recommender  # torch: seconds
 
     about = None if item_reasonings is None else ITEM_REASONINGS.read(item_reasonings)

@@ -137,8 +137,8 @@ def in_words(store: Store, made: Manifest, path: Path) -> str:
     """What was recommended to how many, why some have none, and what newer data brought."""
     figures = made.figures
     told = f"{figures['users_listed']} of {figures['users']} users have recommendations in {path}"
-    without = [f"{reason}: {n}" for reason, n in made.dropped.items()]
-    told += f"; none because of {', '.join(without)}" if without else ""
+    without = [f"{n} ({reason})" for reason, n in made.dropped.items()]
+    told += f"; without recommendations: {', '.join(without)}" if without else ""
     world = made.inputs["histories"]
     newer = store.manifest(world.stage, world.fingerprint) if world.stage == "histories" else None
     if newer:

@@ -38,10 +38,10 @@ class Claim:
     """An object that only one process can create (S3: a conditional put), renewed while held.
 
     A holder that was killed leaves it behind; it is dead once it has not changed for PATIENCE by
-    the clock of the one who waits, so clocks need not agree. Of several who find it dead at once, a
-    slower one may delete the claim that a faster one has made: whoever took over looks again after
-    POLL whether its own is still there. A holder that sleeps longer than PATIENCE and then wakes up
-    may compute at the same time as its successor: both commit the same content.
+    the clock of the one who waits, so clocks need not agree. If several processes find it dead at
+    once, a slower one may delete the new claim of a faster one; so whoever took over waits POLL
+    seconds and checks that its own claim is still there. A holder that sleeps longer than PATIENCE
+    and then wakes up may compute at the same time as its successor: both commit the same content.
     """
 
     def __init__(self, remote: Remote, name: str):

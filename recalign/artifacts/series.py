@@ -64,8 +64,8 @@ def continued_with(series: Series, source: str, allowed: str) -> Series:
     """The series on this data source; UserError for another than before, unless it is named."""
     if series.source not in ("", source) and allowed != source:
         raise UserError(
-            f"series {series.name} stands on {series.source} and is now given {source}: name "
-            f"another series, or set new_source to {source} to go on with that"
+            f"series {series.name} was built on {series.source}, this run uses {source}: name "
+            f"another series, or set new_source to {source} to continue with that"
         )
     return series.model_copy(update={"source": source})
 

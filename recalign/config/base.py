@@ -48,7 +48,7 @@ class OnlyWhen:
             " and ".join(f"{name} is {_in_words(values)}" for name, values in one.items())
             for one in self.alternatives
         ]
-        return f"Counts only when {', or '.join(told)}."
+        return f"Used only when {', or '.join(told)}."
 
 
 def only_when(**conditions: JsonValue | tuple[JsonValue, ...]) -> OnlyWhen:

@@ -107,7 +107,7 @@ class DPO4RecConfig(Config):
 
     @property
     def first_policy(self) -> PolicyConfig:
-        """`policy`, whose warm-up is asked as the reasonings are unless it says otherwise."""
+        """`policy`; template and lengths that its warm-up leaves out are those of `reasonings`."""
         own, asked = self.policy.warm_up, self.reasonings
         filled = {
             "template": own.template or asked.template,

@@ -18,8 +18,8 @@ class RoundsConfig(Config):
     """Parts into which a round deals out its users: each is sampled by the policy that learned from
     the parts before. As many texts are written; the more parts, the nearer to on-policy."""
     patience: int = Field(1, ge=1, le=20)
-    """Rounds without a better validation score (full-depth NDCG of sampled texts; of lists, theirs)
-    before the run stops repeating."""
+    """Rounds without a better validation score (NDCG of sampled texts over the whole catalogue; in
+    KAR's protocol, of the lists) before the run stops repeating."""
 
 
 class EvaluationConfig(Config):

@@ -223,8 +223,8 @@ class GRPOConfig(Config):
     """The stage ends with an error when held-out completions have a higher KL divergence to the
     reference than this, in nats a token."""
     title_reward: Literal["rank", "hit"] = "rank"
-    """Reward of titles: 1 for the item taken; for others 0 (hit), or below 0, more so the higher
-    the SFT model ranks them (rank, after MiniOneRec)."""
+    """Reward of titles: 1 for the item taken; for others 0 (hit), or below 0 and the lower the
+    higher the SFT model ranks them (rank, after MiniOneRec)."""
 
 
 class AlignmentConfig(WeightsConfig):

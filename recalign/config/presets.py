@@ -39,7 +39,7 @@ def load_settings(
 
 
 def idle(config: Config, overrides: Sequence[str]) -> list[str]:
-    """A line on each "stage.field=value" that decides nothing, as the other settings are.
+    """A line on each "stage.field=value" that has no effect, as the other settings are.
 
     The overrides are part of the config.
     """
@@ -52,13 +52,13 @@ def idle(config: Config, overrides: Sequence[str]) -> list[str]:
         for place, part in enumerate(parts):
             rule = type(given).model_fields[part].json_schema_extra
             if isinstance(rule, OnlyWhen) and not (why or given.counts(part)):
-                when = str(rule).removeprefix("Counts only ").rstrip(".")
+                when = str(rule).removeprefix("Used only ").rstrip(".")
                 why = f"{when} (under {'.'.join(parts[:place])})"
             given, used = getattr(given, part), getattr(used, part)
             if not isinstance(given, Config):
                 break
         if given != used and not isinstance(given, Config):
-            lines.append(f"{name} decides nothing here: it counts only {why or SWITCHED_ON}")
+            lines.append(f"{name} has no effect here: it is used only {why or SWITCHED_ON}")
     return lines
 
 

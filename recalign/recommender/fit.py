@@ -1,4 +1,4 @@
-"""Fit what reads texts: epochs over its examples, early stop, and whether the texts tell it much.
+"""Fit a recommender that reads texts: epochs, early stop, and how much the texts tell it.
 
 The knowledge term beside a frozen sequence model learns by a full softmax over the fit window.
 """

@@ -45,10 +45,11 @@ def require_signal(figures: Figures) -> None:
         return
     raise NoSignalError(
         "the recommender does not tell a user's own reasonings from those of other users, so "
-        f"rewards would be noise: {described(figures)}. It has to be above 0 for "
-        f"sure, and at least {MIN_DIFFERENCE}.{_power(figures)} Look at a few reasonings (do they "
-        "say something about the items?), give the fit more users or a larger "
-        "recommender.held_out, or set recommender.guard to false to go on regardless"
+        f"rewards would be noise: {described(figures)}. The whole interval "
+        f"must lie above 0, and the difference be at least {MIN_DIFFERENCE} nats.{_power(figures)} "
+        "Look at a few reasonings (do they say something about the items?), give the fit more "
+        "users or a larger recommender.held_out, or set recommender.guard to false to go on"
+        " regardless"
     )
 
 

@@ -62,8 +62,9 @@ ROWS = (
     "These intervals are not corrected for the number of lines: read no claim out of them."
 )
 RUNS = (
-    "CPU time of everything that a run's row stands on, whichever run computed it, and of what no "
-    "other run here stands on. Tokens are those of the reasonings, pairs those aligned on."
+    'CPU time counts every stage behind a row, whichever run computed it; "this run alone" counts '
+    "the stages that no other run on this page uses. Tokens are those of the reasonings, pairs "
+    "those aligned on."
 )
 
 

@@ -155,7 +155,7 @@ def comparison_grid(comparisons: pl.DataFrame) -> Grid:
              Cell(metric(line["detectable"]) if tone == "same" else "", order=line["detectable"])]
         )  # fmt: skip
     return Grid(
-        ["Row", "Against", "Difference", "By seed", "p", "Holm's p", "Would be found"],
+        ["Row", "Against", "Difference", "By seed", "p", "Holm's p", "Detectable"],
         rows,
         words=("Against", "By seed"),
         sorts=True,
@@ -207,5 +207,5 @@ def run_grid(run: LeaderboardRun) -> Grid:
              Cell(duration(line["own_cpu_seconds"]), order=line["own_cpu_seconds"]),
              _cost_cell("tokens", line), _cost_cell("pairs", line), Cell("")]
         )  # fmt: skip
-    header = ["Run", primary.label, "Validation", "CPU time", "of it its own", "Tokens", "Pairs"]
+    header = ["Run", primary.label, "Validation", "CPU time", "this run alone", "Tokens", "Pairs"]
     return Grid([*header, "Failed"], rows, words=("Failed",), sorts=True)

@@ -148,8 +148,8 @@ class Run:
                 return Step(label, found.reference, "reuse", "")
             return Step(label, planned, "compute", "an input's content changed")
         if found:
-            end = "comes" if len(unknown) == 1 else "come"
-            reason = f"unless {' and '.join(unknown)} {end} out the same"
+            end = "equals" if len(unknown) == 1 else "equal"
+            reason = f"not needed if the new {' and '.join(unknown)} {end} the old"
             return Step(label, planned, "depends", reason)
         if self.store.folder(stage, key).exists():
             return Step(label, planned, "compute", "its files are missing or damaged")

@@ -184,8 +184,9 @@ def unchanged(
         same = [stamp(path) for path in paths] == stamps
         same = same and file_digests(files, digest_of) == digests
     if not same:
-        names = " or ".join(str(path) for path in paths)
-        raise UserError(f"{names} changed while it was read: run again when it is whole")
+        names = ", ".join(str(path) for path in paths)
+        which = f"one of {names}" if len(paths) > 1 else names
+        raise UserError(f"{which} changed while it was read: run again when it is whole")
 
 
 def _tell(track: Track, manifest: Manifest, label: str) -> None:

@@ -70,7 +70,7 @@ def test_a_series_goes_on_with_another_source_only_if_that_is_named():
     begun = continued_with(series(0.3), "/data/ratings.csv", "")
     assert continued_with(begun, "/data/ratings.csv", "") == begun
     for allowed in ("", "ml-100k", "/data/ratings.csv"):
-        with pytest.raises(UserError, match=r"news stands on /data/ratings\.csv and is now"):
+        with pytest.raises(UserError, match=r"news was built on /data/ratings\.csv, this run uses"):
             continued_with(begun, "synthetic", allowed)
     moved = continued_with(begun, "synthetic", "synthetic")
     assert (moved.source, moved.generations) == ("synthetic", begun.generations)

@@ -152,13 +152,13 @@ def test_a_conditional_setting_counts_while_its_condition_holds_and_only_then(fi
 def test_what_counts_is_told_by_the_form():
     told = AlignmentConfig.model_json_schema()["properties"]
     margin = "What beta times the difference of log-probabilities per token should exceed (SimPO)."
-    assert told["gamma"]["description"] == f"{margin} Counts only when loss is simpo."
-    assert told["lora_rank"]["description"].endswith("Counts only when method is lora.")
+    assert told["gamma"]["description"] == f"{margin} Used only when loss is simpo."
+    assert told["lora_rank"]["description"].endswith("Used only when method is lora.")
     told = OracleConfig.model_json_schema()["properties"]
     assert told["n_negatives"]["description"].endswith("when loss is sampled or gbce.")
-    assert told["encoder"]["description"].endswith("Counts only when item_text is true.")
+    assert told["encoder"]["description"].endswith("Used only when item_text is true.")
     inner = DPO4RecConfig.model_json_schema()["$defs"]["InteractionsConfig"]["properties"]
-    assert inner["amazon"]["description"].endswith("Counts only when source is amazon.")
+    assert inner["amazon"]["description"].endswith("Used only when source is amazon.")
     seed = SmoothingConfig.model_json_schema()["properties"]["seed"]["description"]
     assert seed.endswith("when estimator is permuted, or oracle is cross_fitted.")
 

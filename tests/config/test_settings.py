@@ -213,15 +213,15 @@ def test_changes_are_what_differs_from_the_defaults_down_to_single_fields():
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("policy.model=foo", "policy.model decides nothing here: it counts only when kind is"),
-        ("interactions.files.interactions=own.csv", "counts only when source is files"),
-        ("policy.warm_up.text=liks", "counts only when kind is huggingface (under policy)"),
-        ("alignment.constant_eps=0.3", "counts only when loss is cdpo"),
+        ("policy.model=foo", "policy.model has no effect here: it is used only when kind is"),
+        ("interactions.files.interactions=own.csv", "used only when source is files"),
+        ("policy.warm_up.text=liks", "used only when kind is huggingface (under policy)"),
+        ("alignment.constant_eps=0.3", "used only when loss is cdpo"),
         ("alignment.beta=0.2", None),
         ('alignment={"beta": 0.2, "gamma": 1.0}', None),
         ("reasonings.template=movies", None),
         ("policy.bootstrap.hidden=64", None),
-        ("alignment.gamma=1.0", "alignment.gamma decides nothing here"),
+        ("alignment.gamma=1.0", "alignment.gamma has no effect here"),
     ],
 )
 def test_a_setting_that_decides_nothing_is_told(override, said):
@@ -233,7 +233,7 @@ def test_a_setting_that_decides_nothing_is_told(override, said):
 def test_settings_of_a_warm_up_that_is_switched_off_are_told():
     override = "policy.warm_up.text=liks"
     (line,) = idle(dpo4rec("smollm2-ml-100k", override), [override])
-    assert line.endswith("it counts only when what it belongs to is switched on")
+    assert line.endswith("it is used only when what it belongs to is switched on")
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ def another_source_is_refused(rounds):
     pointer, runtime = rounds.pointer.read_bytes(), rounds.parameters["runtime"]
     state: Any = dpo4rec_rounds(series="news", runtime=runtime, return_state=True)
     place = rounds.folder / "ratings.csv"
-    assert f"series news stands on {place} and is now given synthetic" in state.message
+    assert f"series news was built on {place}, this run uses synthetic" in state.message
     assert rounds.pointer.read_bytes() == pointer
 
 

@@ -242,7 +242,7 @@ def test_texts_that_reasonings_would_not_use_are_not_taught_and_counted(world, s
     assert 0 < made.manifest.dropped["malformed: repetition"] < 80
     wrong = warm_up.model_copy(update={"longest_text": 1})
     config = config.model_copy(update={"warm_up": wrong})
-    told = "0 can be trained on and 0 be held out.*unfinished.*reasonings.max_new_tokens"
+    told = "0 can be trained on and 0 held out.*unfinished.*reasonings.max_new_tokens"
     with pytest.raises(UserError, match=told):
         world(policy, config, inputs_of(world), files=policy_files(config))
 

@@ -144,8 +144,8 @@ def test_new_users_get_lists_and_what_is_unknown_is_counted_and_named(root, tmp_
     assert made.manifest.dropped == {"unknown_item": 3}
     told = in_words(walk.store, walk.artifact("serving").manifest, Path("x.parquet"))
     assert told == (
-        "61 of 62 users have recommendations in x.parquet; none because of only unknown items: 1; "
-        "of 5 newer rows 2 are new, by 1 new users; 2 unknown items: strange, odd"
+        "61 of 62 users have recommendations in x.parquet; without recommendations: 1 (only "
+        "unknown items); of 5 newer rows 2 are new, by 1 new users; 2 unknown items: strange, odd"
     )
 
 

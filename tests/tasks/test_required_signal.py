@@ -84,7 +84,7 @@ def test_it_is_told_how_many_users_a_difference_of_this_size_takes():
         require_signal(figures(0.01, 0.0196))
     assert users_needed(figures(-0.01, 0.02)) is None
     for nothing_more in (figures(-0.01, 0.02), figures(0.0005, 0.0001)):
-        with pytest.raises(NoSignalError, match=r"at least 0\.001\. Look at"):
+        with pytest.raises(NoSignalError, match=r"at least 0\.001 nats\. Look at"):
             require_signal(nothing_more)
 
 

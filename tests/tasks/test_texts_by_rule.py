@@ -89,7 +89,7 @@ def test_texts_by_rule_tell_of_the_history_alone(walks):
 
 def test_what_a_user_took_next_may_not_be_told_and_refusals_are_not_learned_from(walks, tmp_path):
     reader = CONFIG.recommender.model_copy(update={"others_text": "likes_next"})
-    with pytest.raises(UserError, match="likes_next names the item taken next"):
+    with pytest.raises(UserError, match="likes_next uses `next`"):
         recommender_files(reader, with_others(True).splits)
     text = tmp_path / "refuses.txt"
     text.write_text("I cannot describe this user, sorry to say.")

@@ -1,4 +1,4 @@
-"""What each row was trained on, and whether controls had what they are to control for."""
+"""What each row was trained on, and whether each control had the pairs and steps of its rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
