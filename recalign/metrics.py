@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Numbers: TypeAlias = "np.ndarray | Tensor"
 
+TIE = 1e-5
+"""Rewards this close are equal but for rounding: log-probabilities come from float32 scores."""
+
 
 def ndcg(ranks: Numbers, n_targets: Numbers, k: int | None) -> np.ndarray:
     """Normalised discounted cumulative gain, binary relevance.

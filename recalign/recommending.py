@@ -22,6 +22,7 @@ from recalign.reasonings.generation import write_shard
 from recalign.reasonings.prompts import Renderer, render_prompts, template_file
 from recalign.recommender.encoder import SentenceEncoder
 from recalign.recommender.model import KnowledgeRecommender
+from recalign.recommender.sentences import ENCODER_WEIGHTS
 from recalign.recommender.storage import load_recommender
 from recalign.schemas import INTERACTIONS, ITEMS, USERS
 from recalign.sequences import Sequences
@@ -89,7 +90,10 @@ def recommend_users(
     if known.height:
         recommender = store.open(chain.recommender)
         cache = local_root(root) / ".cache" / "sentences"
-        encoder = SentenceEncoder(recommender.manifest.config["encoder"], cache)
+        made = recommender.manifest
+        encoder = SentenceEncoder(
+            made.config["encoder"], cache, fitted=made.figures.get(ENCODER_WEIGHTS)
+        )
         ranker = open_ranker(world, store.open(chain.oracle), recommender, encoder, "cpu")
         texts = _texts(store, root, chain, ranker, known["user_index"].to_numpy())
         told = known.join(texts, on="user_index", how="left", maintain_order="left")
@@ -114,8 +118,13 @@ def _texts(
 
 
 def template_path(chain: Chain, given: str = "") -> Path:
-    """The run's prompt template; UserError where it is not found, or has other content now."""
-    path = template_file(given or Path(chain.template).stem)
+    """The run's prompt template; UserError where it is not found, or has other content now.
+
+    Unless it is given: the file in the working folder that is the run's, or the packaged one.
+    """
+    local = Path(chain.template)
+    is_the_runs = local.is_file() and file_digest(local) == chain.template_digest
+    path = template_file(given or (chain.template if is_the_runs else local.stem))
     if file_digest(path) != chain.template_digest:
         raise UserError(
             f"{path} has other content than the run's template {chain.template}: "

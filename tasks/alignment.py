@@ -81,7 +81,8 @@ def _initial(job: Job, config: AlignmentConfig, start: Artifact, table: pl.DataF
     from recalign.alignment.reference import FILE
     from recalign.alignment.train import score_reference
 
-    if config.method == "lora" or config.reference == "previous":
+    unread = config.optimiser == "best_of_n"
+    if unread or config.method == "lora" or config.reference == "previous":
         return config.reference
     root = job.runtime.root
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from recalign.artifacts.artifact import Artifact
 from recalign.config import Runtime
 from recalign.errors import UserError
+from recalign.recommender.sentences import ENCODER_WEIGHTS
 from tasks.engine.job import Job
 from tasks.engine.spread import is_mapped, map_shards, opened_last, worker_device, worker_runtime
 
@@ -25,20 +27,26 @@ class SentenceShard:
     sentences: list[str]
 
 
-def open_encoder(job: Job, name: str) -> "SentenceEncoder":
+def open_fitted_encoder(job: Job, recommender: Artifact) -> "SentenceEncoder":
+    """The encoder that this recommender was fitted with; UserError where it has other weights."""
+    made = recommender.manifest
+    return open_encoder(job, made.config["encoder"], made.figures.get(ENCODER_WEIGHTS))
+
+
+def open_encoder(job: Job, name: str, fitted: str | None = None) -> "SentenceEncoder":
     """The encoder `name` with the root's cache of sentences: what is in it is not encoded again."""
     from recalign.recommender.encoder import SentenceEncoder  # torch: seconds
 
     cache = job.cache / "sentences"
     if not is_mapped(job.runtime):
-        return SentenceEncoder(name, cache, job.device)
+        return SentenceEncoder(name, cache, job.device, fitted=fitted)
     runtime = worker_runtime(job.runtime)
 
     def encode(chunks: list[list[str]]) -> Iterator[tuple[int, np.ndarray]]:
         shards = [SentenceShard(runtime, name, chunk) for chunk in chunks]
         return map_shards(job, encode_sentences, shards)
 
-    return SentenceEncoder(name, cache, encode=encode)
+    return SentenceEncoder(name, cache, encode=encode, fitted=fitted)
 
 
 def item_vectors(

@@ -34,7 +34,7 @@ from recalign.schemas import (
 )
 from recalign.splits.candidates import history_popularity
 from recalign.splits.phases import phase_of
-from tasks.encoding import open_encoder
+from tasks.encoding import open_fitted_encoder
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.ranking import Ranked, open_ranking
@@ -103,13 +103,16 @@ def evaluation(
     tables = read_tables(interactions, splits)
     phase = phase_of(tables.windows, config.phase)
     written = {"base": REASONINGS.read(base), "aligned": REASONINGS.read(aligned)}
-    encoder = open_encoder(job, recommender.manifest.config["encoder"])
+    encoder = open_fitted_encoder(job, recommender)
     texts = {
         (name, decoding): encoded_texts(table, phase.users, greedy, encoder.encode_unique)
         for name, table in written.items()
         for decoding, greedy in DECODINGS.items()
     }
-    reasoners: list[Reasoner] = list(REASONERS) if config.phase == "test" else []
+    described_items = tables.items["attributes"].list.len().sum()
+    reasoners: list[Reasoner] = []
+    if config.phase == "test" and described_items:
+        reasoners += REASONERS
     texts |= _reasoner_texts(reasoners, tables, config, base, encoder)
     for share in config.mixed:
         worse = mixed_across_users(written["base"], share, split_sentences, config.seed)
@@ -162,6 +165,8 @@ def _reasoner_texts(
     encoder: "SentenceEncoder",
 ) -> "dict[tuple[str, str], EncodedTexts]":
     """What the reasoners write about the very history the policy was shown."""
+    if not names:
+        return {}
     from recalign.evaluation.texts.encoded import encoded_lines
 
     phase = phase_of(tables.windows, config.phase)

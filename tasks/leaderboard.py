@@ -123,13 +123,13 @@ def _best_validation(store: Store, told: Manifest) -> float:
 
 def shown_metrics(judged: Sequence[Judged]) -> list[Metric]:
     """What every cell has of the main tables' metrics, the one to compare by first."""
-    found: list[Metric] = []
+    found: list[Metric] | None = None
     for one in judged:
         by_hits = one.report.manifest.stage == "comparison" and HELPFUL in metrics_in(one.results)
         primary = HELPFUL if by_hits else primary_of(one.results)
         own = [m for lists in RANKED for m in headline_metrics(one.results, primary, lists)]
         own.sort(key=lambda metric: metric.lists != primary.lists)
-        found = [metric for metric in found or own if metric in own]
+        found = own if found is None else [metric for metric in found if metric in own]
     if not found:
         raise UserError("these runs have no metric in common")
     return found

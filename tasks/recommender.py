@@ -14,6 +14,7 @@ from recalign.errors import UserError
 from recalign.reasonings.prompts import template_file
 from recalign.reasonings.texts import check_text
 from recalign.recommender.required import described, require_signal
+from recalign.recommender.sentences import ENCODER_WEIGHTS
 from recalign.schemas import CURVE_FILE, ITEM_REASONINGS, REASONINGS
 from recalign.splits.phases import Phase, phase_of
 from recalign.templates import names_read
@@ -72,7 +73,7 @@ def recommender(
     save_recommender(job.draft.folder, fitted.model, fitted.figures)
     fitted.curve.drop("seconds").write_parquet(job.draft.path(CURVE_FILE), compression="zstd")
     job.draft.count(n_examples, left_out)
-    job.draft.tell(fitted.figures)
+    job.draft.tell(fitted.figures | {ENCODER_WEIGHTS: open_encoder(job, config.encoder).digest})
     log.info("%s", described(fitted.figures))
 
 

@@ -21,7 +21,7 @@ from recalign.report.wording import reward_name
 from recalign.schemas import REASONINGS, REWARDS
 from recalign.sequences import Before
 from recalign.splits.phases import Phase, phase_of
-from tasks.encoding import open_encoder
+from tasks.encoding import open_fitted_encoder
 from tasks.engine.job import Job
 from tasks.engine.spread import is_mapped, map_shards, opened_last, worker_device, worker_runtime
 from tasks.engine.stage import stage
@@ -52,7 +52,7 @@ def rewards(
 
     phase = phase_of(read_tables(interactions, splits).windows, "reward")
     written = REASONINGS.read(reasonings)
-    encoder = open_encoder(job, recommender.manifest.config["encoder"])
+    encoder = open_fitted_encoder(job, recommender)
     vectors, rows = encoder.encode_unique(written["reasoning"].to_list(), job.progress)
     users = written["user_index"].to_numpy()
     places = np.flatnonzero(np.isin(phase.users, users))  # a part of a round, or all

@@ -11,7 +11,7 @@ from recalign.config import ServingConfig
 from recalign.report.stage_page import table_section
 from recalign.schemas import REASONINGS, SERVING
 from recalign.serving.rows import unlisted_rows
-from tasks.encoding import open_encoder
+from tasks.encoding import open_fitted_encoder
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.tables import read_asked_users
@@ -82,7 +82,7 @@ def _lister(job: Job, config: ServingConfig, artifacts: list[Artifact]) -> Liste
     from recalign.recommending import open_ranker  # torch: seconds
 
     histories, oracle, recommender, reasonings = artifacts
-    encoder = open_encoder(job, recommender.manifest.config["encoder"])
+    encoder = open_fitted_encoder(job, recommender)
     ranker = open_ranker(histories, oracle, recommender, encoder, job.device)
     usable = REASONINGS.read(reasonings).filter(pl.col("malformed").is_null())
     texts = usable.select("user_index", "reasoning")

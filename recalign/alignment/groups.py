@@ -10,6 +10,7 @@ import polars as pl
 
 from recalign.alignment.rows import PackedRows, unusable
 from recalign.config import AlignmentConfig
+from recalign.metrics import TIE
 from recalign.policy import Policy
 from recalign.schemas import COMPLETIONS, check_table
 from recalign.training.packing import PackedRow
@@ -67,7 +68,7 @@ def encode_groups(completions: pl.DataFrame, policy: Policy, config: AlignmentCo
             reason = _unearned(earned, best, config.min_advantage)
             given, earned, best = [given[best]], [earned[best]], 0
         else:
-            reason = None if min(earned) < max(earned) else "equal_rewards"
+            reason = None if max(earned) - min(earned) > TIE else "equal_rewards"
         prompt_ids = policy.encode_prompt(row["prompt"])
         completion_ids = [policy.encode_completion(text) for text in given]
         reason = reason or unusable(prompt_ids, completion_ids, config.max_length)

@@ -57,8 +57,11 @@ class DPO4RecConfig(Config):
 
     @model_validator(mode="after")
     def _stages_fit_together(self) -> "DPO4RecConfig":
-        if self.splits.protocol == "per_user" and not (self.splits.fit and self.splits.reward):
+        splits = self.splits
+        if splits.protocol == "per_user" and not (splits.fit and splits.reward):
             raise ValueError("splits.fit and splits.reward must be at least 1 for DPO4Rec")
+        if splits.protocol == "temporal" and not (splits.fit_share and splits.reward_share):
+            raise ValueError("splits.fit_share and reward_share must be above 0 for DPO4Rec")
         if self.recommender.kind == "prm" and self.splits.protocol != "kar":
             raise ValueError(
                 "recommender.kind = prm re-ranks lists: it needs splits.protocol = kar"

@@ -2,9 +2,9 @@
 
 import polars as pl
 
+from recalign.metrics import TIE
+
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
-TIE = 1e-12
-"""Rewards this close are equal but for rounding."""
 
 
 def flat_pairs(completions: pl.DataFrame) -> pl.DataFrame:

@@ -6,7 +6,8 @@ import polars as pl
 
 from recalign.config import PairsConfig
 from recalign.errors import BadInputError, UserError
-from recalign.pairs.describe import TIE, describe_pairs
+from recalign.metrics import TIE
+from recalign.pairs.describe import describe_pairs
 from recalign.pairs.other_pairs import other_pairs
 from recalign.schemas import COMPLETIONS, Table, check_table
 
@@ -29,7 +30,7 @@ def select_pairs(
     Usable are the sampled texts (sample >= 0; the greedy one is -1) that are not malformed; equal
     texts of a user are one text, that of the lowest sample number, unless `config.repeats`. Best
     and worst are the ones with the highest and the lowest reward; among equals the lowest sample
-    number. A margin of at most max(min_margin, 1e-12) makes no pair. A pair's row holds all usable
+    number. A margin of at most max(min_margin, TIE) makes no pair. A pair's row holds all usable
     texts.
     BadInputError: a reasoning without reward, a reward that is not finite, a user without a prompt
     or with two.

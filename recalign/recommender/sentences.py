@@ -11,6 +11,9 @@ import numpy as np
 MAX_WORDS = 120
 """Longer sentences are cut, so that no encoder with 256 tokens drops their end in silence."""
 
+ENCODER_WEIGHTS = "encoder_weights"
+"""Figure of a recommender: the digest of the encoder's weights that it was fitted with."""
+
 _SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\s*\n+\s*")
 _ITEM_PART_END = re.compile(r"[:;]\s+|\s*\n+\s*")
 

@@ -33,7 +33,9 @@ def split_windows(
     short_sequence = history < 0
     short_history = ~short_sequence & (history < config.min_history)
     long_enough = ~(short_sequence | short_history)
-    prompted = _drawn(long_enough, history, config)
+    later = long_enough & (history < lengths)  # under temporal, many have no window at all
+    fewer = 0 < config.max_users < later.sum()
+    prompted = _drawn(later, history, config) if fewer else long_enough
     if config.protocol != "temporal":
         starts[~prompted] = lengths[~prompted, None]  # the whole sequence is history
         if config.others_fit:  # but for its end: the oracle should see as much as it can
@@ -59,17 +61,15 @@ def split_windows(
     return check_table(table, WINDOWS, "windows").rechunk(), counts
 
 
-def _drawn(long_enough: np.ndarray, history: np.ndarray, config: SplitsConfig) -> np.ndarray:
+def _drawn(among: np.ndarray, history: np.ndarray, config: SplitsConfig) -> np.ndarray:
     """Which users are prompted, bool [n_users]: one from each of `max_users` strata of length."""
-    users, n_drawn = np.flatnonzero(long_enough), config.max_users
-    if not n_drawn or len(users) <= n_drawn:
-        return long_enough
+    users, n_drawn = np.flatnonzero(among), config.max_users
     random = stream(config.seed, "users")
     mixed = random.permutation(users)  # so that chance alone parts equal lengths
     by_length = mixed[np.argsort(history[mixed], kind="stable")]
     cuts = np.arange(n_drawn + 1) * len(users) // n_drawn
     chosen = by_length[cuts[:-1] + random.integers(np.diff(cuts))]
-    drawn = np.zeros_like(long_enough)
+    drawn = np.zeros_like(among)
     drawn[chosen] = True
     return drawn
 

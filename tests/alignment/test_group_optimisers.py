@@ -92,10 +92,11 @@ def test_prompts_that_teach_nothing_are_counted(plain: Policy) -> None:
         ("", {"w4": 0.5, "w5": 0.1}),
         ("w3 w4 w5", {"w4 w5 w6 w7": 0.5, "w5": 0.1}),
         ("w3", {"w4": 0.5, "w5": 0.1}),
+        ("w3", {"w4": -6.0, "w5": -6.0000003}),  # but for rounding
     )
     config = optimised("listwise").model_copy(update={"max_length": 7})
     groups = encode_groups(given, plain, config)
-    assert groups.left_out == {"too_long": 1, "empty": 1, "equal_rewards": 2}
+    assert groups.left_out == {"too_long": 1, "empty": 1, "equal_rewards": 3}
     assert groups.users.tolist() == [5]
 
 

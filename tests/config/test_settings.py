@@ -103,6 +103,12 @@ def test_settings_of_rosepo_that_would_measure_something_else_are_refused(settin
         RosePOConfig.model_validate(settings)
 
 
+@pytest.mark.parametrize("share", ["fit_share", "reward_share"])
+def test_dpo4rec_needs_a_fit_and_a_reward_window_in_time_too(share):
+    with pytest.raises(ValidationError, match="fit_share and reward_share must be above 0"):
+        DPO4RecConfig.model_validate({"splits": {"protocol": "temporal", share: 0}})
+
+
 @pytest.mark.parametrize(
     "given", [{"root": "s3://key:secret@bucket/x"}, {"cluster": "tcp://ann:secret@host:8786"}]
 )

@@ -119,6 +119,17 @@ def test_only_the_largest_margins_are_kept():
     assert dict(skipped.iter_rows()) == {1: BEYOND, 2: TIED, 3: TOO_FEW, 5: BEYOND}
 
 
+def test_a_difference_that_only_rounding_makes_is_a_tie():
+    samples = {
+        0: [(0, "Drama. War.", -6.0, None), (1, "War. Drama.", -6.0000003, None)],
+        1: [(0, "Drama. War.", -6.0, None), (1, "War. Crime.", -6.001, None)],
+    }
+    pairs, skipped, report = select(samples=samples)
+    assert pairs["user_index"].to_list() == [1]
+    assert skipped.rows() == [(0, TIED)]
+    assert report["tie_rate"] == 0.5
+
+
 def test_the_greedy_reasoning_takes_no_part():
     samples = {0: [(-1, "greedy", 9.0, None), (0, "a", 0.5, None), (1, "b", 0.25, None)]}
     pairs, _, report = select(samples=samples)

@@ -171,6 +171,16 @@ def test_code_in_an_encoders_folder_is_refused_without_a_question(copied, monkey
     assert not (copied.parent / "executed").exists()
 
 
+def test_a_recommender_is_not_given_vectors_of_another_encoder(copied, monkeypatch):
+    monkeypatch.setenv("HOME", str(copied.parent))
+    fitted = SentenceEncoder("~/encoder").digest
+    assert SentenceEncoder(str(copied), fitted=fitted).digest == fitted
+    settings = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(settings | {"hidden_act": "relu"}))
+    with pytest.raises(UserError, match="not the one that the recommender was fitted with"):
+        SentenceEncoder(str(copied), fitted=fitted)
+
+
 def test_an_encoders_pickled_weights_are_refused(copied):
     assert SentenceEncoder(str(copied)).encode(["a"]).any()
     (copied / "model.safetensors").rename(copied.parent / "elsewhere")

@@ -73,6 +73,14 @@ def test_temporal_users_may_lack_windows_and_short_ones_keep_true_boundaries():
     assert counts == {"short_history": 1, "no_fit": 1, "no_reward": 1, "no_valid": 1, "no_test": 1}
 
 
+def test_temporal_users_are_drawn_among_those_who_come_back():
+    gone, back = list(range(9)), [*range(9), *range(20, 60)]
+    two_come_back = [gone] * 8 + [back] * 2
+    config = TEMPORAL.model_copy(update={"max_users": 1, "fit_share": 0.1})
+    windows, _ = split_windows(interactions(two_come_back), config)
+    assert sum(windows["prompted"]) == sum(windows["prompted"][8:]) == 1
+
+
 def test_equal_times_are_never_parted_by_a_temporal_boundary():
     generator = np.random.default_rng(0)
     times = [sorted(generator.integers(0, 25, 40).tolist()) for _ in range(30)]

@@ -1,6 +1,7 @@
 """Recommending from a finished run: every user, exact lists, and no text written twice."""
 
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 import tasks.serving
 from flows.serving.recommend import chosen, in_words, stages
+from recalign.artifacts.digests import file_digest
 from recalign.artifacts.series import Generation, Series, SeriesRound, write_series
 from recalign.chain import Chain
 from recalign.config import RecommendConfig
@@ -19,7 +21,7 @@ from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle
 from recalign.recommender.encoder import SentenceEncoder
 from recalign.recommender.storage import load_recommender
-from recalign.recommending import Ranker
+from recalign.recommending import Ranker, template_path
 from recalign.schemas import INTERACTIONS, ITEMS, REASONINGS, SERVING, UNKNOWN_ITEMS, USERS
 from recalign.sequences import Sequences
 from tasks.serving import serving
@@ -239,6 +241,21 @@ def test_a_list_without_any_known_user_is_refused(root, tmp_path):
     (tmp_path / "u.csv").write_text("user_id\nx\ny\n")
     with pytest.raises(UserError, match=r"u.csv: none of its 2 ids is a user of this run: .* 'x'"):
         recommended(root, users=str(tmp_path / "u.csv"))
+
+
+def test_a_template_of_ones_own_is_found_in_the_working_folder(finished, tmp_path, monkeypatch):
+    chain = chosen(finished.store, RecommendConfig())
+    assert isinstance(chain, Chain)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / chain.template).write_text("another text of that name")
+    assert template_path(chain) != Path(chain.template)  # the packaged one is the run's
+    (tmp_path / "mine.txt").write_text("{{ history[-1].title }} =")
+    digest = file_digest(tmp_path / "mine.txt")
+    own = replace(chain, template="mine.txt", template_digest=digest)
+    assert template_path(own) == Path("mine.txt")
+    (tmp_path / "mine.txt").write_text("changed")
+    with pytest.raises(UserError, match="mine"):
+        template_path(own)
 
 
 def test_a_root_without_a_finished_run_is_told(tmp_path):
