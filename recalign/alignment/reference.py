@@ -16,6 +16,7 @@ from recalign.alignment.rows import PackedRows, Rows
 from recalign.config import AlignmentConfig, ReferenceConfig
 from recalign.policy import Policy
 from recalign.progress import Progress, silent
+from recalign.training.adapters import attention
 from recalign.training.packing import pack
 
 FILE = "reference.npz"
@@ -131,7 +132,8 @@ def _scored(
     launched = distributed.is_available() and distributed.is_initialized()
     rank = distributed.get_rank() if launched else 0
     n_processes = distributed.get_world_size() if launched else 1
-    with off, in_evaluation(model), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+    bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
+    with off, in_evaluation(model), attention(model, config.precision), bfloat16:
         for start in range(rank * batch_size, len(lengths), n_processes * batch_size):
             batch_rows = order[start : start + batch_size]
             packed = vars(pack([rows.packed(row) for row in batch_rows], policy.pad_id))

@@ -101,14 +101,18 @@ def save_policy(
 
 
 @contextmanager
-def attention(model: PreTrainedModel | PeftModel, implementation: str | None) -> Iterator[None]:
-    """Attention computed by `implementation` inside (None: as it is), as before afterwards."""
+def attention(model: PreTrainedModel | PeftModel, precision: str) -> Iterator[None]:
+    """Attention as it is computed in training, the model's own again afterwards.
+
+    On a processor torch's fused attention has a slow bfloat16 backward pass: eager is used there.
+    """
     base = base_model(model)
     before = base.config._attn_implementation
-    if implementation is not None:
-        base.set_attn_implementation(implementation)
+    eager = precision == "bfloat16" and base.device.type == "cpu"
+    if eager:
+        base.set_attn_implementation("eager")
     try:
         yield
     finally:
-        if implementation is not None:
+        if eager:
             base.set_attn_implementation(before)

@@ -33,9 +33,7 @@ def train(
 
     with arguments.main_process_first(local=False):
         claim(run.work, digest, run.stage)
-    # torch's fused attention has a slow bfloat16 backward pass on a processor.
-    coarse = config.precision == "bfloat16"
-    with attention(model, "eager" if coarse and run.device == "cpu" else None):
+    with attention(model, config.precision):
         trainer = trainer_of()
         for callback in (Schedule(config, trainer.n_rows, run), *run.callbacks):
             trainer.add_callback(callback)

@@ -220,6 +220,16 @@ def test_the_model_comes_out_as_it_went_in_but_for_its_adapter(run: Run, tmp_pat
     assert again.log.equals(result.log)
 
 
+def test_a_reference_in_bfloat16_is_scored_as_the_policy_is_trained(
+    run: Run, tmp_path: Path, plain: Policy
+) -> None:
+    config = CONFIG.model_copy(update={"precision": "bfloat16", "held_out": 0.5})
+    pairs, asked = make_pairs(48), replace(plain, model=policy())
+    known = reference_log_probs(asked, encode_pairs(pairs, plain, config.max_length), config)
+    log = run(policy(), pairs, tmp_path, config, reference=known).log
+    assert abs(log["held_out_chosen_drift"][0]) < 1e-4
+
+
 def test_the_log_has_trls_metric_names(run: Run, tmp_path: Path) -> None:
     names: set[str] = set()
 
