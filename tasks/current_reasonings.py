@@ -1,11 +1,13 @@
 """Stage current_reasonings: what the policy writes about every user now, from whole histories."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.digests import read_object, write_atomically
 from recalign.artifacts.kept_rows import KEY, KeptRows, folder_of
 from recalign.chat_server.usage import server_used
 from recalign.config import SamplingConfig
@@ -56,7 +58,7 @@ def current_reasonings(
 def _answered(
     job: Job, config: SamplingConfig, prompts: pl.DataFrame, policy: Artifact
 ) -> tuple[pl.DataFrame, int]:
-    """A row per distinct prompt with its text, and how many of them were written now.
+    """A row per distinct prompt with its text, and how many of them were written for this table.
 
     Each shard is kept as soon as it is written: a killed run continues after it.
     """
@@ -65,6 +67,9 @@ def _answered(
     kept = KeptRows(folder, WRITTEN)
     distinct = prompts.unique(KEY, maintain_order=True)
     missing = distinct.join(kept.of(distinct[KEY]), on=KEY, how="anti", maintain_order="left")
+    counted = job.draft.work / "missing.json"  # by the first attempt: a killed one's texts are new
+    n_missing = (read_object(counted) or {"n": missing.height})["n"]
+    write_atomically(counted, json.dumps({"n": n_missing}))
     shards = list(missing.iter_slices(job.runtime.shard_users)) if missing.height else []
     if shards:
         asked = Asked(config, n_samples=0, greedy=True)
@@ -72,7 +77,7 @@ def _answered(
         for place, table in write(shards):
             keys = shards[place].select("user_index", KEY)
             kept.add(keys.join(table, on="user_index", validate="1:1"))
-    return kept.of(distinct[KEY]), missing.height
+    return kept.of(distinct[KEY]), n_missing
 
 
 @current_reasonings.shows

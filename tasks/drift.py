@@ -34,9 +34,9 @@ def drift(
 
 
 def _events(histories: Artifact) -> pl.DataFrame:
-    """user_id and item_id of every interaction."""
-    taken = INTERACTIONS.read(histories).select("user_index", "item_index")
+    """user_id, item_id and timestamp of every interaction."""
+    taken = INTERACTIONS.read(histories).select("user_index", "item_index", "timestamp")
     named = taken.join(USERS.read(histories), on="user_index").join(
         ITEMS.read(histories).select("item_index", "item_id"), on="item_index"
     )
-    return named.select("user_id", "item_id")
+    return named.select("user_id", "item_id", "timestamp")

@@ -1,6 +1,7 @@
 """Stage title_serving: the best items for every user, by the LLM's own ranking of titles."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.digests import read_object, write_atomically
 from recalign.artifacts.kept_rows import KEY, KeptRows, folder_of
 from recalign.config import TitleServingConfig
 from recalign.schemas import ITEMS
@@ -42,7 +44,8 @@ def title_serving(
         "settings": config.identity(), "items": histories.manifest.outputs[ITEMS.file].sha256,
     }  # fmt: skip
     kept = KeptRows(folder_of(job.cache, policy.reference.fingerprint, "lists", made_by), RANKED)
-    counts = {"lists_made": 0, "lists_kept": 0}
+    counted = job.draft.work / "counts.json"  # those of a killed attempt's shards count, too
+    counts = read_object(counted) or {"lists_made": 0, "lists_kept": 0}
 
     def opened() -> Lister:
         from recalign.title_recommending import open_title_ranker  # torch: seconds
@@ -57,6 +60,7 @@ def title_serving(
             lists, n_made = _remembered(kept, ranker, users, config)
             counts["lists_made"] += n_made
             counts["lists_kept"] += len(users) - n_made
+            write_atomically(counted, json.dumps(counts))
             nothing = pl.Series([None] * len(users), dtype=pl.String)
             return listed_rows(shard["user_id"], lists, nothing, ranker.items)
 

@@ -101,21 +101,25 @@ def stages(
     served = recommend.served(run, config, chain, world)
     if last is None or last.histories.fingerprint == world.fingerprint:
         return served, None
-    if not all(
-        run.store.known(one.stage, one.fingerprint) for one in (last.serving, last.histories)
-    ):
+    known = run.store.known
+    lists = known(last.serving.stage, last.serving.fingerprint)
+    if not lists or not known(last.histories.stage, last.histories.fingerprint):
         return served, None  # deleted by hand
     inputs = {"served": last.serving, "before": last.histories, "histories": world}
-    return served, run(drift, DriftConfig(), inputs)
+    usual = DriftConfig()
+    judged = usual.model_copy(update={"k": min(usual.k, lists.config["k"])})  # no list is longer
+    return served, run(drift, judged, inputs)
 
 
 def drift_of(store: Store, reference: Reference) -> Drift | None:
     """The figures of a drift; None where nobody took anything."""
-    figures = store.open(reference).manifest.figures
+    made = store.open(reference).manifest
+    figures = made.figures
     if not figures["users"]:
         return None
     return Drift(
         artifact=reference,
+        k=made.config["k"],
         ndcg=figures["ndcg"],
         low=figures["ndcg_low"],
         high=figures["ndcg_high"],

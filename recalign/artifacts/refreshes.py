@@ -18,7 +18,8 @@ class Drift(BaseModel, extra="forbid"):
     """How well the refresh before foresaw what was taken since."""
 
     artifact: Reference
-    ndcg: float  # NDCG@10, mean over the users
+    k: int = 10  # cut-off: of shorter lists, their length
+    ndcg: float  # NDCG@k, mean over the users
     low: float  # its 95 % interval
     high: float
     users: int  # who were recommended something and have taken something new since

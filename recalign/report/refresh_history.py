@@ -19,7 +19,7 @@ def _foreseen(refresh: Refresh) -> str:
         return "nothing to compare the one before with"
     one = refresh.drift
     bounds = f"[{one.low:.4f}, {one.high:.4f}]"
-    return f"the one before reached NDCG@10 {one.ndcg:.4f} {bounds} on {one.users} users since"
+    return f"the one before reached NDCG@{one.k} {one.ndcg:.4f} {bounds} on {one.users} users since"
 
 
 def refresh_rows(refreshes: Refreshes) -> list[dict[str, str]]:
@@ -35,7 +35,7 @@ def refresh_rows(refreshes: Refreshes) -> list[dict[str, str]]:
                 "texts written": str(made.texts_written),
                 "texts kept": str(made.texts_kept),
                 "seconds": f"{(made.finished - made.started).total_seconds():.1f}",
-                "NDCG@10 of the one before": f"{drift.ndcg:.4f}" if drift else "",
+                "the one before": f"NDCG@{drift.k} {drift.ndcg:.4f}" if drift else "",
                 "95 %": f"[{drift.low:.4f}, {drift.high:.4f}]" if drift else "",
                 "on users": str(drift.users) if drift else "",
                 "policy": made.policy.name,
@@ -46,7 +46,7 @@ def refresh_rows(refreshes: Refreshes) -> list[dict[str, str]]:
 
 
 def drift_curve(refreshes: Refreshes) -> str:
-    """NDCG@10 of every refresh on what was taken until the next, with its interval; "" without."""
+    """NDCG of every refresh on what was taken until the next, with its interval; "" without."""
     known = [(number, made.drift) for number, made in enumerate(refreshes.refreshes) if made.drift]
     if not known:
         return ""
@@ -58,7 +58,7 @@ def drift_curve(refreshes: Refreshes) -> str:
         low, high = [one.low for _, one in known], [one.high for _, one in known]
         axes.vlines(numbers, low, high, color=MIST, linewidth=5)
         axes.plot(numbers, [one.ndcg for _, one in known], "o-", color=PETROL)
-        axes.set(title="NDCG@10 on what was taken since", xlabel="refresh", ylim=(0, None))
+        axes.set(title="NDCG on what was taken since", xlabel="refresh", ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
-    return draw(paint, "NDCG@10 of each refresh on what was taken until the next one")
+    return draw(paint, "NDCG of each refresh on what was taken until the next one")

@@ -16,7 +16,7 @@ from recalign.oracle.storage import load_oracle
 from recalign.schemas import INTERACTIONS, ITEMS, SERVING, USERS
 from recalign.sequences import Sequences
 from recalign.stored import open_policy
-from recalign.title_recommending import open_title_ranker
+from recalign.title_recommending import TitleRanker, open_title_ranker
 from tasks.oracle import oracle
 from tasks.title_serving import title_serving
 from tests.tasks.test_recommendations_stage import SHOWN, walk  # noqa: F401
@@ -144,6 +144,26 @@ def test_lists_of_unchanged_histories_are_kept(walk, tmp_path):  # noqa: F811
     assert (figures["lists_made"], figures["lists_kept"]) == (50, 10)
     every, few = (SERVING.read(walk.artifact(label)) for label in ("all", "some"))
     assert few.equals(every.filter(pl.col("user_id").is_in(few["user_id"].implode())))
+
+
+def test_lists_that_were_made_before_a_stop_are_counted(walk, monkeypatch):  # noqa: F811
+    few = walk.runtime.model_copy(update={"shard_users": 16})
+    monkeypatch.setattr(walk, "runtime", few)
+    lists, asked = TitleRanker.lists, []
+
+    def fails_once(self, users, config):
+        asked.append(len(users))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return lists(self, users, config)
+
+    monkeypatch.setattr(TitleRanker, "lists", fails_once)
+    with pytest.raises(KeyboardInterrupt):
+        served(walk, k=5)
+    _, made = served(walk, k=5)
+    assert asked == [16, 16, 16, 16, 12]
+    figures = made.manifest.figures
+    assert (figures["lists_made"], figures["lists_kept"]) == (60, 0)
 
 
 def test_candidates_are_refused_where_no_llm_ranks(finished, copy):
