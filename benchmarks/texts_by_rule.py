@@ -15,7 +15,7 @@ are over users, per seed. --text tries templates of yours instead (see `policy.w
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +154,8 @@ def measured(data: Data, kind: Texts, seed: int) -> str:
         data.fit.starts,
         data.fit.targets(seen),
         data.encoder.encode_unique,
-        lambda users, stops: (
-            states_of(data.model, seen, users, stops),
-            seen.until(users, stops, int(stops.max()))[0],
-        ),
+        partial(states_of, data.model, seen),
+        seen,
     )
     config = RecommenderConfig(seed=seed)
     fitted = fit_recommender(config, examples, data.items, judged=data.asked)

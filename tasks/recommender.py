@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,10 +130,8 @@ def _fit_on_targets(
         phase.starts,
         phase.targets(seen),
         lambda texts: encoder.encode_unique(texts, job.progress),
-        lambda users, stops: (
-            states_of(model, seen, users, stops),
-            seen.until(users, stops, int(stops.max()))[0],
-        ),
+        partial(states_of, model, seen),
+        seen,
     )
     item_text = item_vectors(job, config.encoder, tables.items, given.about)
     items = ItemVectors(model.item_matrix(), model.bias, item_text)

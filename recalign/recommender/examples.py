@@ -105,14 +105,26 @@ class FitExamples(TextExamples):
     """An example is a target of the fit window, ranked in the whole catalogue.
 
     states [E, d] float32 of the sequence model just before the target; targets [E] item indices;
-    seen [E, L] items before the target, 0 padded.
+    taken [n]: the items of all users, one user after another, of which the user of example e has
+    seen n_seen[e] from place first[e] on. A table of all that is seen would be as wide as the
+    longest history.
     """
 
     states: Tensor
     targets: Tensor
-    seen: Tensor
+    first: Tensor
+    n_seen: Tensor
+    taken: Tensor
 
-    PER_EXAMPLE = ("states", "targets", "seen")
+    PER_EXAMPLE = ("states", "targets", "first", "n_seen")
+
+    def seen(self, rows: slice | Tensor) -> Tensor:
+        """Items before the targets of these examples, int64 [B, L], 0 padded."""
+        counts = self.n_seen[rows][:, None]
+        columns = torch.arange(max(1, int(counts.max())), device=counts.device)
+        places = self.first[rows][:, None] + columns
+        inside = columns < counts
+        return torch.where(inside, self.taken[torch.where(inside, places, 0)], 0)
 
 
 @dataclass(frozen=True)

@@ -235,7 +235,7 @@ def _train_epoch(
 def _loss(model: KnowledgeRecommender, data: FitExamples, rows: Tensor, texts: Tensor) -> Tensor:
     """Cross-entropy of the targets among the items that may be shown."""
     targets = data.targets[rows]
-    base = visible_scores(model.base_scores(data.states[rows]), targets, data.seen[rows])
+    base = visible_scores(model.base_scores(data.states[rows]), targets, data.seen(rows))
     scores = base + model.user_knowledge(texts) @ model.item_knowledge().T
     return torch.nn.functional.cross_entropy(scores, targets)
 

@@ -41,7 +41,7 @@ def quality(model: KnowledgeRecommender, data: FitExamples, texts: Tensor | None
     items = model.item_knowledge()
     log_probs, gains = np.empty(len(states)), np.empty(len(states))
     for rows in row_chunks(len(states), n_texts * len(items)):
-        scores = visible_scores(model.base_scores(states[rows]), targets[rows], data.seen[rows])
+        scores = visible_scores(model.base_scores(states[rows]), targets[rows], data.seen(rows))
         scores = scores[:, None]
         if knowledge is not None:
             scores = scores + knowledge[owners[rows]] @ items.T

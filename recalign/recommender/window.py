@@ -10,6 +10,7 @@ from torch import Tensor
 from recalign.errors import UserError
 from recalign.lists import Lists
 from recalign.recommender.examples import FitExamples, ListExamples, text_grid
+from recalign.sequences import Sequences
 
 EncodeUnique = Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
 """Vectors [T, e] of the distinct texts, and each text's row in them [n]."""
@@ -21,24 +22,27 @@ def fit_examples(
     starts: np.ndarray,
     targets: np.ndarray,
     encode: EncodeUnique,
-    before: Callable[[np.ndarray, np.ndarray], tuple[Tensor, np.ndarray]],
+    states_of: Callable[[np.ndarray, np.ndarray], Tensor],
+    sequences: Sequences,
 ) -> tuple[FitExamples, int]:
     """The examples of `users` [U] with targets [U, T] (0 padded), and how many users lack a text.
 
     The text is written at starts [U]; target j stands at position starts + j, and the sequence
-    model sees everything below it. `before` takes users [E] and positions [E] and gives states
-    [E, d] and seen items [E, L]. Malformed texts are not used; a user who has no other is left
-    out. UserError when none is left.
+    model sees everything below it in `sequences`. `states_of` takes users [E] and positions [E] and
+    gives states [E, d]. Malformed texts are not used; a user who has no other is left out.
+    UserError when none is left.
     """
     vectors, grid, kept = _usable_texts(reasonings, users, encode)
     owners, steps = np.nonzero(targets[kept])
     at_users, positions = users[kept][owners], starts[kept][owners] + steps
-    states, seen = before(at_users, positions)
-    columns = (vectors, grid, owners, targets[kept][owners, steps], seen)
-    texts, text_rows, owned, wanted, taken = (
-        torch.from_numpy(c).to(states.device) for c in columns
+    states = states_of(at_users, positions)
+    seen = (sequences.offsets[at_users], np.minimum(positions, sequences.lengths[at_users]))
+    columns = (vectors, grid, owners, targets[kept][owners, steps], *seen, sequences.items)
+    texts, text_rows, owned, *rest = (torch.from_numpy(c).to(states.device) for c in columns)
+    wanted, first, n_seen, taken = rest
+    examples = FitExamples(
+        users[kept], texts, text_rows, owned, states.detach(), wanted, first, n_seen, taken
     )
-    examples = FitExamples(users[kept], texts, text_rows, owned, states.detach(), wanted, taken)
     return examples, len(users) - len(kept)
 
 

@@ -58,7 +58,9 @@ class Problem:
             owners=torch.from_numpy(owners),
             states=torch.tensor(states[owners]).float(),
             targets=torch.from_numpy(taken[:, 3:].flatten()),
-            seen=torch.from_numpy(taken[owners, :3]),
+            first=torch.from_numpy(3 * owners),
+            n_seen=torch.full((len(owners),), 3),
+            taken=torch.from_numpy(taken[:, :3].flatten()),
         )
 
     def vectors(self, rng, tastes, which):
@@ -174,7 +176,9 @@ def test_quality_is_the_softmax_over_unseen_items_and_one_over_log_rank():
         owners=torch.tensor([0, 0]),
         states=torch.ones(2, 1),
         targets=torch.tensor([3, 2]),
-        seen=torch.tensor([[1, 0], [0, 0]]),
+        first=torch.tensor([0, 0]),
+        n_seen=torch.tensor([1, 0]),
+        taken=torch.tensor([1]),
     )
     found = quality(model, data, None)
     first = 1 - np.log(np.exp([2, 1, 0.5]).sum())  # item 1 is seen

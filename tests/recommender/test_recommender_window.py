@@ -8,6 +8,7 @@ import torch
 from recalign.errors import UserError
 from recalign.recommender.window import fit_examples
 from recalign.schemas import REASONINGS
+from recalign.sequences import Sequences
 
 
 def encode_unique(texts):
@@ -29,13 +30,14 @@ def examples_of(rows):
         np.array([3, 4, 3]),
         np.array([[11, 12], [13, 0], [14, 15]]),
         encode_unique,
-        lambda users, stops: (
-            torch.tensor(np.stack([users, stops], 1)).float(),
-            (users * 100 + stops)[:, None],
-        ),
+        lambda users, stops: torch.tensor(np.stack([users, stops], 1)).float(),
+        SEQUENCES,
     )
 
 
+SEQUENCES = Sequences(
+    np.arange(0, 9 * 5, 5), np.array([10 * user + n for user in range(8) for n in range(1, 6)]), 75
+)  # five items of each user
 ROWS = [
     (2, 0, "a b", 2, None),
     (2, -1, "greedy", 1, None),
@@ -52,7 +54,10 @@ def test_every_target_meets_the_state_just_before_it():
     assert users.tolist() == [2, 2, 7, 7]
     assert examples.targets.tolist() == [11, 12, 14, 15]
     assert examples.states.tolist() == [[2, 3], [2, 4], [7, 3], [7, 4]]
-    assert examples.seen[:, 0].tolist() == [203, 204, 703, 704]
+    seen = examples.seen(slice(0, 4))
+    assert seen.tolist() == [[21, 22, 23, 0], [21, 22, 23, 24], [71, 72, 73, 0], [71, 72, 73, 74]]
+    assert examples.seen(torch.tensor([2])).tolist() == [[71, 72, 73]]
+    assert examples.of_users(np.array([1])).seen(slice(0, 1)).tolist() == [[71, 72, 73]]
 
 
 def test_texts_belong_to_their_user_and_malformed_ones_to_nobody():
