@@ -28,7 +28,7 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.lookup import open_existing
-from recalign.artifacts.refreshes import read_refreshes
+from recalign.artifacts.refreshes import REFRESHES
 from recalign.chain import chain_of_run, finished_run
 from recalign.report.terminal import print_table
 from recalign.schemas import INTERACTIONS, ITEMS
@@ -76,7 +76,7 @@ class Nights:
         seconds = after.children_user + after.children_system
         seconds -= before.children_user + before.children_system
         store = open_existing(str(self.root))
-        [*_, last] = read_refreshes(store, "nights").refreshes
+        [*_, last] = REFRESHES.read(store, "nights").refreshes
         served = store.open(last.serving).manifest
         texts = store.open(served.inputs["reasonings"]).manifest
         costs = [texts.cpu_seconds, served.cpu_seconds, seconds]

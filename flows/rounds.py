@@ -10,16 +10,14 @@ from prefect.runtime import deployment, flow_run
 
 from flows.dpo4rec import STAGES, Rounds, begin, round_name, why_ended
 from flows.session import alone, finish, plan, prepare, settings_in_words, settle, titled
+from recalign.artifacts.histories import Name
 from recalign.artifacts.series import (
+    SERIES,
     Generation,
     Series,
-    SeriesName,
     SeriesRound,
     continued_with,
-    read_series,
-    series_lock,
     why_new,
-    write_series,
 )
 from recalign.config import DPO4RecConfig, RoundsConfig, Runtime
 from recalign.report.series_history import history, standing
@@ -36,7 +34,7 @@ USUAL = DPO4RecConfig(rounds=RoundsConfig(n=20, patience=2))
     validate_parameters=False,
 )
 def dpo4rec_rounds(
-    series: Annotated[SeriesName, titled("Series")] = "dpo4rec",
+    series: Annotated[Name, titled("Series")] = "dpo4rec",
     config: Annotated[DPO4RecConfig, titled(DPO4RecConfig.heading)] = USUAL,
     runtime: Annotated[Runtime, titled(Runtime.heading)] = Runtime(),
     new_source: Annotated[str, titled("Another data source")] = "",
@@ -56,13 +54,13 @@ def dpo4rec_rounds(
         with run.store.in_use():
             return advance(run, series, config, new_source)
 
-    return alone(series_lock(run.store, series), run.store.patience, f"series {series}", work)
+    return alone(SERIES.lock(run.store, series), run.store.patience, f"series {series}", work)
 
 
 def advance(run: Run, name: str, config: DPO4RecConfig, new_source: str) -> str:
     """One round on top of the last good one; the pointer moves last. Returns how it stands."""
     started, me = datetime.now(UTC), flow_run.id or str(uuid4())
-    before = continued_with(read_series(run.store, name), config.interactions.place, new_source)
+    before = continued_with(SERIES.read(run.store, name), config.interactions.place, new_source)
     raw_files(config.interactions, run.runtime)  # whether they are new decides all that follows
     good = good_rounds(run, before, config)
     number = len(good) or 1  # the base policy is round 0
@@ -95,7 +93,7 @@ def advance(run: Run, name: str, config: DPO4RecConfig, new_source: str) -> str:
     if rounds.ended:
         told += _pause_schedules()
     if after != before:
-        write_series(run.store, after)
+        SERIES.write(run.store, after)
     return told
 
 

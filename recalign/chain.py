@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from recalign.artifacts.lookup import resolve
 from recalign.artifacts.manifest import Manifest, Reference
-from recalign.artifacts.series import read_series
+from recalign.artifacts.series import SERIES
 from recalign.artifacts.store import Store
 from recalign.config import SamplingConfig
 from recalign.errors import UserError
@@ -104,7 +104,7 @@ def chain_of_run(store: Store, report: Manifest) -> Chain:
 
 def chain_of_series(store: Store, name: str) -> Chain:
     """What the best round of a series recommends with; UserError where no round is made yet."""
-    series = read_series(store, name)
+    series = SERIES.read(store, name)
     if series.latest is None or series.latest.best.alignment is None:
         raise UserError(
             f"there is no series {name}, or none of its rounds has been aligned yet; "

@@ -6,7 +6,7 @@ import typer
 
 from flows.methods import REPORTS
 from recalign.artifacts.lookup import open_existing, resolve
-from recalign.artifacts.series import all_series, read_series
+from recalign.artifacts.series import SERIES
 from recalign.errors import UserError
 from recalign.report import PAGE
 from recalign.report.series_history import beginnings, history, standing
@@ -66,11 +66,11 @@ def show_series(
     store = open_existing(root)
     if not name:
         none = f"no series at {root} yet; the flow dpo4rec-rounds makes one"
-        typer.echo("\n".join(map(standing, all_series(store))) or none)
+        typer.echo("\n".join(map(standing, SERIES.all(store))) or none)
         return
-    series = read_series(store, name)
+    series = SERIES.read(store, name)
     if not series.generations:
-        known = ", ".join(series.name for series in all_series(store))
+        known = ", ".join(series.name for series in SERIES.all(store))
         raise UserError(f"no series {name!r} at {root}; there are: {known or 'none'}")
     rows = history(series)
     typer.echo("\n".join([standing(series), *beginnings(series)]))

@@ -9,7 +9,7 @@ from flows.cli.inventory import ROOT, Root
 from flows.cli.runs import RunOptions, needs_no_server, start_server
 from flows.service.service import log_in
 from recalign.artifacts.lookup import open_existing
-from recalign.artifacts.refreshes import all_refreshes, read_refreshes
+from recalign.artifacts.refreshes import REFRESHES
 from recalign.chain import finished_run
 from recalign.config import RecommendConfig
 from recalign.config.presets import complete
@@ -92,11 +92,11 @@ def show_refreshes(
     """Show the refreshes of recommendations, and how well each foresaw what was taken since."""
     store = open_existing(root)
     if not name:
-        told = map(refreshes_in_words, all_refreshes(store))
+        told = map(refreshes_in_words, REFRESHES.all(store))
         none = f"no refresh at {root} yet; `recalign recommend --refresh NAME` makes one"
         typer.echo("\n".join(told) or none)
         return
-    refreshes = read_refreshes(store, name)
+    refreshes = REFRESHES.read(store, name)
     typer.echo(refreshes_in_words(refreshes))
     if rows := refresh_rows(refreshes):
         print_table(list(rows[0]), [list(row.values()) for row in rows])

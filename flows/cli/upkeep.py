@@ -15,8 +15,8 @@ from flows.methods import REPORTS
 from recalign.artifacts.kept_rows import BY_LLM
 from recalign.artifacts.lookup import open_existing
 from recalign.artifacts.manifest import Manifest, Reference
-from recalign.artifacts.refreshes import all_refreshes
-from recalign.artifacts.series import all_series
+from recalign.artifacts.refreshes import REFRESHES
+from recalign.artifacts.series import SERIES
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
 
@@ -62,9 +62,9 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
     manifests = {m.fingerprint: m for m in store.manifests()}
     _require_order(manifests.values())
     reports = [m for m in manifests.values() if m.stage in REPORTS]
-    pointed = [r for s in all_series(store) if s.latest for r in s.latest.stages.values()]
+    pointed = [r for s in SERIES.all(store) if s.latest for r in s.latest.stages.values()]
     ends = reports + [manifests[r.fingerprint] for r in pointed if r.fingerprint in manifests]
-    in_use = [r.last for r in all_refreshes(store) if r.last]
+    in_use = [r.last for r in REFRESHES.all(store) if r.last]
     pointed += [one for last in in_use for one in (last.serving, last.histories)]
     if manifests and not (reports or pointed):
         raise UserError(f"no report at {store.root} yet: everything would go; finish a run first")

@@ -13,16 +13,10 @@ from prefect.runtime import flow_run
 
 from flows.serving import recommend
 from flows.session import alone, prepare, settle, titled
+from recalign.artifacts.histories import Name
 from recalign.artifacts.manifest import Manifest, Reference
-from recalign.artifacts.refreshes import (
-    Drift,
-    Refresh,
-    Refreshes,
-    read_refreshes,
-    refreshes_lock,
-    write_refreshes,
-)
-from recalign.artifacts.series import SeriesName, series_lock
+from recalign.artifacts.refreshes import REFRESHES, Drift, Refresh, Refreshes
+from recalign.artifacts.series import SERIES
 from recalign.artifacts.store import Store
 from recalign.config import DriftConfig, RecommendConfig, Runtime
 from recalign.report.refresh_history import drift_curve, refresh_rows, refreshes_in_words
@@ -38,7 +32,7 @@ STAGES = (*recommend.STAGES, drift)
 
 @flow(name="recommend-nightly", description=__doc__, validate_parameters=False)
 def recommend_nightly(
-    name: Annotated[SeriesName, titled("History")] = "nightly",
+    name: Annotated[Name, titled("History")] = "nightly",
     config: Annotated[RecommendConfig, titled(RecommendConfig.heading)] = RecommendConfig(),
     runtime: Annotated[Runtime, titled(Runtime.heading)] = Runtime(),
 ) -> Any:
@@ -56,17 +50,17 @@ def recommend_nightly(
         announce(f"refresh {name}: {recommend.run_name(config)}", "recommend", f"refresh: {name}")
         with ExitStack() as held:
             if config.series:  # a round under way is waited for: its policy may be the best
-                held.enter_context(series_lock(run.store, config.series))
+                held.enter_context(SERIES.lock(run.store, config.series))
             held.enter_context(run.store.in_use())
             return refresh(run, name, config)
 
-    return alone(refreshes_lock(run.store, name), run.store.patience, f"refresh {name}", work)
+    return alone(REFRESHES.lock(run.store, name), run.store.patience, f"refresh {name}", work)
 
 
 def refresh(run: Run, name: str, config: RecommendConfig) -> str:
     """One refresh; its table replaces the last, as a whole, then the history tells of it."""
     started, me = datetime.now(UTC), flow_run.id or str(uuid4())
-    before = read_refreshes(run.store, name)
+    before = REFRESHES.read(run.store, name)
     last = before.last
     if last and last.run == me:  # a retry of what is done
         return refreshes_in_words(before)
@@ -88,7 +82,7 @@ def refresh(run: Run, name: str, config: RecommendConfig) -> str:
     )
     after = Refreshes(name=name, refreshes=[*before.refreshes, new])
     told = f"{refreshes_in_words(after)}; {recommend.in_words(run.store, made.manifest, path)}"
-    write_refreshes(run.store, after)
+    REFRESHES.write(run.store, after)
     show(after, told)
     return told
 

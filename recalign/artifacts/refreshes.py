@@ -1,17 +1,11 @@
 """The refreshes of a nightly table of recommendations: a file that tells of each, in order."""
 
-from collections.abc import Iterator
 from datetime import datetime
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field
 
-from recalign.artifacts.claims import Lock
+from recalign.artifacts.histories import Histories, History
 from recalign.artifacts.manifest import Reference
-from recalign.artifacts.series import SeriesName, checked_name
-from recalign.artifacts.store import Store
-from recalign.errors import UserError
-
-FOLDER = ".refreshes"
 
 
 class Drift(BaseModel, extra="forbid"):
@@ -42,11 +36,10 @@ class Refresh(BaseModel, extra="forbid"):
     finished: datetime
 
 
-class Refreshes(BaseModel, extra="forbid"):
-    """The content of the file."""
+class Refreshes(History):
+    """The content of the file: refreshes, oldest first."""
 
-    name: SeriesName
-    refreshes: list[Refresh] = []
+    refreshes: list[Refresh] = Field(default_factory=list)
 
     @property
     def last(self) -> Refresh | None:
@@ -54,29 +47,4 @@ class Refreshes(BaseModel, extra="forbid"):
         return self.refreshes[-1] if self.refreshes else None
 
 
-def refreshes_lock(store: Store, name: str) -> Lock:
-    """Whoever makes the next refresh holds it."""
-    return store.lock("refresh", checked_name("refresh", name))
-
-
-def read_refreshes(store: Store, name: str) -> Refreshes:
-    """Those of this name, none yet if there is no file; UserError where it cannot be read."""
-    note = f"{FOLDER}/{checked_name('refresh', name)}.json"
-    text = store.read_note(note)
-    if text is None:
-        return Refreshes(name=name)
-    try:
-        return Refreshes.model_validate_json(text)
-    except ValidationError as error:
-        raise UserError(f"{note} is damaged: restore it, or delete it to begin anew") from error
-
-
-def write_refreshes(store: Store, refreshes: Refreshes) -> None:
-    """Replace the file: whoever reads it sees the old content or the new."""
-    store.write_note(f"{FOLDER}/{refreshes.name}.json", refreshes.model_dump_json(indent=1))
-
-
-def all_refreshes(store: Store) -> Iterator[Refreshes]:
-    """Every history of refreshes at this root, by name."""
-    for note in store.notes(FOLDER):
-        yield read_refreshes(store, note.removeprefix(f"{FOLDER}/").removesuffix(".json"))
+REFRESHES = Histories("refresh", ".refreshes", Refreshes)

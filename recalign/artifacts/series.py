@@ -1,20 +1,13 @@
 """A series of rounds: the pointer file that tells which rounds are good, replaced as a whole."""
 
-import re
-from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from recalign.artifacts.claims import Lock
+from recalign.artifacts.histories import Histories, History
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
-
-FOLDER = ".series"
-NAME = r"^[a-z0-9][a-z0-9-]{0,59}$"  # a file name, and part of the key of a Prefect artifact
-SeriesName = Annotated[str, Field(pattern=NAME)]
 
 
 class SeriesRound(BaseModel, extra="forbid"):
@@ -46,18 +39,20 @@ class Generation(BaseModel, extra="forbid"):
         return max(self.rounds[1:] or self.rounds, key=lambda made: made.validation)
 
 
-class Series(BaseModel, extra="forbid"):
+class Series(History):
     """The content of a pointer file: generations, oldest first."""
 
-    name: SeriesName
     source: str = ""
-    """The data source it stands on; empty in files of earlier versions."""
-    generations: list[Generation] = []
+    """The data source it was built on; empty in files of earlier versions."""
+    generations: list[Generation] = Field(default_factory=list)
 
     @property
     def latest(self) -> Generation | None:
         """The generation that the next round belongs to, unless its source or settings changed."""
         return self.generations[-1] if self.generations else None
+
+
+SERIES = Histories("series", ".series", Series)
 
 
 def continued_with(series: Series, source: str, allowed: str) -> Series:
@@ -68,43 +63,6 @@ def continued_with(series: Series, source: str, allowed: str) -> Series:
             f"another series, or set new_source to {source} to continue with that"
         )
     return series.model_copy(update={"source": source})
-
-
-def series_lock(store: Store, name: str) -> Lock:
-    """An exclusive lock on the series: whoever advances it holds it."""
-    _note(name)
-    return store.lock("series", name)
-
-
-def read_series(store: Store, name: str) -> Series:
-    """The series of this name, without generations if there is none yet.
-
-    UserError for a name that is not allowed, and for a pointer file that cannot be read: beginning
-    anew in silence would lose its history.
-    """
-    note = _note(name)
-    text = store.read_note(note)
-    if text is None:
-        return Series(name=name)
-    damaged = UserError(f"{note} is damaged: restore it, or delete it to begin anew")
-    try:
-        series = Series.model_validate_json(text)
-    except ValidationError as error:
-        raise damaged from error
-    if series.name != name:
-        raise damaged
-    return series
-
-
-def write_series(store: Store, series: Series) -> None:
-    """Replace the pointer file: whoever reads it sees the old content or the new."""
-    store.write_note(_note(series.name), series.model_dump_json(indent=1))
-
-
-def all_series(store: Store) -> Iterator[Series]:
-    """Every series at this root, by name."""
-    for note in store.notes(FOLDER):
-        yield read_series(store, note.removeprefix(f"{FOLDER}/").removesuffix(".json"))
 
 
 def why_new(store: Store, old: dict[str, Reference], new: dict[str, Reference]) -> str:
@@ -124,14 +82,3 @@ def why_new(store: Store, old: dict[str, Reference], new: dict[str, Reference]) 
 
 def _manifest(store: Store, reference: Reference | None) -> Manifest | None:
     return store.manifest(reference.stage, reference.fingerprint) if reference else None
-
-
-def checked_name(what: str, name: str) -> str:
-    """The name, which becomes that of a file; UserError for one that is not allowed."""
-    if not re.fullmatch(NAME, name):
-        raise UserError(f"{what} {name!r}: a name has up to 60 of a-z, 0-9 and -")
-    return name
-
-
-def _note(name: str) -> str:
-    return f"{FOLDER}/{checked_name('series', name)}.json"

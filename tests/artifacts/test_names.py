@@ -13,7 +13,7 @@ from recalign.artifacts.identity import Identity
 from recalign.artifacts.manifest import OutputFile, Reference
 from recalign.artifacts.names import is_inside
 from recalign.artifacts.roots import open_root
-from recalign.artifacts.series import Series, read_series, write_series
+from recalign.artifacts.series import SERIES, Series
 from recalign.artifacts.store import Store
 from recalign.errors import BadInputError, UserError
 from recalign.interactions.rawlines import read_bytes
@@ -94,18 +94,18 @@ def test_a_manifest_that_speaks_of_another_stage_is_not_found(tmp_path):
 
 def test_a_series_file_with_another_name_or_a_bad_reference_is_damaged(tmp_path):
     store = Store(tmp_path)
-    write_series(store, Series(name="news"))
+    SERIES.write(store, Series(name="news"))
     note = store.read_note(".series/news.json")
     assert note is not None
     text = note.decode()
     store.write_note(".series/news.json", text.replace("news", "../../up"))
     with pytest.raises(UserError, match="damaged"):
-        read_series(store, "news")
+        SERIES.read(store, "news")
     store.write_note(".series/news.json", text.replace("news", "other"))
     with pytest.raises(UserError, match="damaged"):
-        read_series(store, "news")
+        SERIES.read(store, "news")
     with pytest.raises(UserError, match="a name has up to 60"):
-        read_series(store, "../news")
+        SERIES.read(store, "../news")
 
 
 @pytest.mark.parametrize("folder", ["..", "/tmp", "ml\\..", ".hidden"])

@@ -4,17 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from recalign.artifacts.refreshes import REFRESHES
 from recalign.artifacts.roots import open_root
-from recalign.artifacts.series import (
-    Generation,
-    Series,
-    SeriesRound,
-    all_series,
-    continued_with,
-    read_series,
-    series_lock,
-    write_series,
-)
+from recalign.artifacts.series import SERIES, Generation, Series, SeriesRound, continued_with
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
 
@@ -38,12 +30,12 @@ def test_what_is_written_is_read_wherever_the_root_is(where, tmp_path, monkeypat
         root = "s3://bucket/root"
     for machine, made in (("a", series(0.3, 0.4)), ("b", series(0.3, 0.4, 0.5))):
         monkeypatch.setenv("RECALIGN_CACHE", str(tmp_path / machine))
-        write_series(open_root(root), made)
+        SERIES.write(open_root(root), made)
     monkeypatch.setenv("RECALIGN_CACHE", str(tmp_path / "c"))
-    write_series(open_root(root), series(0.1, name="books"))
-    assert read_series(open_root(root), "news") == series(0.3, 0.4, 0.5)
-    assert [one.name for one in all_series(open_root(root))] == ["books", "news"]
-    assert read_series(open_root(root), "films").latest is None
+    SERIES.write(open_root(root), series(0.1, name="books"))
+    assert SERIES.read(open_root(root), "news") == series(0.3, 0.4, 0.5)
+    assert [one.name for one in SERIES.all(open_root(root))] == ["books", "news"]
+    assert SERIES.read(open_root(root), "films").latest is None
 
 
 def test_the_best_round_is_the_first_with_the_highest_validation_after_the_base():
@@ -52,16 +44,25 @@ def test_the_best_round_is_the_first_with_the_highest_validation_after_the_base(
 
 def test_a_damaged_pointer_is_told_and_not_overwritten(tmp_path):
     store = Store(tmp_path)
-    write_series(store, series(0.3, 0.4))
+    SERIES.write(store, series(0.3, 0.4))
     path = tmp_path / ".series" / "news.json"
     path.write_text(path.read_text()[:-5])
     with pytest.raises(UserError, match=r"news\.json is damaged"):
-        read_series(store, "news")
+        SERIES.read(store, "news")
+
+
+@pytest.mark.parametrize("kind", [SERIES, REFRESHES])
+def test_a_file_under_anothers_name_is_told(tmp_path, kind):
+    store = Store(tmp_path)
+    kind.write(store, kind.kind(name="news"))
+    (tmp_path / kind.folder / "news.json").rename(tmp_path / kind.folder / "books.json")
+    with pytest.raises(UserError, match=r"books\.json is damaged"):
+        list(kind.all(store))
 
 
 @pytest.mark.parametrize("name", ["", "../news", "News", "a" * 61, "-news", "news\n"])
 def test_a_name_that_is_no_file_name_is_refused(tmp_path, name):
-    for use in (read_series, series_lock):
+    for use in (SERIES.read, SERIES.lock):
         with pytest.raises(UserError, match="a name has up to 60"):
             use(Store(tmp_path), name)
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from recalign.artifacts.series import read_series
+from recalign.artifacts.series import SERIES
 from recalign.artifacts.store import Store
 from recalign.config import RecommendConfig, ReportConfig, RoundsConfig
 from tests.product.growing_source import write_preset, write_source
@@ -220,7 +220,7 @@ def test_scheduled_rounds_go_on_after_a_restart_with_what_was_edited(page, news)
     page.goto(place)  # the browser is still logged in
     expect(page.get_by_text("Every minute")).to_be_visible()
     news.wait_until(lambda: is_paused(news, name), "the end of the series")
-    (series,) = read_series(Store(news.root), "news").generations
+    (series,) = SERIES.read(Store(news.root), "news").generations
     assert [made.number for made in series.rounds] == [0, 1, 2]
     assert news.deployment(name)["parameters"]["config"]["rounds"]["n"] == 2
     page.reload()

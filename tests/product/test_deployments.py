@@ -6,7 +6,7 @@ from typing import Any, get_args
 import httpx
 
 from flows.dpo4rec import STAGES
-from recalign.artifacts.series import NAME
+from recalign.artifacts.histories import PATTERN
 from recalign.config import (
     DPO4RecConfig,
     InteractionsConfig,
@@ -36,7 +36,7 @@ def test_scheduled_rounds_are_shipped_paused_and_never_overlap(deployments):
     assert rounds["global_concurrency_limit"]["limit"] == 1
     assert rounds["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     name = rounds["parameter_openapi_schema"]["properties"]["series"]
-    assert (name["default"], name["pattern"]) == ("dpo4rec", NAME)
+    assert (name["default"], name["pattern"]) == ("dpo4rec", PATTERN)
 
 
 def test_the_nightly_refresh_is_shipped_paused_and_never_overlaps(deployments):

@@ -18,7 +18,7 @@ from prefect.states import AwaitingRetry
 
 from flows.dpo4rec import how_many, why_ended
 from flows.rounds import dpo4rec_rounds
-from recalign.artifacts.series import read_series
+from recalign.artifacts.series import SERIES
 from recalign.artifacts.store import Store
 from recalign.config import RoundsConfig, Runtime
 from tests.product.growing_source import config_for, grow, write_source
@@ -102,7 +102,7 @@ class Rounds:
     @property
     def numbers(self):
         """The numbers of the rounds, by generation."""
-        generations = read_series(Store(self.root), "news").generations
+        generations = SERIES.read(Store(self.root), "news").generations
         return [[made.number for made in generation.rounds] for generation in generations]
 
     def made(self, stage=None):
@@ -251,7 +251,7 @@ def a_changed_source_begins_a_generation(rounds, recalign):
     recalign("gc", "--keep", "1", "--root", str(rounds.root))
     kept = rounds.made()
     assert len([stage for stage, _ in kept if stage == "report"]) == 1
-    latest = read_series(Store(rounds.root), "news").latest
+    latest = SERIES.read(Store(rounds.root), "news").latest
     assert latest is not None
     assert {(r.stage, r.fingerprint) for r in latest.stages.values()} <= kept.keys()
     planned = rounds()

@@ -10,8 +10,8 @@ import pytest
 
 from flows.cli.upkeep import collect_garbage
 from flows.serving.nightly import recommend_nightly, refresh
-from recalign.artifacts.refreshes import read_refreshes, refreshes_lock
-from recalign.artifacts.series import series_lock
+from recalign.artifacts.refreshes import REFRESHES
+from recalign.artifacts.series import SERIES
 from recalign.config import RecommendConfig, Runtime
 from recalign.errors import UserError
 from recalign.evaluation.taken_since import foreseen
@@ -54,7 +54,7 @@ class Nights:
 
     @property
     def history(self):
-        return read_refreshes(direct(self.root).store, "home")
+        return REFRESHES.read(direct(self.root).store, "home")
 
     def listed(self, user, rank):
         return self.table.filter(user_id=user, rank=rank)["item_id"].item()
@@ -158,19 +158,19 @@ def test_garbage_collection_keeps_the_last_night_and_a_run_that_was_interrupted_
 
 def test_one_writer_at_a_time(nights):
     store = direct(nights.root).store
-    with refreshes_lock(store, "home"):
+    with REFRESHES.lock(store, "home"):
         state = recommend_nightly.fn("home", RecommendConfig(), Runtime(root=str(nights.root)))
     assert state.name == "Skipped"
     assert "being advanced by another run" in state.message
     with pytest.raises(UserError, match="refresh 'No/Name': a name has up to 60"):
-        read_refreshes(store, "No/Name")
+        REFRESHES.read(store, "No/Name")
 
 
 def test_a_refresh_by_a_series_waits_for_the_round_under_way(nights):
     held, released = threading.Event(), threading.Event()
 
     def advance():
-        with series_lock(direct(nights.root).store, "news"):
+        with SERIES.lock(direct(nights.root).store, "news"):
             held.set()
             time.sleep(1)
             released.set()

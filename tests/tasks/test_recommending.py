@@ -13,7 +13,7 @@ import torch
 import tasks.serving
 from flows.serving.recommend import chosen, in_words, stages
 from recalign.artifacts.digests import file_digest
-from recalign.artifacts.series import Generation, Series, SeriesRound, write_series
+from recalign.artifacts.series import SERIES, Generation, Series, SeriesRound
 from recalign.chain import Chain
 from recalign.config import RecommendConfig
 from recalign.errors import UserError
@@ -208,7 +208,7 @@ def test_a_series_recommends_by_its_best_round(finished, copy):
     best = SeriesRound(number=1, validation=1.0, alignment=made["alignment, round 1"], **at)
     told = Generation(began=now, reason="the first", rounds=[first, best], stages=made)
     series = Series(name="mine", generations=[told])
-    write_series(walk.store, series)
+    SERIES.write(walk.store, series)
     by_series = chosen(walk.store, RecommendConfig(series="mine"))
     assert by_series == chosen(walk.store, RecommendConfig())
     with pytest.raises(UserError, match="there is no series other, or none"):
