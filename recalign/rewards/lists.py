@@ -10,7 +10,8 @@ from torch import Tensor
 from recalign.config import RewardsConfig
 from recalign.lists import Lists
 from recalign.progress import Progress, silent
-from recalign.rewards.score import CHUNK_ELEMENTS, SampledTexts, reward_columns, rewards_table
+from recalign.ranking import row_chunks
+from recalign.rewards.score import SampledTexts, reward_columns, rewards_table
 
 ScoreLists = Callable[[slice, Tensor], Tensor]
 """(lists, text vectors [B, S, e]) -> scores [B, S, L]."""
@@ -33,10 +34,8 @@ def score_lists(
     length = lists.items.shape[1]
     targets, counts = lists.targets(), np.maximum(lists.counts(len(users)), 1)
     vectors = torch.from_numpy(texts.vectors)
-    step = max(1, CHUNK_ELEMENTS // max(1, texts.rows.shape[1] * (length + vectors.shape[1])))
     totals: dict[str, np.ndarray] = {}
-    for start in range(0, len(lists), step):
-        rows = slice(start, min(start + step, len(lists)))
+    for rows in row_chunks(len(lists), texts.rows.shape[1] * (length + vectors.shape[1])):
         owners = lists.owners[rows]
         scores = read(rows, vectors[np.maximum(texts.rows[owners], 0)])
         wanted = torch.from_numpy(targets[rows]).to(scores.device)

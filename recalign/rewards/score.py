@@ -1,6 +1,6 @@
 """The reward of every sample: how the recommender ranks the user's later items given that text."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,9 @@ from torch import Tensor
 from recalign.config import RewardsConfig
 from recalign.metrics import hit_rate, mean_average_precision, ndcg
 from recalign.progress import Progress, silent
-from recalign.ranking import target_ranks
+from recalign.ranking import row_chunks, target_ranks
 from recalign.schemas import REWARDS, check_table
 from recalign.sequences import Before
-
-CHUNK_ELEMENTS = 1 << 20
-"""Scores in memory at once; more only falls out of the cache."""
 
 ScoreItems = Callable[[Tensor, Tensor], Tensor]
 """(states [B, d], text vectors [B, S, e]) -> scores [B, S, I+1]."""
@@ -83,7 +80,7 @@ def score_rewards(
     device = states.device
     vectors = torch.from_numpy(texts.vectors).to(device, states.dtype)
     parts = []
-    for rows in _user_chunks(n_users, texts.rows.shape[1] * (window.n_items + 1)):
+    for rows in row_chunks(n_users, texts.rows.shape[1] * (window.n_items + 1)):
         slots = torch.from_numpy(np.maximum(texts.rows[rows], 0)).to(device)
         parts.append(
             reward_columns(
@@ -154,10 +151,3 @@ def _curtain(targets: Tensor, seen: Tensor, scores: Tensor) -> Tensor:
     curtain.scatter_(1, targets, 0.0)
     curtain[:, 0] = -torch.inf
     return curtain
-
-
-def _user_chunks(n_users: int, elements_per_user: int) -> Iterator[slice]:
-    """Slices of users whose scores fit into CHUNK_ELEMENTS (at least one user)."""
-    step = max(1, CHUNK_ELEMENTS // max(1, elements_per_user))
-    for start in range(0, n_users, step):
-        yield slice(start, min(start + step, n_users))

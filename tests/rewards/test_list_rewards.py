@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from recalign import ranking
 from recalign.config import RewardsConfig
 from recalign.lists import Lists
-from recalign.rewards import lists as list_rewards
 from recalign.rewards.lists import score_lists
 from recalign.rewards.score import SampledTexts
 
@@ -47,5 +47,5 @@ def test_log_probability_is_that_of_the_positive_items_in_their_list():
 
 def test_chunks_of_lists_change_nothing(monkeypatch):
     whole = rewards(RewardsConfig())
-    monkeypatch.setattr(list_rewards, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(ranking, "CHUNK_ELEMENTS", 1)
     assert rewards(RewardsConfig()).equals(whole)

@@ -5,9 +5,9 @@ import polars as pl
 import pytest
 import torch
 
+from recalign import ranking
 from recalign.config import RewardsConfig
 from recalign.progress import silent
-from recalign.rewards import score
 from recalign.rewards.score import RewardWindow, SampledTexts, score_rewards
 
 N_USERS, N_ITEMS, N_SAMPLES, WIDTH, STATE = 23, 60, 5, 12, 6
@@ -129,7 +129,7 @@ def test_average_precision_and_hit_rate_of_one_user_by_hand(name, expected):
 def test_chunks_of_users_change_nothing_and_bound_memory(inputs, monkeypatch):
     whole = rewards_of(inputs)
     reader = Reader()
-    monkeypatch.setattr(score, "CHUNK_ELEMENTS", 2 * N_SAMPLES * (N_ITEMS + 1))
+    monkeypatch.setattr(ranking, "CHUNK_ELEMENTS", 2 * N_SAMPLES * (N_ITEMS + 1))
     chunked = rewards_of(inputs, reader=reader)
     assert reader.largest == 2 * N_SAMPLES * (N_ITEMS + 1)
     assert chunked.select("ndcg_full", "ndcg_at_k").equals(whole.select("ndcg_full", "ndcg_at_k"))
@@ -175,7 +175,7 @@ def test_a_user_without_targets_is_refused(inputs):
 
 
 def test_progress_ends_with_all_users(inputs, monkeypatch):
-    monkeypatch.setattr(score, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(ranking, "CHUNK_ELEMENTS", 1)
     calls = []
 
     def count(done: int, total: int, note: str = "") -> None:
