@@ -64,9 +64,12 @@ class Ranker:
 
 
 def open_ranker(
-    interactions: Artifact, oracle: Artifact, recommender: Artifact, encoder: SentenceEncoder,
+    interactions: Artifact,
+    oracle: Artifact,
+    recommender: Artifact,
+    encoder: SentenceEncoder,
     device: str,
-) -> Ranker:  # fmt: skip
+) -> Ranker:
     """The models of these artifacts on a device, over the histories of `interactions`."""
     items = ITEMS.read(interactions)
     sequences = Sequences.of(INTERACTIONS.read(interactions), items.height)

@@ -93,9 +93,13 @@ class TitleRanker:
         ]
 
     def _ranked(
-        self, reading: TitleReading, rows: slice, seen: np.ndarray, picked: np.ndarray | None,
+        self,
+        reading: TitleReading,
+        rows: slice,
+        seen: np.ndarray,
+        picked: np.ndarray | None,
         config: TitleServingConfig,
-    ) -> Lists:  # fmt: skip
+    ) -> Lists:
         """The lists of the prompts that were read."""
         if picked is not None:
             items, scores = picked[rows], reading.candidates(picked[rows])
@@ -116,9 +120,15 @@ class TitleRanker:
 
 
 def open_title_ranker(
-    histories: Artifact, oracle: Artifact, policy: Artifact, root: str, device: str, *,
-    rows: int = 2048, mean: bool = False,
-) -> TitleRanker:  # fmt: skip
+    histories: Artifact,
+    oracle: Artifact,
+    policy: Artifact,
+    root: str,
+    device: str,
+    *,
+    rows: int = 2048,
+    mean: bool = False,
+) -> TitleRanker:
     """The models of these artifacts on a device; at most `rows` prompts are read at once."""
     items = ITEMS.read(histories)
     sequences = Sequences.of(INTERACTIONS.read(histories), items.height)

@@ -43,9 +43,12 @@ def serving(
 
 
 def serve_in_shards(
-    job: Job, histories: Artifact, files: Mapping[str, list[Path]], opened: Callable[[], Lister],
+    job: Job,
+    histories: Artifact,
+    files: Mapping[str, list[Path]],
+    opened: Callable[[], Lister],
     shard_users: int,
-) -> None:  # fmt: skip
+) -> None:
     """Fill the table, `shard_users` at a time; a killed run continues after the last shard.
 
     `opened` gives what ranks the users of a shard; it is called only where a shard is missing.

@@ -116,8 +116,12 @@ def _validation(config: SftConfig, tables: Tables, asking: Asking) -> tuple[Exam
     texts = [asking.text(*pair) for pair in zip(shown, candidates, strict=True)]
     prompts = pl.DataFrame([users, positions, first, shown, texts], schema=PROMPTS)
     proved = check_window_prompts(
-        prompts, tables.interactions, tables.windows, ("valid_start", "test_start"),
-        lambda row, items: asking.text(items, candidates[row]), protocol=tables.protocol,
-    )  # fmt: skip
+        prompts,
+        tables.interactions,
+        tables.windows,
+        ("valid_start", "test_start"),
+        lambda row, items: asking.text(items, candidates[row]),
+        protocol=tables.protocol,
+    )
     examples = next_item_examples(tables.sequences, users, positions, candidates, asking)
     return examples, proved

@@ -51,9 +51,14 @@ def title_serving(
         from recalign.title_recommending import open_title_ranker  # torch: seconds
 
         ranker = open_title_ranker(
-            histories, oracle, policy, job.runtime.root, job.device,
-            rows=job.runtime.generation_rows, mean=config.likelihood == "mean",
-        )  # fmt: skip
+            histories,
+            oracle,
+            policy,
+            job.runtime.root,
+            job.device,
+            rows=job.runtime.generation_rows,
+            mean=config.likelihood == "mean",
+        )
 
         def rank(shard: pl.DataFrame) -> pl.DataFrame:
             users = shard["user_index"].to_numpy().astype(np.int64)
