@@ -2,11 +2,11 @@
 
 import logging
 from dataclasses import dataclass, field
-from typing import Literal
 
 from flows.session import Wiring
 from recalign.artifacts.manifest import Reference
 from recalign.config import DPO4RecConfig, RoundsConfig
+from recalign.splits.phases import PhaseName
 from tasks.alignment import alignment, check_progress
 from tasks.engine.run import Run
 from tasks.evaluation import evaluation, unconfirmed, validation_score
@@ -25,7 +25,7 @@ STAGES = (
     interactions, splits, oracle, policy, item_reasonings, reasonings, recommender, rewards, pairs,
     alignment, evaluation, report,
 )  # fmt: skip
-Phase = Literal["fit", "reward", "valid", "test"]
+
 log = logging.getLogger(__name__)
 
 BASE = "base"  # what a stage label calls the policy before any alignment
@@ -131,7 +131,7 @@ class Rounds:
         return self.run(report, self.config.report, judged | tests | told | self.story)
 
     def write(
-        self, phase: Phase, aligned: Reference | None, when: str, part: int = 1, parts: int = 1
+        self, phase: PhaseName, aligned: Reference | None, when: str, part: int = 1, parts: int = 1
     ) -> Reference:
         """What the policy, aligned or not, writes about the users before the phase's targets."""
         settings, label = self.config.reasonings, f"reasonings for {phase}, {when}"

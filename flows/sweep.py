@@ -16,7 +16,7 @@ from flows.methods import METHODS, Method, method_named
 from flows.session import begin_session, one_of, outlook, settle, show_outcome, titled
 from recalign.artifacts.manifest import Reference
 from recalign.config import Config, LeaderboardConfig, Runtime, ShownCell, ShownSetting
-from recalign.config.sweep import Cell, Sweep
+from recalign.config.sweep import Sweep, SweepCell
 from recalign.errors import UserError
 from recalign.report import PAGE
 from tasks.engine.device import wanted_device
@@ -101,7 +101,7 @@ class Planned:
         return [s for s, cells in zip(self.steps, self.users, strict=True) if cells == {label}]
 
 
-def plan_sweep(method: Method, cells: Sequence[Cell[Any]], runtime: Runtime) -> Planned:
+def plan_sweep(method: Method, cells: Sequence[SweepCell[Any]], runtime: Runtime) -> Planned:
     """Walk all cells without computing; UserError for whatever is wrong with one."""
     run = SweepRun(runtime, plan_only=True)
     ends = [walk_cell(method, cell, run) for cell in cells]
@@ -110,14 +110,14 @@ def plan_sweep(method: Method, cells: Sequence[Cell[Any]], runtime: Runtime) -> 
     return Planned(run.steps, run.users)
 
 
-def walk_cell(method: Method, cell: Cell[Any], run: SweepRun) -> Reference:
+def walk_cell(method: Method, cell: SweepCell[Any], run: SweepRun) -> Reference:
     """One cell's stages; returns its report."""
     run.cell = cell.label
     return method.load().walk(run, cell.config)
 
 
 def shown(
-    method: Method, cells: Sequence[Cell[Any]], errors: dict[int, str] | None = None
+    method: Method, cells: Sequence[SweepCell[Any]], errors: dict[int, str] | None = None
 ) -> LeaderboardConfig:
     """What the leaderboard is told of the cells."""
     headline = method.load().headline
@@ -137,7 +137,7 @@ def shown(
     )
 
 
-def data_of(cells: Sequence[Cell[Any]]) -> str:
+def data_of(cells: Sequence[SweepCell[Any]]) -> str:
     """The data set, which all cells share."""
     return str(cells[0].config.interactions.name)
 
@@ -202,7 +202,7 @@ def sweep(
         return conduct_sweep(chosen, cells, run)
 
 
-def conduct_sweep(method: Method, cells: Sequence[Cell[Any]], run: SweepRun) -> Any:
+def conduct_sweep(method: Method, cells: Sequence[SweepCell[Any]], run: SweepRun) -> Any:
     """All cells, then their page; UserError when not a single one succeeds."""
     ends: list[Reference | None] = []
     errors: dict[int, str] = {}
@@ -235,7 +235,7 @@ def in_one_line(error: Exception) -> str:
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
-def show_sweep_plan(planned: Planned, cells: Sequence[Cell[Any]]) -> None:
+def show_sweep_plan(planned: Planned, cells: Sequence[SweepCell[Any]]) -> None:
     """The plan as the run's first artifact."""
     if FlowRunContext.get():
         log.info("%s", outlook(planned.steps))
@@ -244,7 +244,7 @@ def show_sweep_plan(planned: Planned, cells: Sequence[Cell[Any]]) -> None:
         create_table_artifact(key="plan", table=rows, description=text)
 
 
-def sweep_plan(planned: Planned, cells: Sequence[Cell[Any]]) -> list[dict[str, str]]:
+def sweep_plan(planned: Planned, cells: Sequence[SweepCell[Any]]) -> list[dict[str, str]]:
     """One line for what several cells stand on, and one per cell for what is its own."""
     shares = {"several cells": planned.of_several()}
     shares |= {cell.label: planned.of_one(cell.label) for cell in cells}

@@ -20,7 +20,7 @@ from recalign.ranking import best_items
 from recalign.schemas import INTERACTIONS, ITEMS, USERS
 from recalign.seeding import stream
 from recalign.sequences import Sequences
-from recalign.serving.lists import Lists, top_lists
+from recalign.serving.lists import TopLists, top_lists
 from recalign.serving.rows import asked_users, listed_rows, unlisted_rows
 from recalign.stored import first_of, open_policy
 from recalign.titles.likelihood import TitleReading, TitleScorer
@@ -40,7 +40,7 @@ class TitleRanker:
     prompts: TitlePrompts
     rows_at_once: int
 
-    def lists(self, users: np.ndarray, config: TitleServingConfig) -> Lists:
+    def lists(self, users: np.ndarray, config: TitleServingConfig) -> TopLists:
         """The best items of `users` [U], all with a history, by log-probability of their titles."""
         stops = self.sequences.lengths[users]
         seen = np.zeros((len(users), 1), dtype=np.int64)
@@ -57,8 +57,10 @@ class TitleRanker:
             self._ranked(self.scorer.read(prompts[rows]), rows, seen, picked, config)
             for rows in (slice(start, start + step) for start in range(0, len(users), step))
         ]
-        return Lists(np.concatenate([one.items for one in made]),
-                     np.concatenate([one.scores for one in made]))  # fmt: skip
+        return TopLists(
+            np.concatenate([one.items for one in made]),
+            np.concatenate([one.scores for one in made]),
+        )
 
     def _picked(
         self, users: np.ndarray, seen: np.ndarray, config: TitleServingConfig
@@ -99,7 +101,7 @@ class TitleRanker:
         seen: np.ndarray,
         picked: np.ndarray | None,
         config: TitleServingConfig,
-    ) -> Lists:
+    ) -> TopLists:
         """The lists of the prompts that were read."""
         if picked is not None:
             items, scores = picked[rows], reading.candidates(picked[rows])
@@ -116,7 +118,7 @@ class TitleRanker:
             hidden = torch.from_numpy(seen[rows]).to(known.device)
             values, best = best_items(known, hidden, min(config.k, self.items.height))
             items, scores = best.cpu().numpy(), values.float().cpu().numpy()
-        return Lists(items, np.where(items > 0, scores, 0).astype(np.float32))
+        return TopLists(items, np.where(items > 0, scores, 0).astype(np.float32))
 
 
 def open_title_ranker(

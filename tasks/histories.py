@@ -6,7 +6,7 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import InteractionsConfig
-from recalign.interactions.newer import Known, extend, read_newer
+from recalign.interactions.newer import RunTables, extend, read_newer
 from recalign.report.stage_page import table_section
 from recalign.schemas import INTERACTIONS, ITEMLESS_USERS, ITEMS, UNKNOWN_ITEMS, USERS
 from tasks.engine.job import Job
@@ -25,7 +25,7 @@ def histories(
     nothing here may ever be trained or judged on.
     """
     tables = (table.read(interactions) for table in (INTERACTIONS, ITEMS, USERS))
-    known = Known(*tables)
+    known = RunTables(*tables)
     (path,) = files["newer"]
     newer = read_newer(path, config, job.progress)
     found = extend(known, newer, config)

@@ -39,7 +39,7 @@ from tasks.engine.stage import stage
 
 
 @dataclass(frozen=True)
-class Judged:
+class FinishedCell:
     """One cell that has its report."""
 
     cell: ShownCell
@@ -97,7 +97,7 @@ def leaderboard(job: Job, config: LeaderboardConfig, **cells: Artifact) -> None:
     job.draft.count(board.height, {"failed cells": len(config.cells) - len(judged)})
 
 
-def judge(store: Store, cell: ShownCell, report: Artifact) -> Judged:
+def judge(store: Store, cell: ShownCell, report: Artifact) -> FinishedCell:
     """What a cell's report says, and what it stands on."""
     told = report.manifest
     match told.stage:
@@ -112,7 +112,7 @@ def judge(store: Store, cell: ShownCell, report: Artifact) -> Judged:
             row = cell.headline or main_row(results)
             ends, score = [told.reference], _best_validation(store, told)
     made_from = lineage(store, [store.open(end).manifest for end in ends])
-    return Judged(cell, report, measured, results, row, score, made_from)
+    return FinishedCell(cell, report, measured, results, row, score, made_from)
 
 
 def _best_validation(store: Store, told: Manifest) -> float:
@@ -121,7 +121,7 @@ def _best_validation(store: Store, told: Manifest) -> float:
     return max(float(store.open(one).manifest.figures[SCORE]) for one in rounds)
 
 
-def shown_metrics(judged: Sequence[Judged]) -> list[Metric]:
+def shown_metrics(judged: Sequence[FinishedCell]) -> list[Metric]:
     """What every cell has of the main tables' metrics, the one to compare by first."""
     found: list[Metric] | None = None
     for one in judged:
@@ -135,7 +135,9 @@ def shown_metrics(judged: Sequence[Judged]) -> list[Metric]:
     return found
 
 
-def read_runs(own: Sequence[Judged], metrics: list[Metric], config: LeaderboardConfig) -> SeedRuns:
+def read_runs(
+    own: Sequence[FinishedCell], metrics: list[Metric], config: LeaderboardConfig
+) -> SeedRuns:
     """The runs of one setting in these metrics."""
     parts = [metric._replace(measure=part) for metric in metrics
              for part in SHARES.get(metric.measure, ())]  # fmt: skip
@@ -149,7 +151,7 @@ def read_runs(own: Sequence[Judged], metrics: list[Metric], config: LeaderboardC
     return seed_runs(per_user, own[0].results, config.n_resamples, config.seed)
 
 
-def claims_of(one: Judged) -> list[tuple[str, str, str]]:
+def claims_of(one: FinishedCell) -> list[tuple[str, str, str]]:
     """What a cell says of its row: question, row, and the row that it is compared with."""
     base = one.results.filter(row=one.row)["base"][0]
     claims = [(f"Is it better than {base}?", one.row, base)] if base else []
@@ -160,7 +162,7 @@ def claims_of(one: Judged) -> list[tuple[str, str, str]]:
     return claims
 
 
-def cost_table(config: LeaderboardConfig, judged: Sequence[Judged]) -> pl.DataFrame:
+def cost_table(config: LeaderboardConfig, judged: Sequence[FinishedCell]) -> pl.DataFrame:
     """CELLS, in the order of the settings; what several cells stand on is no cell's own."""
     users = Counter(key for one in judged for key in one.stands_on)
     known = {(one.cell.setting, one.cell.seed): one for one in judged}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from recalign.recommender.model import KnowledgeRecommender
     from recalign.recommender.prm import Reranker
 
-Given = Mapping[str, tuple[Artifact | None, Artifact | None]]
+Recommenders = Mapping[str, tuple[Artifact | None, Artifact | None]]
 """By name: an oracle, and the recommender that reads texts on it; None where there is none."""
 
 
@@ -48,7 +48,7 @@ class Ranked:
     tables: Tables
     popularity: "torch.Tensor"
     """[I+1]."""
-    given: Given
+    given: Recommenders
 
 
 def open_ranking(asked: Ranked) -> Ranking:
@@ -108,7 +108,7 @@ def _lists(asked: Ranked) -> Ranking:
 
 
 def _opened(
-    given: Given, device: str
+    given: Recommenders, device: str
 ) -> "Iterator[tuple[str, str, SequenceModel, KnowledgeRecommender | Reranker]]":
     """Those given whole: name, fingerprint of the oracle, the oracle, and what reads texts."""
     from recalign.oracle.storage import load_oracle

@@ -69,7 +69,7 @@ def recommender(
     fit = _fit_on_lists if config.kind == "prm" else _fit_on_targets
     shown = reasonings.manifest.config["history_items"]
     text = str((files or {}).get("text", [""])[0])
-    given = Given(splits, tables, oracle, written, about, shown, text)
+    given = FitInputs(splits, tables, oracle, written, about, shown, text)
     fitted, n_examples, left_out = fit(job, config, given)
     save_recommender(job.draft.folder, fitted.model, fitted.figures)
     fitted.curve.drop("seconds").write_parquet(job.draft.path(CURVE_FILE), compression="zstd")
@@ -86,7 +86,7 @@ def check_signal(run: "Run", made: Reference) -> None:
 
 
 @dataclass(frozen=True)
-class Given:
+class FitInputs:
     """What a recommender is fitted from."""
 
     splits: Artifact
@@ -103,7 +103,7 @@ class Given:
 
 
 def _fit_on_targets(
-    job: Job, config: RecommenderConfig, given: Given
+    job: Job, config: RecommenderConfig, given: FitInputs
 ) -> "tuple[FittedRecommender, int, dict[str, int]]":
     """The adapter beside the frozen sequence model; how many examples, and users left out."""
     from recalign.oracle.inference import states_of
@@ -139,7 +139,7 @@ def _fit_on_targets(
     return fitted, len(examples.targets), {"user without a usable reasoning": n_without_text}
 
 
-def _by_rule(given: Given, others: Phase) -> pl.DataFrame:
+def _by_rule(given: FitInputs, others: Phase) -> pl.DataFrame:
     """REASONINGS of the users whom the LLM is not asked about, from as long a history."""
     first = others.starts - given.history_items
     histories = given.tables.sequences.slices(others.users, first, others.starts)
@@ -150,7 +150,7 @@ def _by_rule(given: Given, others: Phase) -> pl.DataFrame:
 
 
 def _fit_on_lists(
-    job: Job, config: RecommenderConfig, given: Given
+    job: Job, config: RecommenderConfig, given: FitInputs
 ) -> "tuple[FittedRecommender, int, dict[str, int]]":
     """PRM on the lists of the users to fit on; how many lists, and what is left out."""
     from recalign.oracle.storage import load_oracle

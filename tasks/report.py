@@ -22,7 +22,7 @@ from recalign.pairs.describe import flat_pairs
 from recalign.report import PAGE
 from recalign.report.content import DataSet, Example, Round, StageRun
 from recalign.report.dpo4rec import DPO4RecRun, dpo4rec_page
-from recalign.report.examples import Taken, Written, draw_examples, liked_in_words
+from recalign.report.examples import ExampleTexts, TakenItems, draw_examples, liked_in_words
 from recalign.report.page import write_page
 from recalign.report.result_lines import headline_metrics
 from recalign.report.wording import plural, reward_name
@@ -209,14 +209,14 @@ def _examples(
     )
     truth = interactions.path(TRUTH.file)
     cutoffs = tables.windows.select("user_index", cutoff="test_start")
-    written = Written(
+    written = ExampleTexts(
         REASONINGS.read(base),
         REASONINGS.read(aligned),
         {(rows[row], user): value for row, user, value in scored.iter_rows() if row in rows},
     )
     cut, users, starts = tables.sequences.slices, phase.users, phase.starts
     ends = np.minimum(phase.ends, starts + N_SHOWN)
-    taken = Taken(
+    taken = TakenItems(
         dict(zip(users.tolist(), cut(users, starts - N_SHOWN, starts), strict=True)),
         dict(zip(users.tolist(), cut(users, starts, ends), strict=True)),
         dict(tables.items.select("item_index", "title").iter_rows()),

@@ -6,7 +6,7 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.config import SmoothingConfig
 from recalign.schemas import COMPLETIONS, REJECTIONS
-from recalign.smoothing.estimators import Judged, smooth, warn_of_halves
+from recalign.smoothing.estimators import PairScores, smooth, warn_of_halves
 from recalign.smoothing.folds import FOLDS, STOPS, fold_name
 from recalign.smoothing.preferences import asked_items, preference_table, quality_table
 from recalign.splits.rejected import check_judged
@@ -50,7 +50,7 @@ def smoothing(
 
 def _judge(
     job: Job, config: SmoothingConfig, tables: Tables, table: pl.DataFrame, oracle: Artifact
-) -> Judged:
+) -> PairScores:
     """Scores of every pair by an oracle that is proved not to have seen its chosen item."""
     from recalign.oracle.inference import scores_of  # torch: seconds
     from recalign.oracle.storage import load_oracle
@@ -82,4 +82,4 @@ def _judge(
     job.draft.tell({"oracles": told, "pairs_proved": len(users)})
     n_judged = 1 + len(table["rejected"][0])
     listed = scores[:, n_judged:]
-    return Judged(scores[:, :n_judged], temperature, listed if listed.shape[1] else None)
+    return PairScores(scores[:, :n_judged], temperature, listed if listed.shape[1] else None)

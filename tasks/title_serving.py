@@ -19,7 +19,7 @@ from tasks.engine.stage import stage
 from tasks.serving import Lister, rows_shown, serve_in_shards
 
 if TYPE_CHECKING:
-    from recalign.serving.lists import Lists
+    from recalign.serving.lists import TopLists
     from recalign.title_recommending import TitleRanker
 
 RANKED = {"items": pl.List(pl.Int64), "scores": pl.List(pl.Float32)}
@@ -77,9 +77,9 @@ def title_serving(
 
 def _remembered(
     kept: KeptRows, ranker: "TitleRanker", users: np.ndarray, config: TitleServingConfig
-) -> "tuple[Lists, int]":
+) -> "tuple[TopLists, int]":
     """The lists of `users` [U], kept or made now, and how many had to be made."""
-    from recalign.serving.lists import Lists
+    from recalign.serving.lists import TopLists
 
     histories = [ranker.sequences.slice(user, 0, 1 << 62) for user in users.tolist()]
     keys = pl.Series(KEY, [hashlib.sha256(one.tobytes()).hexdigest() for one in histories])
@@ -94,7 +94,7 @@ def _remembered(
     rows = keys.to_frame().join(kept.of(distinct[KEY]), on=KEY, how="left", maintain_order="left")
     width = rows["items"].list.len()[0]
     items, scores = (rows[name].list.to_array(width).to_numpy() for name in RANKED)
-    return Lists(items, scores), missing.height
+    return TopLists(items, scores), missing.height
 
 
 title_serving.shows(rows_shown)

@@ -30,9 +30,9 @@ app = typer.Typer(
 )
 
 METHOD = "The method: " + ", ".join(method.name for method in METHODS) + "."
-MethodName = Annotated[str, typer.Argument(metavar="METHOD", help=METHOD)]
+MethodArgument = Annotated[str, typer.Argument(metavar="METHOD", help=METHOD)]
 Preset = Annotated[str, typer.Option(help="A packaged preset's name or a TOML file.")]
-Settings = Annotated[
+SetOptions = Annotated[
     list[str] | None, typer.Option("--set", help="stage.field=value; may be repeated.")
 ]
 Over = Annotated[
@@ -48,9 +48,9 @@ INTERRUPTED = (130, 143, 129)  # typer's exit code at Ctrl-C, and 128 + SIGTERM 
 
 @app.command()
 def run(
-    method: MethodName,
+    method: MethodArgument,
     preset: Preset = "",
-    settings: Settings = None,
+    settings: SetOptions = None,
     root: Root = ROOT,
     force: Force = None,
     stop_after: StopAfter = "",
@@ -62,9 +62,9 @@ def run(
 
 @app.command()
 def plan(
-    method: MethodName,
+    method: MethodArgument,
     preset: Preset = "",
-    settings: Settings = None,
+    settings: SetOptions = None,
     root: Root = ROOT,
     force: Force = None,
     stop_after: StopAfter = "",
@@ -76,9 +76,9 @@ def plan(
 
 @app.command()
 def sweep(
-    method: MethodName,
+    method: MethodArgument,
     preset: Preset = "",
-    settings: Settings = None,
+    settings: SetOptions = None,
     over: Over = None,
     rows: Annotated[str, typer.Option(help="TOML file with a table of settings per row.")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds; 0 is the ordinary run.")] = 1,
@@ -91,7 +91,7 @@ def sweep(
 
 
 @app.command()
-def presets(method: MethodName) -> None:
+def presets(method: MethodArgument) -> None:
     """List the packaged presets of a method."""
     list_presets(method_named(method))
 

@@ -10,7 +10,7 @@ from recalign.artifacts.lookup import open_existing, resolve
 from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
-from recalign.evaluation.between_runs import Judged, rows_between_runs
+from recalign.evaluation.between_runs import RunResults, rows_between_runs
 from recalign.metric_columns import metrics_in, primary_of
 from recalign.report.terminal import print_table
 from recalign.report.wording import interval, signed
@@ -36,12 +36,12 @@ def diff_artifacts(first: Named, second: Named, root: Root = ROOT) -> None:
         _print_results(judged[0], judged[1], _same_cases(*above))
 
 
-def _judged(store: Store, lineage: Lineage) -> Judged | None:
+def _judged(store: Store, lineage: Lineage) -> RunResults | None:
     """The results nearest to the artifact; None where it stands on none."""
     for made in lineage.values():
         if {RESULTS.file, ROWS_PER_USER.file} <= made.outputs.keys():
             artifact = store.open(made.reference)
-            return Judged(RESULTS.read(artifact), ROWS_PER_USER.read(artifact))
+            return RunResults(RESULTS.read(artifact), ROWS_PER_USER.read(artifact))
     return None
 
 
@@ -51,7 +51,7 @@ def _same_cases(old: Lineage, new: Lineage) -> bool:
     return digests[0] == digests[1]
 
 
-def _print_results(first: Judged, second: Judged, paired: bool) -> None:
+def _print_results(first: RunResults, second: RunResults, paired: bool) -> None:
     """A line per row that both have, in the first metric that both have."""
     both = [one for one in metrics_in(first.results) if one in metrics_in(second.results)]
     if not both:

@@ -29,7 +29,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Cell(Generic[Settings]):
+class SweepCell(Generic[Settings]):
     """One run of a sweep."""
 
     setting: Setting
@@ -55,11 +55,11 @@ class Sweep:
     """Path of a TOML file with a table of settings per row; its name is the row's."""
     seeds: int = 1
 
-    def cells(self, model: type[Settings]) -> list[Cell[Settings]]:
+    def cells(self, model: type[Settings]) -> list[SweepCell[Settings]]:
         """Every setting with every training seed; UserError names what is wrong with one."""
         if self.seeds < 1:
             raise UserError(f"seeds: {self.seeds} training seeds make no run; ask for 1 or more")
-        cells: list[Cell[Settings]] = []
+        cells: list[SweepCell[Settings]] = []
         known: dict[str, str] = {}
         fixed: dict[str, Any] = {}
         for setting in self.varied():
@@ -76,7 +76,9 @@ class Sweep:
             if twin != setting.label:
                 why = "what differs between them does not count there"
                 raise UserError(f"{twin} and {setting.label} are the same run: {why}")
-            cells += [Cell(setting, seed, with_seed(config, seed)) for seed in range(self.seeds)]
+            cells += [
+                SweepCell(setting, seed, with_seed(config, seed)) for seed in range(self.seeds)
+            ]
         return cells
 
     def varied(self) -> list[Setting]:

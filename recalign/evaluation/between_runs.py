@@ -11,7 +11,7 @@ N_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Judged:
+class RunResults:
     """What a run's evaluation holds: RESULTS, and ROWS_PER_USER, the values behind it."""
 
     results: pl.DataFrame
@@ -30,7 +30,7 @@ class RowBetweenRuns:
 
 
 def rows_between_runs(
-    first: Judged, second: Judged, metric: Metric, paired: bool
+    first: RunResults, second: RunResults, metric: Metric, paired: bool
 ) -> list[RowBetweenRuns]:
     """The rows of the same label, in the order of the first; `paired`: users mean the same."""
     old, new = (_by_row(one.results, metric) for one in (first, second))
@@ -49,7 +49,7 @@ def _by_row(results: pl.DataFrame, metric: Metric) -> dict[str, tuple[float, flo
 
 
 def _difference(
-    first: Judged, second: Judged, metric: Metric, row: str
+    first: RunResults, second: RunResults, metric: Metric, row: str
 ) -> tuple[float, float, float] | None:
     """Of the users whom both runs judged, and None where there is none."""
     old, new = (

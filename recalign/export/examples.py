@@ -1,6 +1,6 @@
 """Runnable examples of model cards: each is tested as it stands, inside the exported folder."""
 
-from recalign.export.llm import BASE, Asking
+from recalign.export.llm import BASE, AskedIn
 
 WHOLE = """
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -18,7 +18,7 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 base = AutoModelForCausalLM.from_pretrained({base})
 model = PeftModel.from_pretrained(base, folder)
 """
-ENCODED: dict[Asking, str] = {
+ENCODED: dict[AskedIn, str] = {
     "text": 'inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)',
     "lines": 'text = (tokenizer.bos_token or "") + prompt + "\\n"  # a title a line, oldest first\n'
     'inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False,\n'
@@ -34,7 +34,7 @@ print(tokenizer.decode(new, skip_special_tokens=True).strip())
 """
 
 
-def llm_example(asking: Asking, prompt: str, *, adapter: bool, base: str) -> str:
+def llm_example(asking: AskedIn, prompt: str, *, adapter: bool, base: str) -> str:
     """How to load an exported LLM with transformers alone, and have it answer `prompt`.
 
     base: under an adapter, the hub id, or BASE for the folder beside it.

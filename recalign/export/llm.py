@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BASE = "base"  # folder of the weights under an adapter that no hub has
-Asking = Literal["chat", "lines", "text"]
+AskedIn = Literal["chat", "lines", "text"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Greedy:
     ends: list[int]
 
 
-def asking_of(policy: Policy) -> Asking:
+def asking_of(policy: Policy) -> AskedIn:
     """How prompts reach it: a chat turn, one title a line, or plain text."""
     if policy.lines:
         return "lines"
@@ -96,7 +96,7 @@ def _settle_generation(
 
 
 def texts_of_folder(
-    folder: Path, asking: Asking, prompts: Sequence[str], dtype: str = "float32"
+    folder: Path, asking: AskedIn, prompts: Sequence[str], dtype: str = "float32"
 ) -> list[str]:
     """What the exported folder writes, read by transformers (and peft) alone; greedy."""
     import torch
@@ -125,7 +125,7 @@ def texts_of_folder(
     return written
 
 
-def prompt_ids(tokenizer: Any, asking: Asking, prompt: str) -> list[int]:
+def prompt_ids(tokenizer: Any, asking: AskedIn, prompt: str) -> list[int]:
     """A prompt's tokens, as the model card tells to make them."""
     match asking:
         case "chat":

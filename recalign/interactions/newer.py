@@ -14,7 +14,7 @@ from recalign.schemas import INTERACTIONS, ITEMLESS_USERS, UNKNOWN_ITEMS, USERS,
 
 
 @dataclass(frozen=True)
-class Known:
+class RunTables:
     """The tables of a finished run: INTERACTIONS, ITEMS and USERS."""
 
     interactions: pl.DataFrame
@@ -58,7 +58,7 @@ def read_newer(path: Path, config: InteractionsConfig, progress: Progress = sile
     return typed_interactions(*cells)
 
 
-def extend(known: Known, newer: pl.DataFrame, config: InteractionsConfig) -> Extended:
+def extend(known: RunTables, newer: pl.DataFrame, config: InteractionsConfig) -> Extended:
     """Lay newer rows (RAW_INTERACTIONS) over the run's, by its own rules for ratings and repeats.
 
     Rows without a time (the source has none) follow all that is known, in the order of the file.

@@ -16,7 +16,7 @@ from recalign.interactions.rawtables import RawTables
 from recalign.interactions.steam import read_steam
 from recalign.progress import Progress
 
-Read = Callable[[list[Path], Progress], RawTables]
+ReadFiles = Callable[[list[Path], Progress], RawTables]
 
 MD5_OF_MOVIELENS = {  # of <edition>.zip, as in GroupLens' <edition>.zip.md5
     "ml-100k": "0e33842e24a9c977be4e0107933c0723",
@@ -62,7 +62,7 @@ class Published:
     unpacked: list[str]
     """File names that serve as well, together, when they lie in the raw folder."""
     terms: str
-    read: Read
+    read: ReadFiles
     """Every row of the files, named in the order of `downloads` or of `unpacked`."""
     md5_beside: bool = False
     """The publisher keeps the MD5 of a file that changes in <path>.md5."""
@@ -108,7 +108,7 @@ def _movielens(source: MovieLens) -> Published:
     )
 
 
-def _gzipped(base: str, paths: list[str], terms: str, read: Read) -> Published:
+def _gzipped(base: str, paths: list[str], terms: str, read: ReadFiles) -> Published:
     """Files whose publisher gives no checksum, and which serve unpacked as well."""
     unpacked = [path.rsplit("/", 1)[-1].removesuffix(".gz") for path in paths]
     return Published(base, dict.fromkeys(paths), unpacked, terms, read)

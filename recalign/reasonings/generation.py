@@ -19,7 +19,7 @@ from recalign.writer import Asked, Writer, Written
 
 LETTERS_PER_TOKEN = 4  # of English
 
-Parse = Callable[[str], bool]
+IsGrammatical = Callable[[str], bool]
 """Says whether a text follows the grammar of the demonstrations."""
 
 WriteShards = Callable[[list[pl.DataFrame]], Iterable[tuple[int, pl.DataFrame]]]
@@ -62,7 +62,7 @@ def write_shards(
     writer: Writer,
     shards: list[pl.DataFrame],
     asked: Asked,
-    parse: Parse | None,
+    parse: IsGrammatical | None,
     n_users: int,
     progress: Progress = silent,
 ) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -80,7 +80,7 @@ def write_shard(
     writer: Writer,
     shard: pl.DataFrame,
     asked: Asked,
-    parse: Parse | None = None,
+    parse: IsGrammatical | None = None,
     progress: Progress = silent,
 ) -> pl.DataFrame:
     """The reasonings of one shard of prompts, each with what is wrong with its text.
@@ -125,7 +125,7 @@ def _written(
 
 
 def _table(
-    answers: dict[tuple[int, int], list[Written]], asked: Asked, parse: Parse | None
+    answers: dict[tuple[int, int], list[Written]], asked: Asked, parse: IsGrammatical | None
 ) -> pl.DataFrame:
     """REASONINGS; a text is malformed as the first of its answers that is."""
     reasons = [

@@ -13,7 +13,7 @@ GREEDY = -1  # sample number of the greedy reasoning
 
 
 @dataclass(frozen=True)
-class Written:
+class ExampleTexts:
     """Two sets of REASONINGS, and what each greedy text was worth."""
 
     base: pl.DataFrame
@@ -23,7 +23,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Taken:
+class TakenItems:
     """What the users took, as item indices by user_index, and how the items are called."""
 
     histories: Mapping[int, np.ndarray]
@@ -33,7 +33,7 @@ class Taken:
     """What each user truly likes, in words, where it is known."""
 
 
-def draw_examples(n: int, written: Written, taken: Taken) -> list[Example]:
+def draw_examples(n: int, written: ExampleTexts, taken: TakenItems) -> list[Example]:
     """`n` users, greedy texts side by side.
 
     Drawn, not picked: nobody chose them for how well they look.

@@ -13,7 +13,7 @@ CHUNK_SCORES = 1 << 24
 
 
 @dataclass(frozen=True)
-class Lists:
+class TopLists:
     """items int64 [U, k], best first, 0 where none is left; scores float32 [U, k]."""
 
     items: np.ndarray
@@ -21,7 +21,7 @@ class Lists:
 
 
 @torch.inference_mode()
-def top_lists(users: Tensor, items: Tensor, seen: np.ndarray, k: int) -> Lists:
+def top_lists(users: Tensor, items: Tensor, seen: np.ndarray, k: int) -> TopLists:
     """The k items i with the largest users @ items[i] of each user: exact, in bounded memory.
 
     users [U, w], items [I+1, w] (row 0 is padding and never listed), seen [U, L] items that are
@@ -37,4 +37,4 @@ def top_lists(users: Tensor, items: Tensor, seen: np.ndarray, k: int) -> Lists:
         product = torch.mm(users[rows], items.T, out=room[: len(hidden)])
         values, best = best_items(product, hidden, k)
         found[rows], scores[rows] = best.cpu().numpy(), values.float().cpu().numpy()
-    return Lists(found, scores)
+    return TopLists(found, scores)

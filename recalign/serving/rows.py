@@ -8,7 +8,7 @@ import polars as pl
 from recalign.schemas import SERVING, check_table
 
 if TYPE_CHECKING:
-    from recalign.serving.lists import Lists
+    from recalign.serving.lists import TopLists
 
 WhyNone = Literal["no history", "only unknown items", "every item is seen"]
 
@@ -33,7 +33,7 @@ def asked_users(
 
 
 def listed_rows(
-    user_ids: pl.Series, lists: "Lists", reasonings: pl.Series, items: pl.DataFrame
+    user_ids: pl.Series, lists: "TopLists", reasonings: pl.Series, items: pl.DataFrame
 ) -> pl.DataFrame:
     """SERVING rows of users with a history; `items` are ITEMS, `reasonings` one each or null."""
     owners, places = np.nonzero(lists.items)

@@ -14,7 +14,7 @@ HALF = 0.01  # around an eps of one half: a fiftieth of an unsmoothed pair's gra
 
 
 @dataclass(frozen=True)
-class Judged:
+class PairScores:
     """What an oracle makes of n pairs with K rejected each."""
 
     scores: np.ndarray
@@ -28,7 +28,7 @@ class Judged:
 def smooth(
     config: SmoothingConfig,
     shape: tuple[int, int],
-    judged: Judged | None = None,
+    judged: PairScores | None = None,
     truth: np.ndarray | None = None,
 ) -> np.ndarray:
     """eps of n pairs with K rejected each, float64 `shape` = [n, K], at most config.cap.
@@ -48,12 +48,12 @@ def smooth(
             eps = np.full(shape, config.constant)
         case "truth", _, np.ndarray():
             eps = truth
-        case "pairwise", Judged(), _:
+        case "pairwise", PairScores(), _:
             eps = config.discount * pairwise(judged.scores, judged.temperature)
-        case "permuted", Judged(), _:
+        case "permuted", PairScores(), _:
             eps = pairwise(judged.scores, judged.temperature)
             eps = permuted(config.discount * eps, config.seed)
-        case "softmax", Judged(), _:
+        case "softmax", PairScores(), _:
             eps = softmax_share(judged.scores, judged.temperature, judged.listed)
             eps = config.discount * eps
         case _:

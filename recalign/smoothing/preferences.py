@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from recalign.schemas import COMPLETIONS, check_table
-from recalign.smoothing.estimators import Judged, pairwise
+from recalign.smoothing.estimators import PairScores, pairwise
 from recalign.smoothing.quality import calibration_error, expected_auc, expected_brier
 
 QUALITY = {
@@ -62,7 +62,7 @@ def quality_table(
     strategies: list[list[str]],
     smoothing: np.ndarray,
     cap: float,
-    judged: Judged | None = None,
+    judged: PairScores | None = None,
     truth: np.ndarray | None = None,
 ) -> pl.DataFrame:
     """QUALITY, a row per strategy of the rejected [n, K], and "all" where there are several.

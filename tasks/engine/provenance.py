@@ -29,16 +29,16 @@ class Same:
 
 
 @dataclass(frozen=True)
-class Phase:
+class OfPhase:
     """A path that has to lead to an artifact of this phase; empty: of the stage's own."""
 
     path: str
     phase: str = ""
 
 
-RULES: dict[str, tuple[Same | Phase, ...]] = {
-    "recommender": (Phase("reasonings", "fit"),),
-    "rewards": (Phase("reasonings", "reward"), Same("oracle", "recommender.oracle")),
+RULES: dict[str, tuple[Same | OfPhase, ...]] = {
+    "recommender": (OfPhase("reasonings", "fit"),),
+    "rewards": (OfPhase("reasonings", "reward"), Same("oracle", "recommender.oracle")),
     "pairs": (Same("reasonings", "rewards.reasonings"),),
     "reference": (Same("sft", "rejections.sft"),),
     "alignment": (
@@ -48,15 +48,15 @@ RULES: dict[str, tuple[Same | Phase, ...]] = {
         Same("completions.rejections", "reference.rejections"),
     ),
     "evaluation": (
-        Phase("base"),
-        Phase("aligned"),
+        OfPhase("base"),
+        OfPhase("aligned"),
         Same("oracle", "recommender.oracle"),
         Same("oracle", "refitted.oracle"),
         Same("independent_oracle", "independent.oracle"),
     ),
     "report": (
-        Phase("evaluation", "test"),
-        Phase("validation_*", "valid"),
+        OfPhase("evaluation", "test"),
+        OfPhase("validation_*", "valid"),
         Same("base", "evaluation.base"),
         Same("aligned", "evaluation.aligned"),
         Same("oracle", "evaluation.oracle"),
@@ -66,8 +66,8 @@ RULES: dict[str, tuple[Same | Phase, ...]] = {
         Same("histories", "reasonings.histories"),
     ),
     "comparison": (
-        Phase("row_*", "test"),
-        Phase("valid_*", "valid"),
+        OfPhase("row_*", "test"),
+        OfPhase("valid_*", "valid"),
         Same("row_*.policy", "valid_*.policy"),
         Same("row_*.oracle", "valid_*.oracle"),
         Same("oracle", "row_*.oracle"),
@@ -96,7 +96,7 @@ def check_provenance(root: str, identity: Identity, inputs: Mapping[str, Referen
         _check_world(identity.stage, inputs, read)
     for rule in RULES.get(identity.stage, ()):
         match rule:
-            case Phase():
+            case OfPhase():
                 wanted = rule.phase or str(identity.config["phase"])
                 _check_phase(identity.stage, _ends(rule.path, inputs, read), wanted, read)
             case Same():

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recalign.evaluation.between_runs import Judged, rows_between_runs
+from recalign.evaluation.between_runs import RunResults, rows_between_runs
 from recalign.evaluation.per_user import per_user_table, rows_per_user
 from recalign.metric_columns import NDCG_AT_10
 
@@ -16,7 +16,7 @@ def judged(users, **rows):
     values = {n: per_user_table(users, {NDCG_AT_10: v}) for n, v in rows.items()}
     lines = [(n, *NDCG_AT_10, float(v.mean()), 0.0, 1.0) for n, v in rows.items()]
     columns = ["row", *NDCG_AT_10._fields, "mean", "low", "high"]
-    return Judged(pl.DataFrame(lines, columns, orient="row"), rows_per_user(values))
+    return RunResults(pl.DataFrame(lines, columns, orient="row"), rows_per_user(values))
 
 
 def test_a_difference_is_paired_by_the_users_that_both_runs_judged():

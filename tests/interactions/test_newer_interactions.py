@@ -5,7 +5,7 @@ import pytest
 
 from recalign.config import InteractionsConfig
 from recalign.errors import BadInputError
-from recalign.interactions.newer import Known, extend, read_newer
+from recalign.interactions.newer import RunTables, extend, read_newer
 from recalign.interactions.userlist import read_user_ids
 from recalign.schemas import ATTRIBUTES, INTERACTIONS, ITEMS, USERS
 
@@ -18,7 +18,7 @@ def known():
     items = {"item_index": [1, 2, 3], "item_id": ["x", "y", "z"], "title": ["X", "Y", "Z"],
              "text": ["X", "Y", "Z"]}  # fmt: skip
     table = pl.DataFrame(items, schema={k: v for k, v in ITEMS.items() if k != "attributes"})
-    return Known(
+    return RunTables(
         pl.DataFrame(rows, schema=INTERACTIONS, orient="row"),
         table.with_columns(pl.lit([], ATTRIBUTES).alias("attributes")),
         pl.DataFrame({"user_index": [0, 1], "user_id": ["ann", "bob"]}, schema=USERS),

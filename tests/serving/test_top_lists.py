@@ -10,7 +10,7 @@ from recalign.recommender.examples import ItemVectors
 from recalign.recommender.model import start_model
 from recalign.schemas import ITEMS
 from recalign.serving import lists
-from recalign.serving.lists import Lists, top_lists
+from recalign.serving.lists import TopLists, top_lists
 from recalign.serving.rows import asked_users, listed_rows, unlisted_rows
 
 N_USERS, N_ITEMS, WIDTH = 37, 60, 5
@@ -87,7 +87,7 @@ def items_named(n):
 
 
 def test_rows_carry_the_reasoning_once_and_say_why_a_user_has_none():
-    made = Lists(np.array([[3, 1], [2, 0], [0, 0]]), np.array([[2.0, 1], [5, 0], [0, 0]], "f4"))
+    made = TopLists(np.array([[3, 1], [2, 0], [0, 0]]), np.array([[2.0, 1], [5, 0], [0, 0]], "f4"))
     table = listed_rows(
         pl.Series(["a", "b", "c"]), made, pl.Series(["Likes A.", None, "Likes C."]), items_named(3)
     )

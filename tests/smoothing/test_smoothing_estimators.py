@@ -7,7 +7,7 @@ import pytest
 
 from recalign.config import SmoothingConfig
 from recalign.smoothing.estimators import (
-    Judged,
+    PairScores,
     pairwise,
     permuted,
     smooth,
@@ -24,8 +24,8 @@ def sigma(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def judged(listed: np.ndarray | None = None) -> Judged:
-    return Judged(SCORES, TAU, listed)
+def judged(listed: np.ndarray | None = None) -> PairScores:
+    return PairScores(SCORES, TAU, listed)
 
 
 def test_pairwise_is_sigma_of_the_score_gap_over_the_rows_temperature():

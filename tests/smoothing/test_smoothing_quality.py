@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from recalign.schemas import REJECTIONS
-from recalign.smoothing.estimators import Judged, pairwise
+from recalign.smoothing.estimators import PairScores, pairwise
 from recalign.smoothing.preferences import asked_items, preference_table, quality_table
 from recalign.smoothing.quality import BINS, calibration_error, expected_auc, expected_brier
 
@@ -74,7 +74,7 @@ def test_preferences_carry_titles_and_eps_row_by_row():
 def test_quality_is_told_by_strategy_and_as_a_whole():
     strategies = [["random", "semantic"]] * 3
     scores = np.array([[0.0, -2.0, 1.0], [0.0, -1.0, -1.0], [0.0, 3.0, 0.5]], np.float32)
-    judged = Judged(scores, np.full(3, 4.0))
+    judged = PairScores(scores, np.full(3, 4.0))
     truth = np.array([[0.1, 0.6], [0.2, 0.1], [0.9, 0.4]])
     eps = np.minimum(pairwise(scores, 4.0), 0.49)
     table = quality_table(strategies, eps, 0.49, judged, truth)

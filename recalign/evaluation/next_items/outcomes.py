@@ -58,7 +58,7 @@ class Outcomes:
         return pl.DataFrame(named, schema_overrides=RECOMMENDATIONS)
 
 
-Ranked = tuple[np.ndarray, np.ndarray]
+Ranks = tuple[np.ndarray, np.ndarray]
 
 
 def judge(
@@ -74,7 +74,7 @@ def judge(
 
     lists: int64 [N, C] by how they are drawn, see `fixed_lists`.
     """
-    parts: dict[str, list[Ranked]] = {}
+    parts: dict[str, list[Ranks]] = {}
     heads: list[np.ndarray] = []
     answers: dict[str, list[str]] = {}
     step = max(1, min(rows, CHUNK_SCORES // (cases.sequences.n_items + 1)))
@@ -119,7 +119,7 @@ def by_states(states: Tensor, matrix: Tensor, bias: Tensor) -> Callable[[slice],
     return lambda where: Response(scores=torch.addmm(bias, states[where], matrix.T))
 
 
-def _in_full(one: Response, targets: np.ndarray, seen: np.ndarray, top: int) -> Ranked | None:
+def _in_full(one: Response, targets: np.ndarray, seen: np.ndarray, top: int) -> Ranks | None:
     """Ranks [n] of the targets, and the head of the ranking, at least two items long."""
     if one.scores is not None:
         device = one.scores.device
@@ -140,7 +140,7 @@ def _first(ranks: np.ndarray, head: np.ndarray, targets: np.ndarray) -> np.ndarr
     return np.where(ranks == 1, targets, np.where(gives_way, second, head[:, 0]))
 
 
-def _in_list(scores: np.ndarray, items: np.ndarray) -> Ranked:
+def _in_list(scores: np.ndarray, items: np.ndarray) -> Ranks:
     """Ranks of the targets (column 0) among their lists [n, C], and the items in front."""
     lists = CandidateLists(torch.from_numpy(items), torch.ones(len(items), dtype=torch.int64))
     ranks = ranks_in_lists(torch.from_numpy(scores), lists)[:, 0].numpy()
