@@ -10,7 +10,7 @@ from prefect.runtime import deployment, flow_run
 
 from flows.dpo4rec import STAGES, Rounds, begin, round_name, why_ended
 from flows.session import alone, finish, plan, prepare, settings_in_words, settle, titled
-from recalign.artifacts.histories import Name
+from recalign.artifacts.journals import Name
 from recalign.artifacts.series import (
     SERIES,
     Generation,

@@ -26,8 +26,8 @@ from recalign.recommender.sentences import ENCODER_WEIGHTS
 from recalign.recommender.storage import load_recommender
 from recalign.schemas import INTERACTIONS, ITEMS, USERS
 from recalign.sequences import Sequences
-from recalign.serving.lists import top_lists
 from recalign.serving.rows import asked_users, listed_rows, unlisted_rows
+from recalign.serving.top_lists import top_lists
 from recalign.stored import grammar_of, open_policy
 from recalign.writer import Asked
 

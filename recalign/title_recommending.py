@@ -20,8 +20,8 @@ from recalign.ranking import best_items
 from recalign.schemas import INTERACTIONS, ITEMS, USERS
 from recalign.seeding import stream
 from recalign.sequences import Sequences
-from recalign.serving.lists import TopLists, top_lists
 from recalign.serving.rows import asked_users, listed_rows, unlisted_rows
+from recalign.serving.top_lists import TopLists, top_lists
 from recalign.stored import first_of, open_policy
 from recalign.titles.likelihood import TitleReading, TitleScorer
 from recalign.titles.names import distinct_titles

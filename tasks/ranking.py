@@ -12,7 +12,7 @@ from recalign.schemas import CANDIDATES
 from recalign.sequences import Before
 from recalign.splits.phases import phase_of
 from tasks.engine.job import Job
-from tasks.lists import ordered, read_lists
+from tasks.kar_lists import ordered, read_lists
 from tasks.tables import Tables
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from recalign.templates import names_read
 from tasks.encoding import item_vectors, open_encoder
 from tasks.engine.job import Job
 from tasks.engine.stage import local_files, stage
-from tasks.lists import ordered, read_lists
+from tasks.kar_lists import ordered, read_lists
 from tasks.rule_texts import rule_texts
 from tasks.tables import Tables, read_tables
 

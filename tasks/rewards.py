@@ -25,7 +25,7 @@ from tasks.encoding import open_fitted_encoder
 from tasks.engine.job import Job
 from tasks.engine.spread import is_mapped, map_shards, opened_last, worker_device, worker_runtime
 from tasks.engine.stage import stage
-from tasks.lists import ordered, read_lists
+from tasks.kar_lists import ordered, read_lists
 from tasks.tables import Tables, read_tables
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _list_scorer(
     """As `_scorer`, over the lists of the phase's users."""
     from recalign.recommender.list_reader import ListReader
     from recalign.recommender.storage import load_reader
-    from recalign.rewards.lists import score_lists
+    from recalign.rewards.list_rewards import score_lists
 
     reader, _ = load_reader(recommender.folder, model.item_matrix().device.type)
 

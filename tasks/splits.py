@@ -7,7 +7,7 @@ from recalign.report.stage_page import picture
 from recalign.schemas import CANDIDATES, INTERACTIONS, LISTS, WINDOWS
 from recalign.sequences import Sequences
 from recalign.splits.candidates import count_short, draw_candidates
-from recalign.splits.lists import check_lists, draw_lists
+from recalign.splits.kar_lists import check_lists, draw_lists
 from recalign.splits.windows import refuse_few_users, split_windows
 from tasks.engine.job import Job
 from tasks.engine.stage import stage

@@ -19,7 +19,7 @@ from tasks.engine.stage import stage
 from tasks.serving import Lister, rows_shown, serve_in_shards
 
 if TYPE_CHECKING:
-    from recalign.serving.lists import TopLists
+    from recalign.serving.top_lists import TopLists
     from recalign.title_recommending import TitleRanker
 
 RANKED = {"items": pl.List(pl.Int64), "scores": pl.List(pl.Float32)}
@@ -79,7 +79,7 @@ def _remembered(
     kept: KeptRows, ranker: "TitleRanker", users: np.ndarray, config: TitleServingConfig
 ) -> "tuple[TopLists, int]":
     """The lists of `users` [U], kept or made now, and how many had to be made."""
-    from recalign.serving.lists import TopLists
+    from recalign.serving.top_lists import TopLists
 
     histories = [ranker.sequences.slice(user, 0, 1 << 62) for user in users.tolist()]
     keys = pl.Series(KEY, [hashlib.sha256(one.tobytes()).hexdigest() for one in histories])

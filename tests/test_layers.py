@@ -34,7 +34,7 @@ ROOMS = {  # folder: its files, beside __init__
 }
 BESIDE_STAGES = {
     "tables",
-    "lists",
+    "kar_lists",
     "ranking",
     "encoding",
     "models",

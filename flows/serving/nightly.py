@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 
 from flows.serving import recommend
 from flows.session import alone, prepare, settle, titled
-from recalign.artifacts.histories import Name
+from recalign.artifacts.journals import Name
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.refreshes import REFRESHES, Drift, Refresh, Refreshes
 from recalign.artifacts.series import SERIES

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from recalign.artifacts.histories import Histories, History
+from recalign.artifacts.journals import Journal, Journals
 from recalign.artifacts.manifest import Reference
 
 
@@ -36,7 +36,7 @@ class Refresh(BaseModel, extra="forbid"):
     finished: datetime
 
 
-class Refreshes(History):
+class Refreshes(Journal):
     """The content of the file: refreshes, oldest first."""
 
     refreshes: list[Refresh] = Field(default_factory=list)
@@ -47,4 +47,4 @@ class Refreshes(History):
         return self.refreshes[-1] if self.refreshes else None
 
 
-REFRESHES = Histories("refresh", ".refreshes", Refreshes)
+REFRESHES = Journals("refresh", ".refreshes", Refreshes)

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from recalign.artifacts.histories import Histories, History
+from recalign.artifacts.journals import Journal, Journals
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
@@ -39,7 +39,7 @@ class Generation(BaseModel, extra="forbid"):
         return max(self.rounds[1:] or self.rounds, key=lambda made: made.validation)
 
 
-class Series(History):
+class Series(Journal):
     """The content of a pointer file: generations, oldest first."""
 
     source: str = ""
@@ -52,7 +52,7 @@ class Series(History):
         return self.generations[-1] if self.generations else None
 
 
-SERIES = Histories("series", ".series", Series)
+SERIES = Journals("series", ".series", Series)
 
 
 def continued_with(series: Series, source: str, allowed: str) -> Series:

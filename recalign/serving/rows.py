@@ -8,7 +8,7 @@ import polars as pl
 from recalign.schemas import SERVING, check_table
 
 if TYPE_CHECKING:
-    from recalign.serving.lists import TopLists
+    from recalign.serving.top_lists import TopLists
 
 WhyNone = Literal["no history", "only unknown items", "every item is seen"]
 

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import httpx
 
 from flows.dpo4rec import STAGES
-from recalign.artifacts.histories import PATTERN
+from recalign.artifacts.journals import PATTERN
 from recalign.config import (
     DPO4RecConfig,
     InteractionsConfig,

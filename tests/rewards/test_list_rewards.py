@@ -6,7 +6,7 @@ import pytest
 from recalign import ranking
 from recalign.config import RewardsConfig
 from recalign.lists import Lists
-from recalign.rewards.lists import score_lists
+from recalign.rewards.list_rewards import score_lists
 from recalign.rewards.score import SampledTexts
 
 LISTS = Lists(

@@ -9,9 +9,9 @@ from recalign.config import RecommenderConfig
 from recalign.recommender.examples import ItemVectors
 from recalign.recommender.model import start_model
 from recalign.schemas import ITEMS
-from recalign.serving import lists
-from recalign.serving.lists import TopLists, top_lists
+from recalign.serving import top_lists as lists
 from recalign.serving.rows import asked_users, listed_rows, unlisted_rows
+from recalign.serving.top_lists import TopLists, top_lists
 
 N_USERS, N_ITEMS, WIDTH = 37, 60, 5
 

@@ -9,7 +9,7 @@ from recalign.errors import BadInputError, LeakageError
 from recalign.lists import Lists
 from recalign.schemas import INTERACTIONS, LISTS, WINDOWS
 from recalign.splits.guard import check_prompts
-from recalign.splits.lists import check_lists, draw_lists
+from recalign.splits.kar_lists import check_lists, draw_lists
 from recalign.splits.phases import phase_of
 from recalign.splits.windows import refuse_few_users, split_windows
 

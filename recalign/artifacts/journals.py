@@ -1,4 +1,4 @@
-"""Histories with a name: small files beside the artifacts, each replaced as a whole."""
+"""Journals with a name: small files beside the artifacts, each replaced as a whole."""
 
 import re
 from collections.abc import Iterator
@@ -15,21 +15,21 @@ PATTERN = r"^[a-z0-9][a-z0-9-]{0,59}$"  # a file name, and part of the key of a 
 Name = Annotated[str, Field(pattern=PATTERN)]
 
 
-class History(BaseModel, extra="forbid"):
+class Journal(BaseModel, extra="forbid"):
     """The content of such a file."""
 
     name: Name
 
 
-Told = TypeVar("Told", bound=History)
+Told = TypeVar("Told", bound=Journal)
 
 
 @dataclass(frozen=True)
-class Histories(Generic[Told]):
-    """All histories of one kind.
+class Journals(Generic[Told]):
+    """All journals of one kind: those of series, or of refreshes.
 
     UserError for a name that is not allowed, and for a file that cannot be read: beginning anew in
-    silence would lose the history.
+    silence would lose what it tells.
     """
 
     what: str
@@ -38,11 +38,11 @@ class Histories(Generic[Told]):
     kind: type[Told]
 
     def lock(self, store: Store, name: str) -> Lock:
-        """An exclusive lock: whoever adds to the history holds it."""
+        """An exclusive lock: whoever adds to the journal holds it."""
         return store.lock(self.what, self._checked(name))
 
     def read(self, store: Store, name: str) -> Told:
-        """The history of this name, an empty one if there is none yet."""
+        """The journal of this name, an empty one if there is none yet."""
         note = self._note(name)
         text = store.read_note(note)
         if text is None:

@@ -6,7 +6,7 @@ from recalign.artifacts.artifact import Artifact
 from recalign.config import SplitsConfig
 from recalign.lists import Lists
 from recalign.schemas import LISTS
-from recalign.splits.lists import check_lists
+from recalign.splits.kar_lists import check_lists
 from recalign.splits.phases import Phase
 from tasks.tables import Tables
 
