@@ -80,7 +80,9 @@ def recommendations(
         given = by_states(states, model.item_matrix(), model.bias)
     else:
         given = by_item(torch.from_numpy(popularity).float())
-    outcomes = judge(given, cases, lists, config.top, rows=rows, progress=job.progress)
+    outcomes = judge(
+        given, cases, lists, config.top, job.draft.work, rows=rows, progress=job.progress
+    )
     vectors = item_vectors(job, config.encoder, tables.items)
     neighbours = nearest_items(vectors, cases.targets, config.neighbours)
     measures = ranking_measures(outcomes, config.list_length)

@@ -33,7 +33,7 @@ def reference(
     # Held as alignment holds it: the two must differ by what is learned alone.
     policy = open_policy(sft, job.runtime.root, job.device, trainable=True)
     rows = encode_pairs(pairs, policy, config.max_length)
-    scored = reference_log_probs(policy, rows, config, job.progress)
+    scored = reference_log_probs(policy, rows, config, job.progress, kept=job.draft.work / FILE)
     scored.save(job.draft.path(FILE))
     job.draft.count(len(rows), rows.left_out)
     job.draft.tell({"log_prob_chosen": float(scored.chosen.mean())})

@@ -140,7 +140,10 @@ def _known(
     def scored(file: str, *, adapter: bool) -> TokenLogProbs:
         path = run.work / file
         if not path.exists():
-            token_log_probs_of(policy, groups, config, run.progress, adapter=adapter).save(path)
+            made = token_log_probs_of(
+                policy, groups, config, run.progress, adapter=adapter, kept=path
+            )
+            made.save(path)
         return TokenLogProbs.load(path)
 
     if config.optimiser == "best_of_n":

@@ -135,7 +135,7 @@ def _reference(
     path = run.work / FILE
     if path.exists():
         return ReferenceLogProbs.load(path)
-    found = reference_log_probs(policy, rows, config, run.progress, adapter=adapter)
+    found = reference_log_probs(policy, rows, config, run.progress, adapter=adapter, kept=path)
     found.save(path)
     return found
 

@@ -1,7 +1,8 @@
 """Log-probabilities under the reference policy, computed once before training."""
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, distributed, nn
 
 from recalign.alignment.forward import token_log_probs, tokens_present
 from recalign.alignment.rows import PackedRows, Rows
+from recalign.artifacts.digests import whole_file
 from recalign.config import AlignmentConfig, ReferenceConfig
 from recalign.policy import Policy
 from recalign.progress import Progress, silent
@@ -20,6 +23,7 @@ from recalign.training.adapters import attention
 from recalign.training.packing import pack
 
 FILE = "reference.npz"
+SAVE_SECONDS = 60.0  # between two notes of what is scored: a kill loses no more
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,7 @@ class ReferenceLogProbs:
 
     def save(self, path: Path) -> None:
         """Write both arrays to one .npz file, atomically."""
-        draft = path.with_suffix(f".{os.getpid()}.npz")
-        np.savez(draft, chosen=self.chosen, rejected=self.rejected)
-        os.replace(draft, path)
+        _write(path, chosen=self.chosen, rejected=self.rejected)
 
     @classmethod
     def load(cls, path: Path) -> "ReferenceLogProbs":
@@ -51,9 +53,7 @@ class TokenLogProbs:
 
     def save(self, path: Path) -> None:
         """Write all rows to one .npz file, atomically."""
-        draft = path.with_suffix(f".{os.getpid()}.npz")
-        np.savez(draft, tokens=np.concatenate(self.rows), sizes=[len(row) for row in self.rows])
-        os.replace(draft, path)
+        _write(path, tokens=np.concatenate(self.rows), sizes=[len(row) for row in self.rows])
 
     @classmethod
     def load(cls, path: Path) -> "TokenLogProbs":
@@ -81,16 +81,21 @@ def reference_log_probs(
     progress: Progress = silent,
     *,
     adapter: bool = True,
+    kept: Path | None = None,
 ) -> ReferenceLogProbs:
     """The reference's columns for `rows`, by the same packed pass as training.
 
     `adapter=False` switches a PEFT model's adapter off: the policy before any alignment; else the
     weights count as they are. Batches hold rows of similar length; the result is in the rows'
-    order. The processes of a launch share the batches.
+    order. The processes of a launch share the batches. `kept` is where the result will be kept, in
+    a work folder: beside it stands what a killed pass had scored, and this one goes on with that.
     """
     result = np.zeros((len(rows), rows.eps.shape[1] + 1), np.float32)
-    for batch_rows, tokens, _ in _scored(policy, rows, config, progress, adapter=adapter):
+
+    def fill(batch_rows: np.ndarray, tokens: Tensor, lengths: Tensor) -> None:
         result[batch_rows] = tokens.sum(-1).float().cpu().numpy()
+
+    _score(policy, rows, config, result, fill, progress, adapter=adapter, kept=kept)
     result = _of_all_processes(result, policy)
     return ReferenceLogProbs(result[:, 0], result[:, 1:])
 
@@ -102,27 +107,38 @@ def token_log_probs_of(
     progress: Progress = silent,
     *,
     adapter: bool = True,
+    kept: Path | None = None,
 ) -> TokenLogProbs:
     """The log-probability of every token of every completion; else as `reference_log_probs`."""
     sizes = [sum(map(len, rows.packed(i).completions)) for i in range(len(rows.lengths))]
     ends = np.cumsum(sizes)
     result = np.zeros(int(ends[-1]) if sizes else 0, np.float32)
-    for batch_rows, tokens, lengths in _scored(policy, rows, config, progress, adapter=adapter):
-        kept = tokens_present(lengths)
+
+    def fill(batch_rows: np.ndarray, tokens: Tensor, lengths: Tensor) -> None:
+        present = tokens_present(lengths)
         for place, row in enumerate(batch_rows.tolist()):
-            result[ends[row] - sizes[row] : ends[row]] = tokens[place][kept[place]].cpu().numpy()
+            scored = tokens[place][present[place]]
+            result[ends[row] - sizes[row] : ends[row]] = scored.cpu().numpy()
+
+    _score(policy, rows, config, result, fill, progress, adapter=adapter, kept=kept)
     return TokenLogProbs(np.split(_of_all_processes(result, policy), ends[:-1]))
 
 
-def _scored(
+def _score(
     policy: Policy,
     rows: PackedRows,
     config: AlignmentConfig | ReferenceConfig,
+    result: np.ndarray,
+    fill: Callable[[np.ndarray, Tensor, Tensor], None],
     progress: Progress,
     *,
     adapter: bool,
-) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-    """This process's batches: numbers of the rows [b], log-probabilities [b, S, L], counts."""
+    kept: Path | None,
+) -> None:
+    """Let `fill` put every batch of this process into `result`.
+
+    It is given numbers of the rows [b], log-probabilities [b, S, L], and counts of tokens [b, S].
+    """
     model, batch_size = policy.model, config.micro_batch_size
     device, autocast = model.device, config.precision == "bfloat16"
     plain = adapter or not hasattr(model, "peft_config")
@@ -132,14 +148,39 @@ def _scored(
     launched = distributed.is_available() and distributed.is_initialized()
     rank = distributed.get_rank() if launched else 0
     n_processes = distributed.get_world_size() if launched else 1
+    shape = f"{rank}-{n_processes}-{batch_size}"  # whose batches these are, and how large
+    file = kept.with_name(f"{kept.stem}-{shape}.part.npz") if kept else None
+    first = _take_up(file, result) or rank * batch_size
+    step = n_processes * batch_size
+    saved = time.monotonic()
     bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
     with off, in_evaluation(model), attention(model, config.precision), bfloat16:
-        for start in range(rank * batch_size, len(lengths), n_processes * batch_size):
+        for start in range(first, len(lengths), step):
             batch_rows = order[start : start + batch_size]
             packed = vars(pack([rows.packed(row) for row in batch_rows], policy.pad_id))
             batch = {name: values.to(device) for name, values in packed.items()}
-            yield batch_rows, token_log_probs(model, batch), batch["lengths"]
+            fill(batch_rows, token_log_probs(model, batch), batch["lengths"])
+            if file and time.monotonic() - saved >= SAVE_SECONDS:
+                _write(file, result=result, following=start + step)
+                saved = time.monotonic()
             progress(min(start + batch_size, len(lengths)), len(lengths), "reference")
+
+
+def _take_up(file: Path | None, result: np.ndarray) -> int:
+    """Fill `result` with what a killed pass has kept; the row to go on with, 0: none is kept."""
+    if file is None or not file.exists():
+        return 0
+    with np.load(file) as arrays:
+        if arrays["result"].shape != result.shape:
+            return 0
+        result[:] = arrays["result"]
+        return int(arrays["following"])
+
+
+def _write(path: Path, **arrays: ArrayLike) -> None:
+    """Arrays into one .npz file of that name that is always whole."""
+    with whole_file(path, str(os.getpid())) as file:  # the processes of a launch all write it
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def _of_all_processes(found: np.ndarray, policy: Policy) -> np.ndarray:

@@ -65,9 +65,9 @@ def score_reference(
     if config.optimiser == "pairs":
         if not path.exists():
             rows = encode_pairs(completions, policy := first(), config.max_length)
-            reference_log_probs(policy, rows, config, progress).save(path)
+            reference_log_probs(policy, rows, config, progress, kept=path).save(path)
         return ReferenceLogProbs.load(path)
     if not path.exists():
         groups = encode_groups(completions, policy := first(), config)
-        token_log_probs_of(policy, groups, config, progress).save(path)
+        token_log_probs_of(policy, groups, config, progress, kept=path).save(path)
     return TokenLogProbs.load(path)

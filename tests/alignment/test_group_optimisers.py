@@ -12,7 +12,12 @@ from transformers import TrainerCallback
 
 from recalign.alignment.divergence import refuse_worse
 from recalign.alignment.groups import encode_groups
-from recalign.alignment.reference import TokenLogProbs, reference_log_probs, token_log_probs_of
+from recalign.alignment.reference import (
+    ReferenceLogProbs,
+    TokenLogProbs,
+    reference_log_probs,
+    token_log_probs_of,
+)
 from recalign.alignment.rows import encode_pairs, held_out
 from recalign.config import AlignmentConfig
 from recalign.errors import UserError
@@ -122,6 +127,41 @@ def test_token_log_probs_add_up_to_those_of_pairs(plain: Policy) -> None:
         ends = np.cumsum([len(one) for one in groups.completions[i]])
         parts = [part.sum() for part in np.split(row, ends[:-1])]
         assert parts == pytest.approx([summed.chosen[i], *summed.rejected[i]], abs=1e-5)
+
+
+@pytest.mark.parametrize("scores", [reference_log_probs, token_log_probs_of])
+def test_a_killed_reference_pass_goes_on_behind_its_last_batch(
+    plain: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scores: Any
+) -> None:
+    pairs, asked = make_pairs(7, n_rejected=2), replace(plain, model=policy())
+    by_pair = scores is reference_log_probs
+    rows = (
+        encode_pairs(pairs, plain, 64)
+        if by_pair
+        else encode_groups(pairs, plain, optimised("listwise"))
+    )
+    config = CONFIG.model_copy(update={"micro_batch_size": 2})
+    told: list[int] = []
+
+    def killed(done: int, total: int, note: str = "") -> None:
+        told.append(done)
+        if told == [2, 4]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("recalign.alignment.reference.SAVE_SECONDS", 0.0)
+    kept = tmp_path / "reference.npz"
+    with pytest.raises(KeyboardInterrupt):
+        scores(asked, rows, config, killed, kept=kept)
+    resumed = scores(asked, rows, config, killed, kept=kept)
+    assert told == [2, 4, 6, 7]
+    scores(asked, rows, CONFIG.model_copy(update={"micro_batch_size": 3}), killed, kept=kept)
+    assert told[4:] == [3, 6, 7]  # other batches begin anew
+    for found, whole in zip(arrays(resumed), arrays(scores(asked, rows, config)), strict=True):
+        assert found.tolist() == whole.tolist()
+
+
+def arrays(scored: ReferenceLogProbs | TokenLogProbs) -> list[np.ndarray]:
+    return scored.rows if isinstance(scored, TokenLogProbs) else [scored.chosen, scored.rejected]
 
 
 def test_token_log_probs_are_kept_as_they_are(tmp_path: Path) -> None:

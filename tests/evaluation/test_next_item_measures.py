@@ -1,5 +1,9 @@
 """Ranks, bias, hallucination and answers, each number worked out by hand."""
 
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pytest
 
@@ -24,9 +28,12 @@ BEST_FIRST = [  # one row per case: how items 1..7 score
 ]
 
 
-def judged(given, top: int = 2, length: int = 4, **options):
-    lists = {k: fixed_lists(CASES, world.candidates(), k, length) for k in DRAWN}
-    return judge(given, CASES, lists, top, **options)
+def judged(given, work: Path | None = None, **options):
+    lists = {k: fixed_lists(CASES, world.candidates(), k, 4) for k in DRAWN}
+    if work:
+        return judge(given, CASES, lists, 2, work, **options)
+    with TemporaryDirectory() as folder:
+        return judge(given, CASES, lists, 2, Path(folder), **options)
 
 
 def by_label(table):
@@ -99,6 +106,32 @@ def test_chunks_of_cases_change_nothing(rows, monkeypatch):
             k: v.tolist() for k, v in whole.ranks.items()
         }
         assert one.recommended.tolist() == whole.recommended.tolist()
+
+
+def test_a_killed_judgement_goes_on_behind_its_last_cases(tmp_path):
+    by_table = world.by_table(BEST_FIRST)
+    asked: list[slice] = []
+
+    def given(where: slice) -> Response:
+        asked.append(where)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        texts = [f"a{n}" for n in range(5)][where]
+        return replace(by_table(where), answers={CATALOGUE: texts, "uniform": texts})
+
+    with pytest.raises(KeyboardInterrupt):
+        judged(given, tmp_path, rows=2)
+    one = judged(given, tmp_path, rows=2)
+    assert asked == [slice(0, 2), slice(2, 4), slice(4, 5), slice(4, 5)]
+    whole = judged(by_table)
+    for found, expected in ((one.ranks, whole.ranks), (one.firsts, whole.firsts)):
+        assert {k: v.tolist() for k, v in found.items()} == {
+            k: v.tolist() for k, v in expected.items()
+        }
+    assert one.recommended.tolist() == whole.recommended.tolist()
+    assert one.answers == {key: [f"a{n}" for n in range(5)] for key in (CATALOGUE, "uniform")}
+    judged(given, tmp_path, rows=3)  # other batches: nothing of before fits
+    assert asked[4:] == [slice(0, 3), slice(3, 5)]
 
 
 def test_a_beam_that_misses_the_target_is_a_miss_and_lists_are_scored_apart():

@@ -235,7 +235,12 @@ def best_of_sasrec(store, chain, n):
 
 
 @pytest.mark.parametrize(
-    ("stage", "label"), [("sft", "sft"), ("alignment", "alignment, self_hard, eps")]
+    ("stage", "label"),
+    [
+        ("sft", "sft"),
+        ("alignment", "alignment, self_hard, eps"),
+        ("recommendations", "recommendations for valid, SFT"),
+    ],
 )
 def test_sigkill_loses_no_finished_work(recalign, copied, both, stage, label):
     found = [json.loads(path.read_text()) for path in both.glob(f"{stage}/[!.]*/manifest.json")]
@@ -246,10 +251,14 @@ def test_sigkill_loses_no_finished_work(recalign, copied, both, stage, label):
     }
     (fingerprint,) = [
         one["fingerprint"] for one in found
-        if stage == "sft" or one["inputs"]["completions"]["fingerprint"] in doubted
+        if stage == "sft"
+        or (stage == "alignment" and one["inputs"]["completions"]["fingerprint"] in doubted)
+        or (stage == "recommendations" and one["config"]["phase"] == "valid"
+        and one["inputs"].get("policy", {}).get("stage") == "sft")
     ]  # fmt: skip
     shutil.rmtree(copied / stage / fingerprint)
-    command = (*RUN, "--root", str(copied), "--stop-after", label)
+    command = (*RUN, "--root", str(copied), "--stop-after", label,
+               "--set", "runtime.generation_rows=32")  # fmt: skip
     kill_at_work(recalign, copied, stage, fingerprint, command)
     recalign(*command)
     assert digest_of(copied, stage, fingerprint) == digest_of(both, stage, fingerprint)

@@ -1,19 +1,22 @@
 """From what a recommender makes of each case to ranks, first places and recommended lists."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
+from recalign.artifacts.shards import tables_in_shards
 from recalign.evaluation.candidate_lists import CandidateLists, ranks_in_lists
 from recalign.evaluation.next_items.cases import Cases
 from recalign.metric_columns import CATALOGUE
 from recalign.progress import Progress, silent
 from recalign.ranking import target_ranks, top_items
-from recalign.schemas import RECOMMENDATIONS
+from recalign.schemas import RECOMMENDATIONS, Schema
 
 CHUNK_SCORES = 1 << 22  # of the catalogue, held at a time
 
@@ -33,12 +36,20 @@ class Response:
     answers: Mapping[str, list[str]] = field(default_factory=dict)
 
 
+JUDGED: Schema = {  # one row per case and ranking, or prompt, of it; in the order of the cases
+    "ranked": pl.String,  # a key of `metric_columns.STARTS`
+    "rank": pl.Int32,  # of the target, from 1, ties against it; 0: not found; null: not ranked
+    "first": pl.Int32,  # the item in the first place (where the target ties for it, another)
+    "head": pl.List(pl.Int32),  # of the catalogue's ranking, 0 padded; null elsewhere
+    "answer": pl.String,  # to the prompt that shows this list; null: none asked
+}
+
+
 @dataclass(frozen=True)
 class Outcomes:
     """All N cases, by what was ranked (a key of `metric_columns.STARTS`).
 
-    ranks int64 [N]: of the target, from 1, ties against it; 0: not among the items found.
-    firsts int64 [N]: the item in the first place (where the target ties for it, another).
+    ranks, firsts int64 [N]: columns of JUDGED.
     recommended int64 [N, top]: the head of the catalogue's ranking, 0 padded; None: not ranked.
     """
 
@@ -46,6 +57,21 @@ class Outcomes:
     firsts: dict[str, np.ndarray]
     recommended: np.ndarray | None
     answers: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, judged: pl.DataFrame) -> "Outcomes":
+        """What a JUDGED table holds."""
+        names = judged["ranked"].unique(maintain_order=True)
+        parts = {name: judged.filter(ranked=name) for name in names}
+        ranked = {name: rows for name, rows in parts.items() if not rows["rank"].null_count()}
+        answered = {name: rows for name, rows in parts.items() if not rows["answer"].null_count()}
+        heads = ranked[CATALOGUE]["head"].to_list() if CATALOGUE in ranked else None
+        return cls(
+            {name: rows["rank"].cast(pl.Int64).to_numpy() for name, rows in ranked.items()},
+            {name: rows["first"].cast(pl.Int64).to_numpy() for name, rows in ranked.items()},
+            None if heads is None else np.array(heads, np.int64),
+            {name: rows["answer"].to_list() for name, rows in answered.items()},
+        )
 
     def table(self, cases: Cases) -> pl.DataFrame:
         """RECOMMENDATIONS: one row per case; of answers to several prompts, that to the first."""
@@ -58,55 +84,66 @@ class Outcomes:
         return pl.DataFrame(named, schema_overrides=RECOMMENDATIONS)
 
 
-Ranks = tuple[np.ndarray, np.ndarray]
-
-
 def judge(
     given: Callable[[slice], Response],
     cases: Cases,
     lists: Mapping[str, np.ndarray],
     top: int,
+    work: Path,
     *,
     rows: int = 1 << 30,
     progress: Progress = silent,
 ) -> Outcomes:
     """Ask for at most `rows` cases at a time; items taken before a case are never ranked in full.
 
-    lists: int64 [N, C] by how they are drawn, see `fixed_lists`.
+    lists: int64 [N, C] by how they are drawn, see `fixed_lists`. `work` belongs to one recommender
+    and these cases: what was judged of them before a kill is found there, and not asked again.
     """
-    parts: dict[str, list[Ranks]] = {}
-    heads: list[np.ndarray] = []
-    answers: dict[str, list[str]] = {}
     step = max(1, min(rows, CHUNK_SCORES // (cases.sequences.n_items + 1)))
-    for start in range(0, len(cases), step):
-        where = slice(start, min(start + step, len(cases)))
-        one = given(where)
-        full = _in_full(one, cases.targets[where], cases.seen(where), top)
-        if full is not None:
-            own_ranks, head = full
-            heads.append(head[:, :top])
-            firsts = _first(own_ranks, head, cases.targets[where])
-            parts.setdefault(CATALOGUE, []).append((own_ranks, firsts))
-        for kind, items in lists.items():
-            scores = one.lists.get(kind)
-            if scores is None and one.scores is not None:
-                own = torch.from_numpy(items[where]).to(one.scores.device)
-                scores = one.scores.gather(1, own).cpu().numpy()
-            if scores is not None:
-                parts.setdefault(kind, []).append(_in_list(scores, items[where]))
-        for kind, texts in one.answers.items():
-            answers.setdefault(kind, []).extend(texts)
-        progress(where.stop, len(cases), "cases")
-    joined = {
-        name: [np.concatenate(arrays) for arrays in zip(*own, strict=True)]
-        for name, own in parts.items()
-    }
-    return Outcomes(
-        {name: own[0] for name, own in joined.items()},
-        {name: own[1] for name, own in joined.items()},
-        np.concatenate(heads) if heads else None,
-        answers,
-    )
+    parts = [slice(at, min(at + step, len(cases))) for at in range(0, len(cases), step)]
+
+    def compute(missing: list[int]) -> Iterator[tuple[int, pl.DataFrame]]:
+        for number in missing:
+            where = parts[number]
+            own = {kind: items[where] for kind, items in lists.items()}
+            targets, seen = cases.targets[where], cases.seen(where)
+            yield number, _judged(given(where), targets, seen, own, top)
+            progress(where.stop, len(cases), "cases")
+
+    keys = [f"cases {part.start} to {part.stop}" for part in parts]
+    return Outcomes.of(pl.concat(tables_in_shards(keys, compute, work, JUDGED)))
+
+
+def _judged(
+    one: Response, targets: np.ndarray, seen: np.ndarray, lists: dict[str, np.ndarray], top: int
+) -> pl.DataFrame:
+    """JUDGED of n cases; targets [n], seen [n, P], lists [n, C]."""
+    found: dict[str, dict[str, Any]] = {}
+    full = _in_full(one, targets, seen, top)
+    if full is not None:
+        ranks, head = full
+        firsts = _first(ranks, head, targets)
+        found[CATALOGUE] = {"rank": ranks, "first": firsts, "head": head[:, :top].tolist()}
+    for kind, items in lists.items():
+        scores = one.lists.get(kind)
+        if scores is None and one.scores is not None:
+            own = torch.from_numpy(items).to(one.scores.device)
+            scores = one.scores.gather(1, own).cpu().numpy()
+        if scores is not None:
+            found[kind] = dict(zip(("rank", "first"), _in_list(scores, items), strict=True))
+    for kind, texts in one.answers.items():
+        found.setdefault(kind, {})["answer"] = texts
+    nothing = [None] * len(targets)
+    tables = [
+        pl.DataFrame(
+            {"ranked": [name] * len(targets)}
+            | {column: own.get(column, nothing) for column in JUDGED if column != "ranked"},
+            schema_overrides=JUDGED,
+            strict=False,
+        )
+        for name, own in found.items()
+    ]
+    return pl.concat(tables)
 
 
 def by_item(item_scores: Tensor) -> Callable[[slice], Response]:
@@ -119,7 +156,9 @@ def by_states(states: Tensor, matrix: Tensor, bias: Tensor) -> Callable[[slice],
     return lambda where: Response(scores=torch.addmm(bias, states[where], matrix.T))
 
 
-def _in_full(one: Response, targets: np.ndarray, seen: np.ndarray, top: int) -> Ranks | None:
+def _in_full(
+    one: Response, targets: np.ndarray, seen: np.ndarray, top: int
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Ranks [n] of the targets, and the head of the ranking, at least two items long."""
     if one.scores is not None:
         device = one.scores.device
@@ -140,7 +179,7 @@ def _first(ranks: np.ndarray, head: np.ndarray, targets: np.ndarray) -> np.ndarr
     return np.where(ranks == 1, targets, np.where(gives_way, second, head[:, 0]))
 
 
-def _in_list(scores: np.ndarray, items: np.ndarray) -> Ranks:
+def _in_list(scores: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ranks of the targets (column 0) among their lists [n, C], and the items in front."""
     lists = CandidateLists(torch.from_numpy(items), torch.ones(len(items), dtype=torch.int64))
     ranks = ranks_in_lists(torch.from_numpy(scores), lists)[:, 0].numpy()
