@@ -30,9 +30,9 @@ class EvaluationConfig(Config):
     lists: Literal["uniform", "popularity"] = "uniform"
     """How the fixed candidate lists are drawn."""
     list_targets: int = Field(1, ge=1, le=100)
-    """Held-out items in each candidate list (KAR: 4)."""
+    """Held-out items in each candidate list; not read in KAR's protocol (see splits.block)."""
     list_length: int = Field(20, ge=2, le=1000)
-    """Length of a candidate list (KAR: 10)."""
+    """Length of a candidate list; not read in KAR's protocol (see splits.drawn)."""
     n_resamples: int = Field(2000, ge=100, le=100_000)
     """Bootstrap resamples of the users for the 95 % intervals."""
     seed: Seed = 0

@@ -107,7 +107,7 @@ class AnswersConfig(Config):
     """What the server calls the LLM before alignment; empty: what policy.model calls it."""
     template: str = Field("attributes", json_schema_extra=NOT_IDENTITY)
     """Prompt template: a packaged name (attributes, movies, movies_short, movies_by_factor, books,
-    products, recent) or a file's path."""
+    products, products_short, recent) or a file's path."""
     temperature: float = Field(1.0, gt=0, le=5)
     """Sampling temperature."""
     top_k: int = Field(0, ge=0, le=100_000)

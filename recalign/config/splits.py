@@ -37,7 +37,8 @@ class SplitsConfig(Config):
     first_items: int = Field(30, ge=1, le=1000, json_schema_extra=BY_USERS)
     """Most items of a user that are history: half of what the user took, at most this many."""
     reward_users: float = Field(0.4, gt=0, lt=1, json_schema_extra=BY_USERS)
-    """Share of users whose lists give rewards; the recommender is fitted on users of no share."""
+    """Share of users whose lists give rewards; the recommender is fitted on users of none of the
+    three shares."""
     valid_users: float = Field(0.1, gt=0, lt=1, json_schema_extra=BY_USERS)
     """Share of users for validation."""
     test_users: float = Field(0.1, gt=0, lt=1, json_schema_extra=BY_USERS)
