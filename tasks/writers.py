@@ -51,5 +51,6 @@ def _served(config: AnswersConfig, policy: Artifact, root: str) -> ServedPolicy:
     local = here.unweighted()
     if here == first:
         return ServedPolicy(config.served_model or first.held.model, local)
-    name = f"recalign-{policy.manifest.fingerprint[:10]}"
+    # By its content: another root, or another try, may give other weights to the same fingerprint.
+    name = f"recalign-{policy.manifest.digest[:10]}"
     return ServedPolicy(name, local, here.adapter or Path(here.weights))

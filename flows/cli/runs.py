@@ -116,7 +116,8 @@ def start_server() -> None:
     if not PREFECT_API_URL.value() and kind.startswith("sqlite"):
         database.check(Path(file), "give this one its own: export PREFECT_HOME=FOLDER")
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it: the terminal may go
+            signal.signal(number, _end)
     apart = partial(
         subprocess.Popen, start_new_session=True, preexec_fn=processes.told_of_death(signal.SIGTERM)
     )

@@ -11,6 +11,7 @@ folder for temporary files: one container or user account with a TMPDIR of its o
 import gc
 import logging
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -41,7 +42,11 @@ def device_of(runtime: Runtime, stage: str, n_devices: int = 1) -> Iterator[Call
                 held.callback(_free_memory, name)  # before the locks are given back
             return name
 
-        yield device
+        try:
+            yield device
+        except BaseException as error:
+            _forget_locals(error)  # the model among them: a sweep keeps the error, and goes on
+            raise
 
 
 def wanted_device(runtime: Runtime) -> str:
@@ -97,6 +102,13 @@ def _identities(name: str, n_devices: int) -> list[str]:
     numbers = range(min(n_devices, torch.cuda.device_count()))
     used = numbers if n_devices > 1 else [torch.cuda.current_device()]
     return sorted(str(torch.cuda.get_device_properties(number).uuid) for number in used)
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Free what the frames that an error has ended still hold, those of its causes, too."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _free_memory(device: str) -> None:

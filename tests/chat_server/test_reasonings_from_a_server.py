@@ -101,7 +101,7 @@ def test_an_aligned_policy_is_served_under_a_name_of_its_own(between, llm_folder
 
     between.load_adapter = merged
     served = REASONINGS.read(walk.store.open(write(walk, inputs)))
-    assert between.models.keys() == {f"recalign-{aligned.fingerprint[:10]}"}
+    assert between.models.keys() == {f"recalign-{aligned.digest[:10]}"}
     here = SAMPLING.model_copy(update={"writer": "local"})
     local = REASONINGS.read(walk.store.open(write(walk, inputs, here)))
     greedy = pl.col("sample") == -1

@@ -3,15 +3,18 @@
 What is locked here is the processor (`exclusive = "always"`): the lock is the same for a GPU.
 """
 
+import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 
 from recalign.artifacts.manifest import Reference
 from recalign.config import Config, Runtime
+from recalign.errors import UserError
 from tasks.engine.device import device_lock, device_of
 from tasks.engine.stage import Call, Stage
 
@@ -90,6 +93,30 @@ def test_a_stage_waits_for_its_device_only_when_it_computes(own_locks, tmp_path)
         assert computed(tmp_path / "unguarded", "never")[0] is not None
     worker.join(60)
     assert len(list((tmp_path / "alone/probe").glob("[!.]*/device.txt"))) == 1
+
+
+def test_an_error_that_is_kept_keeps_no_model_in_memory(own_locks):
+    class Model:
+        pass
+
+    seen: list[weakref.ref[Model]] = []
+
+    def train() -> None:
+        model = Model()
+        seen.append(weakref.ref(model))
+        raise MemoryError("in the first step")
+
+    def explained() -> None:
+        try:
+            train()
+        except MemoryError as error:
+            raise UserError("lower the batch size") from error
+
+    with pytest.raises(UserError) as kept, device_of(Runtime(device="cpu"), "alignment"):
+        explained()
+    gc.collect()
+    assert kept.value.__cause__ is not None
+    assert seen[0]() is None
 
 
 def test_a_stage_that_asks_for_no_device_takes_none(own_locks):

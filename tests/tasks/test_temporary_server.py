@@ -1,5 +1,6 @@
-"""Prefect's temporary server ends with the run, however that ends."""
+"""Prefect's temporary server ends with the run, however that ends; nohup keeps a run going."""
 
+import signal
 import subprocess
 import sys
 
@@ -32,3 +33,21 @@ def test_a_killed_run_leaves_no_server_behind(tmp_path):
     run.kill()
     run.wait(30)
     assert server.wait(30) is not None or not server.is_running()
+
+
+@pytest.mark.parametrize(("before", "ends"), [(signal.SIG_IGN, False), (signal.SIG_DFL, True)])
+def test_a_closed_terminal_ends_no_run_under_nohup(tmp_path, before, ends):
+    run = subprocess.Popen(
+        [sys.executable, "-c", CODE], stdout=subprocess.PIPE, text=True, cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, before),
+    )  # fmt: skip
+    assert run.stdout
+    assert run.stdout.readline() == "served\n"
+    run.send_signal(signal.SIGHUP)
+    if ends:
+        assert run.wait(30) == 128 + signal.SIGHUP
+        return
+    with pytest.raises(subprocess.TimeoutExpired):
+        run.wait(2)
+    run.terminate()
+    assert run.wait(30) == 128 + signal.SIGTERM
