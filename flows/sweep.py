@@ -15,6 +15,7 @@ from pydantic import Field
 from flows.methods import METHODS, Method, method_named
 from flows.session import begin_session, one_of, outlook, settle, show_outcome, titled
 from recalign.artifacts.manifest import Reference
+from recalign.artifacts.sweep_notes import forget_sweep, note_sweep
 from recalign.config import Config, LeaderboardConfig, Runtime, ShownCell, ShownSetting
 from recalign.config.sweep import Sweep, SweepCell
 from recalign.errors import UserError
@@ -86,6 +87,7 @@ class Planned:
     steps: list[Step]
     users: list[set[str]]
     """The labels of the cells that stand on each step."""
+    leaderboard: Reference
 
     @property
     def shared(self) -> frozenset[str]:
@@ -106,8 +108,8 @@ def plan_sweep(method: Method, cells: Sequence[SweepCell[Any]], runtime: Runtime
     run = SweepRun(runtime, plan_only=True)
     ends = [walk_cell(method, cell, run) for cell in cells]
     run.cell = ""
-    set_side_by_side(run, shown(method, cells), ends)
-    return Planned(run.steps, run.users)
+    page = set_side_by_side(run, shown(method, cells), ends)
+    return Planned(run.steps, run.users, page)
 
 
 def walk_cell(method: Method, cell: SweepCell[Any], run: SweepRun) -> Reference:
@@ -199,17 +201,23 @@ def sweep(
         if plan_only:
             return Completed(message=f"Only planned, as asked: {outlook(planned.steps)}")
         run.shared = planned.shared
-        return conduct_sweep(chosen, cells, run)
+        return conduct_sweep(chosen, cells, run, planned.leaderboard)
 
 
-def conduct_sweep(method: Method, cells: Sequence[SweepCell[Any]], run: SweepRun) -> Any:
-    """All cells, then their page; UserError when not a single one succeeds."""
+def conduct_sweep(
+    method: Method, cells: Sequence[SweepCell[Any]], run: SweepRun, planned: Reference
+) -> Any:
+    """All cells, then their page; UserError when not a single one succeeds.
+
+    Until the page stands on them, a note under the name of the planned one keeps their reports.
+    """
     ends: list[Reference | None] = []
     errors: dict[int, str] = {}
     for number, cell in enumerate(cells):
         log.info("cell %d of %d: %s", number + 1, len(cells), cell.label)
         try:
             ends.append(walk_cell(method, cell, run))
+            note_sweep(run.store, planned, filter(None, ends))
         except Exception as error:
             errors[number] = in_one_line(error)
             ends.append(None)
@@ -218,6 +226,7 @@ def conduct_sweep(method: Method, cells: Sequence[SweepCell[Any]], run: SweepRun
         raise UserError(f"all {len(cells)} cells failed, the first with: {errors[0]}")
     run.cell = ""
     made = run.store.open(set_side_by_side(run, shown(method, cells, errors), ends))
+    forget_sweep(run.store, planned)
     page = str(made.path(PAGE).resolve())
     if FlowRunContext.get():
         show_outcome(run, made.reference, "leaderboard")

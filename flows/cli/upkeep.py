@@ -18,6 +18,7 @@ from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.refreshes import REFRESHES
 from recalign.artifacts.series import SERIES
 from recalign.artifacts.store import Store
+from recalign.artifacts.sweep_notes import reports_of_sweeps
 from recalign.errors import UserError
 
 CLOCKS_APART = timedelta(minutes=10)  # what the clocks of machines that share a root may differ by
@@ -66,6 +67,11 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
     ends = reports + [manifests[r.fingerprint] for r in pointed if r.fingerprint in manifests]
     in_use = [r.last for r in REFRESHES.all(store) if r.last]
     pointed += [one for last in in_use for one in (last.serving, last.histories)]
+    for note, reports in reports_of_sweeps(store).items():
+        made = [manifests[key].reference for key in reports if key in manifests]
+        pointed += made
+        if made:
+            typer.echo(f"kept for a sweep that has not ended ({note}): {len(made)} runs")
     if manifests and not (reports or pointed):
         raise UserError(f"no report at {store.root} yet: everything would go; finish a run first")
     last = max(map(_finished, ends), default=datetime.now(UTC))
@@ -83,8 +89,8 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
     leftovers = [path for path in store.root.glob("*/.draft-*") if _is_abandoned(store, path, last)]
     leftovers += [*store.root.glob("*/.trash-*"), *store.root.glob("*/.fetch-*")]
     leftovers += store.without_manifest()
-    made = (store.root / ".cache" / BY_LLM).glob("*")
-    leftovers += [path for path in made if path.name not in kept]
+    by_llm = (store.root / ".cache" / BY_LLM).glob("*")
+    leftovers += [path for path in by_llm if path.name not in kept]
     for path in leftovers:
         typer.echo(f"delete {path.relative_to(store.root)}")
         if not dry_run:

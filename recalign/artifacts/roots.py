@@ -1,5 +1,6 @@
 """Where artifacts lie: a folder, or a URL with a folder of local copies."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -70,6 +71,11 @@ class RemoteStore(Store):
         """Replace it; an object store does so as a whole."""
         self.remote.write(name, text.encode())
 
+    def delete_note(self, name: str) -> None:
+        """Delete it for all machines, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self.remote.files.rm_file(f"{self.remote.path}/{name}")
+
     def notes(self, folder: str) -> list[str]:
         """The names of such files there, sorted."""
         with self.remote.asked():
@@ -87,7 +93,7 @@ class RemoteStore(Store):
         now = {name: self.read_note(name) for name in held}
         for name, was in held.items():
             if now[name] == was and name.startswith(".locks/run-"):  # of a killed run
-                self.remote.files.rm_file(f"{self.remote.path}/{name}")
+                self.delete_note(name)
         return any(now[name] not in (None, was) for name, was in held.items())
 
     def manifest(self, stage: str, key: str) -> Manifest | None:

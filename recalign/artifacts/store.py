@@ -79,6 +79,10 @@ class Store:
         """Replace such a file: whoever reads it sees the old content or the new."""
         write_atomically(self.root / name, text)
 
+    def delete_note(self, name: str) -> None:
+        """Delete such a file, if it is there."""
+        (self.root / name).unlink(missing_ok=True)
+
     def notes(self, folder: str) -> list[str]:
         """The names of such files in a folder, sorted."""
         return sorted(f"{folder}/{path.name}" for path in (self.root / folder).glob("*.json"))

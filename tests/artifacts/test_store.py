@@ -323,6 +323,20 @@ def test_what_was_written_since_the_newest_report_stays_whenever_it_was_begun(st
     assert store.find("policy", kept.manifest.fingerprint)
 
 
+def test_the_finished_runs_of_a_killed_sweep_stay(store, capsys):
+    reports = [store.commit(drafted(store, "report", config={"cell": n})) for n in range(5)]
+    page = made(store, stage="leaderboard").reference.model_copy(update={"fingerprint": "f" * 32})
+    note_sweep(store, page, [one.reference for one in reports[:2]])
+    collect_garbage(keep=1, dry_run=False, root=str(store.root))
+    assert f"not ended (.sweeps/{'f' * 32}.json): 2 runs" in capsys.readouterr().out
+    kept = [bool(store.find("report", one.manifest.fingerprint)) for one in reports]
+    assert kept == [True, True, False, False, True]
+    forget_sweep(store, page)
+    collect_garbage(keep=1, dry_run=False, root=str(store.root))
+    kept = [bool(store.find("report", one.manifest.fingerprint)) for one in reports]
+    assert kept == [False, False, False, False, True]
+
+
 @pytest.mark.parametrize("pattern", ["*", "spl?ts", "**", "/tmp/splits", "..", "sp[l]its"])
 def test_a_stage_is_a_name_and_no_pattern_or_path(store, pattern):
     made(store)

@@ -90,6 +90,8 @@ def test_a_killed_sweep_goes_on_and_its_runs_can_be_compared_later(recalign, cop
     assert left.items() <= after.items()  # nothing that was finished is computed again
     made = [stage for stage, _ in set(after) - set(before)]
     assert sorted(made) == ["evaluation"] * 8 + ["leaderboard", "report", "report"]
+    assert (copy / ".sweeps").is_dir()
+    assert not list((copy / ".sweeps").iterdir())
 
     again = recalign.alone(*command)
     assert re.match(r"nothing to do: \d+ steps: \d+ reused, 0 to do\n", again.stdout)
