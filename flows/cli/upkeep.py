@@ -67,11 +67,7 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
     ends = reports + [manifests[r.fingerprint] for r in pointed if r.fingerprint in manifests]
     in_use = [r.last for r in REFRESHES.all(store) if r.last]
     pointed += [one for last in in_use for one in (last.serving, last.histories)]
-    for note, reports in reports_of_sweeps(store).items():
-        made = [manifests[key].reference for key in reports if key in manifests]
-        pointed += made
-        if made:
-            typer.echo(f"kept for a sweep that has not ended ({note}): {len(made)} runs")
+    pointed += _of_sweeps_at_work(store, manifests)
     if manifests and not (reports or pointed):
         raise UserError(f"no report at {store.root} yet: everything would go; finish a run first")
     last = max(map(_finished, ends), default=datetime.now(UTC))
@@ -100,6 +96,17 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
     ending = " (not really: --dry-run)" if dry_run else ""
     deleted = f"{len(doomed)} and {len(leftovers)} leftovers deleted"
     typer.echo(f"{len(kept)} artifacts kept, {deleted}{ending}")
+
+
+def _of_sweeps_at_work(store: Store, manifests: dict[str, Manifest]) -> list[Reference]:
+    """The reports of sweeps that have not ended, told as kept."""
+    found: list[Reference] = []
+    for note, named in reports_of_sweeps(store).items():
+        there = [manifests[key].reference for key in named if key in manifests]
+        if there:
+            typer.echo(f"kept for a sweep that has not ended ({note}): {len(there)} runs")
+        found += there
+    return found
 
 
 def _require_order(manifests: Iterable[Manifest]) -> None:

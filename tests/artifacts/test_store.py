@@ -15,6 +15,7 @@ from flows.cli.upkeep import collect_garbage
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.manifest import Reference, fingerprints
 from recalign.artifacts.store import Store
+from recalign.artifacts.sweep_notes import forget_sweep, note_sweep
 from recalign.errors import UserError
 
 
@@ -325,7 +326,7 @@ def test_what_was_written_since_the_newest_report_stays_whenever_it_was_begun(st
 
 def test_the_finished_runs_of_a_killed_sweep_stay(store, capsys):
     reports = [store.commit(drafted(store, "report", config={"cell": n})) for n in range(5)]
-    page = made(store, stage="leaderboard").reference.model_copy(update={"fingerprint": "f" * 32})
+    page = Reference(stage="leaderboard", fingerprint="f" * 32)
     note_sweep(store, page, [one.reference for one in reports[:2]])
     collect_garbage(keep=1, dry_run=False, root=str(store.root))
     assert f"not ended (.sweeps/{'f' * 32}.json): 2 runs" in capsys.readouterr().out
