@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from recalign.config.policy import Loss
+from recalign.config.alignment import Loss
 
 RDPO_EPS_CAP = 0.45
 """rdpo divides by 1 - 2 eps: above this its gradient is more than ten times dpo's."""

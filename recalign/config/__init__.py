@@ -1,5 +1,6 @@
 """The typed settings of every stage: flow parameters, presets and `--set` are all these models."""
 
+from recalign.config.alignment import PERSONAL, AlignmentConfig, GRPOConfig, Loss
 from recalign.config.base import Config
 from recalign.config.dpo4rec import DPO4RecConfig
 from recalign.config.evaluation import EvaluationConfig, EvaluationPhase, ReportConfig, RoundsConfig
@@ -13,14 +14,10 @@ from recalign.config.interactions import (
 from recalign.config.leaderboard import LeaderboardConfig, ShownCell, ShownSetting
 from recalign.config.oracle import OracleConfig
 from recalign.config.policy import (
-    PERSONAL,
-    AlignmentConfig,
     AnswersConfig,
     BootstrapConfig,
-    GRPOConfig,
     ItemReasoningsConfig,
     LoadedModelConfig,
-    Loss,
     PhaseConfig,
     PolicyConfig,
     ReasoningsConfig,

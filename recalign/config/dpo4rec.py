@@ -2,17 +2,12 @@
 
 from pydantic import model_validator
 
+from recalign.config.alignment import PERSONAL, AlignmentConfig
 from recalign.config.base import Config
 from recalign.config.evaluation import EvaluationConfig, ReportConfig, RoundsConfig
 from recalign.config.interactions import InteractionsConfig
 from recalign.config.oracle import OracleConfig
-from recalign.config.policy import (
-    PERSONAL,
-    AlignmentConfig,
-    ItemReasoningsConfig,
-    PolicyConfig,
-    ReasoningsConfig,
-)
+from recalign.config.policy import ItemReasoningsConfig, PolicyConfig, ReasoningsConfig
 from recalign.config.recommender import SEVERAL, PairsConfig, RecommenderConfig, RewardsConfig
 from recalign.config.splits import SplitsConfig
 
@@ -80,6 +75,7 @@ class DPO4RecConfig(Config):
                 "policy.warm_up: a server would write with the LLM before it: use writer = local,"
                 " or serve a model that is trained already"
             )
+        self.policy.check_training(self.alignment.method, "alignment")
         if self.alignment.reads_eps:
             personal = self.alignment.loss in PERSONAL
             read = f"alignment.loss = {self.alignment.loss}" if personal else "alignment.drop_above"

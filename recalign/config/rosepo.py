@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from recalign.config.alignment import PAIRED, PREFERRING, AlignmentConfig, Loss
 from recalign.config.base import NOT_IDENTITY, Config, Seed, only_when
 from recalign.config.interactions import InteractionsConfig
 from recalign.config.oracle import OracleConfig
-from recalign.config.policy import PAIRED, PREFERRING, AlignmentConfig, Loss
 from recalign.config.rejections import RejectionsConfig
 from recalign.config.sft import SftConfig
 from recalign.config.splits import SplitsConfig
@@ -217,6 +217,7 @@ class RosePOConfig(Config):
         shown = self.sft.n_candidates if self.sft.format == "candidates" else 0
         if shown and self.rejections.n_rejected >= shown:
             raise ValueError("rejections.n_rejected must be below sft.n_candidates")
+        self._check_adapters()
         if self.splits.others_fit:
             raise ValueError("splits.others_fit is for DPO4Rec: RosePO reads no texts")
         if self.splits.protocol == "kar":
@@ -244,3 +245,19 @@ class RosePOConfig(Config):
         if self.smoothing.estimator == "truth" and self.interactions.source != "synthetic":
             raise ValueError("smoothing.estimator = truth needs interactions.source = synthetic")
         return self
+
+    def _check_adapters(self) -> None:
+        """ValueError where alignment could not go on with what sft has trained."""
+        self.sft.check_training(self.alignment.method, "alignment")
+        if self.sft.method == "full":
+            return
+        if self.alignment.method == "full":
+            raise ValueError(
+                "alignment.method = full trains weights, and sft.method = lora leaves an adapter:"
+                " use lora for both, or full for sft, too"
+            )
+        for name in ("lora_rank", "lora_alpha"):
+            if (of_sft := getattr(self.sft, name)) != getattr(self.alignment, name):
+                raise ValueError(
+                    f"alignment goes on with the adapter of sft: set alignment.{name} = {of_sft}"
+                )

@@ -77,8 +77,7 @@ class SftConfig(TitlePromptConfig, WeightsConfig, LoadedModelConfig):
             raise ValueError(
                 "kind = bootstrap trains all weights (method = full) and reads format = history"
             )
-        if self.kind == "huggingface" and self.method == "full" and self.quantisation != "none":
-            raise ValueError("quantised weights cannot be trained: use method = lora")
+        self.check_training(self.method, "sft")
         return self
 
     @property

@@ -25,12 +25,17 @@ def trainable_policy(
 
     lora: an existing adapter goes on being trained; a plain model gets one on every linear layer
     but the LM head (in place). Raises UserError, naming the run's stage, for an adapter that does
-    not fit the config, and for method full on a model that has an adapter.
+    not fit the config, and for method full on a model that has an adapter or coarse weights.
     """
     if config.method == "full":
         if isinstance(model, PeftModel):
             raise UserError(
                 f"{run.stage}.method 'full' needs a policy without adapter: merge it, or use 'lora'"
+            )
+        if any(p.is_floating_point() and p.itemsize < 4 for p in model.parameters()):
+            raise UserError(
+                f"{run.stage}.method 'full' needs weights in float32: in coarser ones steps as "
+                "small as a learning rate are rounded away"
             )
         # Tied weights are saved once; else transformers warns that the copies are missing.
         model._keys_to_ignore_on_save = set(model.all_tied_weights_keys)

@@ -7,7 +7,7 @@ import torch
 
 from recalign.alignment import losses
 from recalign.alignment.losses import Objective, Scores, preference_loss
-from recalign.config.policy import Loss
+from recalign.config.alignment import Loss
 
 CHOSEN = torch.tensor([1.0, -2.0])
 REJECTED = torch.tensor([[0.0, 2.0], [-2.5, -1.0]])

@@ -169,6 +169,36 @@ def test_what_a_request_leaves_out_comes_from_the_start_and_later_values_beat_ea
     assert complete(tiny, {"evaluation": {"cutoffs": [3]}}).evaluation.cutoffs == [3]
 
 
+LLM = ("kind=huggingface", "model=some/llm")
+COARSE = r"method = full needs weights in float32 \(dtype = float32, quantisation = none\)"
+RANK = "alignment goes on with the adapter of sft: set alignment.lora_rank = 32"
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "why"),
+    [
+        (DPO4RecConfig, ["policy.dtype=auto", "alignment.method=full"], f"alignment.{COARSE}"),
+        (
+            DPO4RecConfig,
+            ["policy.quantisation=nf4", "alignment.method=full"],
+            f"alignment.{COARSE}",
+        ),
+        (
+            DPO4RecConfig,
+            ["policy.dtype=bfloat16", "policy.warm_up.n_prompts=9", "policy.warm_up.method=full"],
+            f"policy.warm_up.{COARSE}",
+        ),
+        (RosePOConfig, ["sft.dtype=bfloat16"], f"sft.{COARSE}"),
+        (RosePOConfig, ["sft.method=lora", "alignment.method=full"], "use lora for both, or full"),
+        (RosePOConfig, ["sft.method=lora", "sft.lora_rank=32", "alignment.method=lora"], RANK),
+    ],
+)
+def test_a_training_that_can_never_work_is_refused_before_anything_is_computed(method, given, why):
+    stage = "policy" if method is DPO4RecConfig else "sft"
+    with pytest.raises(UserError, match=why):
+        load_settings(method, "", [*(f"{stage}.{one}" for one in LLM), *given])
+
+
 def test_settings_are_judged_as_a_whole():
     assert complete(dpo4rec("tiny"), {"oracle": {"hidden": 48, "heads": 3}}).oracle.heads == 3
     with pytest.raises(UserError, match="oracle: heads must divide hidden"):
