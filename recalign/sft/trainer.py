@@ -33,6 +33,7 @@ class TitleSFTTrainer(OrderedTrainer, SFTTrainer):
         self.lengths = np.array([len(ids) for ids in train_dataset["input_ids"]])
         counts = [sum(label != IGNORED for label in row[1:]) for row in eval_dataset["labels"]]
         self.held_out_tokens = float(np.mean(counts))  # labels of a held-out row
+        self.own_loss = model.device.type == "cpu"  # a GPU has TRL's fused LM head
         super().__init__(
             model,
             args=args,
@@ -55,9 +56,14 @@ class TitleSFTTrainer(OrderedTrainer, SFTTrainer):
         On a processor the LM head runs only where a label is predicted, and once (TRL's fused head
         runs everywhere, and again in the backward pass); on a GPU the loss is TRL's.
         """
-        if inputs["input_ids"].device.type != "cpu":
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         targets = inputs["labels"][:, 1:]
+        mode = "train" if cast(nn.Module, self.model).training else "eval"
+        if not self.own_loss:
+            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            if mode == "train":
+                return loss
+            share = (targets != IGNORED).sum() / (len(targets) * self.held_out_tokens)
+            return (loss[0] * share, loss[1]) if return_outputs else loss * share
         kept = functional.pad(targets != IGNORED, (0, 1))  # [B, L]
         logits = model(
             input_ids=inputs["input_ids"],
@@ -67,9 +73,11 @@ class TitleSFTTrainer(OrderedTrainer, SFTTrainer):
         ).logits  # [number kept, vocabulary]
         wanted = targets[targets != IGNORED]
         summed = functional.cross_entropy(logits.float(), wanted, reduction="sum")
-        mode = "train" if cast(nn.Module, self.model).training else "eval"
         right = (logits.detach().argmax(-1) == wanted).float()
         self._metrics[mode]["mean_token_accuracy"].extend(right.tolist())
         if mode == "eval":
             return summed / (len(targets) * self.held_out_tokens)
-        return summed / (len(wanted) if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is None:
+            return summed / len(wanted)
+        # It counts the tokens of all processes of a launch, over which the gradient is averaged.
+        return summed * self.accelerator.num_processes / num_items_in_batch

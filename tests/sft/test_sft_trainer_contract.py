@@ -40,9 +40,22 @@ def test_loss_and_gradient_are_those_of_trl(tmp_path: Path) -> None:
         torch.testing.assert_close(our_gradient[name], expected, atol=1e-6, rtol=1e-4)
 
 
+def test_a_process_of_a_launch_computes_its_share_as_trl_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(tmp_path)
+    monkeypatch.setattr(type(run.accelerator), "num_processes", 2)
+    batch = run.data_collator(list(_dataset(Examples([[1, 5, 6, 7, 8], [1, 9]], [1, 1]))))
+    of_both = torch.tensor(12)  # labels of both processes, five of them here
+    ours = run.compute_loss(run.model, batch, num_items_in_batch=of_both)
+    theirs = SFTTrainer.compute_loss(run, run.model, batch, num_items_in_batch=of_both)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("own_loss", [True, False])  # as on a processor, as on a GPU
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 8])
 def test_held_out_figures_are_means_over_tokens_however_rows_are_batched(
-    tmp_path: Path, micro_batch_size: int
+    tmp_path: Path, micro_batch_size: int, own_loss: bool
 ) -> None:
     lengths = [1, 6, 2, 1, 1, 3, 1]  # labels of each row, behind two tokens
     drawn = torch.Generator().manual_seed(0)
@@ -51,6 +64,7 @@ def test_held_out_figures_are_means_over_tokens_however_rows_are_batched(
     held_out = _dataset(Examples(rows, [2] * len(rows)))
     arguments = _arguments(config, run(tmp_path), 10)
     trainer = TitleSFTTrainer(model(), arguments, _dataset(examples()[0]), held_out, tokenizer())
+    trainer.own_loss = own_loss
     whole: Any = trainer.model
     losses, hits = [], []
     for ids in rows:
@@ -62,7 +76,8 @@ def test_held_out_figures_are_means_over_tokens_however_rows_are_batched(
     found = trainer.evaluate()
     told = found | trainer.state.log_history[-1]
     assert told["eval_loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-5)
-    assert told["eval_mean_token_accuracy"] == pytest.approx(sum(hits) / len(hits))
+    if own_loss:
+        assert told["eval_mean_token_accuracy"] == pytest.approx(sum(hits) / len(hits))
 
 
 def test_the_model_comes_out_as_it_went_in(tmp_path: Path) -> None:
