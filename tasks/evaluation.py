@@ -1,5 +1,6 @@
 """Stage evaluation: every row of the result table, on validation or test targets."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,6 +99,7 @@ def evaluation(
     import torch
 
     from recalign.evaluation.texts.encoded import encoded_texts  # torch: seconds
+    from recalign.evaluation.texts.kept import evaluated_once
     from recalign.evaluation.texts.scores import scores_of
 
     tables = read_tables(interactions, splits)
@@ -129,7 +131,10 @@ def evaluation(
     kind = recommender.manifest.config.get("kind", "sasrec")
     rows = dpo4rec_rows(list(reasoners), ranking.recommenders, named, config.mixed, kind)
     scores = scores_of(rows, ranking.plain, texts, ranking.recommenders, config.seed)
-    evaluated = {n: ranking.evaluate(one) for n, one in scores.items()}
+    evaluated = {
+        name: evaluated_once(job.draft.work / f"row-{n}.npz", partial(ranking.evaluate, one))
+        for n, (name, one) in enumerate(scores.items())
+    }
     results = _write(job, config, rows, phase.users, evaluated)
     held = {n: described(one.recommended, popularity.numpy()) for n, one in evaluated.items()}
     RECOMMENDED.write(recommended_table(held), job.draft)

@@ -1,7 +1,7 @@
 """Stage rewards: what the recommender makes of every sample."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from recalign.oracle.sequence_model import SequenceModel
     from recalign.rewards.score import SampledTexts
 
+SHARD_USERS = 4096  # in one process; fewer would round rewards otherwise than the whole
 ScoreTexts: TypeAlias = "Callable[[SampledTexts, Progress], pl.DataFrame]"
 """The REWARDS table of some users."""
 
@@ -62,7 +63,7 @@ def rewards(
     if is_mapped(job.runtime):
         table = _by_workers(job, config, [made.reference for made in artifacts], texts)
     else:
-        table = _scorer(config, artifacts, job.device)(texts, job.progress)
+        table = _here(job, config, artifacts, texts)
     REWARDS.write(table, job.draft)
     job.draft.count(table.height)
     job.draft.tell({"mean_reward": table["reward"].mean()})
@@ -153,14 +154,47 @@ def _by_workers(
     job: Job, config: RewardsConfig, artifacts: list[Reference], texts: "SampledTexts"
 ) -> pl.DataFrame:
     """The rewards of all texts, in shards of `runtime.shard_users` users."""
-    runtime, step = worker_runtime(job.runtime), job.runtime.shard_users
+    runtime = worker_runtime(job.runtime)
+
+    def compute(parts: "list[SampledTexts]") -> Iterator[tuple[int, pl.DataFrame]]:
+        return map_shards(
+            job, score_texts, [TextShard(runtime, config, artifacts, p) for p in parts]
+        )
+
+    return _in_shards(job, texts, job.runtime.shard_users, compute)
+
+
+def _here(
+    job: Job, config: RewardsConfig, artifacts: list[Artifact], texts: "SampledTexts"
+) -> pl.DataFrame:
+    """The rewards of all texts, in shards of SHARD_USERS."""
+    score, n_users = _scorer(config, artifacts, job.device), len(texts.places)
+    several = n_users > SHARD_USERS  # one tells how far it is itself
+
+    def compute(parts: "list[SampledTexts]") -> Iterator[tuple[int, pl.DataFrame]]:
+        left = sum(len(part.places) for part in parts)
+        for place, part in enumerate(parts):
+            yield place, score(part, silent if several else job.progress)
+            left -= len(part.places)
+            if several:
+                job.progress(n_users - left, n_users, "users")
+
+    return _in_shards(job, texts, SHARD_USERS, compute)
+
+
+def _in_shards(
+    job: Job,
+    texts: "SampledTexts",
+    step: int,
+    score: "Callable[[list[SampledTexts]], Iterable[tuple[int, pl.DataFrame]]]",
+) -> pl.DataFrame:
+    """REWARDS of all texts; `score` is given those of `step` users each that no kill has left."""
     parts = [texts.of(slice(n, n + step)) for n in range(0, len(texts.places), step)]
     # The draft's work folder belongs to one content of every input: the users tell shards apart.
     keys = [hashlib.sha256(part.places.tobytes()).hexdigest() for part in parts]
 
     def compute(missing: list[int]) -> Iterator[tuple[int, pl.DataFrame]]:
-        shards = [TextShard(runtime, config, artifacts, parts[number]) for number in missing]
-        for place, table in map_shards(job, score_texts, shards):
+        for place, table in score([parts[number] for number in missing]):
             yield missing[place], table
 
     return pl.concat(tables_in_shards(keys, compute, job.draft.work, REWARDS))
