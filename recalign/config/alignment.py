@@ -71,7 +71,8 @@ class AlignmentConfig(WeightsConfig):
     constant_eps: float = Field(0.1, ge=0, lt=0.5, json_schema_extra=only_when(loss="cdpo"))
     """The eps of every pair alike."""
     reference: Literal["initial", "previous"] = Field("initial", json_schema_extra=REFERRING)
-    """Reference in round t: the policy before any alignment, or that of the round before."""
+    """The policy before any alignment, or that of the round before (of the part before, with
+    rounds.inner_rounds)."""
     anchor: float = Field(0.5, ge=0, le=10, json_schema_extra=PREFERRING)
     """Weight of the chosen text's loss (nats a token), which is added to the preference loss."""
     min_advantage: float = Field(0.0, ge=0, json_schema_extra=only_when(optimiser="best_of_n"))

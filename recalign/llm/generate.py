@@ -89,7 +89,8 @@ def generate(
     decoder: Decoder = SharedPrefix(model) if refusal is None else RepeatedCache(model)
     ends = torch.tensor(list(stops), dtype=torch.int64, device=model.device)
     order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
-    parts = _parts(model, [len(prompt_ids[i]) for i in order], asked, room)
+    copies = 1 if refusal is None else len(asked.samples)
+    parts = _parts(model, [len(prompt_ids[i]) for i in order], asked, room, copies)
     for batch in _even_batches(order, parts):
         prompts = [prompt_ids[i] for i in batch]
         with hooked(model) if refusal is None else nullcontext():
@@ -102,14 +103,16 @@ def generate(
         ]
 
 
-def _parts(model: PreTrainedModel, lengths: Sequence[int], asked: Asked, room: Room) -> list[float]:
-    """The part of `room` that each prompt of these lengths takes with all its texts."""
+def _parts(
+    model: PreTrainedModel, lengths: Sequence[int], asked: Asked, room: Room, copies: int
+) -> list[float]:
+    """The part of `room` that each prompt of these lengths takes, `copies` of it and its texts."""
     config, n, size = model.config.get_text_config(), len(asked.samples), model.dtype.itemsize
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     per_token = 2 * config.num_hidden_layers * heads * width * size
     per_text = asked.sampling.max_new_tokens * per_token + LOGIT_COPIES * config.vocab_size * size
-    bytes_of = [length * per_token + n * per_text for length in lengths]
+    bytes_of = [copies * length * per_token + n * per_text for length in lengths]
     return [max(n / room.rows, one / (room.gigabytes * 1e9)) for one in bytes_of]
 
 

@@ -1,5 +1,6 @@
 """How an LLM lies in an artifact's folder: the settings, and all weights or an adapter."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,8 @@ from recalign.config import LoadedModelConfig, PolicyConfig, SftConfig
 from recalign.llm.published import source_of
 from recalign.policy import Policy, in_lines
 from recalign.schemas import CURVE_FILE
+
+log = logging.getLogger(__name__)
 
 MODEL = "model"  # folder of all weights
 ADAPTER = "adapter"  # folder of a LoRA adapter on other weights
@@ -32,15 +35,42 @@ class StoredPolicy:
         return replace(self, weights=folder / MODEL, adapter=None)
 
     def load(self, device: str, *, trainable: bool = False) -> Policy:
-        """`trainable` keeps an adapter apart from the weights under it. Raises as `load_policy`."""
+        """`trainable` keeps an adapter apart from the weights under it. Raises as `load_policy`.
+
+        An empty `device` is the processor; for quantised weights, which only a GPU reads, it is the
+        GPU, and where there is none the processor again, with the same weights unquantised.
+        """
         from recalign.llm.load import load_policy  # seconds to import
 
+        if not device:
+            place, device = self._here()
+            return place.load(device, trainable=trainable)
         loaded = load_policy(self.weights, self.held, self.adapter, device, trainable=trainable)
         return in_lines(loaded) if self.lines else loaded
 
+    @property
+    def quantised(self) -> bool:
+        """Whether its weights are held in fewer bits than they were published in."""
+        return self.held.quantisation != "none"
+
+    def _here(self) -> "tuple[StoredPolicy, str]":
+        """What this machine can load, and where to."""
+        import torch
+
+        if not self.quantised:
+            return self, "cpu"
+        if torch.cuda.is_available():
+            return self, "cuda"
+        told = "no GPU here: the LLM is loaded in %s, not in %s as in the run: answers may differ"
+        log.warning(told, self.held.dtype, self.held.quantisation)
+        return replace(self, held=self._unquantised()), "cpu"
+
+    def _unquantised(self) -> LoadedModelConfig:
+        return self.held.model_copy(update={"quantisation": "none"})
+
     def unweighted(self) -> Policy:
         """The same policy for encoding and decoding alone: its weights are never read."""
-        held = self.held.model_copy(update={"quantisation": "none", "dtype": "float32"})
+        held = self._unquantised().model_copy(update={"dtype": "float32"})
         return replace(self, adapter=None, held=held).load("meta")
 
 

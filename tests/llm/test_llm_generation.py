@@ -190,11 +190,19 @@ def test_batches_come_when_they_are_done_and_between_them_the_model_is_its_own(m
     assert users == [[2, 2, 3, 3], [0, 0, 5, 5], [1, 1, 4, 4]]  # of 4, 5; 7, 7; 19, 30 tokens
 
 
-def test_no_batch_takes_more_memory_than_there_is_room_for(make_model, prompts):
+@pytest.mark.parametrize(
+    "copies", [1, 2]
+)  # of a prompt's cache: one for all its texts, or one each
+def test_no_batch_takes_more_memory_than_there_is_room_for(
+    make_model, prompts, copies, monkeypatch
+):
+    if copies == 2:
+        refused = "recalign.llm.generate.shared_prefix_refusal"
+        monkeypatch.setattr(refused, lambda *_: "as asked")
     model, asked = make_model("llama-gqa"), Asked(SamplingConfig(max_new_tokens=8), 2, greedy=False)
     # float32 keys and values of 2 layers, 2 heads of width 8; logits of 24 words, twice.
     per_token, logits = 2 * 2 * 2 * 8 * 4, 2 * 24 * 4
-    taken = [length * per_token + 2 * (8 * per_token + logits) for length in LENGTHS]
+    taken = [copies * length * per_token + 2 * (8 * per_token + logits) for length in LENGTHS]
     for room in (1.0, max(taken), 2.5 * max(taken), 1e9):
         users = [
             [one.user for one in batch if one.sample == 0]
