@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-SCORE = "validation_score"  # the figure of a manifest by which rounds and rows are compared
+SCORE = "validation_score"  # the figure of a manifest by which rounds are compared
 CATALOGUE = "catalogue"
 RERANKED = "reranked"
 STARTS = {
@@ -48,6 +48,14 @@ RERANKED_NDCG = Metric(RERANKED, "NDCG", 5)
 def primary_of(table: pl.DataFrame) -> Metric:
     """What the rows of a table of DPO4Rec's results are compared by first."""
     return RERANKED_NDCG if (table["lists"] == RERANKED).any() else NDCG_AT_10
+
+
+def validated_by(table: pl.DataFrame) -> Metric:
+    """What the rows of a table of RosePO's results are chosen by: NDCG@10 in the catalogue, or in
+    the uniform lists where a row ranks nothing else (an LLM that picks from titles it is shown)."""
+    ranked = NDCG_AT_10.lines(table)["row"].n_unique()
+    everywhere = ranked == table["row"].n_unique()
+    return NDCG_AT_10 if everywhere else NDCG_AT_10._replace(lists="uniform")
 
 
 def metrics_in(table: pl.DataFrame) -> list[Metric]:

@@ -14,7 +14,7 @@ from recalign.evaluation.next_items.hindsight import hindsight_table, rejected_e
 from recalign.evaluation.per_user import rows_per_user
 from recalign.evaluation.recommended import recommended_table
 from recalign.evaluation.result_table import resample, rows_of
-from recalign.metric_columns import SCORE
+from recalign.metric_columns import validated_by
 from recalign.report import PAGE
 from recalign.report.forest import forest
 from recalign.report.page import write_page
@@ -41,7 +41,7 @@ from tasks.report import data_set, segmented, stage_runs
 from tasks.tables import Tables, read_tables
 
 
-@stage(version=5)
+@stage(version=6)
 def comparison(
     job: Job,
     config: ComparisonConfig,
@@ -60,7 +60,8 @@ def comparison(
     told = {label: one.manifest.figures.get("recommended") for label, one in judged.items()}
     recommended = recommended_table({label: one for label, one in told.items() if one})
     valid = {row.label: made[f"valid_{number}"] for number, row in enumerate(config.rows)}
-    validation = {label: float(one.manifest.figures[SCORE]) for label, one in valid.items()}
+    chosen_by = validated_by(results).label  # one metric, which every row has
+    validation = {n: float(one.manifest.figures["means"][chosen_by]) for n, one in valid.items()}
     budgets = budget_table({label: _trained(job, one) for label, one in judged.items()})
     unequal = unequal_budgets(config.rows, budgets)
     tables = read_tables(interactions, splits)

@@ -24,7 +24,7 @@ from recalign.evaluation.leaderboard import (
     seed_runs,
 )
 from recalign.evaluation.result_table import SHARES
-from recalign.metric_columns import SCORE, Metric, metrics_in, primary_of
+from recalign.metric_columns import SCORE, Metric, metrics_in, primary_of, validated_by
 from recalign.report import PAGE
 from recalign.report.leaderboard import leaderboard_page
 from recalign.report.leaderboard_tables import LeaderboardRun
@@ -49,7 +49,9 @@ class FinishedCell:
     results: pl.DataFrame
     row: str
     """What the cell is about."""
-    validation: float | None
+    validation: float
+    validated_by: Metric
+    """What its validation is measured in."""
     stands_on: Mapping[str, Manifest]
     """All that the row was made from, by fingerprint."""
 
@@ -79,6 +81,8 @@ def leaderboard(job: Job, config: LeaderboardConfig, **cells: Artifact) -> None:
     board = leaderboard_table(settings, headlines)
     told = comparison_table(asked, settings, metrics[0])
     costs = cost_table(config, judged)
+    validations = {label: own[0].validated_by for label, own in by_setting.items()}
+    chosen = chosen_setting(costs, validations.values())
     LEADERBOARD.write(board, job.draft)
     COMPARISONS.write(told, job.draft)
     CELLS.write(costs, job.draft)
@@ -90,8 +94,9 @@ def leaderboard(job: Job, config: LeaderboardConfig, **cells: Artifact) -> None:
         board=board,
         comparisons=told,
         cells=costs,
-        chosen=chosen_setting(costs),
-        confirmed=confirmation(asked, settings, costs, metrics[0]),
+        validated_by=validations,
+        chosen=chosen,
+        confirmed=confirmation(asked, settings, chosen, metrics[0]),
     )
     write_page(leaderboard_page(run), job.draft.path(PAGE))
     job.draft.count(board.height, {"failed cells": len(config.cells) - len(judged)})
@@ -105,14 +110,15 @@ def judge(store: Store, cell: ShownCell, report: Artifact) -> FinishedCell:
             results, labels = RESULTS.read(report), [one["label"] for one in told.config["rows"]]
             row = cell.headline or main_row(results)
             ends, score = [told.inputs[f"row_{labels.index(row)}"]], told.figures["validation"][row]
-            measured = report
+            measured, chosen_by = report, validated_by(results)
         case _:
             measured = store.open(told.inputs["evaluation"])
             results = RESULTS.read(measured)
             row = cell.headline or main_row(results)
             ends, score = [told.reference], _best_validation(store, told)
+            chosen_by = Metric(primary_of(results).lists, "NDCG")
     made_from = lineage(store, [store.open(end).manifest for end in ends])
-    return FinishedCell(cell, report, measured, results, row, score, made_from)
+    return FinishedCell(cell, report, measured, results, row, score, chosen_by, made_from)
 
 
 def _best_validation(store: Store, told: Manifest) -> float:

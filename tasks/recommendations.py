@@ -15,7 +15,7 @@ from recalign.evaluation.next_items.fixed_lists import DRAWN, fixed_lists, shown
 from recalign.evaluation.per_user import means_over_users, per_user_table, user_means
 from recalign.evaluation.recommended import spread
 from recalign.llm.storage import SFT
-from recalign.metric_columns import CATALOGUE, SCORE, Metric
+from recalign.metric_columns import CATALOGUE, Metric
 from recalign.policy import Policy
 from recalign.schemas import CANDIDATES, PER_USER, RECOMMENDATIONS
 from recalign.splits.candidates import history_popularity
@@ -100,19 +100,15 @@ def _write(
     job: Job, cases: Cases, outcomes: "Outcomes", measures: dict[Metric, np.ndarray]
 ) -> None:
     """The tables of the row, and what its figures say of it as a whole."""
-    from recalign.evaluation.next_items.measures import (
-        AVERAGE_POPULARITY,
-        LONG_TAIL_SHARE,
-        validation_metric,
-    )
+    from recalign.evaluation.next_items.measures import AVERAGE_POPULARITY, LONG_TAIL_SHARE
 
     per_user = per_user_table(*user_means(cases.users, measures))
     PER_USER.write(per_user, job.draft)
     RECOMMENDATIONS.write(outcomes.table(cases), job.draft)
     means = means_over_users(per_user)
     users = per_user["user_index"].n_unique()
-    job.draft.tell({SCORE: means[validation_metric(means)], "users": users})
-    job.draft.tell({"means": {metric.label: mean for metric, mean in means.items()}})
+    told = {metric.label: mean for metric, mean in means.items()}
+    job.draft.tell({"means": told, "users": users})
     if outcomes.recommended is not None:
         popular = {
             "average_popularity": means[AVERAGE_POPULARITY],

@@ -28,17 +28,31 @@ def candidate_lists(
 ) -> CandidateLists:
     """The first `list_targets` targets, filled up to `list_length` with the first negatives.
 
-    targets [U, T] in order of time and negatives [U, N], both 0 padded at their end. A user with
+    targets [U, T] in order of time and negatives [U, N], both 0 padded at their end. A target that
+    is repeated counts once, as in the full catalogue (`target_ranks`). A user with
     fewer targets gets more negatives; a list is shorter only where the negatives run out.
     ValueError: a drawn negative is one of the user's targets.
     """
-    kept, negatives = targets[:, :list_targets], negatives[:, :list_length]
+    kept, negatives = _distinct(targets)[:, :list_targets], negatives[:, :list_length]
     if (negatives[:, :, None] == kept[:, None, :]).logical_and(kept[:, None, :] > 0).any():
         raise ValueError("a negative of a candidate list is a target of its user")
-    joined = torch.cat([kept, negatives], 1)
-    # A stable sort on "is padding" moves the padding between targets and negatives to the end.
-    order = (joined == 0).to(torch.int8).argsort(dim=1, stable=True)
-    return CandidateLists(joined.gather(1, order)[:, :list_length], (kept > 0).sum(1))
+    joined = _padding_last(torch.cat([kept, negatives], 1))
+    return CandidateLists(joined[:, :list_length], (kept > 0).sum(1))
+
+
+def _distinct(targets: Tensor) -> Tensor:
+    """The rows [U, T] without later copies of an item, 0 padded at their end."""
+    ordered, places = targets.sort(dim=1, stable=True)  # equal items next to each other
+    again = torch.zeros_like(targets, dtype=torch.bool)
+    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    copies = torch.zeros_like(again).scatter(1, places, again)
+    return _padding_last(targets.masked_fill(copies, 0))
+
+
+def _padding_last(rows: Tensor) -> Tensor:
+    """The rows with every 0 at their end, by a stable sort: the items keep their order."""
+    order = (rows == 0).to(torch.int8).argsort(dim=1, stable=True)
+    return rows.gather(1, order)
 
 
 def ranks_in_lists(scores: Tensor, lists: CandidateLists) -> Tensor:

@@ -1,6 +1,6 @@
 """Settings side by side over training seeds: every row, and the comparisons that count."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -157,11 +157,14 @@ def comparison_table(
     return pl.DataFrame(lines, schema=COMPARISONS, orient="row")
 
 
-def chosen_setting(cells: pl.DataFrame) -> tuple[str, int] | None:
+def chosen_setting(cells: pl.DataFrame, validated_by: Collection[Metric]) -> tuple[str, int] | None:
     """The setting with the best validation on the first seed of CELLS, and that seed.
 
-    None where there is nothing to choose: one setting, or not every one has that validation.
+    None where nothing can be chosen: one setting, not every one has that validation, or they are
+    `validated_by` several metrics.
     """
+    if len(set(validated_by)) > 1:
+        return None
     first = cells["seed"].min()
     scored = cells.filter(pl.col("seed") == first).drop_nulls("validation")
     if cells["setting"].n_unique() < 2 or scored.height < cells["setting"].n_unique():
@@ -173,14 +176,14 @@ def chosen_setting(cells: pl.DataFrame) -> tuple[str, int] | None:
 def confirmation(
     asked: Sequence[Comparison],
     settings: Mapping[str, SeedRuns],
-    cells: pl.DataFrame,
+    chosen: tuple[str, int] | None,
     metric: Metric,
 ) -> pl.DataFrame:
     """COMPARISONS of the setting to trust: the chosen one, over the seeds it was not chosen on.
 
-    Where nothing was chosen, of the only setting, over all its seeds. No line without such a seed.
+    chosen: by `chosen_setting`. Where nothing was, of the only setting, over all its seeds. No line
+    without such a seed.
     """
-    chosen = chosen_setting(cells)
     if chosen is None:
         return comparison_table(asked if len(settings) == 1 else [], settings, metric)
     label, seed = chosen

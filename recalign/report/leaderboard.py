@@ -107,6 +107,12 @@ def _lede(run: LeaderboardRun) -> str:
         f"{plural(done['seed'].n_unique(), 'training seed')}, {plural(done.height, 'run')}, "
         f"{count(run.board['n_users'].item(0))} users, the same in all."
     )
+    measured = {one.label: None for one in run.validated_by.values()}
+    if len(measured) > 1:
+        return (
+            f"{text} No setting was chosen: their validations are in different metrics "
+            f"({', '.join(measured)})."
+        )
     if run.chosen is None:
         return text
     label, seed = run.chosen

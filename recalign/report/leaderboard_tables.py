@@ -34,6 +34,8 @@ class LeaderboardRun:
     """COMPARISONS, over all seeds."""
     cells: pl.DataFrame
     """CELLS."""
+    validated_by: Mapping[str, Metric]
+    """What the validations of each setting are measured in."""
     chosen: tuple[str, int] | None
     """The setting with the best validation on a seed, and that seed; None: nothing to choose."""
     confirmed: pl.DataFrame
@@ -202,7 +204,8 @@ def run_grid(run: LeaderboardRun) -> Grid:
         value = figures[line["setting"]].pop(0)
         rows.append(
             [name, Cell(metric(value), order=value),
-             Cell(metric(line["validation"]), order=line["validation"]),
+             Cell(metric(line["validation"]), run.validated_by[line["setting"]].label,
+                  order=line["validation"]),
              Cell(duration(line["cpu_seconds"]), order=line["cpu_seconds"]),
              Cell(duration(line["own_cpu_seconds"]), order=line["own_cpu_seconds"]),
              _cost_cell("tokens", line), _cost_cell("pairs", line), Cell("")]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from recalign.config import ComparedRow
-from recalign.metric_columns import CATALOGUE, STARTS, Metric, cells, metrics_in
+from recalign.metric_columns import CATALOGUE, STARTS, Metric, cells, metrics_in, validated_by
 from recalign.report.content import Cell, DataSet, Figure, Grid, Page, Section, StageRun
 from recalign.report.result_lines import difference_cell, mean_cell
 from recalign.report.rosepo_opening import HELPFUL, LIFT, SHOWN, opening
@@ -42,9 +42,9 @@ class RosePORun:
     budgets: pl.DataFrame
     """BUDGETS: what each row was trained on."""
     unequal: Sequence[str]
-    """Controls whose pairs or steps are not those of the row they control, in words."""
+    """Rows of a claim whose pairs or steps differ, in words."""
     validation: Mapping[str, float]
-    """Score by row label."""
+    """Score by row label, in the metric that `validated_by` says of the results."""
     rejections: pl.DataFrame
     """One line per set of pairs, printed as it is."""
     smoothing: pl.DataFrame
@@ -74,7 +74,7 @@ def rosepo_page(run: RosePORun) -> Page:
             "Chosen by validation",
             "Validation",
             "A policy is worth delivering only if its validation beats the SFT model's.",
-            grids=[_validations(run.compared, run.validation)],
+            grids=[_validations(run)],
         ),
         *training_section(run.oracle_curve, run.sft_curve, "the fine-tuned model"),
         Section("Items chosen and rejected", "Pairs", grids=[_plain_grid(run.rejections)]),
@@ -145,14 +145,14 @@ def _biases(results: pl.DataFrame) -> Grid:
     return Grid(["Row", *(one.name for one in names)], rows)
 
 
-def _validations(compared: Sequence[ComparedRow], validation: Mapping[str, float]) -> Grid:
-    base = next((validation[one.label] for one in compared if one.kind == "sft"), None)
+def _validations(run: RosePORun) -> Grid:
+    base = next((run.validation[one.label] for one in run.compared if one.kind == "sft"), None)
     rows = []
-    for one in compared:
-        score = validation[one.label]
+    for one in run.compared:
+        score = run.validation[one.label]
         gain = "" if not base or one.kind == "sft" else percent(score / base - 1, 1, True)
         rows.append([Cell(one.label), Cell(metric(score)), Cell(gain)])
-    return Grid(["Row", "Validation NDCG@10", "against SFT"], rows)
+    return Grid(["Row", f"Validation {_header(validated_by(run.results))}", "against SFT"], rows)
 
 
 def _in_hindsight(hindsight: pl.DataFrame) -> list[Grid]:

@@ -16,7 +16,7 @@ from recalign.evaluation.leaderboard import (
     seed_runs,
 )
 from recalign.evaluation.per_user import per_user_table, rows_per_user
-from recalign.metric_columns import NDCG_AT_10
+from recalign.metric_columns import NDCG_AT_10, Metric, validated_by
 from recalign.schemas import RESULTS
 from recalign.sweep_tables import CELLS
 from tests.report.sample_pages import COMPARED, cell, table
@@ -92,19 +92,39 @@ def test_what_was_chosen_on_a_seed_is_judged_by_the_others():
     settings = {"a": setting({0: 0.0, 1: 0.0, 2: 0.0}), "b": setting({0: 0.5, 1: 0.01, 2: 0.02})}
     asked = list(comparisons({"a": OWN, "b": OWN}, {"a": "aligned", "b": "aligned"}))
     cells = cells_of(a=[0.1, 0.9, 0.9], b=[0.2, 0.0, 0.0])
-    assert chosen_setting(cells) == ("b", 0)
-    told = confirmation(asked, settings, cells, NDCG_AT_10)
+    assert chosen_setting(cells, [NDCG_AT_10] * 2) == ("b", 0)
+    told = confirmation(asked, settings, ("b", 0), NDCG_AT_10)
     assert told["setting"].to_list() == ["b", "b"]
     assert told["per_seed"][0].to_list() == pytest.approx([0.01, 0.02])  # without seed 0's .5
 
 
 def test_nothing_is_chosen_of_one_setting_or_where_a_validation_is_missing():
-    assert chosen_setting(cells_of(a=[0.1, 0.2])) is None
-    assert chosen_setting(cells_of(a=[0.1], b=[None])) is None
+    assert chosen_setting(cells_of(a=[0.1, 0.2]), [NDCG_AT_10]) is None
+    assert chosen_setting(cells_of(a=[0.1], b=[None]), [NDCG_AT_10] * 2) is None
     only = {"a": setting({0: 0.1, 1: 0.2})}
     asked = list(comparisons({"a": OWN}, {"a": "aligned"}))
-    told = confirmation(asked, only, cells_of(a=[0.1, 0.2]), NDCG_AT_10)
+    told = confirmation(asked, only, None, NDCG_AT_10)
     assert told["n_seeds"].to_list() == [2]
+
+
+def test_nothing_is_chosen_between_validations_in_different_metrics():
+    cells, listed = cells_of(a=[0.1, 0.1], b=[0.4, 0.4]), NDCG_AT_10._replace(lists="uniform")
+    assert chosen_setting(cells, [listed, listed]) == ("b", 0)
+    assert chosen_setting(cells, [NDCG_AT_10, listed]) is None
+    settings = {"a": setting({0: 0.1, 1: 0.1}), "b": setting({0: 0.1, 1: 0.1})}
+    asked = list(comparisons({"a": OWN, "b": OWN}, {"a": "aligned", "b": "aligned"}))
+    assert confirmation(asked, settings, None, NDCG_AT_10).is_empty()
+
+
+def test_rows_are_chosen_by_a_metric_that_all_of_them_have():
+    listed = NDCG_AT_10._replace(lists="uniform")
+    names = ("Popularity", "SFT", "hard, eps")
+    everywhere = [cell(name, one, 0.1) for name in names for one in (listed, NDCG_AT_10)]
+    assert validated_by(table(*everywhere)) == NDCG_AT_10
+    picks = [line for line in everywhere if line[0] != "SFT" or listed.lists in line]
+    assert len(picks) == len(everywhere) - 1
+    assert validated_by(table(*picks)) == listed
+    assert validated_by(table(*picks, cell("SFT", Metric("catalogue", "HR", 1), 0.1))) == listed
 
 
 def test_other_users_are_refused():

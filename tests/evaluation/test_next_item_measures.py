@@ -10,7 +10,7 @@ import pytest
 from recalign.evaluation.next_items import measures
 from recalign.evaluation.next_items import outcomes as judge_module
 from recalign.evaluation.next_items.fixed_lists import DRAWN, fixed_lists
-from recalign.evaluation.next_items.measures import nearest_items, validation_metric
+from recalign.evaluation.next_items.measures import nearest_items
 from recalign.evaluation.next_items.outcomes import Response, by_item, by_states, judge
 from recalign.evaluation.per_user import means_over_users, per_user_table, user_means
 from recalign.evaluation.recommended import spread
@@ -256,12 +256,6 @@ def test_cases_leave_their_lists_and_answers():
     table = answered.table(CASES)
     assert table["answer"].to_list() == ["a0", "a1", "a2", "a3", "a4"]
     assert table["recommended"].to_list() == [[]] * 5
-
-
-def test_settings_are_chosen_by_the_catalogue_where_it_is_ranked():
-    full, listed = (Metric(lists, "NDCG", 10) for lists in (CATALOGUE, "uniform"))
-    assert validation_metric([listed, full]) == full
-    assert validation_metric([listed]) == listed
 
 
 def test_nearest_items_are_by_cosine_without_the_item_itself_or_padding():

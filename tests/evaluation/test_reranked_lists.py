@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from recalign.errors import UserError
+from recalign.evaluation.texts import reranked
 from recalign.evaluation.texts.encoded import EncodedTexts
 from recalign.evaluation.texts.reranked import RerankedLists, padded, read_padded
 from recalign.evaluation.texts.rows import dpo4rec_rows
@@ -61,6 +62,33 @@ def test_a_text_is_read_with_every_list_of_its_user():
     assert scores.tolist() == [[[0.0, 1, 2, 3]], [[0.0, -1, -2, -3]]]
     unread = scorer.given(EncodedTexts(texts.vectors, torch.tensor([[0], [-1]])))
     assert unread(slice(0, 2))[1].tolist() == [[0.0, 0, 0, 0]]
+
+
+def test_a_few_lists_are_read_at_a_time_however_few_their_scores(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    many = Lists(
+        np.arange(40) % 7, np.tile(np.arange(1, 6), (40, 1)), np.tile([True, *[False] * 4], (40, 1))
+    )
+    own = RerankedLists.of(np.arange(7), many)
+    texts = EncodedTexts(torch.rand(21, 4, generator=generator), torch.arange(21).reshape(7, 3))
+    matrix, asked = torch.rand(4, 5, generator=generator), list[int]()
+
+    def read(numbers, vectors):
+        asked.append(len(vectors))
+        return vectors @ matrix * (1 + numbers[:, None, None] % 3)
+
+    alone = padded(lambda where: torch.zeros(where.stop - where.start, 1, 5))
+    owners = torch.from_numpy(own.lists.owners)
+    scores = TextRecommender(torch.arange(40), read_padded(read), alone, owners).given(texts)
+    whole = own.evaluate(scores, [1, 3])
+    assert max(asked) == 40
+    asked.clear()
+    monkeypatch.setattr(reranked, "AT_ONCE", 3 * 5 + 1)  # items, of lists of five
+    parts = own.evaluate(scores, [1, 3])
+    assert max(asked) == 3
+    assert parts.values.keys() == whole.values.keys()
+    assert all((parts.values[name] == whole.values[name]).all() for name in whole.values)
+    assert (parts.recommended == whole.recommended).all()
 
 
 def test_kars_precision_is_divided_by_the_hits():

@@ -136,20 +136,34 @@ def figures(pairs, steps):
             "best_step": steps - 1}  # fmt: skip
 
 
-def test_a_control_with_other_pairs_or_steps_than_its_rows_is_named():
-    equal = budget_table(
-        {"SFT": {}, "more SFT": figures(90, 6)}
-        | {row.label: figures(90, 6) for row in COMPARED if row.strategy == "self_hard"}
-    )
+def test_a_row_with_other_pairs_or_steps_than_what_a_claim_compares_it_with_is_named():
+    trained = [row.label for row in COMPARED if row.strategy]
+    equal = budget_table({"SFT": {}} | {label: figures(90, 6) for label in trained})
     assert equal.row(0) == ("SFT", *(None,) * 5)
     assert unequal_budgets(COMPARED, equal) == []
-    for pairs, steps in ((91, 6), (90, 7)):
-        other = equal.filter(pl.col("row") != "more SFT")
-        told = unequal_budgets(
-            COMPARED, pl.concat([other, budget_table({"more SFT": figures(pairs, steps)})])
-        )
-        assert len(told) == 4
-        assert told[0] == (f"more SFT had {pairs} pairs and {steps} steps, self_hard none 90 and 6")
+    for base in ("more SFT", "random none"):
+        for pairs, steps in ((91, 6), (90, 7)):
+            other = equal.filter(pl.col("row") != base)
+            told = unequal_budgets(
+                COMPARED, pl.concat([other, budget_table({base: figures(pairs, steps)})])
+            )
+            assert told == [
+                f"{base} had {pairs} pairs and {steps} steps, {row} 90 and 6"
+                for row in ("self_hard none", "self_hard pairwise")
+            ]
+
+
+def test_a_pair_of_rows_that_two_claims_compare_is_named_once():
+    dropped = figures(70, 5)  # drop_above left some out
+    budgets = budget_table(
+        {row.label: figures(90, 6) for row in COMPARED if row.strategy}
+        | {"self_hard pairwise": dropped, "SFT": {}}
+    )
+    told = unequal_budgets(COMPARED, budgets)
+    assert len(told) == len(set(told))
+    bases = {one.split(" had ")[0] for one in told}
+    assert bases == {"self_hard none", "self_hard permuted", "more SFT", "random none"}
+    assert all(one.endswith("self_hard pairwise 70 and 5") for one in told)
 
 
 def test_a_question_without_its_control_is_not_asked():

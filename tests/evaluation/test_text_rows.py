@@ -142,6 +142,16 @@ def test_candidate_lists_hold_the_first_targets_then_the_first_negatives():
     assert lists.n_targets.tolist() == [2, 1]
 
 
+def test_a_repeated_target_of_a_candidate_list_counts_once():
+    targets = torch.tensor([[5, 5, 7, 5, 2], [4, 6, 4, 0, 0]])
+    negatives = torch.tensor([[1, 3, 8, 9], [1, 2, 3, 9]])
+    lists = candidate_lists(targets, negatives, list_targets=3, list_length=5)
+    assert lists.items.tolist() == [[5, 7, 2, 1, 3], [4, 6, 1, 2, 3]]
+    assert lists.n_targets.tolist() == [3, 2]
+    (first,) = candidate_lists(targets[:1, :3], negatives[:1], 3, 5).items.tolist()
+    assert first == [5, 7, 1, 3, 8]
+
+
 def test_a_target_among_the_negatives_is_refused():
     with pytest.raises(ValueError, match="is a target"):
         candidate_lists(torch.tensor([[4]]), torch.tensor([[2, 4]]), 1, 3)

@@ -126,7 +126,8 @@ def test_rows_that_claim_an_equal_budget_have_it(both):
     assert all(one == chosen["self_hard, eps"] for one in chosen.values())
     assert len(fresh) == len(chosen["self_hard, eps"])
     assert not fresh & chosen["self_hard, eps"]
-    assert made["figures"]["unequal_budgets"] == []
+    said = made["figures"]["unequal_budgets"]  # self-hard drops the pairs that the LLM gets right
+    assert {one.split(" had ")[0] for one in said} == {"random, no eps"}
 
 
 def manifest_of(root, reference):

@@ -215,6 +215,7 @@ def leaderboard_run(
         board=pl.DataFrame(board, schema=LEADERBOARD, orient="row"),
         comparisons=comparisons,
         cells=pl.DataFrame(cells, schema=CELLS, orient="row"),
+        validated_by=dict.fromkeys(values, NDCG_AT_10),
         chosen=(values[1], 0),
         confirmed=comparisons,
     )

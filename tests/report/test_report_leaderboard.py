@@ -1,5 +1,7 @@
 """A sweep's page: what it claims, what it leaves open, and that a user's words stay words."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
@@ -35,6 +37,24 @@ def test_what_was_chosen_and_what_failed_is_said():
     page = opening()
     assert "alignment.beta=0.3 was chosen by its validation on seed 0" in page.lede
     assert page.notes == ["Failed, and missing here: alignment.beta=0.3, seed 1: no signal <b>"]
+
+
+def test_a_validation_says_its_metric_and_where_they_differ_that_nothing_was_chosen():
+    run = leaderboard_run()
+    listed = NDCG_AT_10._replace(lists="uniform")
+    mixed = dict(zip(run.validated_by, (NDCG_AT_10, listed), strict=True))
+    page = leaderboard_page(
+        replace(run, validated_by=mixed, chosen=None, confirmed=run.confirmed.clear())
+    )
+    assert page.opening.lede.endswith(
+        "No setting was chosen: their validations are in different metrics (NDCG@10, list NDCG@10)."
+    )
+    assert page.opening.verdict == ""
+    (grid,) = next(section for section in page.sections if section.short == "Runs").grids
+    place = list(grid.header).index("Validation")
+    told = {(row[0].text.split(",")[0], row[place].below) for row in grid.rows if row[place].text}
+    assert told == {("alignment.beta=0.1", "NDCG@10"), ("alignment.beta=0.3", "list NDCG@10")}
+    assert "No setting was chosen" not in leaderboard_page(run).opening.lede
 
 
 def test_settings_are_sorted_by_their_numbers_and_show_metrics_and_costs():

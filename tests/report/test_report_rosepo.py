@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+import polars as pl
 import pytest
 
-from recalign.metric_columns import CATALOGUE, Metric
+from recalign.metric_columns import CATALOGUE, NDCG_AT_10, Metric
 from recalign.report.result_lines import headline_metrics
 from recalign.report.rosepo import rosepo_page
 from recalign.report.rosepo_opening import HELPFUL, LIFT, opening, verdict
@@ -91,6 +92,21 @@ def test_the_sections_hold_claims_trade_off_validation_pairs_and_eps():
         ("+0.0800", "[+0.0500, +0.1100]"),
     ]  # fmt: skip
     assert len(named["Trade-off"].figures) == 2
+
+
+@pytest.mark.parametrize(
+    ("ranked", "header"),
+    [
+        (("Popularity", "SFT", "hard, eps"), "Validation NDCG@10"),
+        (("Popularity",), "Validation NDCG@10 (list)"),  # LLMs that pick from titles they are shown
+    ],
+)
+def test_the_validation_says_the_metric_that_all_rows_have(ranked, header):
+    run = rosepo_run()
+    catalogue = table(*(cell(row, NDCG_AT_10, 0.1) for row in ranked))
+    page = rosepo_page(replace(run, results=pl.concat([run.results, catalogue])))
+    named = {section.short: section for section in page.sections}
+    assert named["Validation"].grids[0].header[1] == header
 
 
 def test_a_gain_over_a_validation_of_nothing_is_left_out():

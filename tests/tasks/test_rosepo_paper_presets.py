@@ -4,11 +4,12 @@ import polars as pl
 import pytest
 
 from flows.rosepo import stages, variants
-from recalign.config import RosePOConfig
+from recalign.config import RosePOConfig, ShownCell
 from recalign.config.presets import load_settings
 from recalign.errors import UserError
 from recalign.metric_columns import Metric
 from tasks.interactions import interactions
+from tasks.leaderboard import judge
 from tests.tasks.llama3_folder import save_llama3
 from tests.tasks.tiny_run import CONFIG, direct
 
@@ -52,6 +53,23 @@ def test_the_preset_runs_on_a_shrunken_llama_3(llama3, preset):
     told = Metric("uniform", "valid").lines(results)
     assert set(told["row"]) == {row.label for row in wanted} - {"SASRec", "Popularity"}
     assert Metric("uniform", "HR", 1).lines(results)["row"].n_unique() == len(wanted)
+    assert_one_metric_is_chosen_by(walk, wanted)
+
+
+def assert_one_metric_is_chosen_by(walk, rows):
+    """The list NDCG, since the LLM ranks no catalogue, though SASRec and popularity do."""
+    made = walk.artifact("comparison")
+    inputs = made.manifest.inputs
+    means = [walk.store.open(inputs[f"valid_{n}"]).manifest.figures["means"]
+             for n in range(len(rows))]  # fmt: skip
+    assert ["NDCG@10" in one for one in means].count(True) == 2
+    assert made.manifest.figures["validation"] == {
+        row.label: one["list NDCG@10"] for row, one in zip(rows, means, strict=True)
+    }
+    assert "Validation NDCG@10 (list)" in made.path("report.html").read_text()
+    cell = judge(walk.store, ShownCell(setting="", seed=0), made)
+    assert cell.validated_by.label == "list NDCG@10"
+    assert cell.validation == made.manifest.figures["validation"][cell.row]
 
 
 def test_four_bits_without_a_gpu_are_refused_in_one_line(llama3):

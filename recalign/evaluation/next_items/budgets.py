@@ -1,4 +1,4 @@
-"""What each row was trained on, and whether each control had the pairs and steps of its rows."""
+"""What each row was trained on, and whether the rows of a claim had the same pairs and steps."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import polars as pl
 
 from recalign.config import ComparedRow
-from recalign.evaluation.next_items.claims import CONTINUED
+from recalign.evaluation.next_items.claims import questions
 from recalign.schemas import BUDGETS
 
 EQUAL = ("pairs", "planned_steps")
-"""Columns of BUDGETS in which a control equals the rows it controls."""
+"""Columns of BUDGETS that are equal in two rows of an equal budget."""
 
 
 def budget_table(trained: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
@@ -27,21 +27,16 @@ def budget_table(trained: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
 
 
 def unequal_budgets(compared: Sequence[ComparedRow], budgets: pl.DataFrame) -> list[str]:
-    """A sentence for every aligned row and its control whose pairs or planned steps differ."""
-    spent = {line["row"]: [line[one] for one in EQUAL] for line in budgets.to_dicts()}
-    controls = {
-        control.label: [
-            one.label
-            for one in compared
-            if one.kind == "aligned" and one.strategy == control.strategy
-        ]
-        for control in compared
-        if control.kind in CONTINUED
-    }
+    """A sentence for every two rows of a claim whose pairs or planned steps differ.
+
+    Rows that no budget was spent on, such as the SFT model, do not count.
+    """
+    trained = budgets.drop_nulls(EQUAL).to_dicts()
+    spent = {line["row"]: [line[one] for one in EQUAL] for line in trained}
+    asked = dict.fromkeys(pair for pairs in questions(compared).values() for pair in pairs)
     return [
-        f"{control} had {spent[control][0]} pairs and {spent[control][1]} steps, "
-        f"{label} {spent[label][0]} and {spent[label][1]}"
-        for control, labels in controls.items()
-        for label in labels
-        if spent[control] != spent[label]
+        f"{base} had {spent[base][0]} pairs and {spent[base][1]} steps, "
+        f"{row} {spent[row][0]} and {spent[row][1]}"
+        for row, base in asked
+        if row in spent and base in spent and spent[row] != spent[base]
     ]

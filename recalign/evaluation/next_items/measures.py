@@ -1,14 +1,12 @@
 """Everything that is measured of next items, one value per case (NaN: undefined for this case)."""
 
-from collections.abc import Collection
-
 import numpy as np
 import polars as pl
 import torch
 
 from recalign.evaluation.next_items.cases import Cases
 from recalign.evaluation.next_items.outcomes import Outcomes
-from recalign.metric_columns import CATALOGUE, NDCG_AT_10, Metric
+from recalign.metric_columns import CATALOGUE, Metric
 from recalign.metrics import average_popularity, hit_rate, long_tail_share, mrr, ndcg
 from recalign.ranking import row_chunks, top_items
 
@@ -134,8 +132,3 @@ def answer_measures(
         inside = (candidates == items[:, None]) & (candidates > 0)
         table[Metric(shown, "in candidates")] = inside.any(1)
     return {metric: values.astype(np.float64) for metric, values in table.items()}
-
-
-def validation_metric(measured: Collection[Metric]) -> Metric:
-    """What settings are chosen by: NDCG@10 in the catalogue, or, unranked there, in the lists."""
-    return NDCG_AT_10 if NDCG_AT_10 in measured else NDCG_AT_10._replace(lists="uniform")

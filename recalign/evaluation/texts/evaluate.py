@@ -57,16 +57,21 @@ class Evaluated:
 
 @torch.no_grad()
 def evaluate_row(
-    scores: ScoreCases, cases: UserTargets, cutoffs: list[int], top_k: int = 10
+    scores: ScoreCases,
+    cases: UserTargets,
+    cutoffs: list[int],
+    top_k: int = 10,
+    at_once: int | None = None,
 ) -> Evaluated:
     """Full-catalogue metrics with seen items filtered, and metrics over the candidate lists.
 
-    `scores` is asked for chunks of users of a size that bounds memory. A user with several
-    samples gets the mean of each metric over them: what one reasoning is worth on average.
+    `scores` is asked for chunks of users of a size that bounds memory, of `at_once` at most. A user
+    with several samples gets the mean of each metric over them: what one reasoning is worth on
+    average.
     """
     measured: list[dict[Metric, np.ndarray]] = []
     heads: list[np.ndarray] = []
-    for where, given in _chunks(scores, len(cases)):
+    for where, given in _chunks(scores, len(cases), at_once or len(cases)):
         n_users, n_samples, width = given.shape
         flat = given.reshape(n_users * n_samples, width)
         tables = torch.from_numpy(cases.seen[where]), cases.targets[where]
@@ -95,10 +100,10 @@ def list_metrics(
     return metric_table(ranks, lists.n_targets.cpu(), reached, drawn)
 
 
-def _chunks(scores: ScoreCases, n_users: int) -> Iterator[tuple[slice, Tensor]]:
-    """Slices of users and their scores, sized after the first user's."""
+def _chunks(scores: ScoreCases, n_users: int, most: int) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of `most` users or fewer and their scores, sized after the first user's."""
     width = scores(slice(0, 1)).numel()
-    step = max(1, CHUNK_SCORES // width)
+    step = max(1, min(most, CHUNK_SCORES // width))
     for start in range(0, n_users, step):
         where = slice(start, min(start + step, n_users))
         yield where, scores(where)

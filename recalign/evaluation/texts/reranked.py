@@ -15,6 +15,9 @@ from recalign.metric_columns import RERANKED
 
 HEAD = 5
 """Items of a list that count as recommended."""
+AT_ONCE = 1 << 15
+"""Items of the lists that are scored at a time. Their scores are few, but reading a list takes a
+vector of each of its texts and items."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class RerankedLists:
         """
         length = self.lists.items.shape[1]
         shorter = [k for k in cutoffs if k < length]  # of a whole list every target is a hit
-        each = evaluate_row(scores, self.cases, shorter, HEAD)
+        at_once = max(1, AT_ONCE // length)
+        each = evaluate_row(scores, self.cases, shorter, HEAD, at_once)
         totals = {
             metric: np.bincount(self.lists.owners, values, minlength=len(self.users))
             for metric, values in each.values.items()
