@@ -1,7 +1,6 @@
 """A finished run, found by its report or its series, and what it recommends with."""
 
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any, Self
 
 from recalign.artifacts.lookup import resolve
@@ -10,6 +9,7 @@ from recalign.artifacts.series import SERIES
 from recalign.artifacts.store import Store
 from recalign.config import SamplingConfig
 from recalign.errors import UserError
+from recalign.templates import template_read
 
 METHOD_REPORTS = {"dpo4rec": "report", "rosepo": "comparison"}
 """The stage that ends a run of each method."""
@@ -53,6 +53,8 @@ class TitleChain:
     """The best aligned row's LLM."""
     judged: dict[str, Any]
     """How its rankings were judged: likelihood, beam."""
+    template_digest: str = ""
+    """Of the template of its questions; empty where it continues a list of titles."""
 
 
 def finished_run(store: Store, name: str = "", method: str = "") -> Manifest:
@@ -92,7 +94,12 @@ def title_chain_of_run(store: Store, comparison: Manifest) -> TitleChain:
     """What the RosePO run behind a comparison recommends with."""
     row, known = _best_row(store, comparison), comparison.inputs
     judged = {name: row.config[name] for name in ("likelihood", "beam")}
-    return TitleChain(known["interactions"], known["oracle"], row.inputs["policy"], judged)
+    policy = row.inputs["policy"]
+    first = _manifest(store, policy)
+    while first.stage == "alignment":
+        first = _manifest(store, first.inputs["start"])
+    _, digest = template_read(first.files)
+    return TitleChain(known["interactions"], known["oracle"], policy, judged, digest)
 
 
 def chain_of_run(store: Store, report: Manifest) -> Chain:
@@ -118,7 +125,7 @@ def chain_of_series(store: Store, name: str) -> Chain:
 def _chain(store: Store, written: Manifest, recommender: Reference) -> Chain:
     """From the reasonings of the policy that is wanted, and the recommender that reads them."""
     settings = {n: v for n, v in written.config.items() if n in SamplingConfig.model_fields}
-    [(role, digest)] = [one for one in written.files.items() if one[0].startswith("template/")]
+    template, digest = template_read(written.files)
     reader = _manifest(store, recommender)
     return Chain(
         interactions=written.inputs["interactions"],
@@ -126,7 +133,7 @@ def _chain(store: Store, written: Manifest, recommender: Reference) -> Chain:
         policy=written.inputs["policy"],
         recommender=reader.reference,
         asked=SamplingConfig.model_validate(settings),
-        template=PurePath(role).name,
+        template=template,
         template_digest=digest,
         ranks="lists" if reader.config.get("kind") == "prm" else "catalogue",
     )

@@ -15,9 +15,11 @@ from recalign.errors import UserError
 from recalign.export.card import model_card
 from recalign.export.examples import ORACLE, RECOMMENDER, llm_example
 from recalign.export.place import What, new_folder
+from recalign.llm.storage import StoredPolicy
 from recalign.policy import Policy
 from recalign.schemas import COMPLETIONS, ITEMS, REASONINGS
 from recalign.stored import stored
+from recalign.titles.names import distinct_titles
 
 N_CHECKED = 3  # prompts whose greedy texts are compared
 
@@ -27,7 +29,8 @@ def export_run(
 ) -> str:
     """Write a run's policy, recommender or oracle into `folder`; tells what was checked.
 
-    UserError where the folder is there already, the run has no such model, or its base is gone.
+    UserError where the folder is there already, the run has no such model, its base is gone, or it
+    is quantised and is to be merged: adding to such weights would round the adapter away.
     """
     with new_folder(folder) as draft:
         match what:
@@ -38,39 +41,57 @@ def export_run(
 
 
 def _export_policy(store: Store, root: str, report: Manifest, folder: Path, merge: bool) -> str:
-    from recalign.export.llm import BASE, Greedy, asking_of, save_llm, texts_of_folder
+    from recalign.export.llm import Base, Greedy, asking_of, save_llm, texts_of_folder
 
     made = store.open(policy_of_run(store, report))
     place = stored(made, root)
-    policy = place.load("cpu", trainable=place.adapter is not None)
-    asking, asked = asking_of(policy), _asked(store, report)
+    if merge and place.quantised:
+        raise UserError("a quantised LLM cannot be merged: export the adapter alone")
+    policy = place.load("", trainable=place.adapter is not None)
+    asking, asked = asking_of(policy), _asked(store, report, policy)
     closing = policy.sentence_ends() if asked.ends_at == "sentence" else []
     ends = [*policy.eos_ids, *closing]
     completions = COMPLETIONS.read(store.open(made.manifest.inputs["completions"]))
     prompts = completions["prompt"].unique(maintain_order=True).head(N_CHECKED).to_list()
     wanted = _greedy_texts(policy, prompts, asked)
     greedy = Greedy(asked.max_new_tokens, ends)
-    save_llm(policy, folder, place.weights, greedy, merge=merge)
+    base = Base(place.weights, place.held.revision)
+    save_llm(policy, folder, base, greedy, merge=merge)
     found = texts_of_folder(folder, asking, prompts, place.held.dtype)
-    same = sum(one == other for one, other in zip(wanted, found, strict=True))
-    checked = (
-        f"When this folder was written, transformers alone read it and wrote the same greedy texts "
-        f"as recalign for {same} of {len(prompts)} prompts of the training data."
-    )
-    if same < len(prompts) and place.held.dtype == "float32":
-        raise RuntimeError(f"the exported folder writes other texts: {wanted} became {found}")
+    checked = _checked(place, wanted, found)
     adapter = (folder / "adapter_config.json").is_file()
-    base = BASE if (folder / BASE).is_dir() else str(place.weights)
-    example = llm_example(asking, prompts[0], adapter=adapter, base=base)
+    example = llm_example(asking, prompts[0], base if adapter else None)
     (folder / "README.md").write_text(
         model_card(facts_of(store, root, report, made, example, checked))
     )
     return checked
 
 
-def _asked(store: Store, report: Manifest) -> SamplingConfig:
-    """How the policy is asked for a text: as in the run, or for a title."""
-    return chain_of_run(store, report).asked if "aligned" in report.inputs else SamplingConfig()
+def _checked(place: StoredPolicy, wanted: list[str], found: list[str]) -> str:
+    """What the card says of the texts that the exported folder wrote, beside recalign's own."""
+    same = sum(one == other for one, other in zip(wanted, found, strict=True))
+    told = (
+        f"When this folder was written, transformers alone read it and wrote the same greedy texts "
+        f"as recalign for {same} of {len(wanted)} prompts of the training data."
+    )
+    if place.quantised:
+        held = place.held.quantisation
+        return f"{told} It read the base unquantised; the run held it in {held}, and wrote by that."
+    if same < len(wanted) and place.held.dtype == "float32":
+        raise RuntimeError(f"the exported folder writes other texts: {wanted} became {found}")
+    return told
+
+
+def _asked(store: Store, report: Manifest, policy: Policy) -> SamplingConfig:
+    """How the policy is asked for a text: as in the run, or for a title of any length there is."""
+    if "aligned" in report.inputs:
+        return chain_of_run(store, report).asked
+    from recalign.titles.likelihood import TitleScorer
+
+    titles = distinct_titles(ITEMS.read(store.open(report.inputs["interactions"])))
+    title_ids = [[], *(policy.encode_completion(title) for title in titles[1:])]
+    longest = TitleScorer(policy, title_ids).n_answer_tokens
+    return SamplingConfig().model_copy(update={"max_new_tokens": longest})
 
 
 def _greedy_texts(policy: Policy, prompts: list[str], asked: SamplingConfig) -> list[str]:
@@ -93,7 +114,7 @@ def _title(policy: Policy, prompt: str, n_tokens: int) -> str:
     model: Any = policy.model
     for _ in range(n_tokens):
         with torch.inference_mode():
-            logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
+            logits = model(input_ids=torch.tensor([ids], device=model.device)).logits[0, -1]
         ids.append(int(logits.argmax()))
         if ids[-1] in policy.eos_ids:
             break

@@ -83,7 +83,7 @@ def recommend_users(
 ) -> pl.DataFrame:
     """SERVING rows of these users by the run of this report, from all that the run knows of them.
 
-    For a few users, here and now on the processor; `recalign recommend` is for all of them.
+    For a few users, here and now; `recalign recommend` is for all of them.
     """
     chain = chain_of_run(store, report).for_catalogue()
     world = store.open(chain.interactions)
@@ -115,7 +115,7 @@ def _texts(
     stops = ranker.sequences.lengths[users]
     prompts = render_prompts(render, ranker.sequences, users, stops, chain.asked.history_items)
     asked = Asked(chain.asked, n_samples=0, greedy=True)
-    writer = LocalWriter(open_policy(policy, root, "cpu"))
+    writer = LocalWriter(open_policy(policy, root, ""))
     table = write_shard(writer, prompts, asked, grammar_of(policy, root))
     return table.filter(pl.col("malformed").is_null()).select("user_index", "reasoning")
 

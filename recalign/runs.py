@@ -82,8 +82,12 @@ class FinishedRun:
             raise UserError(f"{self.name} is of RosePO, which has no rewards")
         return self._tables("rewards", REWARDS)
 
-    def policy(self, device: str = "cpu") -> Policy:
-        """The aligned LLM: `model`, `tokenizer`, and how it is asked (see recalign.policy)."""
+    def policy(self, device: str = "") -> Policy:
+        """The aligned LLM: `model`, `tokenizer`, and how it is asked (see recalign.policy).
+
+        An empty device is the processor, or for quantised weights a GPU; without one they are
+        loaded unquantised.
+        """
         made = self.store.open(policy_of_run(self.store, self.manifest))
         return open_policy(made, self.root, device)
 

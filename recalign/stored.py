@@ -4,15 +4,20 @@ from collections.abc import Callable
 
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.roots import open_root
+from recalign.config import SftConfig, TitlePromptConfig
 from recalign.embedded.grammar import parse_reasoning
-from recalign.llm.storage import StoredPolicy, stored_policy, stored_sft
+from recalign.errors import UserError
+from recalign.llm.storage import SFT, StoredPolicy, stored_policy, stored_sft
 from recalign.policy import Policy
+from recalign.templates import template_read
+from recalign.titles.prompts import same_template
 
 
 def open_policy(made: Artifact, root: str, device: str, *, trainable: bool = False) -> Policy:
     """The policy that `made` holds; what an alignment stands on is found under `root`.
 
-    `trainable` keeps an adapter apart from the weights under it, so that it can be trained on.
+    An empty `device` is what this machine has for it, see `StoredPolicy.load`. `trainable` keeps an
+    adapter apart from the weights under it, so that it can be trained on.
     """
     return stored(made, root).load(device, trainable=trainable)
 
@@ -33,6 +38,23 @@ def grammar_of(made: Artifact, root: str) -> Callable[[str], bool] | None:
 def is_grammatical(text: str) -> bool:
     """Whether a text of the embedded policy follows the grammar of its demonstrations."""
     return parse_reasoning(text) is not None
+
+
+def title_prompt(made: Artifact, root: str, template: str = "") -> TitlePromptConfig:
+    """How the LLM of titles that `made` holds was taught to be asked, with its very template.
+
+    The template is looked for at the path `template` or, where that is empty, where the run had it,
+    then in the working folder. UserError where it is not found, or has other content now.
+    """
+    first = first_of(made, root)
+    asked = SftConfig.model_validate_json(first.path(SFT).read_text()).prompt
+    name, digest = template_read(first.manifest.files)
+    if asked.format == "history":
+        if template:
+            raise UserError("template: this LLM continues a list of titles; leave it out")
+        return asked
+    path = same_template([template] if template else [asked.template, name], name, digest)
+    return asked.model_copy(update={"template": str(path)})
 
 
 def _start_of(alignment: Artifact, root: str) -> Artifact:

@@ -1,6 +1,7 @@
 """Prompt templates: jinja2 texts that come with a package, or a user's own file."""
 
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePath
 
 import jinja2
 from jinja2 import meta
@@ -26,6 +27,15 @@ def template_file(name: str, folder: Path) -> Path:
         )
     compile_template(name, read_template(path))
     return path
+
+
+def template_read(files: Mapping[str, str]) -> tuple[str, str]:
+    """File name and digest of the template among the files that a manifest has; "" where none is.
+
+    No stage reads more than one.
+    """
+    found = [one for one in files.items() if one[0].startswith("template/")]
+    return (PurePath(found[0][0]).name, found[0][1]) if found else ("", "")
 
 
 def names_read(path: Path) -> set[str]:

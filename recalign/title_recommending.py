@@ -1,5 +1,6 @@
 """Recommending by a finished RosePO run: the LLM ranks titles, all of them or SASRec's best."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -11,8 +12,7 @@ from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.store import Store
 from recalign.chain import title_chain_of_run
-from recalign.config import ServingConfig, SftConfig, TitleServingConfig
-from recalign.llm.storage import SFT
+from recalign.config import ServingConfig, TitleServingConfig
 from recalign.oracle.inference import states_of
 from recalign.oracle.sequence_model import SequenceModel
 from recalign.oracle.storage import load_oracle
@@ -22,7 +22,7 @@ from recalign.seeding import stream
 from recalign.sequences import Sequences
 from recalign.serving.rows import asked_users, listed_rows, unlisted_rows
 from recalign.serving.top_lists import TopLists, top_lists
-from recalign.stored import first_of, open_policy
+from recalign.stored import open_policy, title_prompt
 from recalign.titles.likelihood import TitleReading, TitleScorer
 from recalign.titles.names import distinct_titles
 from recalign.titles.prompts import TitlePrompts
@@ -42,6 +42,16 @@ class TitleRanker:
 
     def lists(self, users: np.ndarray, config: TitleServingConfig) -> TopLists:
         """The best items of `users` [U], all with a history, by log-probability of their titles."""
+        made = list(self.in_batches(users, config))
+        return TopLists(
+            np.concatenate([one.items for one in made]),
+            np.concatenate([one.scores for one in made]),
+        )
+
+    def in_batches(self, users: np.ndarray, config: TitleServingConfig) -> Iterator[TopLists]:
+        """The same in order, as many users at a time as the LLM reads at once; none for none."""
+        if not len(users):
+            return
         stops = self.sequences.lengths[users]
         seen = np.zeros((len(users), 1), dtype=np.int64)
         if config.exclude_seen:
@@ -53,14 +63,8 @@ class TitleRanker:
             for items, shown in zip(histories, self._shown(users, picked), strict=True)
         ]
         step = self.scorer.rows_at_once(prompts, self.rows_at_once)
-        made = [
-            self._ranked(self.scorer.read(prompts[rows]), rows, seen, picked, config)
-            for rows in (slice(start, start + step) for start in range(0, len(users), step))
-        ]
-        return TopLists(
-            np.concatenate([one.items for one in made]),
-            np.concatenate([one.scores for one in made]),
-        )
+        for rows in (slice(start, start + step) for start in range(0, len(users), step)):
+            yield self._ranked(self.scorer.read(prompts[rows]), rows, seen, picked, config)
 
     def _picked(
         self, users: np.ndarray, seen: np.ndarray, config: TitleServingConfig
@@ -130,16 +134,20 @@ def open_title_ranker(
     *,
     rows: int = 2048,
     mean: bool = False,
+    template: str = "",
 ) -> TitleRanker:
-    """The models of these artifacts on a device; at most `rows` prompts are read at once."""
+    """The models of these artifacts on a device; at most `rows` prompts are read at once.
+
+    device: see `open_policy`; template: see `title_prompt`, which raises before models are read.
+    """
+    prompt = title_prompt(policy, root, template)
     items = ITEMS.read(histories)
     sequences = Sequences.of(INTERACTIONS.read(histories), items.height)
-    model, _ = load_oracle(oracle.folder, device)
-    settings = SftConfig.model_validate_json(first_of(policy, root).path(SFT).read_text())
     opened, titles = open_policy(policy, root, device), distinct_titles(items)
+    model, _ = load_oracle(oracle.folder, str(opened.model.device))
     title_ids = [[], *(opened.encode_completion(title) for title in titles[1:])]
     scorer = TitleScorer(opened, title_ids, mean=mean)
-    return TitleRanker(items, sequences, model, scorer, TitlePrompts(settings.prompt, titles), rows)
+    return TitleRanker(items, sequences, model, scorer, TitlePrompts(prompt, titles), rows)
 
 
 def recommend_by_title(
@@ -153,7 +161,7 @@ def recommend_by_title(
     rows = [unlisted_rows(*asked.filter(pl.col("user_index").is_null())["user_id", "why_none"])]
     if known.height:
         mean, oracle = chain.judged["likelihood"] == "mean", store.open(chain.oracle)
-        ranker = open_title_ranker(world, oracle, store.open(chain.policy), root, "cpu", mean=mean)
+        ranker = open_title_ranker(world, oracle, store.open(chain.policy), root, "", mean=mean)
         users = known["user_index"].to_numpy().astype(np.int64)
         lists = ranker.lists(users, TitleServingConfig(**dict(config), **chain.judged))
         nothing = pl.Series([None] * known.height, dtype=pl.String)

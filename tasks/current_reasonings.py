@@ -18,7 +18,7 @@ from recalign.sequences import Sequences
 from recalign.writer import Asked
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
-from tasks.reasonings import N_SHOWN, shards_by
+from tasks.reasonings import N_SHOWN, shards_by, users_per_shard
 from tasks.tables import read_asked_users
 
 WRITTEN = {name: REASONINGS[name] for name in ("reasoning", "n_tokens", "malformed")}
@@ -70,9 +70,9 @@ def _answered(
     counted = job.draft.work / "missing.json"  # by the first attempt: a killed one's texts are new
     n_missing = (read_object(counted) or {"n": missing.height})["n"]
     write_atomically(counted, json.dumps({"n": n_missing}))
-    shards = list(missing.iter_slices(job.runtime.shard_users)) if missing.height else []
-    if shards:
+    if missing.height:
         asked = Asked(config, n_samples=0, greedy=True)
+        shards = list(missing.iter_slices(users_per_shard(job, policy, asked, missing)))
         write = shards_by(job, policy, asked, missing.height)
         for place, table in write(shards):
             keys = shards[place].select("user_index", KEY)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from socket import gethostname
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SentenceShard:
-    """Sentences without a vector, and the encoder that gives them one."""
+    """Sentences without a vector, and the encoder that gives them one: its name and weights."""
 
     runtime: Runtime
     encoder: str
+    digest: str
     sentences: list[str]
 
 
@@ -43,10 +45,11 @@ def open_encoder(job: Job, name: str, fitted: str | None = None) -> "SentenceEnc
     runtime = worker_runtime(job.runtime)
 
     def encode(chunks: list[list[str]]) -> Iterator[tuple[int, np.ndarray]]:
-        shards = [SentenceShard(runtime, name, chunk) for chunk in chunks]
+        shards = [SentenceShard(runtime, name, opened.digest, chunk) for chunk in chunks]
         return map_shards(job, encode_sentences, shards)
 
-    return SentenceEncoder(name, cache, encode=encode, fitted=fitted)
+    opened = SentenceEncoder(name, cache, encode=encode, fitted=fitted)
+    return opened
 
 
 def item_vectors(
@@ -74,11 +77,25 @@ def item_vectors(
 
 
 def encode_sentences(shard: SentenceShard) -> np.ndarray:
-    """The vectors of a shard's sentences, float32 [n, e]."""
-    from recalign.recommender.encoder import SentenceEncoder
+    """The vectors of a shard's sentences, float32 [n, e]; UserError where a worker has another one.
 
+    A folder or hub id may hold other weights on another machine, and vectors are kept under the
+    digest of the run's own.
+    """
     device = worker_device(shard.runtime)
     encoder = opened_last(
-        (shard.encoder, device), lambda: SentenceEncoder(shard.encoder, None, device)
+        (shard.encoder, shard.digest, device), lambda: _worker_encoder(shard, device)
     )
     return encoder.sentence_vectors(shard.sentences)
+
+
+def _worker_encoder(shard: SentenceShard, device: str) -> "SentenceEncoder":
+    from recalign.recommender.encoder import SentenceEncoder
+
+    encoder = SentenceEncoder(shard.encoder, None, device)
+    if encoder.digest != shard.digest:
+        raise UserError(
+            f"encoder {shard.encoder!r} has other files on worker {gethostname()} than where the "
+            "run is: give both the same"
+        )
+    return encoder

@@ -78,10 +78,16 @@ def reasonings(
 def written(job: Job, asked: Asked, prompts: pl.DataFrame, policy: Artifact) -> pl.DataFrame:
     """What a policy answers to all prompts, in shards of which a killed run keeps those it has."""
     write = shards_by(job, policy, asked, prompts.height)
+    size = users_per_shard(job, policy, asked, prompts)
+    return generate_reasonings(write, prompts, asked, job.draft.work, size)
+
+
+def users_per_shard(job: Job, policy: Artifact, asked: Asked, prompts: pl.DataFrame) -> int:
+    """`runtime.shard_users`; fewer where the LLM takes long: a killed run loses a shard's texts."""
     size, slow = job.runtime.shard_users, grammar_of(policy, job.runtime.root) is None
     if slow and asked.sampling.writer == "local" and wanted_device(job.runtime) == "cpu":
-        size = shard_size(prompts, asked, size, job.runtime.shard_tokens)
-    return generate_reasonings(write, prompts, asked, job.draft.work, size)
+        return shard_size(prompts, asked, size, job.runtime.shard_tokens)
+    return size
 
 
 def shards_by(job: Job, policy: Artifact, asked: Asked, n_users: int) -> WriteShards:

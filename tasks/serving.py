@@ -18,8 +18,9 @@ from tasks.tables import read_asked_users
 
 SHARD_USERS = 8192
 N_SHOWN = 20  # rows on the run page
-Lister = Callable[[pl.DataFrame], pl.DataFrame]
-"""From users (user_id, user_index) with a history to their SERVING rows."""
+Lister = Callable[[pl.DataFrame, Callable[[int], None]], pl.DataFrame]
+"""From users (user_id, user_index) with a history to their SERVING rows; may tell how many of them
+are done."""
 
 
 @stage(version=1)
@@ -66,9 +67,13 @@ def serve_in_shards(
             if shard["user_index"].null_count():
                 yield number, unlisted_rows(shard["user_id"], shard["why_none"])
                 continue
-            yield number, rank(shard)
+
+            def tell(n_done: int, before: int = done) -> None:
+                job.progress(before + n_done, listed.height, "users")
+
+            yield number, rank(shard, tell)
+            tell(shard.height)
             done += shard.height
-            job.progress(done, listed.height, "users")
 
     # All that decides a shard but its size is in the fingerprint that the work folder belongs to.
     keys = [f"{number} of {shard_users}" for number in range(len(shards))]
@@ -90,7 +95,7 @@ def _lister(job: Job, config: ServingConfig, artifacts: list[Artifact]) -> Liste
     usable = REASONINGS.read(reasonings).filter(pl.col("malformed").is_null())
     texts = usable.select("user_index", "reasoning")
 
-    def rank(shard: pl.DataFrame) -> pl.DataFrame:
+    def rank(shard: pl.DataFrame, tell: Callable[[int], None]) -> pl.DataFrame:
         told = shard.join(texts, on="user_index", how="left", maintain_order="left")
         return ranker.rows(told, config)
 

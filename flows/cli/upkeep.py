@@ -1,5 +1,6 @@
 """Commands that keep the artifact root sound and small: verify, gc."""
 
+import re
 import shutil
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -85,12 +86,13 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
     leftovers = [path for path in store.root.glob("*/.draft-*") if _is_abandoned(store, path, last)]
     leftovers += [*store.root.glob("*/.trash-*"), *store.root.glob("*/.fetch-*")]
     leftovers += store.without_manifest()
+    leftovers += records_of_failures(store.root)
     by_llm = (store.root / ".cache" / BY_LLM).glob("*")
     leftovers += [path for path in by_llm if path.name not in kept]
     for path in leftovers:
         typer.echo(f"delete {path.relative_to(store.root)}")
         if not dry_run:
-            shutil.rmtree(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     if unfinished:
         typer.echo(f"kept for a run without a report yet: {len(unfinished)} artifacts")
     ending = " (not really: --dry-run)" if dry_run else ""
@@ -107,6 +109,12 @@ def _of_sweeps_at_work(store: Store, manifests: dict[str, Manifest]) -> list[Ref
             typer.echo(f"kept for a sweep that has not ended ({note}): {len(there)} runs")
         found += there
     return found
+
+
+def records_of_failures(root: Path) -> list[Path]:
+    """What Prefect wrote of stages that failed, under random names; nothing reads it again."""
+    named = [path for path in root.iterdir() if re.fullmatch("[0-9a-f]{32}", path.name)]
+    return sorted(path for path in named if path.is_file())
 
 
 def _require_order(manifests: Iterable[Manifest]) -> None:

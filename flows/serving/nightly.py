@@ -78,13 +78,23 @@ def refresh(run: Run, name: str, config: RecommendConfig) -> str:
         output=str(path),
         drift=watched and drift_of(run.store, watched),
         **at,
-        **counts(run.store, made.manifest, started),
+        **counts(run.store, made.manifest, first_start(started)),
     )
     after = Refreshes(name=name, refreshes=[*before.refreshes, new])
     told = f"{refreshes_in_words(after)}; {recommend.in_words(run.store, made.manifest, path)}"
     REFRESHES.write(run.store, after)
     show(after, told)
     return told
+
+
+def first_start(started: datetime) -> datetime:
+    """When this flow run began for the first time: what a killed attempt made is new, too.
+
+    Prefect keeps the time over retries. Outside a flow run there is none but `started`.
+    """
+    context = FlowRunContext.get()
+    begun = context.flow_run.start_time if context and context.flow_run else None
+    return begun or started
 
 
 def stages(

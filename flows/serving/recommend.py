@@ -23,6 +23,8 @@ from recalign.config import InteractionsConfig, RecommendConfig, Runtime, TitleS
 from recalign.errors import UserError
 from recalign.schemas import SERVING
 from recalign.serving.output import check_output, write_output
+from recalign.stored import title_prompt
+from recalign.titles.prompts import is_packaged
 from tasks.current_reasonings import current_reasonings
 from tasks.engine.run import Run, Step
 from tasks.engine.run_names import announce, start_of
@@ -98,12 +100,11 @@ def served(run: Run, config: RecommendConfig, chain: AnyChain, world: Reference)
     """What the policy makes of these histories: a text that the recommender reads, or a ranking."""
     users = given_file("users", config.users, "users")
     if isinstance(chain, TitleChain):
-        if config.template:
-            raise UserError("template: a RosePO run asks as its sft did; leave it out")
         own = {name: getattr(config, name) for name in ("k", "exclude_seen", "candidates")}
         settings = TitleServingConfig(**own, **chain.judged)
         ranked_by = {"histories": world, "oracle": chain.oracle, "policy": chain.policy}
-        return run(title_serving, settings, ranked_by, files=users)
+        files = own_questions(run, chain, config.template) | users
+        return run(title_serving, settings, ranked_by, files=files)
     if config.candidates:
         raise UserError("candidates: a DPO4Rec run has no LLM that ranks items; leave it out")
     from recalign.recommending import template_path  # torch: seconds
@@ -114,6 +115,18 @@ def served(run: Run, config: RecommendConfig, chain: AnyChain, world: Reference)
     read_by = {"oracle": chain.oracle, "recommender": chain.recommender}
     inputs = {"histories": world, "reasonings": texts} | read_by
     return run(serving, config.serving, inputs, files=users)
+
+
+def own_questions(run: Run, chain: TitleChain, given: str) -> dict[str, list[Path]]:
+    """The user's own template of a RosePO run's questions; none where a packaged one asks, or none.
+
+    UserError where it is not found, or the one that is given is not the run's.
+    """
+    own = bool(chain.template_digest) and not is_packaged(chain.template_digest)
+    if not (own or given):
+        return {}
+    asked = title_prompt(run.store.open(chain.policy), run.runtime.root, given)
+    return {"template": [Path(asked.template)]} if own else {}
 
 
 def chosen(store: Store, config: RecommendConfig) -> AnyChain:

@@ -57,9 +57,15 @@ class Remote:
     def write(self, name: str, content: bytes, mode: str = "overwrite") -> None:
         """Replace the file there, as a whole; mode "create": FileExistsError if there is one."""
         path = f"{self.path}/{name}"
-        with self.asked():
-            make_folder(self.files, path.rpartition("/")[0])
-            self.files.pipe_file(path, content, mode=mode)
+        try:
+            with self.asked():
+                make_folder(self.files, path.rpartition("/")[0])
+                self.files.pipe_file(path, content, mode=mode)
+        except FileNotFoundError as error:
+            raise self._nowhere(error) from error
+
+    def _nowhere(self, error: FileNotFoundError) -> UserError:
+        return UserError(f"{self.url}: no such place to write to ({error})")
 
     def keys(self, stage: str | None = None) -> list[tuple[str, str]]:
         """Stage and fingerprint of every artifact with a manifest."""
@@ -91,7 +97,7 @@ class Remote:
                     self.files.put_file(str(folder / name), f"{place}/{name}")
                 self.files.pipe_file(f"{place}/{MANIFEST}", (folder / MANIFEST).read_bytes())
         except FileNotFoundError as error:
-            raise UserError(f"{self.url}: no such place to write to ({error})") from error
+            raise self._nowhere(error) from error
 
     def discard(self, stage: str, key: str) -> None:
         """Delete an artifact: the manifest first, then the files."""

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class RemoteStore(Store):
     Drafts stay local: a killed run continues on its own machine. What another machine computed is
     fetched whole when it is first needed, and used only if every file has the manifest's digest.
     The URL decides: another machine may have computed an artifact anew there, or deleted it.
+    One thread at a time changes a copy on this machine, and one machine publishes an artifact.
     """
 
     def __init__(self, url: str):
@@ -108,6 +110,14 @@ class RemoteStore(Store):
             log.warning(told, stage, key, self.remote.url)
         return found
 
+    def _copying(self, stage: str, key: str) -> Lock:
+        """Held by whoever makes or replaces a local copy: seconds to minutes, never for a stage."""
+        return super().lock("copy", f"{stage}-{key}")
+
+    def _publishing(self, stage: str, key: str) -> Lock:
+        """Held while an artifact is written to the URL: of two at once the files would mix."""
+        return self.lock("publish", f"{stage}-{key}")
+
     def known(self, stage: str, key: str) -> Manifest | None:
         """As `find`, but nothing is fetched; a damaged copy of what is at the URL is deleted."""
         local = Store.find(self, stage, key)
@@ -116,30 +126,39 @@ class RemoteStore(Store):
         remote = self._remote_manifest(stage, key)
         if local and not _is_outdated(local, remote):
             return local.manifest
-        if remote:
-            Store.discard(self, stage, key)
+        if remote and self.folder(stage, key).exists():
+            with self._copying(stage, key):
+                local = Store.find(self, stage, key)  # fetched meanwhile, perhaps
+                if local is None or _is_outdated(local, remote):
+                    Store.discard(self, stage, key)
         return remote
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The local copy, made now if it has to be; None when there is none that is undamaged."""
         found = super().find(stage, key)
-        if found is None:
-            return self._fetch(stage, key)
-        if key not in self._agreed:
-            remote = self._remote_manifest(stage, key)
-            if _is_outdated(found, remote):
-                return self._fetch(stage, key)
-            if remote is None or remote.digest != found.manifest.digest:
-                self._publish(found)  # deleted there, or the run that made it did not get that far
-            self._agreed.add(key)
+        if found and key in self._agreed:
+            return found
+        with self._copying(stage, key):
+            return self._agree(stage, key)
+
+    def _agree(self, stage: str, key: str, *, publishing: bool = False) -> Artifact | None:
+        """Make the local copy and what is at the URL the same; looks at both first."""
+        found, remote = super().find(stage, key), self._remote_manifest(stage, key)
+        if found is None or _is_outdated(found, remote):
+            return self._fetch(remote) if remote else None
+        if remote is None or remote.digest != found.manifest.digest:
+            # Deleted there, or the run that made it did not get that far, or another machine is
+            # publishing its own right now.
+            if not publishing:
+                with self._publishing(stage, key):
+                    return self._agree(stage, key, publishing=True)
+            self._publish(found)
+        self._agreed.add(key)
         return found
 
-    def _fetch(self, stage: str, key: str) -> Artifact | None:
-        manifest = self._remote_manifest(stage, key)
-        if manifest is None:
-            return None
-        draft = self.root / stage / f".fetch-{key}-{os.getpid()}"
-        shutil.rmtree(draft, ignore_errors=True)
+    def _fetch(self, manifest: Manifest) -> Artifact | None:
+        stage, key = manifest.stage, manifest.fingerprint
+        draft = self.root / stage / f".fetch-{key}-{uuid.uuid4().hex}"
         log.info("fetching %s from %s", manifest.reference.name, self.remote.url)
         try:
             self.remote.fetch(stage, key, manifest, draft)
@@ -169,8 +188,11 @@ class RemoteStore(Store):
 
     def commit(self, draft: Draft) -> Artifact:
         """Make the draft an artifact here, then at the URL."""
-        made = super().commit(draft)
-        self._publish(made)
+        stage, key = draft.manifest.stage, draft.manifest.fingerprint
+        with self._copying(stage, key):
+            made = super().commit(draft)
+            with self._publishing(stage, key):
+                self._publish(made)
         return made
 
     def _publish(self, made: Artifact) -> None:

@@ -1,6 +1,6 @@
 """Runnable examples of model cards: each is tested as it stands, inside the exported folder."""
 
-from recalign.export.llm import BASE, AskedIn
+from recalign.export.llm import BASE, AskedIn, Base
 
 WHOLE = """
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -34,14 +34,20 @@ print(tokenizer.decode(new, skip_special_tokens=True).strip())
 """
 
 
-def llm_example(asking: AskedIn, prompt: str, *, adapter: bool, base: str) -> str:
+def llm_example(asking: AskedIn, prompt: str, base: Base | None) -> str:
     """How to load an exported LLM with transformers alone, and have it answer `prompt`.
 
-    base: under an adapter, the hub id, or BASE for the folder beside it.
+    base: what an adapter stands on; None for a whole LLM.
     """
-    source = f'folder + "/{BASE}"' if base == BASE else repr(base)
-    loading = ADAPTER.format(base=source) if adapter else WHOLE
+    loading = ADAPTER.format(base=_source(base)) if base else WHOLE
     return f"{loading}prompt = {prompt!r}\n{ENCODED[asking]}{WRITTEN}"
+
+
+def _source(base: Base) -> str:
+    """What `from_pretrained` is given for it inside the exported folder."""
+    if base.lies_here:
+        return f'folder + "/{BASE}"'
+    return f"{str(base.weights)!r}, revision={base.revision!r}"
 
 
 RECOMMENDER = """

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from recalign.errors import UserError
 from recalign.policy import Policy
 
 if TYPE_CHECKING:
@@ -15,6 +14,19 @@ if TYPE_CHECKING:
 
 BASE = "base"  # folder of the weights under an adapter that no hub has
 AskedIn = Literal["chat", "lines", "text"]
+
+
+@dataclass(frozen=True)
+class Base:
+    """What an adapter stands on: a folder of this machine, or a hub id at a commit."""
+
+    weights: str | Path
+    revision: str = "main"
+
+    @property
+    def lies_here(self) -> bool:
+        """Whether it is a folder, which is copied beside the adapter as no hub may have it."""
+        return Path(self.weights).is_dir()
 
 
 @dataclass(frozen=True)
@@ -32,25 +44,21 @@ def asking_of(policy: Policy) -> AskedIn:
     return "chat" if policy.chats else "text"
 
 
-def save_llm(
-    policy: Policy, folder: Path, base: str | Path, greedy: Greedy, *, merge: bool
-) -> None:
+def save_llm(policy: Policy, folder: Path, base: Base, greedy: Greedy, *, merge: bool) -> None:
     """Write weights (safetensors only), tokenizer, chat template and generation settings.
 
-    base: the hub id or folder under a policy whose adapter stays apart. `merge` adds the adapter
-    into the weights; else it is written alone, beside a copy of a base that only this machine has.
-    UserError for weights that are quantised: adding to them would round the adapter away.
+    base: what lies under a policy whose adapter stays apart. `merge` adds the adapter into the
+    weights, which may not be quantised; else it is written alone, beside a copy of a base that only
+    this machine has.
     """
     from peft import PeftModel
 
     model: Any = policy.model
     apart = isinstance(model, PeftModel)
     if apart and merge:
-        if getattr(model.get_base_model(), "is_quantized", False):
-            raise UserError("a quantised LLM cannot be merged: export the adapter alone")
         model = model.merge_and_unload()
-    elif apart:
-        _save_base(model, policy, folder, base)
+    elif apart and base.lies_here:
+        shutil.copytree(base.weights, folder / BASE, ignore=shutil.ignore_patterns("*.parquet"))
     _settle_generation(policy, model, folder, greedy)
     if apart and not merge:
         model.save_pretrained(str(folder), save_embedding_layers=False)
@@ -64,16 +72,12 @@ def save_llm(
     tokenizer.save_pretrained(folder)
 
 
-def _save_base(model: Any, policy: Policy, folder: Path, base: str | Path) -> None:
-    if Path(base).is_dir():
-        shutil.copytree(base, folder / BASE, ignore=shutil.ignore_patterns("*.parquet"))
-
-
-def _name_base(folder: Path, base: str | Path) -> None:
-    """In the adapter's settings: a hub id, or the folder beside it."""
+def _name_base(folder: Path, base: Base) -> None:
+    """In the adapter's settings: a hub id and its commit, or the folder beside it."""
     path = folder / "adapter_config.json"
     settings = json.loads(path.read_text())
-    settings["base_model_name_or_path"] = BASE if Path(base).is_dir() else str(base)
+    settings["base_model_name_or_path"] = BASE if base.lies_here else str(base.weights)
+    settings["revision"] = None if base.lies_here else base.revision
     settings["target_modules"] = sorted(settings["target_modules"])
     path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
@@ -105,11 +109,14 @@ def texts_of_folder(
     tokenizer = AutoTokenizer.from_pretrained(folder)
     settings = GenerationConfig.from_pretrained(folder)
     adapter = folder / "adapter_config.json"
-    source: Path | str = folder
+    source, revision = str(folder), None
     if adapter.is_file():
-        name = json.loads(adapter.read_text())["base_model_name_or_path"]
-        source = folder / BASE if name == BASE else name
-    model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+        named = json.loads(adapter.read_text())
+        name, revision = named["base_model_name_or_path"], named["revision"]
+        source = str(folder / BASE) if name == BASE else name
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        source, revision=revision or "main", dtype=getattr(torch, dtype)
+    )
     if adapter.is_file():
         from peft import PeftModel
 

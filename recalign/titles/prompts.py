@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recalign import templates
+from recalign.artifacts.digests import file_digest
 from recalign.config import TitlePromptConfig
+from recalign.errors import UserError
 
 _PACKAGED = Path(__file__).parent / "templates"
 
@@ -12,6 +14,28 @@ _PACKAGED = Path(__file__).parent / "templates"
 def template_file(name: str) -> Path:
     """The file of a packaged template or of that path; UserError when there is neither."""
     return templates.template_file(name, _PACKAGED)
+
+
+def is_packaged(digest: str) -> bool:
+    """Whether a packaged template has this content."""
+    return any(file_digest(path) == digest for path in _PACKAGED.glob("*.txt"))
+
+
+def same_template(places: Sequence[str], name: str, digest: str) -> Path:
+    """The file of the template `name` of a finished run: the first of these places that has it.
+
+    A place is a packaged template's name or a path. One of other content is passed over, for an
+    LLM is only asked as it was taught to be. UserError where none is left.
+    """
+    packaged = {path.stem: path for path in _PACKAGED.glob("*.txt")}
+    for place in places:
+        path = packaged.get(place, Path(place))
+        if path.is_file() and file_digest(path) == digest:
+            return path
+    raise UserError(
+        f"{places[0]}: there is no such file, or it has other content than the run's template "
+        f"{name}: name that file by --template"
+    )
 
 
 class TitlePrompts:

@@ -264,7 +264,8 @@ def test_what_does_not_fit_is_said(run: Run, tmp_path: Path, plain: Policy) -> N
         run(adapted, pairs, tmp_path / "a", CONFIG.model_copy(update={"lora_rank": 2}))
     with pytest.raises(UserError, match="without adapter"):
         run(adapted, pairs, tmp_path / "b", CONFIG.model_copy(update={"method": "full"}))
-    coarse = policy().to(torch.bfloat16)
+    coarse: Any = policy()
+    coarse.to(torch.bfloat16)
     with pytest.raises(UserError, match="'full' needs weights in float32"):
         run(coarse, pairs, tmp_path / "b", CONFIG.model_copy(update={"method": "full"}))
     few = scored(plain, policy(), encode_pairs(make_pairs(3), plain, 512))

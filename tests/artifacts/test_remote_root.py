@@ -2,12 +2,14 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from filelock import Timeout
 
 from recalign.artifacts import claims
 from recalign.artifacts.identity import Identity
+from recalign.artifacts.remote import Remote
 from recalign.artifacts.roots import RemoteStore, open_root
 from recalign.errors import UserError
 
@@ -112,6 +114,88 @@ def test_a_copy_of_what_was_computed_anew_elsewhere_is_exchanged(machine):
     again = machine("b")
     assert again.known("oracle", key).digest != made.manifest.digest
     assert again.find("oracle", key).path("model/weights.bin").read_text() == "other weights"
+
+
+@pytest.fixture
+def slow_copies(monkeypatch):
+    """Copying takes a moment, as it does with files of a real size; told: folders copied to."""
+    fetch, into = Remote.fetch, []
+
+    def slowly(remote, stage, key, manifest, folder):
+        into.append(folder)
+        fetch(remote, stage, key, manifest, folder)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(Remote, "fetch", slowly)
+    return into
+
+
+def all_at_once(work, n=6):
+    """What `work()` gives in n threads that start together."""
+    together = threading.Barrier(n)
+
+    def begin():
+        together.wait(30)
+        return work()
+
+    with ThreadPoolExecutor(n) as pool:
+        return [one.result(60) for one in [pool.submit(begin) for _ in range(n)]]
+
+
+def test_threads_of_one_machine_fetch_an_artifact_once(machine, slow_copies):
+    made = commit(machine("a"))
+    machine("b")
+
+    def read():
+        found = RemoteStore("s3://bucket/root").open(made.reference)
+        return found.path("model/weights.bin").stat().st_ino
+
+    assert len(set(all_at_once(read))) == 1  # nobody's copy was replaced while it was read
+    assert len(slow_copies) == 1
+    assert not list(machine("b").root.glob("*/.fetch-*"))
+
+
+def test_a_plan_leaves_a_copy_alone_that_has_just_been_fetched(machine, monkeypatch):
+    made = commit(machine("a"))
+    key, other = made.manifest.fingerprint, machine("b")
+    look, looks = other._remote_manifest, []
+
+    def fetched_meanwhile(stage, key):
+        looks.append(key)
+        if len(looks) == 2:  # there was no copy at the first
+            assert RemoteStore("s3://bucket/root").find(stage, key)
+        return look(stage, key)
+
+    monkeypatch.setattr(other, "_remote_manifest", fetched_meanwhile)
+    assert other.known("oracle", key) == made.manifest
+    assert other.folder("oracle", key).exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_copy_is_not_published_into_what_another_machine_is_publishing(machine, monkeypatch):
+    """What was there is deleted first: for a while there seems to be nothing."""
+    key = commit(machine("a")).manifest.fingerprint
+    assert machine("b").find("oracle", key)
+    first, second = machine("a"), machine("b")
+    publish, halfway, found = Remote.publish, threading.Event(), []
+
+    def with_a_pause(remote, folder, manifest):
+        remote.discard(manifest.stage, manifest.fingerprint)
+        halfway.set()
+        time.sleep(1)
+        publish(remote, folder, manifest)
+
+    def reuse():
+        halfway.wait(30)
+        found.append(second.find("oracle", key))
+
+    monkeypatch.setattr(Remote, "publish", with_a_pause)
+    other = threading.Thread(target=reuse)
+    other.start()
+    anew = commit(first, "other weights")
+    other.join(60)
+    assert found[0].path("model/weights.bin").read_text() == "other weights"
+    assert machine("c").find("oracle", key).manifest == anew.manifest
 
 
 def test_garbage_is_collected_after_killed_collections_and_runs(machine, s3, quick):

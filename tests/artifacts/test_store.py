@@ -297,6 +297,21 @@ def test_garbage_collection_deletes_nothing_while_an_artifact_is_of_the_future(s
     assert other.folder.exists()
 
 
+def test_garbage_collection_deletes_what_prefect_wrote_of_failed_stages(store, capsys):
+    store.commit(drafted(store, "report"))
+    failure, another = store.root / ("0123456789abcdef" * 2), store.root / f"{'0' * 32}.json"
+    for path in (failure, another):
+        path.write_text("{}")
+    folder = store.root / ("f" * 32)
+    folder.mkdir()
+    collect_garbage(keep=1, dry_run=True, root=str(store.root))
+    assert f"delete {failure.name}\n" in capsys.readouterr().out
+    assert failure.exists()
+    collect_garbage(keep=1, dry_run=False, root=str(store.root))
+    assert "0 and 1 leftovers deleted" in capsys.readouterr().out
+    assert [path.exists() for path in (failure, another, folder)] == [False, True, True]
+
+
 def test_figures_that_json_changes_are_still_those_that_were_written(store):
     draft = drafted(store, "splits")
     draft.path("table.txt").write_text("x")

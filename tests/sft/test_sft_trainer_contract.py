@@ -43,7 +43,7 @@ def test_loss_and_gradient_are_those_of_trl(tmp_path: Path) -> None:
 def test_a_process_of_a_launch_computes_its_share_as_trl_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = trainer(tmp_path)
+    run: Any = trainer(tmp_path)
     monkeypatch.setattr(type(run.accelerator), "num_processes", 2)
     batch = run.data_collator(list(_dataset(Examples([[1, 5, 6, 7, 8], [1, 9]], [1, 1]))))
     of_both = torch.tensor(12)  # labels of both processes, five of them here

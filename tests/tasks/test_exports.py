@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import polars as pl
 import pytest
 import torch
 
+import recalign
+import recalign.stored
 from recalign.artifacts.roots import open_root
 from recalign.chain import finished_run
 from recalign.config import SamplingConfig
@@ -20,7 +23,7 @@ from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle
 from recalign.recommender.encoder import SentenceEncoder
 from recalign.recommender.storage import load_recommender
-from recalign.schemas import COMPLETIONS, ITEMS, RESULTS
+from recalign.schemas import COMPLETIONS, ITEMS, RESULTS, USERS
 from recalign.sequences import Sequences
 from recalign.stored import open_policy
 from recalign.writer import Asked
@@ -70,6 +73,30 @@ def test_transformers_alone_writes_the_same_greedy_text(finished, tmp_path):
     done = subprocess.run(alone, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [own.text.strip()] * 2
+
+
+def test_a_quantised_llm_leaves_its_adapter_and_recommends_where_no_gpu_is(
+    finished, tmp_path, monkeypatch
+):
+    stored = recalign.stored.stored_policy
+
+    def quantised(folder):
+        place = stored(folder)
+        return replace(place, held=place.held.model_copy(update={"quantisation": "int8"}))
+
+    root = finished.store.root
+    user = USERS.read(finished.artifact("interactions"))["user_id"].to_list()[:1]
+    expected = recalign.open(root).latest("dpo4rec").recommend(user)
+    monkeypatch.setattr(recalign.stored, "stored_policy", quantised)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="a quantised LLM cannot be merged: export the adapter"):
+        exported(root, tmp_path / "merged", merge=True)
+    told = exported(root, tmp_path / "adapter")
+    assert told.endswith(
+        "It read the base unquantised; the run held it in int8, and wrote by that."
+    )
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    assert recalign.open(root).latest("dpo4rec").recommend(user).equals(expected)
 
 
 def test_the_recommenders_card_loads_it_and_ranks_as_the_run_does(finished, tmp_path, printed):

@@ -10,6 +10,7 @@ import pytest
 
 from flows.cli.upkeep import collect_garbage
 from flows.serving.nightly import recommend_nightly, refresh
+from recalign.artifacts.kept_rows import KeptRows
 from recalign.artifacts.refreshes import REFRESHES
 from recalign.artifacts.series import SERIES
 from recalign.config import RecommendConfig, Runtime
@@ -17,6 +18,7 @@ from recalign.errors import UserError
 from recalign.evaluation.taken_since import foreseen
 from recalign.report.refresh_history import drift_curve, refresh_rows
 from recalign.schemas import INTERACTIONS, ITEMS, SERVING, USERS
+from recalign.serving.output import write_output
 from tasks.interactions import interactions
 from tasks.oracle import oracle
 from tasks.splits import splits
@@ -43,10 +45,12 @@ class Nights:
                 self.now += 1
                 file.write(f"{user},{item},{self.now}\n")
 
-    def refresh(self):
+    def refresh(self, **sizes):
         newer = str(self.newer) if self.newer.read_text().count("\n") > 1 else ""
         config = RecommendConfig(interactions=newer, output=str(self.output), k=5)
-        return refresh(direct(self.root), "home", config)
+        run = direct(self.root)
+        run.runtime = run.runtime.model_copy(update=sizes)
+        return refresh(run, "home", config)
 
     @property
     def table(self):
@@ -124,6 +128,39 @@ def test_a_night_that_fails_leaves_table_and_history_as_they_were(nights):
         weights.rename(weights.with_suffix(".safetensors"))
     nights.refresh()
     assert nights.history.refreshes[1].texts_written == 1
+
+
+def test_texts_that_a_killed_refresh_wrote_count_as_written(nights, monkeypatch):
+    kept = KeptRows.add
+
+    def add_until(self, rows):
+        kept(self, rows)
+        monkeypatch.setattr(KeptRows, "add", kept)
+        raise KeyboardInterrupt
+
+    nights.refresh()
+    nights.take(*((user, nights.listed(user, 1)) for user in nights.users[:3]))
+    monkeypatch.setattr(KeptRows, "add", add_until)
+    with pytest.raises(KeyboardInterrupt):
+        nights.refresh(shard_users=1)
+    nights.refresh()
+    assert nights.history.refreshes[1].texts_written == 3
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_texts_that_a_refresh_had_written_before_its_retry_count_as_written(nights, monkeypatch):
+    def fails_once(*given):
+        monkeypatch.setattr("flows.serving.nightly.write_output", write_output)
+        raise OSError("the disk is full")
+
+    nights.refresh()
+    nights.take((nights.users[3], nights.unlisted(nights.users[3])))
+    monkeypatch.setattr("flows.serving.nightly.write_output", fails_once)
+    config = RecommendConfig(interactions=str(nights.newer), output=str(nights.output), k=5)
+    runtime = Runtime(root=str(nights.root), device="cpu", threads=1)
+    recommend_nightly.with_options(retries=1)("home", config, runtime, return_state=True)
+    _, second = nights.history.refreshes
+    assert (second.texts_written, second.texts_kept) == (1, N_USERS - 1)
 
 
 def test_the_history_tells_of_a_table_even_if_no_page_can_be_shown(nights, monkeypatch):

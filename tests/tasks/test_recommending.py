@@ -13,6 +13,7 @@ import torch
 import tasks.serving
 from flows.serving.recommend import chosen, in_words, stages
 from recalign.artifacts.digests import file_digest
+from recalign.artifacts.kept_rows import KeptRows
 from recalign.artifacts.series import SERIES, Generation, Series, SeriesRound
 from recalign.chain import Chain
 from recalign.config import RecommendConfig
@@ -176,6 +177,27 @@ def test_an_interrupted_night_continues_after_its_last_shard(root, monkeypatch):
     _, again = recommended(root, k=6)
     assert ranked == [16, 16, 16, 16, N_USERS - 48]
     assert again.equals(whole)
+
+
+def test_a_loaded_llm_writes_on_a_processor_in_short_shards(copy, monkeypatch):
+    """Each takes a minute or two, and a killed run loses one."""
+    monkeypatch.setattr("tasks.reasonings.grammar_of", lambda *given: None)  # as of a loaded LLM
+    kept, add = [], KeptRows.add
+
+    def noted(self, rows):
+        kept.append(rows.height)
+        add(self, rows)
+
+    monkeypatch.setattr(KeptRows, "add", noted)
+    walk, config = direct(copy), RecommendConfig()
+    walk.runtime = walk.runtime.model_copy(update={"shard_users": 50, "shard_tokens": 1000})
+    chain = chosen(walk.store, config)
+    assert isinstance(chain, Chain)
+    stages(walk, config, chain)
+    prompts = 1000 // (chain.asked.max_new_tokens + 1)  # no prompt is empty
+    assert len(kept) > 3
+    assert max(kept) <= prompts < 50
+    assert sum(kept) > N_USERS - 10  # a few have a text in common
 
 
 def test_texts_about_other_histories_are_refused(root, tmp_path):

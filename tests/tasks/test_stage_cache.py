@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
+from flows.cli.upkeep import records_of_failures
 from flows.session import plan, prepare
 from recalign.config import OracleConfig, PairsConfig, Runtime, SplitsConfig
 from recalign.errors import UserError
@@ -203,6 +204,9 @@ def test_a_failing_stage_keeps_what_is_upstream_and_its_own_work(pipeline):
     assert pipeline.calls == ["splits", "oracle"]
     pipeline()
     assert pipeline.calls == ["oracle", "pairs"]
+    root = Path(pipeline.runtime.root)
+    assert records_of_failures(root) == [path for path in root.iterdir() if path.name[0] != "."
+                                         and path.is_file()] != []  # fmt: skip
 
 
 def test_a_full_disk_is_told_in_one_line_and_loses_nothing(pipeline):

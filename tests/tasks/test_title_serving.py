@@ -1,5 +1,6 @@
 """Recommending by titles: the LLM's own ranking, SASRec's best ranked anew, nothing done twice."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from flows.rosepo import variants
 from flows.serving.recommend import chosen, stages
+from recalign.artifacts import shards
 from recalign.config import OracleConfig, RecommendConfig, RosePOConfig, TitleServingConfig
 from recalign.errors import UserError
 from recalign.oracle.inference import states_of
@@ -16,7 +18,8 @@ from recalign.oracle.storage import load_oracle
 from recalign.schemas import INTERACTIONS, ITEMS, SERVING, USERS
 from recalign.sequences import Sequences
 from recalign.stored import open_policy
-from recalign.title_recommending import TitleRanker, open_title_ranker
+from recalign.title_recommending import open_title_ranker
+from recalign.titles.likelihood import TitleScorer
 from tasks.oracle import oracle
 from tasks.title_serving import title_serving
 from tests.tasks.test_recommendations_stage import SHOWN, walk  # noqa: F401
@@ -146,22 +149,48 @@ def test_lists_of_unchanged_histories_are_kept(walk, tmp_path):  # noqa: F811
     assert few.equals(every.filter(pl.col("user_id").is_in(few["user_id"].implode())))
 
 
-def test_lists_that_were_made_before_a_stop_are_counted(walk, monkeypatch):  # noqa: F811
-    few = walk.runtime.model_copy(update={"shard_users": 16})
-    monkeypatch.setattr(walk, "runtime", few)
-    lists, asked = TitleRanker.lists, []
+@pytest.mark.parametrize("killed", ["while reading", "before a shard's file"])
+def test_a_killed_run_keeps_every_batch_and_counts_each_list_once(walk, monkeypatch, killed):  # noqa: F811
+    """Also when it goes on with shards of another size."""
+    read, write = TitleScorer.read, shards._write
+    asked: list[int] = []
+    told: list[tuple[int, int, str]] = []
+    ahead = [(killed, 6 if killed == "while reading" else 8)]
 
-    def fails_once(self, users, config):
-        asked.append(len(users))
-        if len(asked) == 3:
+    def accident(where):
+        if ahead == [(where, len(asked))]:
+            ahead.clear()
             raise KeyboardInterrupt
-        return lists(self, users, config)
 
-    monkeypatch.setattr(TitleRanker, "lists", fails_once)
+    def read_until(self, prompts):
+        asked.append(len(prompts))
+        accident("while reading")
+        return read(self, prompts)
+
+    def write_until(table, path, key):
+        accident("before a shard's file")
+        write(table, path, key)
+
+    @contextmanager
+    def progress_noted(label):
+        yield lambda *figures: told.append(figures)
+
+    monkeypatch.setattr(TitleScorer, "read", read_until)
+    monkeypatch.setattr(shards, "_write", write_until)
+    monkeypatch.setattr("tasks.engine.stage.stage_progress", progress_noted)
+    sizes = {"shard_users": 32, "generation_rows": 8}
+    monkeypatch.setattr(walk, "runtime", walk.runtime.model_copy(update=sizes))
+    k = 5 if killed == "while reading" else 7  # lists of their own
     with pytest.raises(KeyboardInterrupt):
-        served(walk, k=5)
-    _, made = served(walk, k=5)
-    assert asked == [16, 16, 16, 16, 12]
+        served(walk, k=k)
+    lost = 8 if killed == "while reading" else 0
+    places = [8, 16, 24, 32, 32, 40, 48, 56, 60]  # a shard whose file is written is told, too
+    assert [done for done, _, _ in told] == places[: 6 if lost else 9]
+    sizes = {"shard_users": 20, "generation_rows": 8}
+    monkeypatch.setattr(walk, "runtime", walk.runtime.model_copy(update=sizes))
+    _, made = served(walk, k=k)
+    assert sum(asked) == 60 + lost
+    assert told[-1] == (60, 60, "users")
     figures = made.manifest.figures
     assert (figures["lists_made"], figures["lists_kept"]) == (60, 0)
 
