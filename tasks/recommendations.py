@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recalign.artifacts.artifact import Artifact
-from recalign.config import RecommendationsPhase, SftConfig
+from recalign.config import RecommendationsPhase, TitlePromptConfig
 from recalign.evaluation.next_items.cases import Cases, cases_of
 from recalign.evaluation.next_items.fixed_lists import DRAWN, fixed_lists, shown_order
 from recalign.evaluation.per_user import means_over_users, per_user_table, user_means
 from recalign.evaluation.recommended import spread
-from recalign.llm.storage import SFT
 from recalign.metric_columns import CATALOGUE, Metric
 from recalign.policy import Policy
 from recalign.schemas import CANDIDATES, PER_USER, RECOMMENDATIONS
 from recalign.splits.candidates import history_popularity
 from recalign.splits.guard import check_window_prompts
 from recalign.splits.phases import NEXT, phase_of
-from recalign.stored import first_of, open_policy
+from recalign.stored import open_policy, title_prompt
 from recalign.titles.names import distinct_titles, normalised
 from recalign.titles.prompts import TitlePrompts
 from tasks.encoding import item_vectors
@@ -67,7 +66,7 @@ def recommendations(
     given: Callable[[slice], Response]
     if policy is not None:
         root = job.runtime.root
-        settings = SftConfig.model_validate_json(first_of(policy, root).path(SFT).read_text())
+        settings = title_prompt(policy, root)
         shown = _shown(settings, cases, lists, splits.manifest.config["seed"])
         opened = open_policy(policy, root, job.device)
         llm = _llm(config, opened, settings, tables, cases, shown)
@@ -130,7 +129,7 @@ class _Llm:
 
 
 def _shown(
-    settings: SftConfig, cases: Cases, lists: dict[str, np.ndarray], seed: int
+    settings: TitlePromptConfig, cases: Cases, lists: dict[str, np.ndarray], seed: int
 ) -> dict[str, list[list[int]]]:
     """The titles to pick from in each case's prompt, by the list shown; none where none is."""
     if settings.format == "candidates":
@@ -141,7 +140,7 @@ def _shown(
 def _llm(
     config: RecommendationsPhase,
     policy: Policy,
-    settings: SftConfig,
+    settings: TitlePromptConfig,
     tables: Tables,
     cases: Cases,
     shown: dict[str, list[list[int]]],
@@ -151,7 +150,7 @@ def _llm(
 
     titles = distinct_titles(tables.items)
     title_ids = [[], *(policy.encode_completion(title) for title in titles[1:])]
-    written = TitlePrompts(settings.prompt, titles)
+    written = TitlePrompts(settings, titles)
     bounds = (f"{config.phase}_start", NEXT[config.phase])
     prompts: dict[str, list[list[int]]] = {}
     proved = 0
