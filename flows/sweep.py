@@ -201,11 +201,13 @@ def sweep(
         if plan_only:
             return Completed(message=f"Only planned, as asked: {outlook(planned.steps)}")
         run.shared = planned.shared
-        return conduct_sweep(chosen, cells, run, planned.leaderboard)
+        # A sweep with nothing to compute writes nothing: its root may be another user's.
+        new = any(step.action != "reuse" for step in planned.steps)
+        return conduct_sweep(chosen, cells, run, planned.leaderboard if new else None)
 
 
 def conduct_sweep(
-    method: Method, cells: Sequence[SweepCell[Any]], run: SweepRun, planned: Reference
+    method: Method, cells: Sequence[SweepCell[Any]], run: SweepRun, planned: Reference | None
 ) -> Any:
     """All cells, then their page; UserError when not a single one succeeds.
 
@@ -217,7 +219,8 @@ def conduct_sweep(
         log.info("cell %d of %d: %s", number + 1, len(cells), cell.label)
         try:
             ends.append(walk_cell(method, cell, run))
-            note_sweep(run.store, planned, filter(None, ends))
+            if planned:
+                note_sweep(run.store, planned, filter(None, ends))
         except Exception as error:
             errors[number] = in_one_line(error)
             ends.append(None)
@@ -226,7 +229,8 @@ def conduct_sweep(
         raise UserError(f"all {len(cells)} cells failed, the first with: {errors[0]}")
     run.cell = ""
     made = run.store.open(set_side_by_side(run, shown(method, cells, errors), ends))
-    forget_sweep(run.store, planned)
+    if planned:
+        forget_sweep(run.store, planned)
     page = str(made.path(PAGE).resolve())
     if FlowRunContext.get():
         show_outcome(run, made.reference, "leaderboard")
