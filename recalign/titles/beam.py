@@ -27,7 +27,8 @@ def beam_search(
     ancestors = torch.zeros(n_rows, width, 0, dtype=torch.bool, device=device)
     itself = torch.eye(width, dtype=torch.bool, device=device).expand(n_rows, -1, -1)
     for depth in range(catalogue.trie.paths.shape[1]):
-        state = _advance(state, logits.log_softmax(-1), catalogue, below)
+        log_probs = logits.log_softmax(-1, dtype=torch.float32)
+        state = _advance(state, log_probs, catalogue, below)
         if not state.live.any():
             break
         kept = torch.from_numpy(state.parents).to(device)[:, :, None]

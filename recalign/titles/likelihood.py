@@ -14,9 +14,9 @@ from recalign.titles.packed import title_log_probs
 from recalign.titles.reading import Reading
 from recalign.titles.trie import Catalogue, Trie, catalogue_of, trie_of
 
-FED = 256  # about as many title tokens stand behind one prompt in one pass
-LOGITS = {"cpu": 1 << 26, "cuda": 1 << 28}  # held at once; each is 4 bytes, and there are copies
-TOKENS = {"cpu": 1 << 12, "cuda": 1 << 17}  # of prompts read at once; a CPU's cache must hold them
+FED = 256  # at most about as many title tokens stand behind one prompt in one pass
+LOGITS = {"cpu": 1 << 26, "cuda": 1 << 28}  # held at once, of the model's own width
+TOKENS = {"cpu": 1 << 11, "cuda": 1 << 15}  # of prompts read at once, with their keys and values
 ROWS = 512
 
 
@@ -36,6 +36,7 @@ class TitleScorer:
         self.longest = max(len(ids) for ids in title_ids)
         self.lengths = torch.tensor([max(1, len(ids)) for ids in title_ids])
         self.single = self.longest == 1
+        self._chunks: dict[int, list[tuple[np.ndarray, Trie]]] = {}
 
     @property
     def n_answer_tokens(self) -> int:
@@ -82,19 +83,33 @@ class TitleScorer:
 
     def rows_at_once(self, prompts: Sequence[Sequence[int]], rows: int) -> int:
         """How many of these prompts may be read together, at most `rows`."""
-        device = self.policy.model.device.type
-        wide = self.policy.model.config.vocab_size * (1 if self.single else FED + 1)
         longest = max((len(prompt) for prompt in prompts), default=1)
-        budget = min(LOGITS.get(device, 1 << 26) // wide, TOKENS.get(device, 1 << 12) // longest)
-        return max(1, min(rows, budget))
+        tokens = TOKENS.get(self.policy.model.device.type, TOKENS["cpu"])
+        return max(1, min(rows, tokens // longest, self._logits_of_tokens))
 
-    @cached_property
-    def chunks(self) -> list[tuple[np.ndarray, Trie]]:
-        """The catalogue in parts of about `FED` title tokens: items [t] and their tree."""
-        order = self.tree.order
-        sizes = np.cumsum([len(self.title_ids[item]) for item in order])
-        cuts = np.flatnonzero(np.diff(sizes // FED)) + 1
-        return [(items, self.trie(items)) for items in np.split(order, cuts)]
+    def fed_at_once(self, rows: int) -> int:
+        """How many title tokens stand behind each of this many prompts in one pass.
+
+        Few behind many is as much work as many behind few, and every step of a free answer or of
+        the beam, which feeds a token or a few, serves more prompts.
+        """
+        return max(1, min(FED, self._logits_of_tokens // rows))
+
+    @property
+    def _logits_of_tokens(self) -> int:
+        """Of how many tokens the logits are held at once."""
+        held = LOGITS.get(self.policy.model.device.type, LOGITS["cpu"])
+        return held // self.policy.model.config.vocab_size
+
+    def chunks(self, fed: int) -> list[tuple[np.ndarray, Trie]]:
+        """The catalogue in parts of about `fed` title tokens: items [t] and their tree."""
+        if fed not in self._chunks:
+            order = self.tree.order
+            sizes = np.cumsum([len(self.title_ids[item]) for item in order])
+            cuts = np.flatnonzero(np.diff(sizes // fed)) + 1
+            parts = [items for items in np.split(order, cuts) if len(items)]
+            self._chunks[fed] = [(items, self.trie(items)) for items in parts]
+        return self._chunks[fed]
 
     def trie(self, items: np.ndarray) -> Trie:
         """The tree of these items' titles."""
@@ -121,7 +136,8 @@ class TitleReading:
         if self.scorer.single:
             return self._single()[torch.arange(len(items))[:, None], items].cpu().numpy()
         longest = int(self.scorer.lengths[candidates].sum(1).max())  # title tokens of a row
-        parts = np.array_split(candidates, min(-(-longest // FED), candidates.shape[1]), axis=1)
+        n_parts = min(-(-longest // self.scorer.fed_at_once(len(items))), candidates.shape[1])
+        parts = np.array_split(candidates, n_parts, axis=1)
         tries = ([self.scorer.trie(row) for row in part] for part in parts)
         found = torch.cat([title_log_probs(self.reading, own) for own in tries], 1)
         return self.scorer.normed(found, items).cpu().numpy()
@@ -132,7 +148,7 @@ class TitleReading:
             return self._single()
         first = self.reading.first
         found = first.new_zeros(len(first), len(self.scorer.title_ids))
-        for items, trie in self.scorer.chunks:
+        for items, trie in self.scorer.chunks(self.scorer.fed_at_once(len(first))):
             found[:, torch.from_numpy(items)] = title_log_probs(self.reading, [trie])
         every = torch.arange(found.shape[1], device=found.device)
         return self.scorer.normed(found, every.expand_as(found))

@@ -9,6 +9,8 @@ from torch import Tensor
 from recalign.titles.reading import Reading
 from recalign.titles.trie import Trie
 
+NORMALISED = 1 << 20  # logits made float32 at once: they and their copies stay in a CPU's cache
+
 
 def title_log_probs(reading: Reading, tries: Sequence[Trie]) -> Tensor:
     """Summed log-probabilities of the titles of each prompt's tree: float32 [B, T].
@@ -35,10 +37,18 @@ def title_log_probs(reading: Reading, tries: Sequence[Trie]) -> Tensor:
         reading.forget()
         above = (slots - 1).clamp(min=0)
         picked = logits.flatten(1).gather(1, above * logits.shape[2] + tokens)
-        behind = picked - logits.logsumexp(2).gather(1, above)
+        behind = picked.float() - _normalisers(logits).gather(1, above)
         root = torch.where(slots > 0, behind, root)
     root[:, 0] = 0.0  # node 0 pads the paths
     return root.gather(1, paths.flatten(1)).view(paths.shape).sum(2)
+
+
+def _normalisers(logits: Tensor) -> Tensor:
+    """log of the sum of exp over the vocabulary, float32 [B, F] of [B, F, V]."""
+    rows = logits.flatten(0, 1)
+    at_once = max(1, NORMALISED // rows.shape[1])
+    parts = [part.float().logsumexp(1) for part in rows.split(at_once)]
+    return torch.cat(parts).view(logits.shape[:2])
 
 
 def _stacked(arrays: list[np.ndarray]) -> np.ndarray:

@@ -50,13 +50,15 @@ class Reading:
         self.n_fed = 0
         # Padding stands on the right, where causal attention never looks: no mask is needed.
         tokens, positions = tokens.to(model.device), columns.expand(len(prompts), -1)
-        self.first = self._forward(tokens, positions, None, self.lengths[:, None] - 1)[:, 0]
+        first = self._forward(tokens, positions, None, self.lengths[:, None] - 1)[:, 0]
+        self.first = first.float()
 
     def extend(self, tokens: Tensor, depths: Tensor, sees: Tensor) -> Tensor:
-        """Feed F more tokens behind each prompt; logits of what follows each, float32 [B, F, V].
+        """Feed F more tokens behind each prompt; logits of what follows each, [B, F, V].
 
         tokens and depths int64 [B, F], depth 0 directly after the prompt; sees bool [B, F, E + F]:
-        which of the E tokens fed before and of these each may look at (itself among them).
+        which of the E tokens fed before and of these each may look at (itself among them). The
+        logits are in the model's own precision: there may be many.
         """
         prompt = self.inside[:, None].expand(-1, tokens.shape[1], -1)
         mask = torch.cat([prompt, sees], 2)[:, None]
@@ -83,7 +85,7 @@ class Reading:
             past_key_values=self.cache,
             use_cache=self.cache is not None,
             logits_to_keep=kept,
-        ).logits.float()
+        ).logits
 
 
 def _check_room(model: "PreTrainedModel", width: int, continued: bool) -> None:

@@ -9,8 +9,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from recalign.errors import UserError
-from recalign.titles import likelihood
+from recalign.titles import likelihood, packed
 from recalign.titles.likelihood import TitleScorer
+from recalign.titles.reading import Reading
 from tests.titles import title_samples as samples
 
 CANDIDATES = np.array(
@@ -51,12 +52,38 @@ def test_batches_and_chunks_change_nothing(make, monkeypatch):
     whole = scorer(policy).catalogue(prompts)
     monkeypatch.setattr(likelihood, "FED", 8)  # a few titles of the catalogue at a time
     small = scorer(policy)
-    assert len(small.chunks) > 3 or small.single
+    assert small.single or len(small.chunks(small.fed_at_once(1))) > 3
     np.testing.assert_allclose(small.catalogue(prompts, rows=1), whole, atol=1e-4)
     turned = small.catalogue(prompts[::-1], rows=4)[::-1]
     np.testing.assert_allclose(turned, whole, atol=1e-4)
     some = small.candidates(prompts, CANDIDATES, rows=2)
     np.testing.assert_allclose(some, np.take_along_axis(whole, CANDIDATES, 1), atol=1e-4)
+
+
+def test_more_prompts_at_once_have_fewer_title_tokens_fed_behind_each(monkeypatch):
+    policy = samples.pieces_policy()
+    prompts, whole = samples.prompts_of(policy), scorer(policy)
+    expected = whole.catalogue(prompts)
+    held = 24 * policy.model.config.vocab_size  # logits of 24 tokens
+    monkeypatch.setitem(likelihood.LOGITS, "cpu", held)
+    monkeypatch.setattr(packed, "NORMALISED", 1)
+    tight = scorer(policy)
+    assert tight.fed_at_once(1) == 24
+    assert tight.fed_at_once(6) == 4
+    assert len(tight.chunks(4)) > len(tight.chunks(24))
+    assert tight.rows_at_once(prompts, 99) == 24
+    passed: list[int] = []
+    extend = Reading.extend
+
+    def counted(self: Reading, tokens: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        passed.append(tokens.numel())
+        return extend(self, tokens, *rest)
+
+    monkeypatch.setattr(Reading, "extend", counted)
+    np.testing.assert_allclose(tight.catalogue(prompts), expected, atol=1e-4)
+    some = tight.candidates(prompts, CANDIDATES)
+    np.testing.assert_allclose(some, np.take_along_axis(expected, CANDIDATES, 1), atol=1e-4)
+    assert max(passed) <= 24 + 6 * tight.longest  # a title is never cut
 
 
 def test_a_reading_answers_several_questions_without_one_changing_the_next():
