@@ -21,7 +21,7 @@ SHARED = {  # what every package of the library may import
 }  # fmt: skip
 ROOMS = {  # folder: its files, beside __init__
     "flows": "dpo4rec methods rosepo rounds session sweep",
-    "flows/cli": "app comparing inventory runs side_by_side sweeps takehome upkeep",
+    "flows/cli": "app comparing inventory runs settings side_by_side sweeps takehome upkeep",
     "flows/serving": "nightly recommend",
     "flows/service": (
         "access automations cancelling database deployments environment patience pool prefect_api "

@@ -12,7 +12,8 @@ import typer
 from flows.cli import inventory, takehome, upkeep
 from flows.cli.comparing import diff_artifacts
 from flows.cli.inventory import ROOT, Root
-from flows.cli.runs import RunOptions, deploy_preset, list_presets, run_method, show_plan
+from flows.cli.runs import RunOptions, deploy_preset, run_method, show_plan
+from flows.cli.settings import Prefix, list_presets, show_settings
 from flows.cli.sweeps import SweepOptions, compare_runs, run_sweep, show_sweep
 from flows.methods import METHODS, method_named
 from flows.service import service
@@ -92,8 +93,14 @@ def sweep(
 
 @app.command()
 def presets(method: MethodArgument) -> None:
-    """List the packaged presets of a method."""
+    """List the packaged presets of a method, with what each is for."""
     list_presets(method_named(method))
+
+
+@app.command()
+def settings(method: MethodArgument, prefix: Prefix = "", preset: Preset = "") -> None:
+    """List every setting of a method: its value, what it may be, and what it is."""
+    show_settings(method_named(method), prefix, preset)
 
 
 @app.command()

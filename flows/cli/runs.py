@@ -17,7 +17,7 @@ from flows.methods import METHODS, Method
 from flows.service import database, processes, service
 from recalign.artifacts.roots import is_url, open_root
 from recalign.config import Config, Runtime
-from recalign.config.presets import idle, load_settings, own_preset, preset_names
+from recalign.config.presets import idle, load_settings, own_preset
 from recalign.errors import UserError
 from recalign.report import PAGE
 from recalign.report.terminal import print_table
@@ -86,10 +86,14 @@ def run_method(method: Method, asked: RunOptions) -> None:
 
 
 def needs_no_server(steps: "list[Step]") -> bool:
-    """Whether all is there already, and no server was named that should be told of the run."""
+    """Whether all is there already, and no server was named that should be told of the run.
+
+    A run that what is there would stop does not count: it has to fail, as everywhere else.
+    """
     from prefect.settings import PREFECT_API_URL
 
-    return not PREFECT_API_URL.value() and all(step.action == "reuse" for step in steps)
+    done = all(step.action == "reuse" and not step.stops for step in steps)
+    return done and not PREFECT_API_URL.value()
 
 
 def tell_of_finished(runtime: Runtime, steps: "list[Step]", page: str) -> None:
@@ -163,8 +167,3 @@ def deploy_preset(file: Path, root: str, home: Path | None) -> None:
     if len(refused) == len(METHODS):
         raise UserError(f"{file}: no method takes it; {'; '.join(refused)}")
     service.deploy(root, home, file)
-
-
-def list_presets(method: Method) -> None:
-    """Print the names of the method's packaged presets."""
-    typer.echo("\n".join(preset_names(method.config)))

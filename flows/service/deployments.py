@@ -21,6 +21,7 @@ from prefect.utilities.callables import parameter_schema
 from flows.service.access import write_private
 from flows.service.prefect_api import ask, connect
 from flows.service.record import CHECKOUT, presets_folder
+from recalign.artifacts.digests import read_object
 from recalign.config import Config
 from recalign.config.presets import (
     PRESETS,
@@ -28,6 +29,7 @@ from recalign.config.presets import (
     own_preset,
     preset_names,
     read_preset,
+    says_of_itself,
 )
 from recalign.errors import UserError
 
@@ -42,7 +44,7 @@ def main() -> None:
     """Create what is missing, update what nobody edited, tell what cannot be deployed."""
     home, root = Path(os.environ["PREFECT_HOME"]), os.environ["RECALIGN_ROOT"]
     record = home / RECORD
-    put: dict[str, Payload] = json.loads(record.read_text()) if record.exists() else {}
+    put = put_before(record)
     secret = os.environ["PREFECT_API_AUTH_STRING"]
     with closing(connect(os.environ["PREFECT_API_URL"], secret)) as client:
         for flow, wanted in deployments(presets_folder(root, home)):
@@ -57,6 +59,14 @@ def main() -> None:
                 continue
             put[key] = {field: wanted[field] for field in THEIRS}
     write_private(record, json.dumps(put))
+
+
+def put_before(record: Path) -> dict[str, Payload]:
+    """What the last time put into each deployment."""
+    known = read_object(record)
+    if known is None and record.exists():
+        print(f"{record} is garbled: whatever the deployments hold counts as edited by hand")
+    return known or {}
 
 
 def deployments(presets: Path) -> Iterator[tuple[str, Payload]]:
@@ -148,10 +158,9 @@ def _filled(general: Payload, preset: tuple[Path, Config], usual: Config) -> Pay
     filled: Payload = {"config": config.model_dump(mode="json")}
     if "series" in general["parameter_openapi_schema"]["properties"]:
         filled["series"] = path.stem
-    about = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ").strip()
     return general | {
         "name": f"{general['name']}-{path.stem}",
-        "description": about if about and not about.startswith("[") else general["description"],
+        "description": says_of_itself(path) or general["description"],
         "tags": [*general["tags"], f"preset: {path.stem}"],
         "parameters": general["parameters"] | filled,
     }

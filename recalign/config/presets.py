@@ -25,6 +25,12 @@ def preset_names(model: type[Config]) -> list[str]:
     return sorted(path.stem for path in (PRESETS / model.presets).glob("*.toml"))
 
 
+def says_of_itself(path: Path) -> str:
+    """A preset's first line, if that is a comment; else empty."""
+    line = path.read_text(encoding="utf-8").partition("\n")[0]
+    return line.lstrip("# ").strip() if line.startswith("#") else ""
+
+
 def load_settings(
     model: type[Settings], preset: str = "", overrides: Sequence[str] = ()
 ) -> Settings:

@@ -20,10 +20,13 @@ from recalign.config.presets import (
     load_settings,
     own_preset,
     preset_names,
+    says_of_itself,
 )
 from recalign.errors import UserError
 
 BENCHMARKED = Path(__file__).parent.parent.parent / "benchmarks" / "oracle_settings"
+
+PICKING = {"kind": "huggingface", "model": "anywhere", "format": "candidates", "method": "full"}
 
 
 def dpo4rec(preset="", *overrides):
@@ -141,6 +144,21 @@ def test_a_preset_that_is_not_there_or_not_toml_is_named(tmp_path):
     bad.write_text("[oracle\n")
     with pytest.raises(UserError, match=r"bad\.toml"):
         dpo4rec(str(bad))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("# My shop.\n[oracle]\n", "My shop."),
+        ("[oracle]\n# ours\n", ""),
+        ("a.b = 1\n", ""),
+        ("", ""),
+    ],
+)
+def test_a_preset_says_of_itself_what_its_first_line_comments(tmp_path, text, said):
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    assert says_of_itself(file) == said
 
 
 def test_a_phase_has_its_own_count_of_samples_and_shares_the_rest():
@@ -318,3 +336,22 @@ def test_a_warm_up_is_asked_as_the_reasonings_are_unless_it_says_otherwise():
         dpo4rec("", "policy.warm_up.n_prompts=50")
     other = dpo4rec("", *loaded, "policy.warm_up.seed=3").first_policy
     assert other.identity() != dpo4rec("", *loaded).first_policy.identity()
+
+
+def test_what_an_llm_that_is_shown_candidates_does_not_read_makes_no_other_artifact():
+    usual = RosePOConfig.model_validate({"sft": PICKING})
+    changed = {"rejections": {"pool": 50}, "recommendations": {"beam": 30}}
+    given = RosePOConfig.model_validate({"sft": PICKING} | changed)
+    assert given.rejections.asked_as(given.sft.prompt) == usual.rejections.asked_as(
+        usual.sft.prompt
+    )
+    assert given.judging == usual.recommendations
+    in_lines = RosePOConfig.model_validate(changed)
+    assert in_lines.rejections.asked_as(in_lines.sft.prompt).pool == 50
+    assert in_lines.judging.beam == 30
+
+
+def test_more_rejected_than_the_usual_pool_holds_stay_a_valid_setting():
+    many = {"sft": PICKING | {"n_candidates": 40}, "rejections": {"n_rejected": 30, "pool": 50}}
+    given = RosePOConfig.model_validate(many)
+    assert given.rejections.asked_as(given.sft.prompt).pool == 50

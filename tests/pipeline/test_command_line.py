@@ -1,6 +1,7 @@
-"""The command line: quick help, one-line errors, exit codes."""
+"""The command line: quick help, settings and presets, one-line errors, exit codes."""
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +16,9 @@ import typer.main
 from typer.testing import CliRunner
 
 from flows.cli.app import app
+from flows.methods import METHODS
+from recalign.config import Config, Runtime
+from recalign.config.presets import preset_names
 
 
 def test_help_names_every_command_and_every_command_has_help():
@@ -26,6 +30,71 @@ def test_help_names_every_command_and_every_command_has_help():
         assert f" {command} " in text
         told = runner.invoke(app, [command, "--help"])
         assert (told.exit_code, f" {command} " in told.stdout) == (0, True)
+
+
+def fields_of(model, name=""):
+    """The whole name of every single setting."""
+    for field, described in model.model_fields.items():
+        inner, path = described.annotation, f"{name}.{field}".removeprefix(".")
+        if isinstance(inner, type) and issubclass(inner, Config):
+            yield from fields_of(inner, path)
+        else:
+            yield path
+
+
+def listed_settings(*words):
+    """Field -> the other columns, of every line of `recalign settings` that has one."""
+    told, table = {}, ""
+    for line in CliRunner().invoke(app, ["settings", *words]).stdout.splitlines():
+        if line.startswith("["):
+            table = line[1 : line.index("]")]
+        elif line.strip() and not line.startswith(("field ", " ")):
+            field, *rest = re.split(r" {2,}", line.strip())
+            told[f"{table}.{field}"] = rest
+    return told
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_settings_lists_every_field_with_default_bounds_and_meaning(method):
+    told = listed_settings(method.name)
+    assert sorted(told) == sorted([*fields_of(method.config), *fields_of(Runtime, "runtime")])
+    meaningless = [name for name, (_, _, meaning) in told.items() if len(meaning) < 9]
+    assert meaningless == []
+    epochs = method.config().oracle.epochs
+    assert told["oracle.epochs"][:2] == [f"{epochs}", "1 to 10000"]
+    assert told["alignment.drop_above"][1:] == [
+        "0 to 0.5",
+        "Pairs with an eps above this are left out, as likely false negatives; 0.5: none (RosePO). "
+        "Used only when optimiser is pairs.",
+    ]
+    assert told["splits.fit_share"][1] == "0 or more, below 1"
+    assert told["splits.positive_above"][1] == "a number"
+    assert told["interactions.amazon.year"][:2] == ["2014", "2014, 2018, 2023"]
+    assert told["interactions.files.attribute_columns"][:2] == ["[]", "list: text"]
+    assert told["interactions.raw_folder"][:2] == ['""', "text"]
+    assert told["oracle.item_text"][:2] == ["true", "true, false"]
+
+
+def test_settings_shows_a_presets_values_and_marks_those_that_differ():
+    usual, given = listed_settings("dpo4rec"), listed_settings("dpo4rec", "--preset", "paper")
+    assert given["alignment.max_length"][0] == "4096 (default 512)"
+    assert given["policy.kind"][0] == "huggingface (default bootstrap)"
+    assert given["alignment.epochs"] == usual["alignment.epochs"]  # 3 there and here
+    assert not [name for name, (value, *_) in usual.items() if "(default" in value]
+
+
+def test_settings_of_a_prefix_are_those_whose_name_begins_so():
+    every = listed_settings("dpo4rec")
+    some = listed_settings("dpo4rec", "alignment.g")
+    assert some == {name: rest for name, rest in every.items() if name.startswith("alignment.g")}
+    assert {"alignment.gamma", "alignment.grpo.scale"} <= set(some)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_presets_are_listed_with_a_whole_sentence_each(method):
+    lines = CliRunner().invoke(app, ["presets", method.name]).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == preset_names(method.config)
+    assert [line for line in lines if not re.search(r"\S {2,}\S.{20,}[.]$", line)] == []
 
 
 @pytest.mark.parametrize("method", ["dpo4rec", "rosepo"])
@@ -51,6 +120,7 @@ def test_deployments_do_not_wait_for_transformers_to_be_imported():
         (("run", "dpo5rec"), "no method 'dpo5rec'; there are dpo4rec"),
         (("run", "dpo4rec", "--set", "oracle.hiden=3"), "oracle.hiden: no such setting"),
         (("plan", "dpo4rec", "--preset", "nope"), "preset 'nope' is neither"),
+        (("settings", "rosepo", "oracel"), "no setting of rosepo begins with 'oracel'; there are"),
         (("plan", "dpo4rec", "--force", "orcale"), "no stage 'orcale'; there are interactions"),
         (("sweep", "dpo4rec", "--over", "alignment.beta"), "--over alignment.beta: write stage."),
         (("compare", "report/1", "--root", "."), "no artifact 'report/1'"),
@@ -69,7 +139,7 @@ def test_deployments_do_not_wait_for_transformers_to_be_imported():
     ],
 )  # fmt: skip
 def test_a_users_mistake_is_one_line_and_exit_code_2(recalign, tmp_path, arguments, message):
-    if "--root" not in arguments:
+    if "--root" not in arguments and arguments[0] != "settings":
         arguments = (*arguments, "--root", str(tmp_path / "root"))
     done = recalign(*arguments, check=False)
     assert done.returncode == 2

@@ -45,13 +45,15 @@ def test_every_folder_of_presets_is_a_methods_and_every_preset_is_valid():
             assert isinstance(load_settings(method.config, name), method.config)
 
 
-def test_listing_presets_imports_neither_prefect_nor_a_model_library(tmp_path):
+@pytest.mark.parametrize(("command", "shown"), [("presets", "tiny "), ("settings", "[sft] ")])
+def test_listing_presets_and_settings_imports_neither_prefect_nor_a_model_library(command, shown):
     script = (
-        "import sys; from flows.cli.app import app; app(['presets', 'rosepo'], standalone_mode=0);"
+        "import sys; from flows.cli.app import app;"
+        f"app([{command!r}, 'rosepo'], standalone_mode=0);"
         "sys.exit(str({'prefect', 'torch', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.stderr == "set()\n"
-    assert "tiny\n" in done.stdout
+    assert f"\n{shown}" in done.stdout

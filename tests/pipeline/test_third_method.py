@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from flows.cli.inventory import report_path
-from flows.cli.runs import RunOptions, list_presets, run_method, show_plan
+from flows.cli.runs import RunOptions, run_method, show_plan
+from flows.cli.settings import list_presets
 from flows.methods import Method
 from flows.session import Wiring
 from recalign.config import ComparedRow, RosePOConfig
@@ -88,4 +89,4 @@ def test_a_third_method_runs_is_planned_and_reports_like_the_others(prefect_serv
     assert shown == labels - {"comparison"}
 
     list_presets(PLAIN_DPO)
-    assert "tiny" in capsys.readouterr().out.splitlines()
+    assert "\ntiny " in capsys.readouterr().out

@@ -6,6 +6,7 @@ from typing import Any, get_args
 import httpx
 
 from flows.dpo4rec import STAGES
+from flows.service.deployments import put_before
 from recalign.artifacts.journals import PATTERN
 from recalign.config import (
     DPO4RecConfig,
@@ -172,6 +173,15 @@ def test_runs_from_the_form_are_refused_computed_and_copied(
         "interactions": "Cached", "splits": "Completed",
     }  # fmt: skip
     assert "config.test: 6 -> 5" in plan_of(prefect_api, second["id"])
+
+
+def test_a_garbled_memory_of_what_was_put_is_an_empty_one(tmp_path, capsys):
+    record = tmp_path / "deployments.json"
+    assert (put_before(record), capsys.readouterr().out) == ({}, "")
+    for garbled in ("", "{", "null"):
+        record.write_text(garbled)
+        assert put_before(record) == {}
+        assert f"{record} is garbled" in capsys.readouterr().out
 
 
 def plan_of(api, run):
