@@ -153,7 +153,7 @@ class Contest:
     def _recommend(
         self, phase: Literal["valid", "test"], row: ComparedRow, judged: dict[str, Reference]
     ) -> Reference:
-        settings = self.config.recommendations
+        settings = self.config.judging
         label, files = f"{phase}, {row.label}", local_files("encoder", settings.encoder)
         return self.run(
             recommendations,

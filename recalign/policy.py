@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # seconds to import
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PLACE = "recalign-user-text"  # stands in the chat template where the user's text will be
+DATE = "26 Jul 2024"  # of every day, for chat templates that print one; Llama's own default
 
 
 class Lines:
@@ -87,9 +88,7 @@ class Policy:
         """
         if self.lines:
             return self.lines.encode_completion(text)
-        ids = self._user_text.encode(text if self.chats else f" {text}")
-        end = self.tokenizer.eos_token_id
-        return [*ids, self.eos_ids[0] if end is None else int(end)]
+        return [*self._user_text.encode(text if self.chats else f" {text}"), self._end]
 
     def harmless(self, text: str) -> str:
         """`text` for a server, which would obey control tokens: each is broken up by a space."""
@@ -102,13 +101,7 @@ class Policy:
     @cached_property
     def _turn(self) -> tuple[list[int], list[int]]:
         """The chat template's own tokens before and after the user's text."""
-        rendered: Any = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": PLACE}],
-            add_generation_prompt=True,
-            tokenize=False,
-            enable_thinking=False,
-        )
-        parts = str(rendered).split(PLACE)
+        parts = self._rendered([{"role": "user", "content": PLACE}], answers=True).split(PLACE)
         if len(parts) != 2:
             raise UserError(
                 f"the tokenizer's chat template shows the user's text {len(parts) - 1} times, not "
@@ -116,6 +109,26 @@ class Policy:
             )
         before, after = (self.tokenizer(part, add_special_tokens=False) for part in parts)
         return list(before["input_ids"]), list(after["input_ids"])
+
+    @cached_property
+    def _end(self) -> int:
+        """What ends a text: in a chat the end of the model's turn, which some LLMs keep apart."""
+        if self.chats:
+            turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": PLACE}]
+            _, found, behind = self._rendered(turns, answers=False).rpartition(PLACE)
+            ids = self.tokenizer(behind, add_special_tokens=False)["input_ids"] if found else []
+            for token in ids:
+                if token in self.eos_ids:
+                    return int(token)
+        end = self.tokenizer.eos_token_id
+        return self.eos_ids[0] if end is None else int(end)
+
+    def _rendered(self, turns: list[dict[str, str]], *, answers: bool) -> str:
+        """The chat template's text, with the model's turn opened where it `answers`."""
+        text: Any = self.tokenizer.apply_chat_template(
+            turns, add_generation_prompt=answers, tokenize=False, enable_thinking=False
+        )
+        return str(text)
 
     @cached_property
     def _start(self) -> list[int]:

@@ -7,7 +7,7 @@ from recalign.artifacts.roots import open_root
 from recalign.config import SftConfig, TitlePromptConfig
 from recalign.embedded.grammar import parse_reasoning
 from recalign.errors import UserError
-from recalign.llm.storage import SFT, StoredPolicy, stored_policy, stored_sft
+from recalign.llm.storage import SFT, TEMPLATES, StoredPolicy, stored_policy, stored_sft
 from recalign.policy import Policy
 from recalign.templates import template_read
 from recalign.titles.prompts import same_template
@@ -44,7 +44,8 @@ def title_prompt(made: Artifact, root: str, template: str = "") -> TitlePromptCo
     """How the LLM of titles that `made` holds was taught to be asked, with its very template.
 
     The template is looked for at the path `template` or, where that is empty, where the run had it,
-    then in the working folder. UserError where it is not found, or has other content now.
+    in the working folder, and among the files of the stage that taught it (of older ones it has
+    none). UserError where it is not found, or has other content now.
     """
     first = first_of(made, root)
     asked = SftConfig.model_validate_json(first.path(SFT).read_text()).prompt
@@ -53,7 +54,8 @@ def title_prompt(made: Artifact, root: str, template: str = "") -> TitlePromptCo
         if template:
             raise UserError("template: this LLM continues a list of titles; leave it out")
         return asked
-    path = same_template([template] if template else [asked.template, name], name, digest)
+    kept = str(first.path(TEMPLATES) / name)
+    path = same_template([template] if template else [asked.template, name, kept], name, digest)
     return asked.model_copy(update={"template": str(path)})
 
 

@@ -68,9 +68,8 @@ def check_progress(run: "Run", made: Reference, config: AlignmentConfig) -> None
 
     The stage refuses it, too; but another run may have allowed it, whose artifact is reused.
     """
-    artifact = None if run.plan_only or config.allow_worse else run.open(made)
-    if artifact:
-        refuse_worse(artifact.manifest.figures, config, "alignment")
+    if not config.allow_worse:
+        run.require(made, lambda figures: refuse_worse(figures, config, "alignment"))
 
 
 def _initial(job: Job, config: AlignmentConfig, start: Artifact, table: pl.DataFrame) -> "Known":

@@ -53,7 +53,11 @@ def policy(
     splits: Artifact,
     files: dict[str, list[Path]] | None = None,
 ) -> None:
-    """Train the embedded LLM on demonstrations, or convert the named LLM and warm it up."""
+    """Train the embedded LLM on demonstrations, or convert the named LLM and warm it up.
+
+    An LLM that alignment could not train is refused here.
+    """
+    from recalign.alignment.support import check_policy
     from recalign.llm.load import load_policy  # slow: not in a plan
 
     if config.kind == "bootstrap":
@@ -63,6 +67,7 @@ def policy(
         warm_up = config.warm_up.n_prompts > 0
         folder = job.draft.work / "first" if warm_up else job.draft.path(MODEL)
         opened = load_policy(first_weights(job, config, folder), config, None, job.device)
+        check_policy(opened)
         if warm_up:
             _warm_up(job, config.warm_up, opened, read_tables(interactions, splits))
     loaded_with = config.model_dump_json(indent=1, exclude={"warm_up"})  # which is in the weights

@@ -24,7 +24,7 @@ def reference(
 ) -> None:
     """Score chosen and rejected titles; smoothing and loss do not matter to it."""
     from recalign.alignment.reference import FILE, reference_log_probs  # torch: seconds
-    from recalign.alignment.rows import encode_pairs
+    from recalign.alignment.rows import encode_pairs, require_pairs
 
     tables = read_tables(interactions, splits)
     table = REJECTIONS.read(rejections)
@@ -33,6 +33,7 @@ def reference(
     # Held as alignment holds it: the two must differ by what is learned alone.
     policy = open_policy(sft, job.runtime.root, job.device, trainable=True)
     rows = encode_pairs(pairs, policy, config.max_length)
+    require_pairs(rows, config.max_length)
     scored = reference_log_probs(policy, rows, config, job.progress, kept=job.draft.work / FILE)
     scored.save(job.draft.path(FILE))
     job.draft.count(len(rows), rows.left_out)

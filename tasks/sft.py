@@ -1,5 +1,6 @@
 """Stage sft: the LLM learns to answer with the next title."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import LoadedModelConfig, SftConfig
-from recalign.llm.storage import MODEL, SFT, trained_part
+from recalign.llm.storage import MODEL, SFT, TEMPLATES, trained_part
 from recalign.policy import Policy, in_lines
 from recalign.schemas import CURVE_FILE, PROMPTS
 from recalign.sft.examples import Asking, Examples, history_examples, next_item_examples
@@ -16,6 +17,7 @@ from recalign.splits.guard import check_window_prompts
 from recalign.splits.phases import phase_of
 from recalign.titles.names import distinct_titles
 from recalign.titles.prompts import TitlePrompts, template_file
+from recalign.titles.trie import catalogue_of
 from recalign.training.run import TrainingRun
 from tasks.encoding import item_vectors
 from tasks.engine.job import Job
@@ -42,12 +44,16 @@ def sft(
     splits: Artifact,
     files: dict[str, list[Path]] | None = None,
 ) -> None:
-    """Train on the history windows, with early stopping on the next items of validation."""
+    """Train on the history windows, with early stopping on the next items of validation.
+
+    An LLM that later stages could not score titles with is refused before.
+    """
     from recalign.sft.train import train_sft  # slow: not in a plan
 
     tables = read_tables(interactions, splits)
     titles = distinct_titles(tables.items)
     config, policy = _first_policy(job, config, tables, titles)
+    _check_titles(config, policy, titles)
     prompts = TitlePrompts(config.prompt, titles)
     asking = Asking(prompts.text, titles, policy.encode_prompt, policy.encode_completion)
     train = _training(config, tables, asking).no_longer_than(config.max_length)
@@ -61,9 +67,22 @@ def sft(
     if not job.leads:
         return
     job.draft.path(SFT).write_text(config.model_dump_json(indent=1))
+    if config.format == "candidates":  # asked again wherever its file is by then
+        question = template_file(config.template)
+        shutil.copyfile(question, job.draft.path(f"{TEMPLATES}/{question.name}"))
     tuned.log.write_parquet(job.draft.path(CURVE_FILE), compression="zstd")
     job.draft.count(len(train), {"too long": train.left_out, "validation too long": valid.left_out})
     job.draft.tell(tuned.figures | {"prompts_proved": proved})
+
+
+def _check_titles(config: SftConfig, policy: Policy, titles: list[str]) -> None:
+    """UserError for an LLM that alignment cannot train, or that cannot tell titles apart."""
+    from recalign.alignment.support import check_policy
+
+    if config.kind == "huggingface":
+        check_policy(policy)
+    if config.format == "history":  # which ranks the whole catalogue
+        catalogue_of([[], *map(policy.encode_completion, titles[1:])])
 
 
 def _first_policy(
@@ -84,7 +103,7 @@ def _first_policy(
         own = config.bootstrap
         vectors = item_vectors(job, own.encoder, tables.items) if own.item_text else None
         model = first_model(own, tokenizer, config.history_items, config.seed, vectors)
-        first = job.draft.work / "first"
+        first = job.draft.work / f"first-{job.rank}"  # all write at once, and read what they wrote
         model.save_pretrained(first)
         tokenizer.save_pretrained(first)
         loaded = load_policy(first, LoadedModelConfig(), None, job.device)

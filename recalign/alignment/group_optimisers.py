@@ -11,7 +11,7 @@ import polars as pl
 
 from recalign.alignment.groups import Groups, by_rank, encode_groups
 from recalign.alignment.reference import FILE, TokenLogProbs, token_log_probs_of
-from recalign.alignment.rows import held_out
+from recalign.alignment.rows import held_out, reasons, tell_too_long
 from recalign.config import AlignmentConfig
 from recalign.errors import UserError
 from recalign.policy import Policy
@@ -60,8 +60,8 @@ def align_on_groups(
     """Train by `config.optimiser` on all completions of every prompt; early stop on held-out users.
 
     Given log-probabilities are those of the rows that `encode_groups` makes of `completions`.
-    Raises UserError when too few prompts are left, when the model cannot take packed rows, when
-    the work folder is another run's, and when training diverges.
+    Raises UserError when too few prompts are left, when the model cannot take packed rows, and
+    when training diverges.
     """
     from recalign.alignment.group_trainer import GroupTrainer, KLLimit
     from recalign.alignment.support import check_packed_rows
@@ -115,13 +115,14 @@ def _figures(history: list[dict[str, Any]], log: pl.DataFrame, steps: int) -> di
 
 def _require_two_users(groups: Groups, config: AlignmentConfig) -> None:
     """UserError, with the reasons of the prompts that are left out, for fewer than two users."""
+    tell_too_long(len(groups), groups.left_out, config.max_length)
     if len(np.unique(groups.users)) >= 2:  # one trains, one is held out
         return
-    reasons = ", ".join(f"{reason}: {n}" for reason, n in groups.left_out.items() if n)
     raise UserError(
         f"alignment: optimiser {config.optimiser} can learn from {len(groups)} prompts only"
-        f" (left out: {reasons or 'none'}): sample more texts, lower alignment.min_advantage or "
-        "pairs.min_margin where they are set, or choose another reward"
+        f" (left out: {reasons(groups.left_out)}): sample more texts, lower"
+        " alignment.min_advantage or pairs.min_margin where they are set, raise"
+        f" alignment.max_length (now {config.max_length} tokens), or choose another reward"
     )
 
 

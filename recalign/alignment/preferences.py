@@ -10,7 +10,7 @@ import polars as pl
 
 from recalign.alignment.losses import Objective
 from recalign.alignment.reference import FILE, ReferenceLogProbs, reference_log_probs
-from recalign.alignment.rows import Rows, encode_pairs, held_out
+from recalign.alignment.rows import Rows, encode_pairs, held_out, require_pairs
 from recalign.config import AlignmentConfig
 from recalign.errors import UserError
 from recalign.policy import Policy
@@ -54,8 +54,8 @@ def align_on_pairs(
     Rows with an eps above config.drop_above are counted and left out of both.
 
     Given log-probabilities are those of the rows that `encode_pairs` makes of `completions`.
-    Raises UserError when there are too few pairs, when the model cannot take packed rows, when
-    the work folder is another run's, and when training diverges.
+    Raises UserError when there are too few pairs, when the model cannot take packed rows, and when
+    training diverges.
     """
     from recalign.alignment.support import check_packed_rows
     from recalign.alignment.trainer import SharedPromptDPOTrainer, trainer_arguments
@@ -63,6 +63,7 @@ def align_on_pairs(
     from recalign.training.schedule import optimiser_steps
 
     rows = encode_pairs(completions, policy, config.max_length)
+    require_pairs(rows, config.max_length)
     held = held_out(rows.users, config.held_out, config.seed)
     dropped = rows.eps.max(1, initial=0.0) > config.drop_above
     if dropped[held].all() or dropped[~held].all():

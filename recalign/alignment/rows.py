@@ -1,8 +1,9 @@
 """Preference pairs as token ids, and which of them are held out."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,10 @@ from recalign.policy import Policy
 from recalign.schemas import COMPLETIONS, check_table
 from recalign.seeding import derive_seed
 from recalign.training.packing import PackedRow
+
+logger = logging.getLogger(__name__)
+
+MANY = 0.1  # share of the rows: where more are too long, it is said
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,8 @@ def encode_pairs(completions: pl.DataFrame, policy: Policy, max_length: int) -> 
         eps.append(row["smoothing"])
     if len({len(texts) for texts in rejected}) > 1:
         raise BadInputError("pairs: every pair needs the same number of rejected completions")
-    smoothing = np.array(eps, np.float64)
+    n_rejected = max(map(len, rejected or table["rejected"].to_list()), default=0)
+    smoothing = np.array(eps, np.float64).reshape(len(rejected), n_rejected)
     return Rows(np.array(users, np.int64), prompts, chosen, rejected, smoothing, dict(left_out))
 
 
@@ -105,6 +111,33 @@ def unusable(prompt: list[int], completions: list[list[int]], max_length: int) -
     if not all([prompt, *completions]):
         return "empty"
     return "too_long" if len(prompt) + max(map(len, completions)) > max_length else None
+
+
+def require_pairs(rows: Rows, max_length: int) -> None:
+    """UserError, with the reasons of what is left out, for pairs of fewer than two users."""
+    tell_too_long(len(rows), rows.left_out, max_length)
+    if len(np.unique(rows.users)) < 2:  # one trains, one is held out
+        raise UserError(
+            f"alignment can learn from {len(rows)} pairs only, of fewer than two users (left out:"
+            f" {reasons(rows.left_out)}): raise alignment.max_length (now {max_length} tokens)"
+            " where they are too long, or make more pairs"
+        )
+
+
+def reasons(left_out: Mapping[str, int]) -> str:
+    """How many rows are left out for which reason, in words."""
+    return ", ".join(f"{reason}: {n}" for reason, n in left_out.items() if n) or "none"
+
+
+def tell_too_long(n_rows: int, left_out: Mapping[str, int], max_length: int) -> None:
+    """A warning where many rows are left out beside these n for their length."""
+    n_long, total = left_out["too_long"], n_rows + sum(left_out.values())
+    if n_long > MANY * total:
+        logger.warning(
+            "alignment.max_length: %d of %d prompts are left out, as they have more than %d tokens"
+            " with their completions",
+            n_long, total, max_length,
+        )  # fmt: skip
 
 
 def held_out(users: np.ndarray, share: float, seed: int) -> np.ndarray:

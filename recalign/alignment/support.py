@@ -10,8 +10,9 @@ from transformers import PreTrainedModel
 
 from recalign.alignment.forward import completion_log_probs
 from recalign.alignment.reference import in_evaluation
-from recalign.alignment.rows import PackedRows
+from recalign.alignment.rows import PackedRows, Rows
 from recalign.errors import UserError
+from recalign.policy import Policy
 from recalign.training.adapters import base_model
 from recalign.training.packing import pack
 
@@ -27,6 +28,18 @@ def plain_log_probs(model: nn.Module, prompt: list[int], completion: list[int]) 
     logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
     targets = torch.tensor(completion, device=device)
     return float(logits.log_softmax(-1, dtype=torch.float32).gather(1, targets[:, None]).sum())
+
+
+def check_policy(policy: Policy) -> None:
+    """`check_packed_rows` on two rows of no meaning, before anything is computed with the policy.
+
+    What later stages need of it, so that they do not find that out after hours.
+    """
+    prompts = [policy.encode_prompt(text) for text in ("One, two.", "One, two, three, four.")]
+    chosen, rejected = (policy.encode_completion(text) for text in ("Three.", "Nine or ten."))
+    users, eps = np.arange(2), np.zeros((2, 1))
+    rows = Rows(users, prompts, [chosen] * 2, [[rejected]] * 2, eps, left_out={})
+    check_packed_rows(policy.model, rows, policy.pad_id)
 
 
 def check_packed_rows(

@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 
 from recalign.config import AnswersConfig
 from recalign.errors import UserError
+from recalign.policy import DATE
 
 if TYPE_CHECKING:  # a second to import
     from openai import OpenAI
@@ -49,9 +50,12 @@ def extra_fields(
 ) -> dict[str, Any]:
     """Fields of a request beside OpenAI's own: top-k as set, no penalty, no floor, no thinking.
 
+    And the date that training reads, where the model's chat template can be told one.
+
     Raises UserError for a top_k that this server cannot be told.
     """
-    plain = {"chat_template_kwargs": {"enable_thinking": False}, "min_p": 0.0}
+    told = {"enable_thinking": False, "date_string": DATE}
+    plain = {"chat_template_kwargs": told, "min_p": 0.0}
     match engine:
         case "vllm" | "sglang":
             return plain | {"top_k": sampling.top_k or -1, "repetition_penalty": 1.0}
@@ -61,7 +65,7 @@ def extra_fields(
             own = {"do_sample": True, "top_k": sampling.top_k, "pad_token_id": pad_id}
             return {
                 "generation_config": json.dumps(own | {"eos_token_id": list(eos_ids)}),
-                "chat_template_kwargs": plain["chat_template_kwargs"],
+                "chat_template_kwargs": told,
             }
         case "ollama" | "unknown":
             if sampling.top_k:

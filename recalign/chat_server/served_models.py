@@ -28,7 +28,7 @@ def ensure_served(client: "OpenAI", engine: Engine, name: str, aligned: Path | N
     elif engine in ("vllm", "sglang", "llama.cpp"):
         raise UserError(
             f"{client.base_url}: the server has {', '.join(listed)}, not {name}; start it with "
-            "this model, or say in reasonings.served_model what it calls it"
+            "this model, or say in served_model of reasonings or item_reasonings what it calls it"
         )
 
 

@@ -61,7 +61,8 @@ class RejectionsConfig(Config):
     neighbours: int = Field(20, ge=1, le=10_000, json_schema_extra=NEAR)
     """Nearest items to draw among."""
     pool: int = Field(20, ge=0, le=10_000_000, json_schema_extra=ASKED)
-    """Items drawn per pair for the SFT model to score; 0: the whole catalogue."""
+    """Items drawn per pair for the SFT model to score; 0: the whole catalogue. Not read where
+    sft.format is candidates: it scores the titles shown."""
     encoder: str = "minilm"
     """Sentence encoder of the item texts (semantic, and the report on all strategies)."""
     seed: Seed = 0
@@ -82,7 +83,10 @@ class RejectionsConfig(Config):
 
     def asked_as(self, prompt: TitlePromptConfig) -> "RejectionsStage":
         """The settings of the stage: also how the LLM will be asked about these pairs."""
-        return RejectionsStage(**dict(self), prompt=prompt)
+        settings, usual = dict(self), type(self).model_fields["pool"].default
+        if prompt.format == "candidates" and usual > self.n_rejected:  # else no valid setting
+            settings["pool"] = usual
+        return RejectionsStage(**settings, prompt=prompt)
 
 
 class RejectionsStage(RejectionsConfig):

@@ -118,7 +118,8 @@ class JudgementConfig(Config):
     top: int = Field(10, ge=1, le=1000)
     """Length of the recommended list whose popularity bias is measured."""
     beam: int = Field(0, ge=0, le=1000)
-    """Width of the beam search over the catalogue's titles; 0: score every title."""
+    """Width of the beam search over the catalogue's titles; 0: score every title. Not read where
+    sft.format is candidates, which ranks no catalogue."""
     likelihood: Literal["sum", "mean"] = "sum"
     """Log-probability of a title over all its tokens, or per token (titles differ in length)."""
     neighbours: int = Field(10, ge=1, le=1000)
@@ -211,6 +212,14 @@ class RosePOConfig(Config):
     """Preference optimisation."""
     recommendations: RecommendationsConfig = RecommendationsConfig()
     """Evaluation."""
+
+    @property
+    def judging(self) -> RecommendationsConfig:
+        """How rankings are judged, the beam at its default where the LLM ranks no catalogue."""
+        asked = self.recommendations
+        if self.sft.format == "history":
+            return asked
+        return asked.model_copy(update={"beam": type(asked).model_fields["beam"].default})
 
     @model_validator(mode="after")
     def _stages_fit_together(self) -> "RosePOConfig":

@@ -21,7 +21,10 @@ from recalign.errors import UserError, install
 from recalign.llm.hub_errors import explained
 from recalign.llm.published import is_gguf, source_of
 from recalign.model_files import refuse_pickles
-from recalign.policy import Policy
+from recalign.policy import DATE, Policy
+
+TODAY = "strftime_now"  # with which a chat template asks what day it is
+UNDATED = f"{{%- macro {TODAY}(format) -%}}{DATE}{{%- endmacro -%}}"
 
 
 def load_policy(
@@ -35,7 +38,7 @@ def load_policy(
     """Load model and tokenizer; `config.revision` counts for hub ids only.
 
     Of the model's own generation_config only its special tokens are kept: how texts are sampled
-    is ours to say.
+    is ours to say. A chat template that prints today's date is given a fixed one.
 
     In float32 the adapter is merged into the weights. It stays apart (a PeftModel) at lower
     precision, where merging would round its small changes away, and when it is `trainable`; only
@@ -65,6 +68,7 @@ def load_policy(
             trust_remote_code=False,
             use_safetensors=True,
         )
+    _freeze_date(tokenizer)
     model, report = loaded
     model.generation_config = _plain_generation(model)
     missing = sorted(report["missing_keys"])
@@ -94,6 +98,16 @@ def _refuse_bad_folder(source: str) -> None:
     elif folder.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
         kind = "a GGUF file is converted first" if is_gguf(source) else "no such folder"
         raise UserError(f"{source}: {kind}; give a model folder or a hub id (name/model)")
+
+
+def _freeze_date(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a chat template that prints today's date print the same one on every day.
+
+    Else a training that is taken up tomorrow has other prompts, and so have two stages.
+    """
+    template = tokenizer.chat_template
+    if isinstance(template, str) and TODAY in template and not template.startswith(UNDATED):
+        tokenizer.chat_template = UNDATED + template
 
 
 def _quantisation(config: LoadedModelConfig, device: str) -> BitsAndBytesConfig | None:

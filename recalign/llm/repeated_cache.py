@@ -19,7 +19,10 @@ class RepeatedCache:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.takes = inspect.signature(model.forward).parameters
+        inner: Any = model
+        if hasattr(model, "get_base_model"):  # an adapter stays apart: peft names none of this
+            inner = inner.get_base_model()
+        self.takes = inspect.signature(inner.forward).parameters
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Read every prompt once; logits of its first new token, [P, V], one live row each."""

@@ -17,6 +17,7 @@ ADAPTER = "adapter"  # folder of a LoRA adapter on other weights
 POLICY_CURVE = f"{MODEL}/{CURVE_FILE}"  # where policy 0 is trained here
 POLICY = "policy.json"  # the PolicyConfig that a policy is loaded with
 SFT = "sft.json"  # the SftConfig that a fine-tuned LLM is loaded and asked with
+TEMPLATES = "template"  # folder of the question that a fine-tuned LLM was taught, under its name
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def train_sft(
 
     The loss is the mean negative log-likelihood of the tokens that are trained on. A run that was
     stopped ends with the same bits. Raises UserError when there is nothing to train or validate
-    on, when the work folder is another run's, and when training diverges.
+    on, and when training diverges.
     """
     from recalign.sft.trainer import TitleSFTTrainer
     from recalign.training.adapters import trainable_policy

@@ -1,22 +1,40 @@
 """Train from the last whole checkpoint to the end, and load the best one."""
 
+import logging
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recalign.errors import UserError
-from recalign.training.checkpoints import best_step, finished, last_complete, log_history
+from recalign.training.checkpoints import (
+    best_step,
+    checkpoints,
+    finished,
+    last_complete,
+    log_history,
+)
 
 if TYPE_CHECKING:  # seconds to import
     from transformers import Trainer
 
+logger = logging.getLogger(__name__)
+
 
 def claim(work: Path, digest: str, stage: str) -> None:
-    """Note in `work` whose checkpoints it holds; UserError when they are another run's."""
+    """Note in `work` whose checkpoints it holds; those of another training are deleted.
+
+    The folder is this run's alone: another training is what it was before an update of a package
+    changed how texts become tokens, say.
+    """
     work.mkdir(parents=True, exist_ok=True)
     note = work / "run.txt"
     if note.exists() and note.read_text() != digest:
-        raise UserError(f"{work} holds the checkpoints of another {stage}: give an empty folder")
+        logger.warning("%s starts anew: %s is of a training on other rows", stage, work)
+        for checkpoint in checkpoints(work):
+            shutil.rmtree(checkpoint)
+        for scored in work.glob("*.npz"):  # log-probabilities of the other rows
+            scored.unlink()
     draft = work / "run.draft"
     draft.write_text(digest)
     os.replace(draft, note)

@@ -20,7 +20,8 @@ class TrainingRun:
     stage: str
     """Whose settings messages name."""
     work: Path
-    """Checkpoints; belongs to this run alone. A run that was interrupted continues from them."""
+    """Checkpoints; belongs to this run alone. A run that was interrupted continues from them;
+    those of a training on other rows are deleted."""
     folder: Path
     """Gets the adapter, or all weights."""
     progress: Progress = silent

@@ -25,8 +25,7 @@ def train(
     """Train `model`, load and save the weights of the lowest held-out loss; the Trainer's log.
 
     `digest` tells this run's checkpoints from another's. `trainer_of` makes the Trainer, once the
-    work folder is this run's. UserError when that folder is another run's, and when training
-    diverges.
+    work folder is this run's. UserError when training diverges.
     """
     from recalign.training.adapters import attention, save_policy
     from recalign.training.schedule import Schedule

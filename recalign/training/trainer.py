@@ -18,7 +18,11 @@ class OrderedTrainer(Trainer):
 
     def __init__(self, model: PreTrainedModel | PeftModel, **given: Any) -> None:
         self.forwards = [(m, m.__dict__.get("forward")) for m in {base_model(model), model}]
+        trained = [(one, one.data) for one in model.parameters() if one.requires_grad]
         super().__init__(model=model, **given)
+        for parameter, data in trained:  # TRL rounds those of a quantised LLM to bfloat16, in which
+            if parameter.dtype != data.dtype:  # steps as small as a learning rate are rounded away
+                parameter.data = data.to(parameter.device)
         self.remove_callback(PrinterCallback)
 
     @property

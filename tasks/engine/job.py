@@ -32,9 +32,14 @@ class Job:
         return device
 
     @property
+    def rank(self) -> str:
+        """The number of this process in a launch; 0 where it is the only one."""
+        return os.environ.get("RANK", "0")
+
+    @property
     def leads(self) -> bool:
         """Whether this process writes the outputs; the others of a launch only compute."""
-        return os.environ.get("RANK", "0") == "0"
+        return self.rank == "0"
 
     @property
     def cache(self) -> Path:

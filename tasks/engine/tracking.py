@@ -4,6 +4,7 @@ Off unless `runtime.report_to` says so. The Trainer of transformers knows furthe
 itself; what it tells them is its own.
 """
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ def tracked(runtime: Runtime, label: str, fingerprint: str) -> Iterator[Track]:
         case "mlflow":
             with _mlflow(root / MLFLOW, name) as track:
                 yield track
+        case "wandb" if importlib.util.find_spec("wandb") is None:
+            raise UserError("runtime.report_to = wandb: install it: pip install wandb")
         case _:
             yield lambda manifest: None
 

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from recalign.alignment.reference import reference_log_probs
 from recalign.alignment.rows import encode_pairs
 from recalign.alignment.trainer import SharedPromptDPOTrainer
 from recalign.policy import Policy
-from tests.alignment.alignment_samples import CONFIG, make_pairs
+from tests.alignment.alignment_samples import CONFIG, Run, adapter_bytes, make_pairs, policy
 
 OVERRIDDEN = {
     "_prepare_dataset": ["self", "dataset", "processing_class", "args", "dataset_name"],
@@ -168,3 +169,14 @@ def test_loss_and_gradient_are_those_of_trl(
     for name in ("logps/chosen", "logps/rejected"):
         found, wanted = trainer._metrics["train"][name], theirs._metrics["train"][name]
         assert np.mean(found) == pytest.approx(np.mean(wanted), rel=1e-5), name
+
+
+def test_the_adapter_of_a_quantised_llm_is_trained_in_float32_as_any_other(
+    run: Run, tmp_path: Path
+) -> None:
+    """A processor cannot quantise; the mark alone makes TRL round what is trained."""
+    quantised: Any = policy()
+    quantised.is_loaded_in_8bit = True
+    for name, model in (("any", policy()), ("quantised", quantised)):
+        run(model, make_pairs(16), tmp_path / name, CONFIG.model_copy(update={"epochs": 1}))
+    assert adapter_bytes(tmp_path / "quantised") == adapter_bytes(tmp_path / "any")

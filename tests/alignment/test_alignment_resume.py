@@ -74,6 +74,23 @@ def test_a_run_killed_after_its_last_step_is_not_trained_further(
     assert result.log.equals(undisturbed[1])
 
 
+def test_what_a_training_on_other_rows_left_is_deleted(
+    run: Run,
+    pairs: pl.DataFrame,
+    tmp_path: Path,
+    undisturbed: tuple[bytes, pl.DataFrame],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As many rows, so that the reference's log-probabilities of the others would fit, too."""
+    prompts = pairs["prompt"].shuffle(seed=1)
+    run(policy(), pairs.with_columns(prompts), tmp_path)
+    assert "starts anew" not in caplog.text
+    result = run(policy(), pairs, tmp_path)
+    assert "alignment starts anew" in caplog.text
+    assert adapter_bytes(tmp_path) == undisturbed[0]
+    assert result.log.equals(undisturbed[1])
+
+
 @pytest.mark.slow
 def test_a_process_killed_while_saving_resumes_to_the_same_bits(
     run: Run,

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recalign.alignment.rows import encode_pairs, held_out
+from recalign.alignment.rows import encode_pairs, held_out, require_pairs
 from recalign.errors import BadInputError, UserError
 from recalign.policy import Policy
 from recalign.training.order import LengthGroupedOrder
@@ -86,6 +86,30 @@ def test_both_sides_have_someone(share: float) -> None:
 def test_one_user_is_too_few() -> None:
     with pytest.raises(UserError, match="two users or more"):
         held_out(np.array([4, 4]), 0.5, 0)
+
+
+def test_pairs_that_are_all_too_long_are_refused_with_the_setting_that_says_so(
+    plain: Policy,
+) -> None:
+    rows = encode_pairs(make_pairs(5, n_rejected=2), plain, max_length=3)
+    assert rows.eps.shape == (0, 2)
+    told = r"0 pairs only.*\(left out: too_long: 5\): raise alignment\.max_length \(now 3 tokens\)"
+    with pytest.raises(UserError, match=told):
+        require_pairs(rows, max_length=3)
+
+
+def test_many_pairs_that_are_too_long_are_told(
+    plain: Policy, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = make_pairs(40)
+    lengths = np.sort(encode_pairs(pairs, plain, 64).lengths)  # of both completions: an upper bound
+    require_pairs(encode_pairs(pairs, plain, int(lengths[-1])), int(lengths[-1]))
+    assert not caplog.text
+    shorter = encode_pairs(pairs, plain, 10)
+    require_pairs(shorter, 10)
+    n = shorter.left_out["too_long"]
+    assert n > 4
+    assert f"{n} of 40 prompts are left out, as they have more than 10 tokens" in caplog.text
 
 
 def test_an_epochs_order_is_a_permutation_known_from_seed_and_epoch() -> None:

@@ -243,12 +243,6 @@ def test_the_log_has_trls_metric_names(run: Run, tmp_path: Path) -> None:
     assert both | {f"eval_{name}" for name in both} | {"grad_norm", "learning_rate"} <= names
 
 
-def test_the_folder_of_another_run_is_refused(run: Run, tmp_path: Path) -> None:
-    run(policy(), make_pairs(16), tmp_path)
-    with pytest.raises(UserError, match="another alignment"):
-        run(policy(), make_pairs(17), tmp_path)
-
-
 def test_devices_that_cannot_share_a_batch_are_refused(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -244,7 +244,7 @@ def test_each_engine_is_told_to_add_nothing_of_its_own():
     cut = SAMPLING.model_copy(update={"top_k": 40})
     assert extra_fields("vllm", SAMPLING, [1], 0) == {
         "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0,
-        "chat_template_kwargs": {"enable_thinking": False},
+        "chat_template_kwargs": {"enable_thinking": False, "date_string": "26 Jul 2024"},
     }  # fmt: skip
     assert extra_fields("vllm", cut, [1], 0)["top_k"] == 40
     assert extra_fields("llama.cpp", SAMPLING, [1], 0)["top_k"] == 0

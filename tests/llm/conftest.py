@@ -8,6 +8,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
@@ -47,6 +49,9 @@ def make_model():
                 model = Qwen2ForCausalLM(Qwen2Config(**SIZES, num_key_value_heads=1))
             case "gpt-neox":
                 model = GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES))
+            case "gpt2":  # which learns its positions
+                sizes = {k: v for k, v in SIZES.items() if k != "intermediate_size"}
+                model = GPT2LMHeadModel(GPT2Config(**sizes))
             case "mistral":
                 config = MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=16)
                 model = MistralForCausalLM(config)

@@ -2,10 +2,12 @@
 
 import logging
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from recalign.config import SamplingConfig
 from recalign.errors import UserError
@@ -69,6 +71,22 @@ def test_logits_equal_the_ordinary_forward_through_forks_and_drops(
     assert len(seen) == 6 + 12 + 12 + 7
     for text, row in seen:
         assert (plain_logits(model, text)[-1] - row).abs().max() < 1e-4
+
+
+def test_a_copied_cache_knows_the_positions_under_an_adapter_that_stays_apart(make_model, prompts):
+    adapter = LoraConfig(
+        r=2, target_modules=["c_attn"], fan_in_fan_out=True, init_lora_weights=False
+    )
+    model: Any = get_peft_model(make_model("gpt2"), adapter).eval()
+    decoder = RepeatedCache(model)
+    assert "logits_to_keep" in decoder.takes  # else of every token of every prompt
+    with torch.inference_mode():
+        found = decoder.prefill(prompts)
+        decoder.keep(torch.arange(len(prompts)))
+        following = decoder.step(torch.full((len(prompts),), 5))
+    for prompt, first, second in zip(prompts, found, following, strict=True):
+        expected = plain_logits(model, [*prompt, 5])[-2:]
+        torch.testing.assert_close(torch.stack([first, second]), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (6, 0.9)])

@@ -73,9 +73,20 @@ def test_a_chat_template_wraps_the_prompt_unless_told_never(tmp_path: Path) -> N
     assert (
         words(policy.encode_prompt("what now ?")) == "<s> <turn> user what now ? <end> <turn> model"
     )
-    assert words(policy.encode_completion("War .")) == "War . </s>"
+    assert words(policy.encode_completion("War .")) == "War . <end>", "as its turns end"
     plain = load_policy(folder, CONFIG.model_copy(update={"chat_template": "never"}))
     assert words(plain.encode_prompt("what now ?")) == "what now ?"
+    assert words(plain.encode_completion("War .")) == "War . </s>"
+
+
+def test_a_turn_that_ends_in_no_end_of_text_is_ended_by_that_of_the_tokenizer(
+    tmp_path: Path,
+) -> None:
+    folder = save_model(tmp_path, chat=True)
+    for old, new in (("<end>", "now"), ("m['content']", "m['content'] if loop.first else ''")):
+        (folder / "chat_template.jinja").write_text(CHAT.replace(old, new))
+        policy = load_policy(folder, CONFIG)
+        assert words(policy.encode_completion("War .")) == "War . </s>"
 
 
 def test_without_a_template_the_prompt_is_plain_text_as_the_tokenizer_begins_it(
@@ -311,3 +322,31 @@ def test_a_hub_model_without_safetensors_is_one_sentence() -> None:
             "owner/model does not appear to have a file named model.safetensors and thus cannot "
             "be loaded with `safetensors`. Please do not set `use_safetensors=True`."
         )
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}"
+        "{% endif %}{{ date_string }}",
+        "{% macro system() %}{{ strftime_now('%Y-%m-%d') }}{% endmacro %}{{ system() }}",
+    ],
+)
+def test_a_chat_template_that_prints_the_date_prints_the_same_one_on_every_day(
+    tmp_path: Path, asks: str
+) -> None:
+    folder = save_model(tmp_path, chat=True)
+    (folder / "chat_template.jinja").write_text(f"{asks} {CHAT}")
+    policy = load_policy(folder, CONFIG)
+    rendered = policy.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "what"}], tokenize=False, add_generation_prompt=True
+    )
+    assert rendered == "26 Jul 2024 <s><turn> user what <end> <turn> model"
+    policy.tokenizer.save_pretrained(folder)
+    again = load_policy(folder, CONFIG).tokenizer
+    assert again.chat_template == policy.tokenizer.chat_template, "set once"
+
+
+def test_a_chat_template_without_a_date_stays_as_it_is(tmp_path: Path) -> None:
+    folder = save_model(tmp_path, chat=True)
+    assert load_policy(folder, CONFIG).tokenizer.chat_template == CHAT

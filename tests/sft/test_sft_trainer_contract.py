@@ -10,6 +10,7 @@ from trl import SFTTrainer
 from recalign.sft.examples import Examples
 from recalign.sft.train import _arguments, _dataset
 from recalign.sft.trainer import TitleSFTTrainer
+from recalign.training.adapters import trainable_policy
 from tests.sft.sft_samples import CONFIG, examples, model, run, tokenizer
 
 
@@ -85,3 +86,18 @@ def test_the_model_comes_out_as_it_went_in(tmp_path: Path) -> None:
     assert "forward" in run.model.__dict__
     run.release()
     assert "forward" not in run.model.__dict__
+
+
+def test_the_adapter_of_a_quantised_llm_is_left_in_float32(tmp_path: Path) -> None:
+    """A processor cannot quantise; the mark alone makes TRL round what is trained."""
+    config = CONFIG.model_copy(update={"method": "lora"})
+    quantised: Any = trainable_policy(model(), config, run(tmp_path))
+    quantised.base_model.model.is_loaded_in_4bit = True
+    before = {n: p.detach().clone() for n, p in quantised.named_parameters() if p.requires_grad}
+    assert any((one != one.bfloat16()).any() for one in before.values()), "rounding would show"
+    both = [_dataset(rows) for rows in examples()]
+    arguments = _arguments(config, run(tmp_path), 10)
+    TitleSFTTrainer(quantised, arguments, both[0], both[1], tokenizer())
+    after = dict(quantised.named_parameters())
+    assert {after[name].dtype for name in before} == {torch.float32}
+    assert all(torch.equal(after[name], weights) for name, weights in before.items())

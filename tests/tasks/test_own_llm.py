@@ -8,7 +8,13 @@ import pytest
 import torch
 from peft import PeftModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from flows.dpo4rec import stages
 from recalign.alignment.reference import reference_log_probs
@@ -127,6 +133,19 @@ def test_a_local_llm_writes_reasonings_from_proved_prompts(world, save_llm, chat
     assert 0 < dropped["malformed: unfinished"] == cut.sum()
     assert f"{cut.sum()} malformed: unfinished" in caplog.text
     assert "malformed: ungrammatical" not in dropped  # the grammar is the embedded policy's alone
+
+
+def test_an_llm_that_alignment_could_not_train_is_refused_at_once(world, save_llm):
+    folder = save_llm(True)
+    known = LlamaForCausalLM.from_pretrained(folder).config
+    looks_back_two = MistralConfig(
+        vocab_size=known.vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, initializer_range=0.3, sliding_window=2,
+        bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    MistralForCausalLM(looks_back_two).save_pretrained(folder)
+    with pytest.raises(UserError, match="MistralForCausalLM does not keep completions"):
+        make_policy(world, folder)
 
 
 def test_other_weights_in_the_same_folder_are_another_policy(world, save_llm):

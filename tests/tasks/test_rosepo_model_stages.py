@@ -11,6 +11,7 @@ from recalign.alignment.reference import FILE, ReferenceLogProbs
 from recalign.alignment.rows import encode_pairs
 from recalign.config import RosePOAlignmentConfig, SftConfig, TitlePromptConfig
 from recalign.embedded.title_tokenizer import title_tokenizer
+from recalign.errors import UserError
 from recalign.llm.storage import MODEL, SFT
 from recalign.rejections.strategies import NOT_ABOVE
 from recalign.stored import open_policy
@@ -122,6 +123,15 @@ def test_the_reference_is_of_the_rows_that_alignment_makes_of_any_smoothing(walk
         expected = log_probs(policy, row["prompt"], row["completions"])
         found = [scored.chosen[i], *scored.rejected[i]]
         np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_reference_without_a_pair_that_fits_says_which_setting_is_too_low(walk):
+    sft = untrained(walk, SftConfig())
+    pairs, _ = rejected(walk, PLAIN)
+    inputs = world(walk) | {"sft": sft, "rejections": pairs}
+    settings = RosePOAlignmentConfig().for_reference().model_copy(update={"max_length": 2})
+    with pytest.raises(UserError, match=r"too_long: \d+\): raise alignment\.max_length"):
+        walk(reference, settings, inputs)
 
 
 def test_the_reference_is_one_for_all_batch_sizes(walk):

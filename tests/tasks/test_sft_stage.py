@@ -1,24 +1,31 @@
 """Stage sft: the embedded LLM and one of one's own, opened as later stages open them."""
 
+import json
 import re
+import shutil
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 from peft import PeftModel
+from transformers import MistralConfig, MistralForCausalLM
 
 import tasks.sft
+from recalign.artifacts.artifact import Draft
 from recalign.config import SftConfig, TitleModelConfig
-from recalign.errors import LeakageError
+from recalign.errors import LeakageError, UserError
+from recalign.progress import silent
 from recalign.schemas import INTERACTIONS, ITEMS, WINDOWS
 from recalign.sequences import Sequences
 from recalign.stored import open_policy
 from recalign.titles.names import distinct_titles
 from recalign.titles.prompts import TitlePrompts
+from tasks.engine.job import Job
 from tasks.interactions import interactions
 from tasks.sft import sft, sft_files
 from tasks.splits import splits
+from tasks.tables import read_tables
 from tests.llm.gguf_file import save_gguf
 from tests.tasks.llama3_folder import save_llama3
 from tests.tasks.tiny_run import CONFIG, direct
@@ -81,6 +88,24 @@ def test_the_embedded_llm_is_opened_with_the_loss_it_was_kept_for(world):
     )
 
 
+def test_each_process_of_a_launch_writes_and_reads_a_first_llm_of_its_own(
+    world, tmp_path, monkeypatch
+):
+    draft = Draft(tmp_path, world.artifact("interactions").manifest)  # any will do
+    job = Job(draft, world.runtime, silent, lambda: "cpu")
+    known = read_tables(*(world.artifact(name) for name in ("interactions", "splits")))
+    own = EMBEDDED.bootstrap.model_copy(update={"item_text": False})
+    config, titles = EMBEDDED.model_copy(update={"bootstrap": own}), ["", "A", "B"]
+    written = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        tasks.sft._first_policy(job, config, known, titles)
+        written.append(set(tmp_path.rglob("model.safetensors")))
+    first, both = written
+    assert len(first) == 1
+    assert len(both - first) == 1
+
+
 @pytest.fixture(scope="module")
 def llama3(world, tmp_path_factory):
     """The shrunken Llama-3, whose tokenizer has read the titles."""
@@ -136,6 +161,33 @@ def test_only_the_answer_is_trained_on(world, llama3):
     policy = opened(world, made)
     longest = max(len(policy.encode_completion(title)) for title in titles[1:])
     assert 40 * 2 <= made.manifest.figures["trained_tokens"] <= 40 * longest
+
+
+@pytest.mark.parametrize("format", ["history", "candidates"])
+def test_an_llm_that_later_stages_could_not_ask_is_refused_before_training(
+    world, llama3, tmp_path, format
+):
+    folder = shutil.copytree(llama3, tmp_path / "mistral")
+    looks_back_four = MistralConfig(
+        vocab_size=600, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, initializer_range=0.3, sliding_window=4,
+    )  # fmt: skip
+    MistralForCausalLM(looks_back_four).save_pretrained(folder)
+    with pytest.raises(UserError, match="MistralForCausalLM does not keep completions"):
+        tune(world, questions(str(folder), format=format))
+
+
+def test_titles_that_the_tokenizer_cannot_tell_apart_are_refused_before_training(
+    world, llama3, tmp_path
+):
+    folder = shutil.copytree(llama3, tmp_path / "letters")
+    tokenizer = folder / "tokenizer.json"
+    told = json.loads(tokenizer.read_text())
+    told["normalizer"] = {"type": "Replace", "pattern": {"Regex": "[^\n]+"}, "content": "A"}
+    tokenizer.write_text(json.dumps(told))
+    told = "with the same tokens: they cannot be told apart"
+    with pytest.raises(UserError, match=told):
+        tune(world, questions(str(folder), format="history"))
 
 
 def test_all_weights_of_an_own_llm_are_trained_on_plain_histories(world, llama3):

@@ -1,6 +1,7 @@
 """A finished RosePO run with its own template: whoever recommends by it later, or exports it."""
 
 import json
+import shutil
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from recalign.chain import TitleChain, finished_run, title_chain_of_run
 from recalign.config import RecommendConfig, RosePOConfig
 from recalign.errors import UserError
 from recalign.exports import export_run
+from recalign.llm.storage import TEMPLATES
 from recalign.schemas import ITEMS, SERVING, USERS
 from recalign.stored import open_policy
 from recalign.titles.names import distinct_titles
@@ -83,9 +85,7 @@ def test_the_runs_own_template_asks_wherever_and_whenever_one_recommends(
     lists = recommended(run)
     assert lists.manifest.files == {"template/mine.txt": file_digest(Path("mine.txt"))}
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"mine.txt: there is no such file, or .* --template") as no:
-        recommended(run)
-    assert "\n" not in str(no.value)
+    assert recommended(run).reference == lists.reference, "asked by the copy beside the LLM"
     assert recommended(run, template=str(home / "mine.txt")).reference == lists.reference
     (tmp_path / "mine.txt").write_text(QUESTION)
     assert recommended(run).reference == lists.reference
@@ -115,13 +115,28 @@ def test_a_template_that_was_edited_since_never_asks(run, tmp_path, monkeypatch)
     before = recalign.open(run).latest("rosepo").recommend(users, k=3)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.txt").write_text(OTHER)
-    for given in ("", "mine.txt"):
-        with pytest.raises(UserError, match=r"other content than the run's template mine.txt"):
-            recommended(run, template=given)
     with pytest.raises(UserError, match=r"other content than the run's template mine.txt"):
-        recalign.open(run).latest("rosepo").recommend(users, k=3)
-    (tmp_path / "mine.txt").write_text(QUESTION)
+        recommended(run, template="mine.txt")
     assert recalign.open(run).latest("rosepo").recommend(users, k=3).equals(before)
+
+
+def test_an_llm_of_an_older_run_is_asked_where_its_template_still_lies(run, tmp_path, monkeypatch):
+    """Such a run has kept no copy of it."""
+    home = Path(run).parent
+    tuned = open_root(run).open(title_chain(run).policy)
+    first = recalign.stored.first_of(tuned, run)
+    older = replace(first, folder=tmp_path / "older")
+    copied = shutil.copytree(first.folder, older.folder)
+    shutil.rmtree(copied / TEMPLATES)
+    monkeypatch.chdir(home)
+    assert recalign.stored.title_prompt(older, run).template == "mine.txt"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"mine.txt: there is no such file, or .* --template") as no:
+        recalign.stored.title_prompt(older, run)
+    assert "\n" not in str(no.value)
+    (tmp_path / "mine.txt").write_text(OTHER)
+    with pytest.raises(UserError, match=r"other content than the run's template mine.txt"):
+        recalign.stored.title_prompt(older, run)
 
 
 def test_lists_that_were_kept_without_a_word_of_the_template_are_made_anew(run, monkeypatch):

@@ -1,13 +1,16 @@
 """What a tracker is told of a stage, and that it is told nothing unless asked."""
 
 import os
+import sys
 
 import mlflow
+import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import Trainer, TrainingArguments
 
 from recalign.config import PairsConfig, Runtime
+from recalign.errors import UserError
 from tasks.engine.run import Run
 from tasks.engine.stage import Call, Stage
 from tasks.engine.tracking import EXPERIMENT, MLFLOW, TENSORBOARD, TRAINERS
@@ -94,3 +97,9 @@ def test_nothing_is_told_unless_asked_and_the_fingerprint_does_not_know(tmp_path
     assert not (tmp_path / "a" / TENSORBOARD).exists()
     assert silent.manifest.fingerprint == told_of.manifest.fingerprint
     assert silent.path("out.txt").read_text() == ""
+
+
+def test_a_tracker_that_is_not_installed_is_told_before_the_stage_computes(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"runtime\.report_to = wandb: install it"):
+        made(tmp_path, "wandb")
