@@ -1,5 +1,7 @@
 """What a model card tells of a finished run, from manifests and tables alone."""
 
+import re
+
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.store import Store
@@ -22,9 +24,11 @@ def facts_of(
     base = str(config.get("model", "")) if config["kind"] == "huggingface" else ""
     if known := published_llm(base):
         base = known.hub_id
+    parts = [at for name, at in report.inputs.items() if re.fullmatch(r"alignment_\d+_\d+", name)]
     n_rounds, one = 0, made
     while one.manifest.stage == "alignment":
-        n_rounds, one = n_rounds + 1, store.open(one.manifest.inputs["start"])
+        n_rounds += one.reference not in parts  # a round's last part has the round's own name
+        one = store.open(one.manifest.inputs["start"])
     ingest = InteractionsConfig.model_validate(data.manifest.config)
     settings = {first.manifest.stage: config, "alignment": made.manifest.config}
     if "aligned" in report.inputs:
@@ -82,6 +86,8 @@ def ranker_card(store: Store, report: Manifest, what: str, example: str) -> str:
     ingest = InteractionsConfig.model_validate(data.config)
     is_oracle = what == "oracle"
     reads = "" if is_oracle else ", and the adapter that lets it read a text about the user"
+    valid = oracle.figures["best_valid_ndcg_at_10"]  # None: there was nothing to validate on
+    reached = "" if valid is None else f"Validation NDCG@10 of the sequence model: {valid:.4f}."
     seen = "the history windows" + ("" if is_oracle else "; the adapter, the fit windows")
     return "\n".join(
         [
@@ -90,8 +96,6 @@ def ranker_card(store: Store, report: Manifest, what: str, example: str) -> str:
             f"on {seen} of {data.figures['users']:,} users. {terms_of(ingest)}", "",
             "`items.parquet` holds the catalogue: `item_index` (from 1; 0 is padding) is the row "
             "of the weights. `.safetensors` are weights, `.json` sizes and settings.", "",
-            "```python", example.strip(), "```", "",
-            f"Validation NDCG@10 of the sequence model: "
-            f"{oracle.figures['best_valid_ndcg_at_10']:.4f}.", "",
+            "```python", example.strip(), "```", "", *([reached, ""] if reached else []),
         ]
     )  # fmt: skip

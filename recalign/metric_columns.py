@@ -44,6 +44,9 @@ NDCG_AT_10 = Metric(CATALOGUE, "NDCG", 10)
 RERANKED_NDCG = Metric(RERANKED, "NDCG", 5)
 """What they are compared by where lists are re-ranked."""
 
+FEWEST_USERS = 10
+"""Of fewer no interval is told: of 5 users 15 % of the 95 % intervals miss the mean, of 1 all."""
+
 
 def primary_of(table: pl.DataFrame) -> Metric:
     """What the rows of a table of DPO4Rec's results are compared by first."""
@@ -70,3 +73,10 @@ def cells(results: pl.DataFrame) -> dict[tuple[str, Metric], dict[str, Any]]:
         (line["row"], Metric(line["lists"], line["measure"], line["k"])): line
         for line in results.iter_rows(named=True)
     }
+
+
+def told_intervals(results: pl.DataFrame) -> pl.DataFrame:
+    """RESULTS as people may read them: of fewer than FEWEST_USERS users without the intervals."""
+    enough = pl.col("n_users") >= FEWEST_USERS
+    bounds = ("low", "high", "difference_low", "difference_high")
+    return results.with_columns(pl.when(enough).then(pl.col(name)).alias(name) for name in bounds)

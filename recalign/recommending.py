@@ -25,7 +25,7 @@ from recalign.recommender.model import KnowledgeRecommender
 from recalign.recommender.sentences import ENCODER_WEIGHTS
 from recalign.recommender.storage import load_recommender
 from recalign.schemas import INTERACTIONS, ITEMS, USERS
-from recalign.sequences import Sequences
+from recalign.sequences import Before, Sequences
 from recalign.serving.rows import asked_users, listed_rows, unlisted_rows
 from recalign.serving.top_lists import top_lists
 from recalign.stored import grammar_of, open_policy
@@ -55,9 +55,9 @@ class Ranker:
         vectors, rows = self.encoder.encode_unique(written.fill_null("").to_list())
         read = torch.from_numpy(written.is_not_null().to_numpy()).to(states.device)
         texts = torch.from_numpy(vectors[rows]).to(states.device)
-        seen = np.zeros((len(index), 1), dtype=np.int64)
+        seen: np.ndarray | Before = np.zeros((len(index), 1), dtype=np.int64)
         if config.exclude_seen:
-            seen, _ = self.sequences.until(index, stops, int(stops.max()))
+            seen = Before(self.sequences, index, stops)
         user_vectors = self.reader.user_vectors(states, texts, read)
         lists = top_lists(user_vectors, self.reader.item_vectors(), seen, config.k)
         return listed_rows(users["user_id"], lists, written, self.items)

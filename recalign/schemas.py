@@ -196,7 +196,7 @@ RESULTS = Table(
     estimator=pl.String,  # smoothing of the pairs; null: not aligned on titles
     **METRIC,
     mean=pl.Float64,
-    low=pl.Float64,  # 95 % interval of the mean
+    low=pl.Float64,  # 95 % interval of the mean; see `metric_columns.told_intervals`
     high=pl.Float64,
     base=pl.String,  # row it is compared with; null: none, and the columns below are null
     difference=pl.Float64,  # mean minus the base row's mean, paired by user

@@ -14,7 +14,7 @@ from recalign.evaluation.next_items.hindsight import hindsight_table, rejected_e
 from recalign.evaluation.per_user import rows_per_user
 from recalign.evaluation.recommended import recommended_table
 from recalign.evaluation.result_table import resample, rows_of
-from recalign.metric_columns import validated_by
+from recalign.metric_columns import told_intervals, validated_by
 from recalign.report import PAGE
 from recalign.report.forest import forest
 from recalign.report.page import write_page
@@ -159,5 +159,5 @@ def _pairs_of(manifest: Manifest, made: dict[str, Artifact]) -> Artifact:
 def results_shown(made: Artifact) -> list[str]:
     """The differences to the SFT model as a forest plot, and the table."""
     results = RESULTS.read(made)
-    plot = forest(results, HELPFUL)
+    plot = forest(told_intervals(results), HELPFUL)
     return [*([picture(plot)] if plot else []), result_table(results, [HELPFUL])]

@@ -21,14 +21,17 @@ def drift(
     Users are told by their ids: the two may be numbered differently.
     """
     lists = SERVING.read(served)
-    table = foreseen(lists, _events(before), _events(histories), config.k)
+    unseen = bool(served.manifest.config["exclude_seen"])
+    table = foreseen(lists, _events(before), _events(histories), config.k, exclude_seen=unseen)
     PER_USER.write(table, job.draft)
     figures: dict[str, float | int] = {"users": table["user_index"].n_unique()}
     for measure in ("NDCG", "HR") if table.height else ():
         values = Metric(CATALOGUE, measure, config.k).lines(table)["value"].to_numpy()
         mean, low, high = mean_interval(values, config.n_resamples, config.seed)
         name = measure.lower()
-        figures |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+        figures[name] = mean
+        if low is not None and high is not None:
+            figures |= {f"{name}_low": low, f"{name}_high": high}
     job.draft.count(table.height)
     job.draft.tell(figures)
 

@@ -15,14 +15,20 @@ from recalign.evaluation.per_user import per_user_table, rows_per_user
 from recalign.evaluation.recommended import described, recommended_table
 from recalign.evaluation.result_table import ResultRow, resample
 from recalign.evaluation.texts.mixed import mixed_across_users
-from recalign.evaluation.texts.quality import facet_quality, liked_values, text_quality
+from recalign.evaluation.texts.quality import (
+    DECODINGS,
+    facet_quality,
+    liked_values,
+    text_quality,
+    text_sets,
+)
 from recalign.evaluation.texts.rows import dpo4rec_rows, mixed_policy
-from recalign.metric_columns import SCORE, Metric, primary_of
+from recalign.metric_columns import SCORE, Metric, primary_of, told_intervals
 from recalign.recommender.sentences import split_sentences
 from recalign.report.forest import forest
 from recalign.report.result_lines import headline_metrics
 from recalign.report.stage_page import picture, result_table
-from recalign.report.wording import interval, signed
+from recalign.report.wording import TOO_FEW, interval, signed
 from recalign.schemas import (
     FACETS,
     REASONINGS,
@@ -47,8 +53,6 @@ if TYPE_CHECKING:
     from recalign.recommender.encoder import SentenceEncoder
     from tasks.engine.run import Run
 
-DECODINGS = {"greedy": True, "sampled": False}
-
 
 def validation_score(run: "Run", validation: Reference) -> float | None:
     """What rounds are compared by: the aligned policy's mean full-depth NDCG on validation.
@@ -68,16 +72,17 @@ def unconfirmed(run: "Run", validation: Reference) -> str:
     artifact = None if run.plan_only else run.open(validation)
     if artifact is None:
         return ""
-    results = RESULTS.read(artifact)
+    results = told_intervals(RESULTS.read(artifact))
     lines = headline_metrics(results, primary_of(results), primary_of(results).lists)[0]
     line = lines.lines(results).row(by_predicate=pl.col("policy") == "shuffled", named=True)
-    if line["difference_high"] < 0:
+    low, high = line["difference_low"], line["difference_high"]
+    bounds = TOO_FEW if low is None else interval(-high, -low, with_sign=True)
+    if high is not None and high < 0:
         return ""
-    own, low, high = (-line[name] for name in ("difference", "difference_high", "difference_low"))
     return (
         "validation does not confirm that the texts help: users' own texts change "
-        f"{lines.name} by {signed(own)} {interval(low, high, with_sign=True)} against texts about "
-        f"other users ({line['n_users']} users)"
+        f"{lines.name} by {signed(-line['difference'])} {bounds} against texts about other users "
+        f"({line['n_users']} users)"
     )
 
 
@@ -190,11 +195,7 @@ def _write_text_quality(
     written: dict[str, pl.DataFrame],
 ) -> None:
     """Form of the texts, and, where the truth is known, what they get right."""
-    sets = {
-        f"{name} {decoding}": table.filter((pl.col("sample") < 0) == greedy)
-        for name, table in written.items()
-        for decoding, greedy in DECODINGS.items()
-    }
+    sets = text_sets(written)
     quality = pl.concat([text_quality(label, table) for label, table in sets.items()])
     TEXTS.write(quality, job.draft)
     truth = interactions.path(TRUTH.file)
@@ -211,5 +212,5 @@ def results_shown(made: Artifact) -> list[str]:
     results = RESULTS.read(made)
     primary = primary_of(results)
     name = headline_metrics(results, primary, primary.lists)[0]
-    plot = forest(results, name)
+    plot = forest(told_intervals(results), name)
     return [*([picture(plot)] if plot else []), result_table(results, [name])]

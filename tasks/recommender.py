@@ -80,9 +80,7 @@ def recommender(
 
 def check_signal(run: "Run", made: Reference) -> None:
     """NoSignalError unless this recommender tells users' own reasonings from those of others."""
-    artifact = None if run.plan_only else run.open(made)
-    if artifact:
-        require_signal(artifact.manifest.figures)
+    run.require(made, require_signal)
 
 
 @dataclass(frozen=True)

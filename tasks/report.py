@@ -14,7 +14,7 @@ from recalign.artifacts.roots import open_root
 from recalign.config import ComparisonConfig, EvaluationPhase, ReportConfig
 from recalign.evaluation.result_table import ResultRow, rows_of
 from recalign.evaluation.segments import segment_results, user_segments
-from recalign.evaluation.texts.quality import liked_values, malformed_reasons
+from recalign.evaluation.texts.quality import liked_values, malformed_reasons, text_sets
 from recalign.evaluation.texts.rows import policy_label
 from recalign.llm.storage import POLICY_CURVE
 from recalign.metric_columns import SCORE, Metric, primary_of
@@ -74,6 +74,7 @@ def report(
     SEGMENTS.write(segments, job.draft)
     facets = evaluation.path(FACETS.file)
     curve = policy.path(POLICY_CURVE)
+    written = text_sets({"base": REASONINGS.read(base), "aligned": REASONINGS.read(aligned)})
     ends = [interactions, splits, oracle, policy, evaluation, base, aligned, *rounds.values()]
     run = DPO4RecRun(
         source=interactions.manifest.config["source"],
@@ -89,10 +90,7 @@ def report(
         oracle_curve=pl.read_parquet(oracle.path(CURVE_FILE)),
         policy_curve=pl.read_parquet(curve) if curve.exists() else None,
         facets=read_table(facets, FACETS) if facets.exists() else None,
-        malformed={
-            "base": malformed_reasons(REASONINGS.read(base)),
-            "aligned": malformed_reasons(REASONINGS.read(aligned)),
-        },
+        malformed={label: malformed_reasons(texts) for label, texts in written.items()},
         examples=_examples(config, tables, interactions, per_user, base, aligned),
     )
     write_page(dpo4rec_page(run), job.draft.path(PAGE))
@@ -168,7 +166,7 @@ def _rounds(artifacts: dict[str, Artifact], kept: Artifact) -> list[Round]:
                 rewards=rewards.filter(pl.col("sample") >= 0)["reward"].to_numpy(),
                 margins=pairs["margin"].to_numpy(),
                 n_users=rewards["user_index"].n_unique(),
-                n_pairs=pairs.height,
+                n_pairs=sum(made.manifest.figures["n_pairs"] for made in paired),
                 tie_rate=None if None in ties else fmean(ties),  # parts are of equal size
                 skipped=skipped,
             )

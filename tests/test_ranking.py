@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from recalign import ranking
 from recalign.ranking import target_ranks, top_items
@@ -68,6 +69,33 @@ def test_ranks_do_not_depend_on_how_rows_are_chunked(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ranking, "CHUNK_ELEMENTS", 100)
     assert torch.equal(target_ranks(scores, targets, seen), whole)
     assert torch.equal(top_items(scores, seen, 7), best)
+
+
+class Compared(TorchFunctionMode):
+    """Counts the scores that are compared with a target's."""
+
+    n = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.ge:
+            self.n += args[0].numel()
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_row_with_many_targets_costs_the_others_nothing_and_moves_no_rank() -> None:
+    draws = np.random.default_rng(4)
+    scores = torch.tensor(draws.integers(0, 20, (40, 101))).float()
+    targets = torch.zeros(40, 60, dtype=torch.int64)
+    targets[:, 0] = torch.tensor(draws.integers(1, 101, 40))
+    targets[7, 5:50] = torch.tensor(draws.integers(1, 101, 45))
+    targets[21] = 0
+    seen = torch.tensor(draws.integers(0, 101, (40, 9)))
+    with Compared() as compared:
+        found = target_ranks(scores, targets, seen)
+    assert compared.n == (38 + 50) * 101  # a score of each item, for each place up to the last
+    np.testing.assert_array_equal(
+        found.numpy(), plain_ranks(scores.numpy(), targets.numpy(), seen.numpy())
+    )
 
 
 def test_a_nan_score_raises_but_not_in_the_padding_column() -> None:

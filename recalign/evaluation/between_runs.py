@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from recalign.evaluation.intervals import mean_interval
-from recalign.metric_columns import Metric
+from recalign.evaluation.intervals import Measured, mean_interval
+from recalign.metric_columns import Metric, told_intervals
 
 N_RESAMPLES = 2000
 
@@ -23,9 +23,9 @@ class RowBetweenRuns:
     """One row that both runs have; each estimate with its 95 % interval (mean, low, high)."""
 
     row: str
-    first: tuple[float, float, float]
-    second: tuple[float, float, float]
-    difference: tuple[float, float, float] | None
+    first: Measured
+    second: Measured
+    difference: Measured | None
     """Second minus first, paired by user; None: the runs judged different users or cases."""
 
 
@@ -43,14 +43,12 @@ def rows_between_runs(
     ]
 
 
-def _by_row(results: pl.DataFrame, metric: Metric) -> dict[str, tuple[float, float, float]]:
-    lines = metric.lines(results).select("row", "mean", "low", "high")
+def _by_row(results: pl.DataFrame, metric: Metric) -> dict[str, Measured]:
+    lines = metric.lines(told_intervals(results)).select("row", "mean", "low", "high")
     return {row: (mean, low, high) for row, mean, low, high in lines.iter_rows()}
 
 
-def _difference(
-    first: RunResults, second: RunResults, metric: Metric, row: str
-) -> tuple[float, float, float] | None:
+def _difference(first: RunResults, second: RunResults, metric: Metric, row: str) -> Measured | None:
     """Of the users whom both runs judged, and None where there is none."""
     old, new = (
         metric.lines(one.per_user).filter(pl.col("row") == row).select("user_index", "value")

@@ -4,16 +4,26 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from recalign.metric_columns import FEWEST_USERS
 from recalign.seeding import derive_seed
 
 CHUNK_DRAWS = 1 << 21  # drawn users held at a time: 16 MB of indices, and as much of counts
 TAILS = (0.025, 0.975)
+Measured = tuple[float, float | None, float | None]
+"""A mean and its bounds."""
 
 
-def mean_interval(values: np.ndarray, n_resamples: int, seed: int) -> tuple[float, float, float]:
-    """Mean of `values` [U] over users, and its 95 % percentile interval (Efron 1979)."""
-    low, high = np.quantile(resampled_means(values[:, None], n_resamples, seed), TAILS)
-    return float(values.mean()), float(low), float(high)
+def mean_interval(values: np.ndarray, n_resamples: int, seed: int) -> Measured:
+    """Mean of `values` [U] over users, and its 95 % percentile interval (Efron 1979).
+
+    None of fewer than FEWEST_USERS: a handful, drawn again and again, shows too little of how much
+    users differ, one of them nothing at all.
+    """
+    draws, mean = resampled_means(values[:, None], n_resamples, seed), float(values.mean())
+    if len(values) < FEWEST_USERS:
+        return mean, None, None
+    low, high = np.quantile(draws, TAILS)
+    return mean, float(low), float(high)
 
 
 def resampled_means(values: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:

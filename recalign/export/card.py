@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from recalign.metric_columns import CATALOGUE, NDCG_AT_10, RERANKED_NDCG, Metric
+from recalign.metric_columns import CATALOGUE, NDCG_AT_10, RERANKED_NDCG, Metric, told_intervals
 
 SHOWN = (
     NDCG_AT_10,
@@ -85,11 +85,14 @@ def result_table(results: pl.DataFrame) -> list[str]:
         f"| row | {shown.label} | 95 % | difference | 95 % | against |",
         "|" + "---|" * 6,
     ]
-    for row in shown.lines(results).iter_rows(named=True):
-        interval = f"[{row['low']:.4f}, {row['high']:.4f}]"
+    for row in shown.lines(told_intervals(results)).iter_rows(named=True):
+        interval = bounds = "too few users"
+        if row["low"] is not None:
+            interval = f"[{row['low']:.4f}, {row['high']:.4f}]"
+        if row["difference_low"] is not None:
+            bounds = f"[{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]"
         told = ["", "", ""]
         if row["difference"] is not None:
-            bounds = f"[{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]"
             told = [f"{row['difference']:+.4f}", bounds, row["base"]]
         cells = [row["row"], f"{row['mean']:.4f}", interval, *told]
         lines.append("| " + " | ".join(cells) + " |")

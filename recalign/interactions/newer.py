@@ -113,6 +113,8 @@ def _with_new(users: pl.DataFrame, user_ids: pl.Series) -> pl.DataFrame:
 
 def _merged(old: pl.DataFrame, new: pl.DataFrame, config: InteractionsConfig) -> pl.DataFrame:
     """INTERACTIONS of both, by user and time; at one time the old ones come first."""
+    if config.duplicates == "keep":
+        new = _beyond(old, new)
     names = {"user": "user_index", "item": "item_index", "time": "timestamp", "rating": "rating"}
     both = pl.concat([old.select(names.values()), new.select(names.values())])
     columns = {ours: both[name].to_numpy(writable=True) for ours, name in names.items()}
@@ -120,3 +122,14 @@ def _merged(old: pl.DataFrame, new: pl.DataFrame, config: InteractionsConfig) ->
     place = pl.int_range(pl.len(), dtype=pl.Int32).over("user_index")
     kept = kept.with_columns(place.alias("position"), pl.col("rating").fill_nan(None))
     return check_table(kept, INTERACTIONS, "interactions")
+
+
+def _beyond(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    """The rows of `new` that `old` does not hold as often: a file may tell the whole history again.
+
+    One row is another's repeat if user, item and time are the same.
+    """
+    same = ["user_index", "item_index", "timestamp"]
+    nth = pl.int_range(pl.len()).over(same).alias("nth")
+    known = old.select(*same, nth)
+    return new.with_columns(nth).join(known, on=[*same, "nth"], how="anti", maintain_order="left")

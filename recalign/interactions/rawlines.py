@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -150,13 +151,16 @@ def parse_literal(text: str) -> Any:
 def cell_text(value: Any) -> str | None:
     """A JSON value as the text of a cell, as the fast parser writes it: 'a', '1' for 1.0, 'true'.
 
-    Lists and objects are JSON again; what else a data frame holds (a date) is its own text.
+    Lists and objects are JSON again; what else a data frame holds (a date) is its own text, and a
+    NaN, its gap in a column of numbers, None.
     """
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, bool | int | float | list | tuple | dict):
         return str(value)
     if isinstance(value, float):  # of a data frame
+        if not isfinite(value):
+            return None
         value = _number(str(value))
     return json.dumps(value, ensure_ascii=False, default=str)
 

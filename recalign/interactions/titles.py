@@ -4,6 +4,7 @@ import html
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from math import isfinite
 from typing import Any
 
 Attribute = dict[str, str]
@@ -81,7 +82,8 @@ def _listed(values: list[str]) -> str:
 def attributes(name: str, value: Any) -> list[Attribute]:
     """One attribute per distinct value in text, a number, or lists of them nested to any depth.
 
-    Text is split at '|' (MovieLens writes 'Action|Crime').
+    Text is split at '|' (MovieLens writes 'Action|Crime'); a NaN is none, as a data frame has it
+    for a gap in a column of numbers.
     """
     if isinstance(value, str) and "|" not in value:
         single = clean(value)
@@ -94,5 +96,5 @@ def _flat(value: Any) -> Iterator[str]:
     if isinstance(value, list | tuple | set):
         for part in sorted(value, key=str) if isinstance(value, set) else value:
             yield from _flat(part)
-    elif value is not None:
+    elif value is not None and (not isinstance(value, float) or isfinite(value)):
         yield str(int(value) if isinstance(value, float) and value.is_integer() else value)

@@ -1,12 +1,12 @@
 """DPO4Rec's page: whether alignment paid, the rounds, the texts and who wrote them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from recalign.metric_columns import primary_of
+from recalign.metric_columns import primary_of, told_intervals
 from recalign.report import plots
 from recalign.report.content import (
     Cell,
@@ -27,7 +27,7 @@ from recalign.report.sections import (
     training_section,
 )
 from recalign.report.wording import count, metric, percent, reasons
-from recalign.schemas import FACETS, TEXTS, check_table
+from recalign.schemas import FACETS, RESULTS, SEGMENTS, TEXTS, check_table
 
 SEGMENTED = (pl.col("recommender") == "frozen") & (
     (pl.col("policy") == "aligned")
@@ -55,6 +55,8 @@ class DPO4RecRun:
     """Name of the reward, with its unit."""
     texts: pl.DataFrame
     """TEXTS, one row per set of reasonings."""
+    malformed: Mapping[str, Mapping[str, int]]
+    """Malformed texts by reason, for each set of reasonings by its label in TEXTS."""
     stages: Sequence[StageRun] = ()
     oracle_curve: pl.DataFrame | None = None
     """Columns epoch, loss, valid_ndcg_at_10."""
@@ -62,8 +64,6 @@ class DPO4RecRun:
     """Columns step and loss, and held_out_loss if measured (nats per token)."""
     facets: pl.DataFrame | None = None
     """FACETS, on the synthetic world."""
-    malformed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Malformed texts by reason, for each set of reasonings."""
     examples: Sequence[Example] = ()
 
 
@@ -72,9 +72,11 @@ def dpo4rec_page(run: DPO4RecRun) -> Page:
 
     BadInputError: a table lacks a column of its schema.
     """
+    results = told_intervals(check_table(run.results, RESULTS, "results"))
+    segments = told_intervals(check_table(run.segments, SEGMENTS, "segments"))
     sections = [
-        results_section(run.results, primary_of(run.results), run.recommended),
-        segments_section(run.segments.filter(SEGMENTED)),
+        results_section(results, primary_of(results), run.recommended),
+        segments_section(segments.filter(SEGMENTED)),
         _rounds(run.rounds, run.reward),
         *training_section(run.oracle_curve, run.policy_curve, "the first policy"),
         _texts(run),
@@ -84,7 +86,7 @@ def dpo4rec_page(run: DPO4RecRun) -> Page:
         note = "Users drawn at random, not picked."
         sections.insert(-1, Section("Examples", "Examples", note, examples=run.examples))
     title = f"DPO4Rec on {run.source}"
-    first = opening(run.results, run.data, run.rounds)
+    first = opening(results, run.data, run.rounds)
     return Page(title, run.created, first, sections, run.stages)
 
 
@@ -133,7 +135,7 @@ def _texts(run: DPO4RecRun) -> Section:
             Cell(line["texts"]), Cell(count(line["n_users"])), Cell(count(line["n_texts"])),
             Cell(f"{line['words']:.1f}"), Cell(f"{line['tokens']:.1f}"),
             Cell(percent(line["distinct"])), Cell(percent(line["distinct_within_user"])),
-            Cell(percent(line["valid"])), Cell(reasons(run.malformed.get(line["texts"]))),
+            Cell(percent(line["valid"])), Cell(reasons(run.malformed[line["texts"]])),
         ]
         for line in check_table(run.texts, TEXTS, "texts").iter_rows(named=True)
     ]  # fmt: skip

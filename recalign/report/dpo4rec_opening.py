@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from recalign.metric_columns import Metric, cells, primary_of
+from recalign.metric_columns import FEWEST_USERS, Metric, cells, primary_of
 from recalign.report.content import Card, DataSet, Figure, Opening, Round
 from recalign.report.forest import forest
 from recalign.report.result_lines import Line, bounds, headline_metrics, metric_cards
@@ -14,8 +14,8 @@ from recalign.report.wording import (
     VERDICTS,
     count,
     metric,
-    percent,
     plural,
+    relative,
     signed,
     tone_of,
 )
@@ -29,7 +29,7 @@ def opening(results: pl.DataFrame, data: DataSet, rounds: Sequence[Round]) -> Op
 
     They are in NDCG@10, or NDCG@5 of re-ranked lists, named before the results are seen; where
     it was not measured, in full-depth NDCG. Main comparisons are those with the recommender
-    fitted before alignment and with the one that gave no reward.
+    fitted before alignment and with the one that gave no reward. results: as `told_intervals` are.
     """
     primary = primary_of(results)
     shown = headline_metrics(results, primary, primary.lists)[0]
@@ -43,6 +43,7 @@ def opening(results: pl.DataFrame, data: DataSet, rounds: Sequence[Round]) -> Op
         "How far each row lies from the row it is compared with, and the 95 % interval of that "
         f"distance. {HOLLOW}"
     )
+    told = not answers or answers[0]["n_users"] >= FEWEST_USERS
     sentences = [
         _what_alignment_changed(answers, shown),
         _second_opinion(lines, answers),
@@ -55,7 +56,7 @@ def opening(results: pl.DataFrame, data: DataSet, rounds: Sequence[Round]) -> Op
         Figure(picture, caption) if picture else None,
         _cards(results, answers),
         f"{answers[0]['row']}, against {answers[0]['base']}:" if answers else "",
-        notes=[sentence for sentence in sentences if sentence],
+        notes=[sentence for sentence in sentences if sentence and told],
     )
 
 
@@ -65,6 +66,8 @@ def verdict(answers: Sequence[Line], shown: Metric) -> str:
         return ""
     users = f"on {count(answers[0]['n_users'])} test users"
     said = {tone_of(line) for line in answers}
+    if said == {""}:
+        return f"What alignment changed cannot be told {users}: they are too few for an interval."
     if said == {"same"}:
         return f"No gain from alignment is shown in {shown.name} {users}."
     if said == {"better"}:
@@ -122,10 +125,10 @@ def _what_alignment_changed(answers: Sequence[Line], shown: Metric) -> str:
     """Aligned against base with the frozen recommender, greedy and sampled."""
     parts = []
     for line in answers:
-        relative = "" if line["relative"] is None else f", {percent(line['relative'], 1, True)}"
+        share = f", {told}" if (told := relative(line)) else ""
         parts.append(
             f"{signed(line['difference'])} with {line['decoding']} texts ({metric(line['mean'])}"
-            f"{relative}, 95 % interval {bounds(line)}: {VERDICTS[tone_of(line)]})"
+            f"{share}, 95 % interval {bounds(line)}: {VERDICTS[tone_of(line)]})"
         )
     if not parts:
         return ""
@@ -165,11 +168,15 @@ def _what_reasonings_add(lines: Sequence[Line]) -> str:
             break
     shuffled = _line(lines, policy="shuffled")
     if shuffled is not None:
-        text += f", the same policy's shuffled across users reach {metric(shuffled['mean'])}"
+        text += (
+            "; the base policy's sampled texts shuffled across users reach "
+            f"{metric(shuffled['mean'])}, {signed(shuffled['difference'])} {bounds(shuffled)} "
+            f"({VERDICTS[tone_of(shuffled)]}) against the users' own"
+        )
     reasoners = [one for one in lines if one["decoding"] == "none" and one["policy"] != "none"]
     if reasoners:
         best = max(reasoners, key=lambda line: line["mean"])
-        text += f", and the best reasoner without an LLM ({best['row']}) {metric(best['mean'])}"
+        text += f"; the best reasoner without an LLM ({best['row']}) reaches {metric(best['mean'])}"
     return text + "."
 
 

@@ -7,16 +7,16 @@ from recalign.report.drawing import GREY, INK, MUTED, PAPER, PETROL, RUST, Axes,
 from recalign.report.wording import RANKED, interval, signed, tone_of
 
 LINE_HEIGHT = 0.6  # inches per row: its label stands above its interval, so that a phone fits
-COLOURS = {"better": PETROL, "worse": RUST, "same": GREY}
+COLOURS = {"better": PETROL, "worse": RUST, "same": GREY, "": GREY}
 
 
 def forest(results: pl.DataFrame, metric: Metric) -> str | None:
-    """Forest plot of one metric of the RESULTS table; None when no row has a difference.
+    """Forest plot of one metric of the RESULTS table; None when no difference has one.
 
     Popularity is left to the table: so far off, it would set the scale for all others.
     """
     measured = metric.lines(results).filter(pl.col("recommender") != "popularity")
-    rows = measured.drop_nulls("difference").to_dicts()
+    rows = measured.drop_nulls("difference_low").to_dicts()
     if not rows:
         return None
 

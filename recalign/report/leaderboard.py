@@ -81,7 +81,7 @@ def opening(run: LeaderboardRun) -> Opening:
         Figure(picture, caption),
         [_card(line) for line in lines[:N_CARDS]],
         f"{label}: {lines[0]['row']}, in {primary.label}:" if lines else "",
-        notes=_failures(run.cells),
+        notes=[*_failures(run.cells), *_apart(run)],
     )
 
 
@@ -149,6 +149,16 @@ def _failures(cells: pl.DataFrame) -> list[str]:
     runs = [f"{line['setting']}, seed {line['seed']}: {line['error']}"
             for line in failed.iter_rows(named=True)]  # fmt: skip
     return [f"Failed, and missing here: {'; '.join(runs)}"]
+
+
+def _apart(run: LeaderboardRun) -> list[str]:
+    """Why no setting is compared with the first, where seeds are the reason."""
+    first = run.settings[0].label
+    seeds = dict(run.cells.drop_nulls("run").group_by("setting").agg("seed").iter_rows())
+    others = [set(own) for label, own in seeds.items() if label != first]
+    if not others or any(own & set(seeds[first]) for own in others):
+        return []
+    return [f"Not compared with {first}: no other setting was run with one of its training seeds"]
 
 
 def _about(run: LeaderboardRun) -> str:

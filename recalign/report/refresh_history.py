@@ -2,6 +2,7 @@
 
 from recalign.artifacts.refreshes import Refresh, Refreshes
 from recalign.report.drawing import MIST, PETROL, Axes, draw
+from recalign.report.wording import TOO_FEW, interval
 
 
 def refreshes_in_words(refreshes: Refreshes) -> str:
@@ -18,8 +19,8 @@ def _foreseen(refresh: Refresh) -> str:
     if refresh.drift is None:
         return "nothing to compare the one before with"
     one = refresh.drift
-    bounds = f"[{one.low:.4f}, {one.high:.4f}]"
-    return f"the one before reached NDCG@{one.k} {one.ndcg:.4f} {bounds} on {one.users} users since"
+    reached = f"{one.ndcg:.4f} {interval(one.low, one.high)}".strip()
+    return f"the one before reached NDCG@{one.k} {reached} on {one.users} users since"
 
 
 def refresh_rows(refreshes: Refreshes) -> list[dict[str, str]]:
@@ -36,7 +37,7 @@ def refresh_rows(refreshes: Refreshes) -> list[dict[str, str]]:
                 "texts kept": str(made.texts_kept),
                 "seconds": f"{(made.finished - made.started).total_seconds():.1f}",
                 "the one before": f"NDCG@{drift.k} {drift.ndcg:.4f}" if drift else "",
-                "95 %": f"[{drift.low:.4f}, {drift.high:.4f}]" if drift else "",
+                "95 %": (interval(drift.low, drift.high) or TOO_FEW) if drift else "",
                 "on users": str(drift.users) if drift else "",
                 "policy": made.policy.name,
                 "table": made.serving.name,
@@ -46,7 +47,8 @@ def refresh_rows(refreshes: Refreshes) -> list[dict[str, str]]:
 
 
 def drift_curve(refreshes: Refreshes) -> str:
-    """NDCG of every refresh on what was taken until the next, with its interval; "" without."""
+    """NDCG of every refresh on what was taken until the next, with its interval if it has one;
+    "" without."""
     known = [(number, made.drift) for number, made in enumerate(refreshes.refreshes) if made.drift]
     if not known:
         return ""
@@ -55,8 +57,9 @@ def drift_curve(refreshes: Refreshes) -> str:
     def paint(axes: Axes) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        low, high = [one.low for _, one in known], [one.high for _, one in known]
-        axes.vlines(numbers, low, high, color=MIST, linewidth=5)
+        for number, one in known:
+            if one.low is not None and one.high is not None:
+                axes.vlines(number, one.low, one.high, color=MIST, linewidth=5)
         axes.plot(numbers, [one.ndcg for _, one in known], "o-", color=PETROL)
         axes.set(title="NDCG on what was taken since", xlabel="refresh", ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

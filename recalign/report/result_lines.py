@@ -5,16 +5,18 @@ from typing import Any
 
 import polars as pl
 
-from recalign.metric_columns import Metric, cells, metrics_in, primary_of
+from recalign.metric_columns import Metric, cells, metrics_in, primary_of, told_intervals
 from recalign.report.content import Card, Cell, Grid
 from recalign.report.wording import (
     MEANINGS,
     RANKED,
+    TOO_FEW,
     VERDICTS,
     count,
     interval,
     metric,
     percent,
+    relative,
     signed,
     tone_of,
 )
@@ -70,7 +72,7 @@ def result_grid(
 
 def mean_cell(line: Line | None) -> Cell:
     """A mean with its interval; an en dash where there is none."""
-    return Cell(metric(line["mean"]), interval(line["low"], line["high"])) if line else Cell("–")
+    return Cell(metric(line["mean"]), _own_bounds(line)) if line else Cell("–")
 
 
 def budget_cells(line: Line) -> list[Cell]:
@@ -85,13 +87,19 @@ def difference_cell(line: Line) -> Cell:
     """A difference with its interval; empty where nothing is compared."""
     if line["difference"] is None:
         return Cell("")
-    relative = "" if line["relative"] is None else f" ({percent(line['relative'], 1, True)})"
-    return Cell(signed(line["difference"]) + relative, bounds(line), tone_of(line))
+    share = f" ({told})" if (told := relative(line)) else ""
+    return Cell(signed(line["difference"]) + share, bounds(line), tone_of(line))
 
 
 def bounds(line: Line) -> str:
     """The interval of a line's difference; empty where nothing is compared."""
-    return interval(line["difference_low"], line["difference_high"], with_sign=True)
+    if line["difference"] is None:
+        return ""
+    return interval(line["difference_low"], line["difference_high"], with_sign=True) or TOO_FEW
+
+
+def _own_bounds(line: Line) -> str:
+    return interval(line["low"], line["high"]) or TOO_FEW
 
 
 def metric_cards(lines: Sequence[Line]) -> list[Card]:
@@ -99,7 +107,8 @@ def metric_cards(lines: Sequence[Line]) -> list[Card]:
     cards = []
     for line in lines:
         one, tone = Metric(line["lists"], line["measure"], line["k"]), tone_of(line)
-        change = f"{signed(line['difference'])}: {VERDICTS[tone]}" if tone else ""
+        change = signed(line["difference"]) if line["base"] else ""
+        change += f": {VERDICTS[tone]}" if tone else ""
         name, meaning = f"{one.name}, {RANKED[one.lists].lower()}", MEANINGS.get(one.measure, "")
         cards.append(Card(name, metric(line["mean"]), change, bounds(line), tone, meaning))
     return cards
@@ -111,7 +120,7 @@ def every_result(results: pl.DataFrame) -> Grid:
         ["Row", "Metric", "Mean", "95 % interval", "Compared with", "Difference", "Its interval"],
         [
             [Cell(row), Cell(one.label), Cell(metric(line["mean"])),
-             Cell(interval(line["low"], line["high"])), Cell(line["base"] or ""),
+             Cell(_own_bounds(line)), Cell(line["base"] or ""),
              Cell(signed(line["difference"]) if line["base"] else ""), Cell(bounds(line))]
             for (row, one), line in cells(results).items()
         ],
@@ -136,13 +145,13 @@ def recommended_grid(recommended: pl.DataFrame) -> Grid:
 
 def result_lines(results: pl.DataFrame) -> list[dict[str, str]]:
     """One line per row of RESULTS in what rows are compared by first, as text."""
-    primary = primary_of(results)
+    primary, results = primary_of(results), told_intervals(results)
     shown = headline_metrics(results, primary, primary.lists)[0]
     return [
         {
             "row": line["row"],
             shown.name: metric(line["mean"]),
-            "95 % interval": interval(line["low"], line["high"]),
+            "95 % interval": _own_bounds(line),
             "difference": signed(line["difference"]) if line["base"] else "",
             "its 95 % interval": bounds(line),
             "against": line["base"] or "",

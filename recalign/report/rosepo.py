@@ -6,7 +6,15 @@ from dataclasses import dataclass
 import polars as pl
 
 from recalign.config import ComparedRow
-from recalign.metric_columns import CATALOGUE, STARTS, Metric, cells, metrics_in, validated_by
+from recalign.metric_columns import (
+    CATALOGUE,
+    STARTS,
+    Metric,
+    cells,
+    metrics_in,
+    told_intervals,
+    validated_by,
+)
 from recalign.report.content import Cell, DataSet, Figure, Grid, Page, Section, StageRun
 from recalign.report.result_lines import difference_cell, mean_cell
 from recalign.report.rosepo_opening import HELPFUL, LIFT, SHOWN, opening
@@ -63,13 +71,12 @@ class RosePORun:
 
 def rosepo_page(run: RosePORun) -> Page:
     """Results, claims and trade-off, training, pairs and eps, what went in."""
+    results, contrasts = told_intervals(run.results), told_intervals(run.contrasts)
     sections = [
-        results_section(
-            run.results, HELPFUL._replace(lists=CATALOGUE), run.recommended, run.budgets
-        ),
-        _claims(run.contrasts, run.unequal),
-        segments_section(_first_answers(run.segments, run.contrasts)),
-        _tradeoffs(run.results),
+        results_section(results, HELPFUL._replace(lists=CATALOGUE), run.recommended, run.budgets),
+        _claims(contrasts, run.unequal),
+        segments_section(_first_answers(told_intervals(run.segments), contrasts)),
+        _tradeoffs(results),
         Section(
             "Chosen by validation",
             "Validation",
@@ -85,7 +92,7 @@ def rosepo_page(run: RosePORun) -> Page:
         ),
         data_section(run.data),
     ]
-    first = opening(run.contrasts, run.data, run.n_pairs)
+    first = opening(contrasts, run.data, run.n_pairs)
     return Page(f"RosePO on {run.source}", run.created, first, sections, run.stages)
 
 

@@ -25,15 +25,15 @@ TERMS = (
 )
 ANSWERS: dict[Tone, str] = {
     "better": "Yes, a gain is shown", "worse": "No, a loss is shown",
-    "same": "No difference is shown",
+    "same": "No difference is shown", "": "Too few users to tell",
 }  # fmt: skip
 
 
 def opening(contrasts: pl.DataFrame, data: DataSet, n_pairs: Mapping[str, int]) -> Opening:
     """The answer to the first question, the picture of the claims, and all claims in a table.
 
-    contrasts: RESULTS with `question`; n_pairs: chosen items with something rejected for each,
-    by strategy.
+    contrasts: RESULTS with `question`, as `told_intervals` are; n_pairs: chosen items with
+    something rejected for each, by strategy.
     """
     told = HELPFUL.lines(contrasts)
     lines = told.to_dicts()
@@ -67,10 +67,11 @@ def verdict(answers: Sequence[Line]) -> str:
     if len(answers) == 1:
         return f"{answers[0]['question']} {ANSWERS[tone_of(answers[0])]} {where}."
     tones = [tone_of(line) for line in answers]
+    too_few = f", of {n} there are too few users to tell" if (n := tones.count("")) else ""
     return (
         f"{answers[0]['question']} Of {len(answers)} comparisons {where} "
         f"{tones.count('better')} show a gain, {tones.count('worse')} a loss, and "
-        f"{tones.count('same')} no difference."
+        f"{tones.count('same')} no difference{too_few}."
     )
 
 

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from recalign.metric_columns import Metric, metrics_in
+from recalign.metric_columns import FEWEST_USERS, Metric, metrics_in
 from recalign.report import plots
 from recalign.report.content import Card, Cell, DataSet, Figure, Grid, Section
 from recalign.report.forest import forest
@@ -19,10 +19,11 @@ from recalign.schemas import RECOMMENDED, RESULTS, SEGMENTS, WINDOWS, check_tabl
 
 FEW_USERS = 100  # below, an interval of a mean is wider than most effects
 CUT_BY = (
-    "Users are cut into parts of equal size, by what stands before their test window: taste, how "
-    "popular the items of the history are on average; history, how many they are; targets, how "
-    "popular the items to be foreseen are; and, where all users are cut at the same moments, the "
-    "time at which the user's test begins. Popularity is counted in history windows."
+    "Users are cut into parts of equal size, but for ties, by what stands before their test "
+    "window: taste, how popular the items of the history are on average; history, how many they "
+    "are; targets, how popular the items to be foreseen are; and, where all users are cut at the "
+    "same moments, the time at which the user's test begins. Popularity is counted in history "
+    "windows."
 )
 HOLLOW = "A hollow dot: the interval holds zero, so no difference is shown."
 
@@ -74,7 +75,8 @@ def segments_section(segments: pl.DataFrame) -> Section:
     measured = metrics_in(table)[0]
     note = (
         f"{measured.name}, {RANKED[measured.lists].lower()}. {CUT_BY} That one segment shows a "
-        "difference and another does not is no difference between the two."
+        f"difference and another does not is no difference between the two. Of fewer than "
+        f"{FEWEST_USERS} users no interval is told."
     )
     return Section("Who gains", "Segments", note, grids=[Grid(["Users", *header], rows)])
 

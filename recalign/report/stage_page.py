@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from recalign.artifacts.manifest import Manifest
-from recalign.metric_columns import Metric, cells, metrics_in
+from recalign.metric_columns import Metric, cells, metrics_in, told_intervals
 from recalign.report.drawing import PAPER
 from recalign.report.result_lines import difference_cell
 from recalign.report.wording import count, duration, metric, plural, reasons
@@ -62,7 +62,7 @@ def result_table(results: pl.DataFrame, metrics: Sequence[Metric]) -> str:
     for name in metrics:
         header += [name.label, "difference", "95 % interval"]
     lines = [header, ["---", "---", *["---:"] * (3 * len(metrics))]]
-    lined = cells(results)
+    lined = cells(told_intervals(results))
     for row in results["row"].unique(maintain_order=True):
         base = lined[row, metrics[0]]["base"]
         line = [escape(row), escape(base or "")]

@@ -16,7 +16,8 @@ def tradeoff(results: pl.DataFrame, helpful: Metric, harmful: Metric) -> str | N
     Colours are strategies, markers smoothings, black the baselines. Popularity is left out: so far
     off, it would set the scale for all others.
     """
-    lined = cells(results.filter(pl.col("recommender") != "popularity"))
+    told = results.drop_nulls("low")  # too few users for an interval
+    lined = cells(told.filter(pl.col("recommender") != "popularity"))
     shown = [
         (lined[row, harmful], y)
         for (row, metric), y in lined.items()

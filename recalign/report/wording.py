@@ -11,6 +11,10 @@ LESS_IS_BETTER = {
     "popularity lift", "average popularity", "semantic error", "popular error", "wrong",
     "semantic hallucination", "popular hallucination",
 }  # fmt: skip
+ZERO_IS_BEST = {"popularity lift"}
+"""Less is better only down to 0; and a share of a mean that may be near 0 says nothing."""
+TOO_FEW = "too few users"
+"""What stands in the place of an interval that was not told (FEWEST_USERS)."""
 MEANINGS = {
     "NDCG": "How near the top the items really taken next are ranked; 1 is best.",
     "HR": "How often an item really taken next is ranked within the cut-off.",
@@ -58,16 +62,31 @@ def interval(low: float | None, high: float | None, with_sign: bool = False) -> 
 def tone_of(line: Mapping[str, Any]) -> Tone:
     """What the 95 % interval of a line of RESULTS says, by its bounds as they are printed.
 
-    "better" and "worse" only where the interval lies clear of zero; "" where nothing is compared.
+    "better" and "worse" only where the interval lies clear of zero; "" where nothing is compared,
+    of too few users for an interval, and where one of the means lies beyond what is best.
     """
     low, high = line["difference_low"], line["difference_high"]
     if low is None or high is None:
+        return ""
+    if line["measure"] in ZERO_IS_BEST and shown(_lower_mean(line)) < 0:
         return ""
     if line["measure"] in LESS_IS_BETTER:
         low, high = -high, -low
     if shown(low) > 0:
         return "better"
     return "worse" if shown(high) < 0 else "same"
+
+
+def _lower_mean(line: Mapping[str, Any]) -> float:
+    """Of the row's and its base row's."""
+    return float(min(line["mean"], line["mean"] - line["difference"]))
+
+
+def relative(line: Mapping[str, Any]) -> str:
+    """The difference of a line of RESULTS as a share of the base row's mean: +4.0 %."""
+    if line["relative"] is None or line["measure"] in ZERO_IS_BEST:
+        return ""
+    return percent(line["relative"], 1, True)
 
 
 def reward_name(config: Mapping[str, Any]) -> str:

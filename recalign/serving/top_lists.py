@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from recalign.ranking import best_items
+from recalign.sequences import Before
 
 CHUNK_SCORES = 1 << 24
 """Scores held at once, 64 MB: a product for few users spends its time on reading the items."""
@@ -21,11 +22,11 @@ class TopLists:
 
 
 @torch.inference_mode()
-def top_lists(users: Tensor, items: Tensor, seen: np.ndarray, k: int) -> TopLists:
+def top_lists(users: Tensor, items: Tensor, seen: np.ndarray | Before, k: int) -> TopLists:
     """The k items i with the largest users @ items[i] of each user: exact, in bounded memory.
 
     users [U, w], items [I+1, w] (row 0 is padding and never listed), seen [U, L] items that are
-    left out, 0 padded. ValueError where a score is NaN.
+    left out, 0 padded, of which only slices are asked for. ValueError where a score is NaN.
     """
     k, step = min(k, len(items) - 1), max(1, CHUNK_SCORES // len(items))
     found = np.zeros((len(users), k), dtype=np.int64)

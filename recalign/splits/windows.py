@@ -22,8 +22,8 @@ def split_windows(
 
     interactions: INTERACTIONS, sorted by user and position. Counted are `short_sequence` (fewer
     interactions than the windows take), `short_history` (fewer than min_history before the fit
-    window), `over_max_users` (not drawn), and, of prompted users, `no_fit`, `no_reward`,
-    `no_valid`, `no_test` (empty windows: temporal protocol). Raises BadInputError when no user has
+    window), `over_max_users` (not drawn), and, of all others, `no_fit`, `no_reward`, `no_valid`,
+    `no_test` (empty windows: temporal protocol). Raises BadInputError when no user has
     a history, a validation or a test.
     """
     users = interactions["user_index"].to_numpy()
@@ -44,10 +44,10 @@ def split_windows(
     counts = {
         "short_sequence": int(short_sequence.sum()),
         "short_history": int(short_history.sum()),
-        "over_max_users": int(long_enough.sum() - prompted.sum()),
+        "over_max_users": int((later & ~prompted).sum()),
     }
     for place, name in enumerate(STARTS if config.protocol != "kar" else []):
-        empty = prompted & (sizes[:, place] == 0) & _wanted(name, config)
+        empty = (prompted | long_enough & ~later) & (sizes[:, place] == 0) & _wanted(name, config)
         counts[f"no_{name.removesuffix('_start')}"] = int(empty.sum())
     counts = {reason: n for reason, n in counts.items() if n}
     for place in (2, 3) if config.protocol != "kar" else ():  # refuse_few_users tells of those

@@ -5,12 +5,20 @@ import pytest
 
 from recalign.evaluation import intervals
 from recalign.evaluation.intervals import TAILS, mean_interval, resampled_means
+from recalign.metric_columns import FEWEST_USERS
+
+
+def bounds(values: np.ndarray, n_resamples: int, seed: int) -> tuple[float, float]:
+    _, low, high = mean_interval(values, n_resamples, seed)
+    assert low is not None
+    assert high is not None
+    return low, high
 
 
 def coverage(draw, truth: float, n_worlds: int = 800) -> float:
     hits = 0
     for world in range(n_worlds):
-        _, low, high = mean_interval(draw(np.random.default_rng(world)), 400, seed=world)
+        low, high = bounds(draw(np.random.default_rng(world)), 400, seed=world)
         hits += low <= truth <= high
     return hits / n_worlds
 
@@ -25,9 +33,19 @@ def test_intervals_of_hit_rates_hold_the_true_rate_in_about_95_percent():
     assert 0.915 < share < 0.97  # a discrete mean: the percentile interval is a little short
 
 
+@pytest.mark.parametrize("n_users", [1, 2, FEWEST_USERS - 1])
+def test_of_a_handful_of_users_there_is_a_mean_and_no_interval(n_users):
+    values = np.random.default_rng(0).normal(size=n_users)
+    assert mean_interval(values, 100, seed=0) == (pytest.approx(values.mean()), None, None)
+
+
+def test_the_fewest_users_that_have_an_interval_have_one_that_mostly_holds_the_mean():
+    assert coverage(lambda rng: rng.normal(0.3, 2.0, FEWEST_USERS), 0.3) > 0.88
+
+
 def test_width_of_the_interval_is_that_of_the_normal_approximation():
     values = np.random.default_rng(0).normal(0, 1, 1000)
-    mean, low, high = mean_interval(values, 4000, seed=1)
+    mean, (low, high) = mean_interval(values, 4000, seed=1)[0], bounds(values, 4000, seed=1)
     expected = 2 * 1.96 * values.std() / np.sqrt(len(values))
     assert high - low == pytest.approx(expected, rel=0.06)
     assert mean == pytest.approx(values.mean())
@@ -40,7 +58,7 @@ def test_pairing_removes_what_users_have_in_common():
     low, high = np.quantile(means[:, 1] - means[:, 0], TAILS)
     assert low > 0
     assert high - low == pytest.approx(2 * 1.96 * 0.1 / np.sqrt(500), rel=0.15)
-    _, lowest, highest = mean_interval(user + 0.05 + noise, 1000, seed=0)
+    lowest, highest = bounds(user + 0.05 + noise, 1000, seed=0)
     assert highest - lowest > 30 * (high - low)
 
 

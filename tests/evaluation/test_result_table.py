@@ -8,7 +8,7 @@ from recalign.evaluation.intervals import mean_interval
 from recalign.evaluation.per_user import per_user_table, rows_per_user
 from recalign.evaluation.recommended import described, recommended_table
 from recalign.evaluation.result_table import ResultRow, resample
-from recalign.metric_columns import NDCG_AT_10, Metric
+from recalign.metric_columns import FEWEST_USERS, NDCG_AT_10, Metric, told_intervals
 
 ROWS = [
     ResultRow("a", "none", "none", "sasrec"),
@@ -48,6 +48,14 @@ def test_row_without_a_base_has_no_difference():
     assert table["mean"].null_count() == 0
     for column in ("base", "difference", "difference_low", "difference_high", "relative"):
         assert table[column].null_count() == len(table) == 2
+
+
+@pytest.mark.parametrize(("n_users", "told"), [(FEWEST_USERS - 1, False), (FEWEST_USERS, True)])
+def test_of_too_few_users_means_and_differences_are_told_without_intervals(n_users, told):
+    lines = told_intervals(summary_table(ROWS, per_user(0, n_users), 100, 0)).filter(row="b")
+    assert lines.select("mean", "difference", "relative").null_count().row(0) == (0, 0, 0)
+    bounds = lines.select("low", "high", "difference_low", "difference_high")
+    assert bounds.null_count().row(0) == (0 if told else len(lines),) * 4
 
 
 def test_order_of_users_in_the_input_does_not_matter():

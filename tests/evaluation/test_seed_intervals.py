@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from recalign.errors import UserError
 from recalign.evaluation.intervals import resampled_means
 from recalign.evaluation.seed_intervals import Estimate, estimate, holm, user_covariance
 
@@ -86,6 +87,13 @@ def test_one_seed_is_an_interval_over_users_alone():
     half = 1.9626 / 30 * values.std(ddof=1)  # t of 899 degrees of freedom, sqrt(900) users
     assert one.interval == pytest.approx((values.mean() - half, values.mean() + half), rel=1e-3)
     assert one.per_seed == (values.mean(),)
+
+
+@pytest.mark.parametrize("n_seeds", [1, 2])
+def test_one_user_is_refused_in_words(n_seeds):
+    with pytest.raises(UserError, match="tested on one user"):
+        estimate([0.1, 0.2][:n_seeds], np.zeros((n_seeds, n_seeds)), 1)
+    assert np.isfinite(estimate([0.1, 0.2], np.full((2, 2), 0.01), 2).interval).all()
 
 
 def test_where_nothing_differs_there_is_no_effect_and_no_error():

@@ -1,5 +1,7 @@
 """Newer interactions laid over a run's: new users, unknown items, order, repeats, bad files."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
@@ -73,6 +75,22 @@ def test_the_whole_history_once_more_changes_nothing(known, tmp_path):
     found = extend(known, read_newer(path, FILES), FILES)
     assert found.interactions.equals(known.interactions)
     assert found.dropped == {"duplicate": 3}
+
+
+def test_where_repeats_are_kept_only_what_is_known_as_often_is_left_out(known, tmp_path):
+    config = InteractionsConfig(source="files", duplicates="keep")
+    rows = [(0, 1, 0, 10, None), (0, 1, 1, 10, None), (0, 2, 2, 20, None), (1, 3, 0, 15, None)]
+    twice = pl.DataFrame(rows, schema=INTERACTIONS, orient="row")
+    known = replace(known, interactions=twice)
+    whole = ["user_id,item_id,timestamp", "ann,x,10", "ann,x,10", "ann,y,20", "bob,z,15"]
+    again = extend(known, read_newer(write(tmp_path / "n.csv", *whole), config), config)
+    assert again.interactions.equals(twice)
+    assert again.dropped == {"duplicate": 4}
+    # A third time at once, an item of before at another time, and twice a new one at once.
+    more = write(tmp_path / "m.csv", *whole, "ann,x,10", "ann,y,30", "bob,x,40", "bob,x,40")
+    found = extend(known, read_newer(more, config), config)
+    assert histories(found) == {0: [1, 1, 1, 2, 2], 1: [3, 1, 1]}
+    assert found.dropped == {"duplicate": 4}
 
 
 def test_ratings_below_the_runs_own_bar_are_left_out(known, tmp_path):

@@ -156,6 +156,17 @@ def test_nested_lists_and_bars_become_one_attribute_per_value(tmp_path):
     assert items["attributes"].to_list() == [expected]
 
 
+def test_gaps_that_a_data_frame_writes_as_nan_are_no_attribute_and_no_title(tmp_path):
+    table = pl.DataFrame({"item_id": ["x", "y", "z"], "title": [7.5, float("nan"), float("inf")],
+                          "year": [1999.0, float("nan"), None]})  # fmt: skip
+    table.write_parquet(tmp_path / "made.parquet")
+    content = (tmp_path / "made.parquet").read_bytes()
+    items = read_items(tmp_path, content, "p.parquet", attribute_columns=["year"])
+    assert items["title"].to_list() == ["7.5", None, None]
+    years = [[one["value"] for one in own] for own in items["attributes"].to_list()]
+    assert years == [["1999"], [], []]
+
+
 def test_parquet_lists_are_attributes_and_empty_titles_are_null(tmp_path):
     table = pl.DataFrame({"item_id": [1, 2], "name": ["T", " "], "tags": [["a", "b"], None]})
     table.write_parquet(tmp_path / "t.parquet")

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from recalign.metric_columns import NDCG_AT_10, RERANKED_NDCG, Metric
+from recalign.metric_columns import NDCG_AT_10, RERANKED_NDCG, Metric, told_intervals
 from recalign.report.content import DataSet, Opening, Round
 from recalign.report.dpo4rec_opening import opening, what_was_run
 from recalign.report.stage_page import escape, result_table
@@ -93,6 +93,22 @@ def test_the_picture_holds_the_main_comparisons_alone_the_aligned_policy_first()
     assert "refitted" not in svg
 
 
+def of_few(results: pl.DataFrame) -> pl.DataFrame:
+    """RESULTS as five users give them."""
+    return told_intervals(results.with_columns(n_users=pl.lit(5, pl.Int64)))
+
+
+def test_of_a_handful_of_users_nothing_is_claimed_and_the_page_says_why():
+    first = opened(of_few(table(0.002, 0.018)))
+    assert first.verdict == (
+        "What alignment changed cannot be told on 5 test users: they are too few for an interval."
+    )
+    assert (first.tone, first.notes, first.picture) == ("", [], None)
+    assert {(card.tone, card.change, card.bounds) for card in first.cards} == {
+        ("", "+0.0100", "too few users")
+    }
+
+
 def test_interval_above_zero_is_a_gain():
     assert "+0.0100 with greedy texts" in changed(0.002, 0.018)
     assert "[+0.0020, +0.0180]: a gain)" in changed(0.002, 0.018)
@@ -127,8 +143,11 @@ def test_reasonings_are_set_against_sasrec_shuffled_texts_and_the_best_template(
     sentence = opened(table(0.0, 0.02)).notes[1]
     assert "Without any text the recommender reaches 0.1000" in sentence
     assert "+0.0100 [+0.0020, +0.0180] (a gain)" in sentence
-    assert "shuffled across users reach 0.1040" in sentence
-    assert "(Template lift) 0.1300" in sentence
+    assert (
+        "the base policy's sampled texts shuffled across users reach 0.1040, "
+        "−0.1000 [−0.2000, −0.0100] (a loss) against the users' own;"
+    ) in sentence
+    assert "(Template lift) reaches 0.1300." in sentence
 
 
 def test_run_is_told_with_its_rounds_and_pairs():

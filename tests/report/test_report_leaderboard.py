@@ -39,6 +39,16 @@ def test_what_was_chosen_and_what_failed_is_said():
     assert page.notes == ["Failed, and missing here: alignment.beta=0.3, seed 1: no signal <b>"]
 
 
+def test_settings_that_share_no_seed_are_said_not_to_be_compared():
+    run = leaderboard_run()
+    first = run.settings[0].label
+    moved = pl.when(setting=first).then(pl.col("seed") + 100).otherwise(pl.col("seed"))
+    apart = replace(run, cells=run.cells.with_columns(moved.alias("seed")))
+    told = f"Not compared with {first}: no other setting was run with one of its training seeds"
+    assert told in leaderboard_page(apart).opening.notes
+    assert told not in leaderboard_page(run).opening.notes
+
+
 def test_a_validation_says_its_metric_and_where_they_differ_that_nothing_was_chosen():
     run = leaderboard_run()
     listed = NDCG_AT_10._replace(lists="uniform")

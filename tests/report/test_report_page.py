@@ -8,6 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from recalign.errors import BadInputError
@@ -221,6 +222,19 @@ def test_figures_stand_in_the_tables(page: str):
     assert "0.0770<small>[0.0730, 0.0810]</small>" in page
     assert "+0.0030 (+4.0 %)<small>[+0.0010, +0.0050]</small>" in page
     assert "1 (kept)" in page
+
+
+def test_a_segment_of_a_handful_of_users_has_figures_but_no_interval_and_no_colour():
+    run = dpo4rec_run()
+    few = pl.when(segment="niche").then(5).otherwise("n_users").alias("n_users")
+    page = dpo4rec_page(replace(run, segments=run.segments.with_columns(few)))
+    (section,) = [one for one in page.sections if one.short == "Segments"]
+    niche, long = section.grids[0].rows
+    assert {cell.below for cell in niche[1:]} == {"too few users"}
+    assert {cell.tone for cell in niche[1:]} == {""}
+    assert niche[-1].text.startswith("+0.0030")
+    assert (long[-1].below, long[-1].tone) == ("[+0.0010, +0.0050]", "better")
+    assert "Of fewer than 10 users no interval is told" in section.note
 
 
 def test_results_without_their_columns_are_refused():

@@ -5,12 +5,12 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from recalign.metric_columns import CATALOGUE, NDCG_AT_10, Metric
-from recalign.report.result_lines import headline_metrics
+from recalign.metric_columns import CATALOGUE, NDCG_AT_10, Metric, told_intervals
+from recalign.report.result_lines import difference_cell, headline_metrics, metric_cards
 from recalign.report.rosepo import rosepo_page
 from recalign.report.rosepo_opening import HELPFUL, LIFT, opening, verdict
 from recalign.report.tradeoff import tradeoff
-from recalign.report.wording import tone_of
+from recalign.report.wording import VERDICTS, signed, tone_of
 from tests.report.sample_pages import (
     QUESTION,
     ROSEPO_RESULTS,
@@ -49,13 +49,46 @@ def test_several_answers_are_counted_by_what_each_shows():
     )
 
 
+def test_of_a_handful_of_users_no_claim_is_answered():
+    five = pl.lit(5, pl.Int64).alias("n_users")
+    few = told_intervals(contrasts((0.01, 0.03), (0.02, 0.04)).with_columns(five))
+    assert verdict(few.to_dicts()[:1]) == (
+        f"{QUESTION} Too few users to tell in HR@1 of the candidate lists."
+    )
+    assert verdict(few.to_dicts()).endswith(
+        "0 no difference, of 2 there are too few users to tell."
+    )
+    results = ROSEPO_RESULTS.with_columns(five)
+    assert tradeoff(told_intervals(results), HELPFUL, LIFT) is None
+    run = replace(rosepo_run(), results=results, contrasts=contrasts((0.01, 0.03)))
+    page = rosepo_page(replace(run, contrasts=run.contrasts.with_columns(five)))
+    assert "Too few users to tell" in page.opening.verdict
+    assert {card.tone for card in page.opening.cards} == {""}
+
+
 def test_less_popularity_is_better_and_more_is_worse():
     def line(measure, low, high):
-        return {"measure": measure, "difference_low": low, "difference_high": high}
+        bounds = {"difference_low": low, "difference_high": high}
+        return {"measure": measure, "mean": 0.5, "difference": (low + high) / 2} | bounds
 
     assert tone_of(line("HR", 0.1, 0.2)) == tone_of(line("popularity lift", -0.2, -0.1)) == "better"
     assert tone_of(line("HR", -0.2, -0.1)) == tone_of(line("popularity lift", 0.1, 0.2)) == "worse"
     assert tone_of(line("popularity lift", -0.1, 0.0)) == "same"
+
+
+@pytest.mark.parametrize(
+    ("mean", "base", "tone"),
+    [(0.3, 0.5, "better"), (0.05, 0.2, "better"), (-0.1, 0.1, ""), (-0.3, -0.1, ""),
+     (0.1, -0.1, ""), (0.6, 0.5, "worse")],
+)  # fmt: skip
+def test_less_popularity_than_was_taken_is_no_gain_and_a_lift_has_no_percentage(mean, base, tone):
+    change = mean - base
+    told = table(cell("hard, eps", LIFT, mean, change, change - 0.01, change + 0.01, "SFT"))
+    shown = difference_cell(told.to_dicts()[0])
+    assert (shown.text, shown.tone) == (signed(change), tone)
+    (card,) = metric_cards(told.to_dicts())
+    assert card.tone == tone
+    assert card.change == signed(change) + (f": {VERDICTS[tone]}" if tone else "")
 
 
 def test_the_page_opens_with_what_was_run_and_the_terms_it_uses():

@@ -56,13 +56,14 @@ def test_a_table_bears_markup_and_line_breaks_in_its_texts():
 
 def test_the_plain_result_table_has_the_interval_of_each_row_and_of_its_difference():
     rows = [
-        ("SASRec", "none", "none", "sasrec", *REST, *NDCG_AT_10, 0.1, 0.09, 0.11, *(None,) * 5, 9),
+        ("SASRec", "none", "none", "sasrec", *REST, *NDCG_AT_10, 0.1, 0.09, 0.11, *(None,) * 5, 90),
         ("Base", "base", "greedy", "frozen", *REST, *NDCG_AT_10, 0.12, 0.1, 0.14, "SASRec",
-         0.02, 0.01, 0.03, 0.2, 9),
+         0.02, 0.01, 0.03, 0.2, 90),
         ("Base", "base", "greedy", "frozen", *REST, *HR_AT_10, 0.5, 0.4, 0.6, "SASRec",
-         0.02, 0.01, 0.03, 0.2, 9),
+         0.02, 0.01, 0.03, 0.2, 90),
     ]  # fmt: skip
-    first, second = result_lines(pl.DataFrame(rows, schema=RESULTS, orient="row"))
+    results = pl.DataFrame(rows, schema=RESULTS, orient="row")
+    first, second = result_lines(results)
     assert first == {
         "row": "SASRec", "NDCG@10": "0.1000", "95 % interval": "[0.0900, 0.1100]", "difference": "",
         "its 95 % interval": "", "against": "",
@@ -70,3 +71,6 @@ def test_the_plain_result_table_has_the_interval_of_each_row_and_of_its_differen
     assert second["difference"] == "+0.0200"
     assert second["its 95 % interval"] == "[+0.0100, +0.0300]"
     assert second["against"] == "SASRec"
+    few = result_lines(results.with_columns(n_users=pl.lit(9, pl.Int64)))
+    assert [line["95 % interval"] for line in few] == ["too few users"] * 2
+    assert [line["its 95 % interval"] for line in few] == ["", "too few users"]

@@ -9,6 +9,7 @@ from recalign.config import RecommenderConfig
 from recalign.recommender.examples import ItemVectors
 from recalign.recommender.model import start_model
 from recalign.schemas import ITEMS
+from recalign.sequences import Before, Sequences
 from recalign.serving import top_lists as lists
 from recalign.serving.rows import asked_users, listed_rows, unlisted_rows
 from recalign.serving.top_lists import TopLists, top_lists
@@ -55,6 +56,17 @@ def test_who_has_seen_nearly_everything_gets_what_is_left(vectors):
     made = top_lists(vectors[0], vectors[1], seen, 5)
     assert all(set(row[:2]) == {11, 21} for row in made.items.tolist())
     assert (made.items[:, 2:] == 0).all()
+
+
+def test_histories_padded_a_chunk_at_a_time_leave_out_what_one_table_does(vectors, monkeypatch):
+    lengths = np.random.default_rng(2).integers(1, 30, N_USERS)
+    items = np.random.default_rng(3).integers(1, N_ITEMS + 1, lengths.sum())
+    sequences = Sequences(np.cumsum([0, *lengths]), items, N_ITEMS)
+    table, _ = sequences.until(np.arange(N_USERS), lengths, 30)
+    whole = top_lists(vectors[0], vectors[1], table, 10)
+    monkeypatch.setattr(lists, "CHUNK_SCORES", 3 * (N_ITEMS + 1))
+    before = Before(sequences, np.arange(N_USERS), lengths)
+    assert np.array_equal(top_lists(vectors[0], vectors[1], before, 10).items, whole.items)
 
 
 def test_a_diverged_model_is_told(vectors, seen):

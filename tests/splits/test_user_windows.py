@@ -77,8 +77,11 @@ def test_temporal_users_are_drawn_among_those_who_come_back():
     gone, back = list(range(9)), [*range(9), *range(20, 60)]
     two_come_back = [gone] * 8 + [back] * 2
     config = TEMPORAL.model_copy(update={"max_users": 1, "fit_share": 0.1})
-    windows, _ = split_windows(interactions(two_come_back), config)
+    windows, counts = split_windows(interactions(two_come_back), config)
     assert sum(windows["prompted"]) == sum(windows["prompted"][8:]) == 1
+    # The eight lack windows whoever is drawn: of the two alone one was too many.
+    without = {f"no_{window}": 8 for window in ("fit", "reward", "valid", "test")}
+    assert counts == {"over_max_users": 1} | without
 
 
 def test_equal_times_are_never_parted_by_a_temporal_boundary():

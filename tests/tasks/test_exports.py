@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import torch
 
 import recalign
 import recalign.stored
+from flows.cli.takehome import export_model
 from recalign.artifacts.roots import open_root
+from recalign.card_facts import ranker_card
 from recalign.chain import finished_run
 from recalign.config import SamplingConfig
 from recalign.errors import UserError
-from recalign.export.card import CardFacts, model_card
+from recalign.export.card import CardFacts, model_card, result_table
 from recalign.exports import export_run
 from recalign.llm.local_writer import LocalWriter
 from recalign.oracle.inference import states_of
@@ -27,6 +30,9 @@ from recalign.schemas import COMPLETIONS, ITEMS, RESULTS, USERS
 from recalign.sequences import Sequences
 from recalign.stored import open_policy
 from recalign.writer import Asked
+from tasks.oracle import oracle
+from tasks.splits import splits
+from tests.tasks.tiny_run import CONFIG, direct
 from tests.test_docs import FENCED
 
 
@@ -53,6 +59,20 @@ def printed(capsys, monkeypatch):
         return capsys.readouterr().out.strip()
 
     return run
+
+
+def test_an_export_waits_until_garbage_collection_is_done(finished, copy, tmp_path):
+    store, to = open_root(str(copy)), tmp_path / "oracle"
+    asked = {"to": to, "run": "", "what": "oracle", "merge": False, "push": "", "root": str(copy)}
+    export = threading.Thread(target=lambda: export_model(**asked))
+    with store.alone() as free:
+        assert free
+        export.start()
+        export.join(5)
+        assert export.is_alive()
+        assert not to.exists()
+    export.join(120)
+    assert (to / "README.md").exists()
 
 
 @pytest.mark.slow
@@ -128,6 +148,19 @@ def test_the_oracles_card_loads_it(finished, tmp_path, printed):
     assert set(shown) <= set(titles)
 
 
+@pytest.mark.parametrize("what", ["oracle", "recommender"])
+def test_the_card_of_an_oracle_that_was_not_validated_has_no_figure_of_it(finished, copy, what):
+    walk = direct(copy)
+    world = {"interactions": finished.done["interactions"]}
+    world["splits"] = walk(splits, CONFIG.splits.model_copy(update={"fit": 0}), world)
+    fitted = walk(oracle, CONFIG.oracle, world)
+    assert walk.store.open(fitted).manifest.figures["best_valid_ndcg_at_10"] is None
+    report = finished_run(walk.store)
+    told = report.model_copy(update={"inputs": report.inputs | {"oracle": fitted}})
+    assert "Validation NDCG@10" in ranker_card(walk.store, report, what, "")
+    assert "Validation NDCG@10" not in ranker_card(walk.store, told, what, "")
+
+
 def test_a_card_tells_data_rounds_results_licences_and_limits(finished, tmp_path):
     exported(finished.store.root, tmp_path / "llm", merge=True)
     card = (tmp_path / "llm" / "README.md").read_text()
@@ -145,6 +178,16 @@ def test_a_card_tells_data_rounds_results_licences_and_limits(finished, tmp_path
         assert number in aligned
     for heading in ("## Data", "## Licences", "## Limits", "## Settings"):
         assert heading in card
+
+
+def test_a_card_gives_no_interval_where_too_few_users_were_tested(finished):
+    results = RESULTS.read(finished.artifact("evaluation"))
+    few = results.with_columns(n_users=pl.lit(5, pl.Int64))
+    for line, known in zip(result_table(few)[2:], result_table(results)[2:], strict=True):
+        cells, others = line.split("|"), known.split("|")
+        assert cells[3].strip() == "too few users"
+        assert cells[5].strip() == ("too few users" if others[5].strip() else "")
+        assert (cells[2], cells[4]) == (others[2], others[4])
 
 
 def test_an_empty_folder_is_filled_also_where_one_stands_in_it(finished, tmp_path, monkeypatch):

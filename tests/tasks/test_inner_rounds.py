@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 
 from flows.dpo4rec import stages
+from recalign.card_facts import facts_of
 from recalign.config import DPO4RecConfig, RoundsConfig
 from recalign.errors import BadInputError
 from recalign.schemas import COMPLETIONS, PROMPTS, REASONINGS
@@ -43,10 +44,26 @@ def test_every_part_is_sampled_by_the_policy_of_the_part_before_and_users_are_de
                    for stage in ("pairs", "alignment"))  # fmt: skip
     assert shown.n_users == len(everyone)
     assert shown.n_pairs == sum(COMPLETIONS.read(made).height for made in pairs)
+    final = walk.artifact("report").manifest
+    assert facts_of(walk.store, str(copy), final, outer, "", "").rounds.startswith("1 round of")
     steps = [pl.read_parquet(made.path(LOG))["step"].to_list() for made in logs]
     assert shown.curve is not None
     assert shown.curve["step"].to_list() == steps[0] + [steps[0][-1] + n for n in steps[1]]
     assert shown.kept
+
+
+def test_a_pair_of_texts_that_answer_several_questions_is_one_pair(copy):
+    walk = direct(copy)
+    stages(walk, CONFIG)
+    pairs = walk.artifact("pairs, round 1")
+    answers = COMPLETIONS.read(pairs)  # each twice, as to two questions
+    told = walk.artifact("report").manifest.inputs
+    given = {name: walk.store.open(made) for name, made in told.items()}
+    pl.concat([answers, answers]).write_parquet(pairs.path(COMPLETIONS.file))
+    _, shown = _rounds(given, given["aligned"])
+    assert shown.n_pairs == answers.height
+    assert shown.margins is not None
+    assert len(shown.margins) == 2 * answers.height
 
 
 def test_one_part_is_what_was_always_done(finished, copy):

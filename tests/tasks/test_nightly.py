@@ -1,27 +1,34 @@
 """Three simulated nights: what each costs, what drift tells, and what a failure leaves in place."""
 
+import json
 import shutil
 import threading
 import time
 from math import log2
+from types import SimpleNamespace
+from typing import Any
 
 import polars as pl
 import pytest
 
 from flows.cli.upkeep import collect_garbage
 from flows.serving.nightly import recommend_nightly, refresh
+from recalign.artifacts.artifact import Artifact, Draft
+from recalign.artifacts.identity import Identity
 from recalign.artifacts.kept_rows import KeptRows
 from recalign.artifacts.refreshes import REFRESHES
 from recalign.artifacts.series import SERIES
-from recalign.config import RecommendConfig, Runtime
+from recalign.config import DriftConfig, RecommendConfig, Runtime
 from recalign.errors import UserError
 from recalign.evaluation.taken_since import foreseen
 from recalign.report.refresh_history import drift_curve, refresh_rows
 from recalign.schemas import INTERACTIONS, ITEMS, SERVING, USERS
 from recalign.serving.output import write_output
+from tasks.drift import drift
 from tasks.interactions import interactions
 from tasks.oracle import oracle
 from tasks.splits import splits
+from tests.report.sample_pages import manifest
 from tests.tasks.tiny_run import CONFIG, direct
 
 N_USERS = 60  # of the smallest run
@@ -45,9 +52,9 @@ class Nights:
                 self.now += 1
                 file.write(f"{user},{item},{self.now}\n")
 
-    def refresh(self, **sizes):
+    def refresh(self, named="", **sizes):
         newer = str(self.newer) if self.newer.read_text().count("\n") > 1 else ""
-        config = RecommendConfig(interactions=newer, output=str(self.output), k=5)
+        config = RecommendConfig(run=named, interactions=newer, output=str(self.output), k=5)
         run = direct(self.root)
         run.runtime = run.runtime.model_copy(update=sizes)
         return refresh(run, "home", config)
@@ -95,7 +102,8 @@ def test_a_night_costs_what_its_active_users_cost_and_tells_how_well_the_last_fo
     assert made[1].drift is not None
     assert made[1].drift.users == 2  # the new one had no list, the strange item no place in any
     assert made[1].drift.ndcg == pytest.approx((1 + 1 / log2(3)) / 2)
-    assert made[1].drift.low <= made[1].drift.ndcg <= made[1].drift.high
+    assert (made[1].drift.low, made[1].drift.high) == (None, None)  # two users say too little
+    assert refresh_rows(nights.history)[1]["95 %"] == "too few users"
     assert made[2].drift is not None
     assert made[2].drift.ndcg == pytest.approx(1 / log2(4))
     assert "refresh 3 of home: 61 of 61 users, 1 texts written" in told
@@ -193,6 +201,22 @@ def test_garbage_collection_keeps_the_last_night_and_a_run_that_was_interrupted_
     assert third.drift is not None
 
 
+def test_garbage_collection_keeps_the_run_that_refreshes_name(nights):
+    store = direct(nights.root).store
+    (report,) = store.manifests("report")
+    nights.refresh(report.reference.name)
+    store.commit(store.draft(Identity("report", 1, {"newer": True}, {}, {}), {}))
+    collect_garbage(keep=1, dry_run=False, root=str(nights.root))
+    nights.take((nights.users[2], nights.listed(nights.users[2], 1)))
+    nights.refresh(report.reference.name)
+    assert [one.report for one in nights.history.refreshes] == [report.reference] * 2
+    earlier = nights.history.model_dump(mode="json")  # a history of versions that kept no report
+    for one in earlier["refreshes"]:
+        del one["report"]
+    store.write_note(".refreshes/home.json", json.dumps(earlier))
+    assert [one.report for one in nights.history.refreshes] == [None] * 2
+
+
 def test_one_writer_at_a_time(nights):
     store = direct(nights.root).store
     with REFRESHES.lock(store, "home"):
@@ -240,3 +264,37 @@ def test_drift_counts_each_new_item_once_against_the_ideal_list():
     assert table["user_index"].n_unique() == 1
     ideal = 1 + 1 / log2(3) + 1 / log2(4)
     assert values == {"NDCG": pytest.approx((1 / log2(3) + 1 / log2(4)) / ideal), "HR": 1.0}
+    # Where lists hold what was seen, w and v count as well; b's list holds x alone.
+    table = foreseen(served, before, now, 3, exclude_seen=False)
+    hits = table.filter(measure="HR").sort("user_index")["value"].to_list()
+    assert hits == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(("exclude_seen", "users"), [(True, 0), (False, 1)])
+def test_lists_that_hold_what_was_seen_are_judged_on_what_is_taken_again(
+    tmp_path, exclude_seen, users
+):
+    known = manifest("serving", "a" * 32)
+    taken = [(0, 1, 0, 10, None), (0, 2, 1, 20, None), (0, 1, 2, 30, None)]
+    made = {}
+    for name, n_taken in (("served", 0), ("before", 2), ("histories", 3)):
+        config = {"exclude_seen": exclude_seen}
+        made[name] = Artifact(tmp_path / name, known.model_copy(update={"config": config}))
+        made[name].folder.mkdir()
+        rows = pl.DataFrame(taken[:n_taken], schema=INTERACTIONS, orient="row")
+        rows.write_parquet(made[name].path(INTERACTIONS.file))
+        pl.DataFrame({"user_index": [0], "user_id": ["a"]}, schema=USERS).write_parquet(
+            made[name].path(USERS.file)
+        )
+        items = {"item_index": [1, 2], "item_id": ["x", "y"], "title": ["", ""], "text": ["", ""],
+                 "attributes": [[], []]}  # fmt: skip
+        pl.DataFrame(items, schema=ITEMS).write_parquet(made[name].path(ITEMS.file))
+    line = {"user_id": "a", "rank": 2, "item_id": "x"}
+    pl.DataFrame([dict.fromkeys(SERVING) | line], schema=SERVING).write_parquet(
+        made["served"].path(SERVING.file)
+    )
+    job: Any = SimpleNamespace(draft=Draft(tmp_path / "draft", known))
+    job.draft.folder.mkdir()
+    drift.body(job, DriftConfig(), **made)
+    assert known.figures["users"] == users
+    assert known.figures.get("ndcg") == (pytest.approx(1 / log2(3)) if users else None)

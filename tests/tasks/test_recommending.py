@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -16,15 +17,16 @@ from recalign.artifacts.digests import file_digest
 from recalign.artifacts.kept_rows import KeptRows
 from recalign.artifacts.series import SERIES, Generation, Series, SeriesRound
 from recalign.chain import Chain
-from recalign.config import RecommendConfig
+from recalign.config import RecommendConfig, ServingConfig
 from recalign.errors import UserError
 from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle
 from recalign.recommender.encoder import SentenceEncoder
 from recalign.recommender.storage import load_recommender
-from recalign.recommending import Ranker, template_path
+from recalign.recommending import Ranker, open_ranker, template_path
 from recalign.schemas import INTERACTIONS, ITEMS, REASONINGS, SERVING, UNKNOWN_ITEMS, USERS
 from recalign.sequences import Sequences
+from recalign.serving import top_lists
 from tasks.serving import serving
 from tests.tasks.tiny_run import direct
 
@@ -115,6 +117,40 @@ def test_seen_items_come_back_when_asked_for(root):
     pairs = named.select("user_id", "item_id")
     assert without.join(pairs, on=["user_id", "item_id"], how="semi").is_empty()
     assert everything.join(pairs, on=["user_id", "item_id"], how="semi").height > 0
+
+
+class Watched(Sequences):
+    """Sequences that note the shape of every table made of them."""
+
+    shapes: ClassVar[list[tuple[int, ...]]] = []
+
+    def until(self, users, stops, max_length):
+        table, lengths = super().until(users, stops, max_length)
+        self.shapes.append(table.shape)
+        return table, lengths
+
+
+def test_one_long_history_does_not_pad_those_of_the_whole_shard(finished, monkeypatch):
+    chain = chosen(finished.store, RecommendConfig())
+    assert isinstance(chain, Chain)
+    world, oracle, reader = (finished.store.open(one) for one in
+                             (chain.interactions, chain.oracle, chain.recommender))  # fmt: skip
+    ranker = open_ranker(world, oracle, reader, SentenceEncoder("minilm"), "cpu")
+    own, n_long = ranker.sequences, 5000
+    offsets = np.append(own.offsets, own.offsets[-1] + n_long)
+    items = np.append(own.items, np.arange(n_long) % 90 + 1)
+    ranker = replace(ranker, sequences=Watched(offsets, items, own.n_items))
+    users = pl.DataFrame(
+        {"user_index": range(N_USERS + 1), "user_id": [str(u) for u in range(N_USERS + 1)],
+         "reasoning": [None] * (N_USERS + 1)}, schema_overrides={"reasoning": pl.String},
+    )  # fmt: skip
+    config = ServingConfig(k=5)
+    whole = ranker.rows(users, config)
+    assert (N_USERS + 1, n_long) in Watched.shapes  # all users at once: one table
+    Watched.shapes.clear()
+    monkeypatch.setattr(top_lists, "CHUNK_SCORES", 2 * (own.n_items + 1))
+    assert ranker.rows(users, config).drop("score").equals(whole.drop("score"))
+    assert [shape for shape in Watched.shapes if shape[1] == n_long] == [(1, n_long)]
 
 
 def test_a_second_night_writes_texts_only_for_users_whose_history_changed(root, tmp_path):

@@ -1,6 +1,6 @@
 """Quality of the reasonings themselves: form for any text, and truth on the synthetic world."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import polars as pl
 
@@ -10,6 +10,16 @@ Parse = Callable[[str], dict[str, list[str]] | None]
 """What a text states: values by facet, or None where it cannot be read."""
 
 ALL = "all"
+DECODINGS = {"greedy": True, "sampled": False}
+
+
+def text_sets(written: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """The greedy and the sampled REASONINGS of each policy, by their label in TEXTS."""
+    return {
+        f"{name} {decoding}": table.filter((pl.col("sample") < 0) == greedy)
+        for name, table in written.items()
+        for decoding, greedy in DECODINGS.items()
+    }
 
 
 def text_quality(label: str, reasonings: pl.DataFrame) -> pl.DataFrame:
