@@ -12,6 +12,7 @@ from filelock import Timeout
 from prefect import Flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed
 from pydantic import Field, WithJsonSchema
 
@@ -183,6 +184,8 @@ def begin_session() -> None:
     if processes.FLOW_RUN in os.environ:
         processes.end_with_parent()
         cancelling.watch(UUID(os.environ[processes.FLOW_RUN]))
+    elif (own := FlowRunContext.get()) and own.flow_run and PREFECT_API_URL.value():
+        cancelling.watch_own(own.flow_run)  # a temporary server ends with this process
     for name in LOGGERS:  # Prefect sends their lines to its UI but leaves them at WARNING
         logging.getLogger(name).setLevel(logging.INFO)
     for name in ("", *LOGGERS):  # the filter of a logger sees no lines of those below it

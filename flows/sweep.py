@@ -14,6 +14,7 @@ from pydantic import Field
 
 from flows.methods import METHODS, Method, method_named
 from flows.session import begin_session, one_of, outlook, settle, show_outcome, titled
+from recalign.artifacts.fingerprint import fingerprint
 from recalign.artifacts.manifest import Reference
 from recalign.artifacts.sweep_notes import forget_sweep, note_sweep
 from recalign.config import Config, LeaderboardConfig, Runtime, ShownCell, ShownSetting
@@ -87,7 +88,6 @@ class Planned:
     steps: list[Step]
     users: list[set[str]]
     """The labels of the cells that stand on each step."""
-    leaderboard: Reference
 
     @property
     def shared(self) -> frozenset[str]:
@@ -108,8 +108,8 @@ def plan_sweep(method: Method, cells: Sequence[SweepCell[Any]], runtime: Runtime
     run = SweepRun(runtime, plan_only=True)
     ends = [walk_cell(method, cell, run) for cell in cells]
     run.cell = ""
-    page = set_side_by_side(run, shown(method, cells), ends)
-    return Planned(run.steps, run.users, page)
+    set_side_by_side(run, shown(method, cells), ends)
+    return Planned(run.steps, run.users)
 
 
 def walk_cell(method: Method, cell: SweepCell[Any], run: SweepRun) -> Reference:
@@ -203,34 +203,39 @@ def sweep(
         run.shared = planned.shared
         # A sweep with nothing to compute writes nothing: its root may be another user's.
         new = any(step.action != "reuse" for step in planned.steps)
-        return conduct_sweep(chosen, cells, run, planned.leaderboard if new else None)
+        return conduct_sweep(chosen, cells, run, name_of_note(chosen, cells) if new else "")
 
 
-def conduct_sweep(
-    method: Method, cells: Sequence[SweepCell[Any]], run: SweepRun, planned: Reference | None
-) -> Any:
+def name_of_note(method: Method, cells: Sequence[SweepCell[Any]]) -> str:
+    """The same for whoever asks for these cells again, whatever is known of their data by then."""
+    settings = [cell.config.settled().model_dump(mode="json") for cell in cells]
+    return fingerprint({"method": method.name, "cells": settings})
+
+
+def conduct_sweep(method: Method, cells: Sequence[SweepCell[Any]], run: SweepRun, note: str) -> Any:
     """All cells, then their page; UserError when not a single one succeeds.
 
-    Until the page stands on them, a note under the name of the planned one keeps their reports.
+    Until the page stands on them, a note of this name keeps their reports; "": none is written.
     """
     ends: list[Reference | None] = []
     errors: dict[int, str] = {}
     for number, cell in enumerate(cells):
         log.info("cell %d of %d: %s", number + 1, len(cells), cell.label)
+        end = None
         try:
-            ends.append(walk_cell(method, cell, run))
-            if planned:
-                note_sweep(run.store, planned, filter(None, ends))
+            end = walk_cell(method, cell, run)
         except Exception as error:
             errors[number] = in_one_line(error)
-            ends.append(None)
             log.error("%s failed: %s", cell.label, errors[number])
+        ends.append(end)
+        if note and end:
+            note_sweep(run.store, note, filter(None, ends))
     if len(errors) == len(cells):
         raise UserError(f"all {len(cells)} cells failed, the first with: {errors[0]}")
     run.cell = ""
     made = run.store.open(set_side_by_side(run, shown(method, cells, errors), ends))
-    if planned:
-        forget_sweep(run.store, planned)
+    if note:
+        forget_sweep(run.store, note)
     page = str(made.path(PAGE).resolve())
     if FlowRunContext.get():
         show_outcome(run, made.reference, "leaderboard")

@@ -11,12 +11,16 @@ from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
 from recalign.evaluation.between_runs import RunResults, rows_between_runs
-from recalign.metric_columns import metrics_in, primary_of
+from recalign.evaluation.intervals import Measured
+from recalign.metric_columns import CATALOGUE, RERANKED, Metric, metrics_in, primary_of
 from recalign.report.terminal import print_table
-from recalign.report.wording import interval, signed
+from recalign.report.wording import TOO_FEW, interval, signed
 from recalign.schemas import RESULTS, ROWS_PER_USER
 
 Lineage = dict[str, Manifest]
+CASES = ("phase", "n_cases")  # settings that say by which targets users are judged
+LISTS = ("lists", "list_targets", "list_length")  # and, in drawn lists, among which items
+RANK = ("evaluation", "recommendations")  # the stages with these settings
 
 
 def diff_artifacts(first: Named, second: Named, root: Root = ROOT) -> None:
@@ -33,7 +37,7 @@ def diff_artifacts(first: Named, second: Named, root: Root = ROOT) -> None:
     typer.echo("\n".join(lines) or "no difference")
     judged = [_judged(store, lineage) for lineage in above]
     if judged[0] and judged[1]:
-        _print_results(judged[0], judged[1], _same_cases(*above))
+        _print_results(judged[0], judged[1], above)
 
 
 def _judged(store: Store, lineage: Lineage) -> RunResults | None:
@@ -45,29 +49,36 @@ def _judged(store: Store, lineage: Lineage) -> RunResults | None:
     return None
 
 
-def _same_cases(old: Lineage, new: Lineage) -> bool:
-    """Whether both runs judged the same users by the same targets."""
-    digests = [{m.digest for m in one.values() if m.stage == "splits"} for one in (old, new)]
-    return digests[0] == digests[1]
+def _other_cases(above: tuple[Lineage, Lineage], metric: Metric) -> str:
+    """Why a user does not mean the same in both runs; empty: judged by the same targets."""
+    digests = [{m.digest for m in one.values() if m.stage == "splits"} for one in above]
+    if digests[0] != digests[1]:
+        return "other users or targets"
+    # The nearest: reports and comparisons name their test before any validation.
+    old, new = (next((m.config for m in one.values() if m.stage in RANK), {}) for one in above)
+    names = CASES if metric.lists in (CATALOGUE, RERANKED) else CASES + LISTS
+    differ = [name for name in names if old.get(name) != new.get(name)]
+    return ", ".join(f"{name} {old.get(name)} and {new.get(name)}" for name in differ)
 
 
-def _print_results(first: RunResults, second: RunResults, paired: bool) -> None:
+def _print_results(first: RunResults, second: RunResults, above: tuple[Lineage, Lineage]) -> None:
     """A line per row that both have, in the first metric that both have."""
     both = [one for one in metrics_in(first.results) if one in metrics_in(second.results)]
     if not both:
         return
     primary = primary_of(first.results)
     metric = primary if primary in both else both[0]
+    other = _other_cases(above, metric)
     lines = [
         [one.row, _shown(one.first), _shown(one.second),
-         signed(one.difference[0]) + f" {interval(*one.difference[1:])}" if one.difference else ""]
-        for one in rows_between_runs(first, second, metric, paired)
+         _shown(one.difference, with_sign=True) if one.difference else ""]
+        for one in rows_between_runs(first, second, metric, paired=not other)
     ]  # fmt: skip
-    how = "paired by user" if paired else "not told: other users or targets"
+    how = f"not told: {other}" if other else "paired by user"
     typer.echo(f"\n{metric.label}, with 95 % intervals; difference: second - first, {how}")
     print_table(["row", "first", "second", "difference"], lines)
 
 
-def _shown(estimate: tuple[float, float, float]) -> str:
-    mean, low, high = estimate
-    return f"{mean:.4f} {interval(low, high)}"
+def _shown(measured: Measured, with_sign: bool = False) -> str:
+    mean, low, high = measured
+    return f"{signed(mean) if with_sign else f'{mean:.4f}'} {interval(low, high) or TOO_FEW}"

@@ -1,6 +1,6 @@
 """Earlier runs side by side: which settings and training seeds they had, and their leaderboard."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.lineage import lineage, settings_of
@@ -49,10 +49,10 @@ def shown_runs(store: Store, reports: Sequence[Manifest]) -> LeaderboardConfig:
     }
     labels = [", ".join(own) or "same settings" if len(own) <= N_NAMED else first[tuple(own)]
               for own in values]  # fmt: skip
-    drawn = [tuple(one.get(name) for name in seeds) for one in made]
-    numbers = {seed: number for number, seed in enumerate(dict.fromkeys(drawn))}
-    cells = [(label, numbers[seed]) for label, seed in zip(labels, drawn, strict=True)]
-    if len(set(cells)) < len(cells):
+    # A seed that does not count in some run would keep it from sharing a number with any other.
+    everywhere = [name for name in seeds if all(name in one for one in made)]
+    cells = _numbered(labels, made, everywhere) or _numbered(labels, made, seeds)
+    if not cells:
         labels = [report.reference.name for report in reports]
         cells = [(label, 0) for label in labels]
     given = dict(zip(labels, values, strict=True))
@@ -61,6 +61,16 @@ def shown_runs(store: Store, reports: Sequence[Manifest]) -> LeaderboardConfig:
         settings=[ShownSetting(label=label, values=own) for label, own in given.items()],
         cells=[ShownCell(setting=label, seed=number) for label, number in cells],
     )
+
+
+def _numbered(
+    labels: Sequence[str], made: Sequence[Mapping[str, str]], seeds: Sequence[str]
+) -> list[tuple[str, int]]:
+    """Label and number of every run: one number for each draw of these seeds; empty: some agree."""
+    drawn = [tuple(one.get(name) for name in seeds) for one in made]
+    numbers = {seed: number for number, seed in enumerate(dict.fromkeys(drawn))}
+    cells = [(label, numbers[seed]) for label, seed in zip(labels, drawn, strict=True)]
+    return cells if len(set(cells)) == len(cells) else []
 
 
 def _settings(store: Store, report: Manifest) -> dict[str, str]:

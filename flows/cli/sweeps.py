@@ -15,7 +15,7 @@ from recalign.artifacts.lookup import open_existing, resolve
 from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.store import Store
 from recalign.config.presets import idle
-from recalign.config.sweep import Sweep
+from recalign.config.sweep import FIXED, Sweep
 from recalign.errors import UserError
 from recalign.report import PAGE
 from recalign.report.terminal import print_table
@@ -90,19 +90,29 @@ def plan_cells(method: Method, asked: SweepOptions) -> "Planned":
 
 
 def _require_same_windows(store: Store, reports: Sequence[Manifest]) -> None:
-    """UserError for runs on other data or windows: their users could not be paired."""
-    found = [
-        {made.stage: made.reference.name for _, made in upwards(store, [report])}
-        for report in reports
-    ]
-    for stage in ("interactions", "splits"):
-        for report, own in zip(reports, found, strict=True):
-            if own.get(stage) != found[0].get(stage):
+    """UserError for runs on other data, windows or cases: their users could not be paired."""
+    found = [_judged_on(store, report) for report in reports]
+    for report, own in zip(reports, found, strict=True):
+        for what, value in found[0].items():
+            if own.get(what) != value:
                 raise UserError(
-                    f"{reports[0].reference.name} stands on {found[0].get(stage)}, "
-                    f"{report.reference.name} on {own.get(stage)}: only runs of the same data and "
-                    "windows can be set side by side; `recalign diff` tells what differs"
+                    f"{reports[0].reference.name} stands on {what} {value}, "
+                    f"{report.reference.name} on {own.get(what)}: only runs of the same data, "
+                    "windows and cases can be set side by side; `recalign diff` tells what differs"
                 )
+
+
+def _judged_on(store: Store, report: Manifest) -> dict[str, object]:
+    """What has to be the same in two runs for a user to mean the same in both."""
+    found: dict[str, object] = {}
+    for _, made in upwards(store, [report]):
+        if made.stage in FIXED:
+            found[made.stage] = made.reference.name
+        for name in FIXED:
+            stage, _, field = name.partition(".")
+            if made.stage == stage and field in made.config:
+                found[name] = made.config[field]
+    return found
 
 
 def compare_runs(

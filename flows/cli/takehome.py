@@ -121,5 +121,6 @@ def export_model(
         hub_token(push)  # told before anything is written
     if merge and what != "policy":
         raise UserError(f"--merge is for an LLM's adapter: --what {what} has none")
-    typer.echo(export_run(store, root, finished_run(store, run), to, what, merge=merge))
+    with store.in_use():
+        typer.echo(export_run(store, root, finished_run(store, run), to, what, merge=merge))
     typer.echo(f"{what} in {to.resolve()}" + (f"; {upload(to, push)}" if push else ""))

@@ -12,7 +12,7 @@ import typer
 from filelock import Timeout
 
 from flows.cli.inventory import ROOT, Root
-from flows.methods import REPORTS
+from flows.methods import ENDS, REPORTS
 from recalign.artifacts.kept_rows import BY_LLM
 from recalign.artifacts.lookup import open_existing
 from recalign.artifacts.manifest import Manifest, Reference
@@ -62,18 +62,23 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
     from flows.serving.nightly import STAGES as HANDED_OUT  # Prefect: seconds
 
     manifests = {m.fingerprint: m for m in store.manifests()}
+    if not manifests:  # perhaps not a root of ours: what looks like a leftover may be anybody's
+        raise UserError(f"no artifact at {store.root}: nothing here is known to be ours to delete")
     _require_order(manifests.values())
     reports = [m for m in manifests.values() if m.stage in REPORTS]
     pointed = [r for s in SERIES.all(store) if s.latest for r in s.latest.stages.values()]
-    ends = reports + [manifests[r.fingerprint] for r in pointed if r.fingerprint in manifests]
+    ends = [m for m in reports if m.stage in ENDS]  # a page that compares them ends no run
+    ends += [manifests[r.fingerprint] for r in pointed if r.fingerprint in manifests]
     in_use = [r.last for r in REFRESHES.all(store) if r.last]
-    pointed += [one for last in in_use for one in (last.serving, last.histories)]
+    pointed += [
+        one for last in in_use for one in (last.serving, last.histories, last.report) if one
+    ]
     pointed += _of_sweeps_at_work(store, manifests)
-    if manifests and not (reports or pointed):
+    if not (reports or pointed):
         raise UserError(f"no report at {store.root} yet: everything would go; finish a run first")
     last = max(map(_finished, ends), default=datetime.now(UTC))
     newest = [m for s in REPORTS for m in [one for one in reports if one.stage == s][-keep:]]
-    passing = {stage.name for stage in HANDED_OUT}
+    passing = {stage.name for stage in HANDED_OUT} | set(REPORTS)
     newer = [m for m in manifests.values() if _finished(m) > last]
     unfinished = [m for m in newer if m.stage not in passing]
     kept = _lineage([m.reference for m in newest + unfinished] + pointed, manifests)

@@ -2,22 +2,19 @@
 
 import base64
 import hmac
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from recalign.artifacts.digests import write_atomically
 from recalign.errors import UserError
 
 LOGIN = "/log-in-once"
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that its owner alone can read, whatever mode an earlier one had."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.fchmod(handle, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
+    """Replace a file, as a whole, by one that its owner alone can read."""
+    write_atomically(path, text, 0o600)
 
 
 def narrow(home: Path) -> None:
@@ -46,11 +43,9 @@ class Access:
         if self.given:
             return self.given
         path = self.home / "secret"
-        try:
-            return path.read_text()
-        except FileNotFoundError:
+        if not (path.exists() and path.read_text()):  # an empty one, of a full disk, opens nothing
             write_private(path, f"recalign:{secrets.token_urlsafe(32)}")
-            return path.read_text()
+        return path.read_text()
 
     @property
     def authorization(self) -> str:

@@ -43,17 +43,18 @@ def start(
 
 
 def members(home: Path) -> list[Member]:
-    """All running processes that bear the mark of the service at `home`."""
-    found = []
+    """All running processes that bear the mark of the service at `home`, by whatever link."""
+    found, place = [], os.path.realpath(home)
     for process in psutil.process_iter():
         try:
             environment = process.environ()
             alive = process.status() != psutil.STATUS_ZOMBIE
+            leads = os.getsid(process.pid) == process.pid
         except (psutil.Error, OSError):  # gone meanwhile, or another user's
             continue
-        if environment.get(SERVICE) == str(home) and process.pid != os.getpid() and alive:
+        mark = environment.get(SERVICE)
+        if mark and os.path.realpath(mark) == place and process.pid != os.getpid() and alive:
             part, flow_run = environment.get(PART, ""), environment.get(FLOW_RUN, "")
-            leads = os.getsid(process.pid) == process.pid
             found.append(Member(process, part, flow_run, leads))
     return found
 

@@ -13,6 +13,7 @@ from recalign.errors import UserError
 CHECKOUT = Path(__file__).parents[2]
 PORT = 4200
 RECORD = "service.json"
+INSIDE = ".prefect"  # the home, in the artifact root
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def home_of(root: str, home: Path | None) -> Path:
         raise UserError(
             f"--home: name a local folder for the service whose artifacts lie at {root}"
         )
-    return (home or Path(root) / ".prefect").absolute()
+    return (home or Path(root) / INSIDE).absolute()
 
 
 def presets_folder(root: str, home: Path) -> Path:
@@ -77,11 +78,17 @@ def presets_folder(root: str, home: Path) -> Path:
 
 
 def remembered(home: Path) -> Service | None:
-    """What the last `up` here was started with."""
+    """What the last `up` here was started with.
+
+    The folder may have been moved or copied since, alone or with the root around it: then it is
+    its own, and not that of the service which the record was written for.
+    """
     try:
-        return Service(**json.loads((home / RECORD).read_text()))
+        told = Service(**json.loads((home / RECORD).read_text()))
+        inside = Path(told.home) == Path(told.root) / INSIDE
     except (FileNotFoundError, TypeError, ValueError):
         return None
+    return replace(told, home=str(home), root=str(home.parent) if inside else told.root)
 
 
 def without_password(url: str) -> str:

@@ -18,13 +18,14 @@ from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.refreshes import REFRESHES, Drift, Refresh, Refreshes
 from recalign.artifacts.series import SERIES
 from recalign.artifacts.store import Store
+from recalign.chain import finished_run
 from recalign.config import DriftConfig, RecommendConfig, Runtime
 from recalign.report.refresh_history import drift_curve, refresh_rows, refreshes_in_words
 from recalign.report.stage_page import picture
 from recalign.schemas import SERVING
 from recalign.serving.output import check_output, write_output
 from tasks.drift import drift
-from tasks.engine.run import Run
+from tasks.engine.run import Run, first_start
 from tasks.engine.run_names import announce, start_of
 
 STAGES = (*recommend.STAGES, drift)
@@ -77,24 +78,15 @@ def refresh(run: Run, name: str, config: RecommendConfig) -> str:
         policy=chain.policy,
         output=str(path),
         drift=watched and drift_of(run.store, watched),
+        report=finished_run(run.store, config.run).reference if config.run else None,
         **at,
-        **counts(run.store, made.manifest, first_start(started)),
+        **counts(run.store, made.manifest, first_start() or started),
     )
     after = Refreshes(name=name, refreshes=[*before.refreshes, new])
     told = f"{refreshes_in_words(after)}; {recommend.in_words(run.store, made.manifest, path)}"
     REFRESHES.write(run.store, after)
     show(after, told)
     return told
-
-
-def first_start(started: datetime) -> datetime:
-    """When this flow run began for the first time: what a killed attempt made is new, too.
-
-    Prefect keeps the time over retries. Outside a flow run there is none but `started`.
-    """
-    context = FlowRunContext.get()
-    begun = context.flow_run.start_time if context and context.flow_run else None
-    return begun or started
 
 
 def stages(
@@ -125,8 +117,8 @@ def drift_of(store: Store, reference: Reference) -> Drift | None:
         artifact=reference,
         k=made.config["k"],
         ndcg=figures["ndcg"],
-        low=figures["ndcg_low"],
-        high=figures["ndcg_high"],
+        low=figures.get("ndcg_low"),
+        high=figures.get("ndcg_high"),
         users=figures["users"],
     )
 

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,16 +25,16 @@ def stamp(path: Path) -> Stamp:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, ending: str = "draft") -> Iterator[BinaryIO]:
+def whole_file(path: Path, ending: str = "draft", mode: int = 0o666) -> Iterator[BinaryIO]:
     """A file to write into, which is at `path` once it is whole and on disk, and never before.
 
     Until then its name has this ending: what a killed process left is overwritten. An error or an
-    interrupt leaves nothing.
+    interrupt leaves nothing. A new file has this mode, less what the umask takes away.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{ending}")
     try:
-        with draft.open("wb") as file:
+        with open(draft, "wb", opener=lambda name, how: os.open(name, how, mode)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -43,9 +44,10 @@ def whole_file(path: Path, ending: str = "draft") -> Iterator[BinaryIO]:
         raise
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
     """Write `text` so that a reader sees the old file or the new one, never a part."""
-    with whole_file(path, str(os.getpid())) as file:  # others may write it at the same time
+    # Others may write it at the same time; where containers share a root, with the same pid.
+    with whole_file(path, uuid.uuid4().hex, mode) as file:
         file.write(text.encode())
 
 

@@ -39,7 +39,8 @@ def package_versions() -> dict[str, str]:
 def peak_memory_mb() -> float:
     """Largest resident memory so far of this process or of one that it waited for, in MB."""
     both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(who).ru_maxrss for who in both) / 1024
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS tells bytes, Linux kilobytes
+    return max(resource.getrusage(who).ru_maxrss for who in both) / unit
 
 
 def cpu_seconds() -> float:

@@ -14,8 +14,8 @@ class Drift(BaseModel, extra="forbid"):
     artifact: Reference
     k: int = 10  # cut-off: of shorter lists, their length
     ndcg: float  # NDCG@k, mean over the users
-    low: float  # its 95 % interval
-    high: float
+    low: float | None  # its 95 % interval; None: too few users for one
+    high: float | None
     users: int  # who were recommended something and have taken something new since
 
 
@@ -31,6 +31,7 @@ class Refresh(BaseModel, extra="forbid"):
     texts_written: int
     texts_kept: int
     drift: Drift | None = None  # None: the first, or nobody has taken anything since
+    report: Reference | None = None  # of the run that was asked for by name, for the next refresh
     run: str  # id of the flow run that made it
     started: datetime
     finished: datetime

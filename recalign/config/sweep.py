@@ -15,7 +15,14 @@ from recalign.errors import UserError
 
 Settings = TypeVar("Settings", bound=Config)
 
-FIXED = ("interactions", "splits")
+FIXED = {
+    "interactions": "data and windows are",
+    "splits": "data and windows are",
+    "recommendations.n_cases": "what each user is judged by is",
+    "recommendations.list_length": "what each user is judged by is",
+}
+"""What is the same in all cells: the claims are over users, of whom each has to mean the same.
+Candidate lists of DPO4Rec may differ: its claims are about ranks in the whole catalogue."""
 BETWEEN_VALUES = re.compile(r",(?![^\[]*\])")  # a comma outside of [...]
 
 
@@ -69,9 +76,11 @@ class Sweep:
             except UserError as error:
                 raise UserError(f"{setting.label}: {error}") from error
             counts = config.settled().model_dump()
-            if any(counts[name] != fixed.setdefault(name, counts[name]) for name in FIXED):
-                told = f"{setting.label}: data and windows are the same in all of a sweep"
-                raise UserError(f"{told}, so that users can be paired; run it by itself")
+            for name, what in FIXED.items():
+                value = _at(counts, name)
+                if value != fixed.setdefault(name, value):
+                    told = f"{setting.label}: {what} the same in all of a sweep"
+                    raise UserError(f"{told}, so that users can be paired; run it by itself")
             twin = known.setdefault(json.dumps(counts, sort_keys=True), setting.label)
             if twin != setting.label:
                 why = "what differs between them does not count there"
@@ -109,6 +118,13 @@ def with_seed(config: Settings, number: int) -> Settings:
     for name in config.seeds:
         config = _raised(config, name.split("."), number)
     return config
+
+
+def _at(settings: dict[str, Any], name: str) -> Any:
+    """The value of "stage.field"; None where the method has no such stage."""
+    stage, _, field = name.partition(".")
+    found = settings.get(stage)
+    return found[field] if found and field else found
 
 
 def _raised(config: Settings, path: Sequence[str], number: int) -> Settings:

@@ -1,9 +1,12 @@
 """One walk through a flow's stages: computing them, or only telling what would be computed."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from prefect.context import FlowRunContext
 from prefect.utilities.annotations import quote
 
 from recalign.artifacts.artifact import Artifact
@@ -34,6 +37,8 @@ class Step:
     reference: Reference
     action: Literal["reuse", "compute", "depends", "unknown"]
     reason: str
+    stops: bool = False
+    """Whether a run ends here, because of what the artifact that it would reuse says."""
 
 
 @dataclass
@@ -133,10 +138,26 @@ class Run:
             return self.store.find(reference.stage, reference.fingerprint)
         return self.store.open(reference)
 
+    def require(self, made: Reference, check: Callable[[dict[str, Any]], None]) -> None:
+        """Let `check` raise UserError for figures with which a run must not go on.
+
+        A plan goes on: the step tells it, as far as the content is known.
+        """
+        if not self.plan_only:
+            check(self.store.open(made).manifest.figures)
+        elif made.digest and (known := self.store.known(made.stage, made.fingerprint)):
+            try:
+                check(known.figures)
+            except UserError:
+                self.steps = [
+                    replace(step, stops=True) if step.reference == made else step
+                    for step in self.steps
+                ]
+
     def _step(self, identity: Identity, inputs: dict[str, Reference], label: str) -> Step:
         stage, key = identity.stage, identity.fingerprint
         planned = Reference(stage=stage, fingerprint=key)
-        if stage in self.force or label in self.force:
+        if self._is_forced(stage, key, label):
             return Step(label, planned, "compute", FORCED)
         if why := _why_unknown(identity):
             planned = Reference(stage=stage, fingerprint=UNKNOWN)
@@ -155,6 +176,14 @@ class Run:
             return Step(label, planned, "compute", "its files are missing or damaged")
         return Step(label, planned, "compute", self._why_new(identity))
 
+    def _is_forced(self, stage: str, key: str, label: str) -> bool:
+        """Whether to compute it anew; not what this flow run did before it was killed."""
+        if self.force.isdisjoint((stage, label)):
+            return False
+        since = first_start()
+        found = self.store.known(stage, key) if since else None
+        return not (since and found and found.created >= since)
+
     def _why_new(self, identity: Identity) -> str:
         """The fields in which the nearest earlier artifact of this stage differs.
 
@@ -169,6 +198,15 @@ class Run:
         _, nearest = min(reversed(earlier), key=lambda one: (one[0], len(one[1])))
         shown = "; ".join(nearest[:3])
         return shown + (f"; and {len(nearest) - 3} more" if len(nearest) > 3 else "")
+
+
+def first_start() -> datetime | None:
+    """When this flow run began for the first time: what a killed attempt made is new, too.
+
+    Prefect keeps the time over retries. Outside a flow run, and in a first attempt, there is none.
+    """
+    context = FlowRunContext.get()
+    return context.flow_run.start_time if context and context.flow_run else None
 
 
 def _why_unknown(identity: Identity) -> str:

@@ -3,19 +3,20 @@
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
 import time
-from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
-from flows.cli.upkeep import collect_garbage
+from recalign.artifacts.digests import write_atomically
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.manifest import Reference, fingerprints
+from recalign.artifacts.provenance import peak_memory_mb
 from recalign.artifacts.store import Store
-from recalign.artifacts.sweep_notes import forget_sweep, note_sweep
 from recalign.errors import UserError
 
 
@@ -44,6 +45,39 @@ def test_a_committed_draft_is_found_with_its_counts_and_digests(store):
     assert found.manifest.dropped == {"too short": 2}
     assert set(found.manifest.outputs) == {"table.txt", "model/weights.txt"}
     assert found.path("table.txt").read_text() == "hello"
+
+
+def test_peak_memory_is_in_megabytes_where_the_system_counts_bytes_too(monkeypatch):
+    used = SimpleNamespace(ru_maxrss=3 * 2**30)
+    monkeypatch.setattr(resource, "getrusage", lambda who: used)
+    for system, megabytes in (("darwin", 3 * 2**10), ("linux", 3 * 2**20)):
+        monkeypatch.setattr(sys, "platform", system)
+        assert peak_memory_mb() == megabytes
+
+
+def test_processes_of_one_number_write_the_same_file_at_once(tmp_path, monkeypatch):
+    """Containers that share a root have the same process ids."""
+    path, together = tmp_path / "note.json", threading.Barrier(2, timeout=60)
+    real, broken = os.fsync, []
+
+    def fsync(handle):
+        together.wait()
+        real(handle)
+
+    def write(text):
+        try:
+            write_atomically(path, text)
+        except OSError as error:
+            broken.append(error)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    writers = [threading.Thread(target=write, args=(text * 4000,)) for text in "ab"]
+    for one in writers:
+        one.start()
+    for one in writers:
+        one.join()
+    assert not broken
+    assert path.read_text() in ("a" * 4000, "b" * 4000)
 
 
 def test_equal_content_has_an_equal_digest_whenever_it_is_made(tmp_path):
@@ -285,72 +319,12 @@ def test_a_manifest_whose_time_has_no_zone_or_whose_figures_were_edited_is_not_u
     assert store.find("splits", key) is not None
 
 
-def test_garbage_collection_deletes_nothing_while_an_artifact_is_of_the_future(store):
-    old, other = made(store, config={"a": 1}), made(store, config={"a": 2})
-    path = old.folder / "manifest.json"
-    ahead = json.loads(path.read_text()) | {"created": "2999-01-01T00:00:00Z"}
-    path.write_text(json.dumps(ahead))
-    assert store.find("splits", old.manifest.fingerprint) is not None  # it counts as before
-    with pytest.raises(UserError, match=r"made at 2999-01-01 .* what is newest cannot be told"):
-        collect_garbage(keep=1, dry_run=False, root=str(store.root))
-    assert old.folder.exists()
-    assert other.folder.exists()
-
-
-def test_garbage_collection_deletes_what_prefect_wrote_of_failed_stages(store, capsys):
-    store.commit(drafted(store, "report"))
-    failure, another = store.root / ("0123456789abcdef" * 2), store.root / f"{'0' * 32}.json"
-    for path in (failure, another):
-        path.write_text("{}")
-    folder = store.root / ("f" * 32)
-    folder.mkdir()
-    collect_garbage(keep=1, dry_run=True, root=str(store.root))
-    assert f"delete {failure.name}\n" in capsys.readouterr().out
-    assert failure.exists()
-    collect_garbage(keep=1, dry_run=False, root=str(store.root))
-    assert "0 and 1 leftovers deleted" in capsys.readouterr().out
-    assert [path.exists() for path in (failure, another, folder)] == [False, True, True]
-
-
 def test_figures_that_json_changes_are_still_those_that_were_written(store):
     draft = drafted(store, "splits")
     draft.path("table.txt").write_text("x")
     draft.tell({"pair": (1, 2), "nan": float("nan"), "tenth": 0.1, "by number": {3: 1e300}})
     made = store.commit(draft)
     assert store.find("splits", made.manifest.fingerprint) is not None
-
-
-def test_what_was_written_since_the_newest_report_stays_whenever_it_was_begun(store):
-    running, done = drafted(store, "alignment"), drafted(store, "policy")
-    abandoned = drafted(store, "sft")
-    report = store.commit(drafted(store, "report"))
-    end = report.manifest.created.timestamp() + report.manifest.seconds
-    for draft in (running, abandoned):
-        (draft.work / "shard").write_text("hours of work")
-        for path in (draft.folder, draft.work, draft.work / "shard"):
-            os.utime(path, (end - 60, end - 60))
-    os.utime(running.work / "shard", (end + 60, end + 60))
-    done.manifest.created -= timedelta(hours=9)
-    done._started -= 9 * 3600 + 60
-    kept = store.commit(done)
-    collect_garbage(keep=1, dry_run=False, root=str(store.root))
-    assert running.folder.exists()
-    assert not abandoned.folder.exists()
-    assert store.find("policy", kept.manifest.fingerprint)
-
-
-def test_the_finished_runs_of_a_killed_sweep_stay(store, capsys):
-    reports = [store.commit(drafted(store, "report", config={"cell": n})) for n in range(5)]
-    page = Reference(stage="leaderboard", fingerprint="f" * 32)
-    note_sweep(store, page, [one.reference for one in reports[:2]])
-    collect_garbage(keep=1, dry_run=False, root=str(store.root))
-    assert f"not ended (.sweeps/{'f' * 32}.json): 2 runs" in capsys.readouterr().out
-    kept = [bool(store.find("report", one.manifest.fingerprint)) for one in reports]
-    assert kept == [True, True, False, False, True]
-    forget_sweep(store, page)
-    collect_garbage(keep=1, dry_run=False, root=str(store.root))
-    kept = [bool(store.find("report", one.manifest.fingerprint)) for one in reports]
-    assert kept == [False, False, False, False, True]
 
 
 @pytest.mark.parametrize("pattern", ["*", "spl?ts", "**", "/tmp/splits", "..", "sp[l]its"])

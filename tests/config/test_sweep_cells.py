@@ -92,6 +92,18 @@ def test_a_mistake_is_told_before_anything_runs(sweep, message):
         labels(sweep)
 
 
+@pytest.mark.parametrize("asked", ["list_length=10,20", "n_cases=1,2"])
+def test_a_sweep_that_would_judge_its_cells_by_other_cases_is_refused(asked):
+    """One hit among 10 items is more than one among 20: no setting would have earned it."""
+    with pytest.raises(UserError, match="what each user is judged by is the same in all of a"):
+        labels(Sweep(over=[f"recommendations.{asked}"]), RosePOConfig)
+    both = Sweep(
+        settings=[f"recommendations.{asked.partition(',')[0]}"], over=["recommendations.beam=0,20"]
+    )
+    assert len(labels(both, RosePOConfig)) == 2
+    assert len(labels(Sweep(over=["evaluation.list_length=10,20"]))) == 2
+
+
 def test_a_file_without_rows_is_refused(tmp_path):
     file = tmp_path / "rows.toml"
     for text, message in (("", "there is no row"), ("beta = 1\n", "beta stands outside")):

@@ -1,6 +1,8 @@
 """Who reaches a service of `recalign up`, and what they can make it do: all of it for real."""
 
+import errno
 import json
+import os
 import re
 import shutil
 import socket
@@ -14,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
-from flows.service.access import Access, narrow
+from flows.service.access import Access, narrow, write_private
 from flows.service.record import without_password
 from flows.service.service import up
 from recalign.artifacts.identity import Identity
@@ -146,6 +148,37 @@ def test_wide_modes_of_an_earlier_home_are_narrowed_and_a_foreign_folder_is_left
         narrow(folder)
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert stat.S_IMODE(foreign.stat().st_mode) == 0o755
+
+
+def test_what_a_full_disk_cut_short_opens_nothing_and_loses_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "secret"
+    path.touch()
+    secret = Access(tmp_path).secret  # an empty one would lock everybody out, or let everybody in
+    assert secret.startswith("recalign:")
+    assert (Access(tmp_path).secret, stat.S_IMODE(path.stat().st_mode)) == (secret, 0o600)
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_private(path, "recalign:another")
+    assert path.read_text() == secret
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_private_file_is_so_before_anything_is_in_it_and_whatever_it_was(tmp_path, monkeypatch):
+    path, modes = tmp_path / "service.json", []
+    path.touch(0o644)
+    real = os.fsync
+
+    def seen(handle):
+        modes.append(stat.S_IMODE(os.fstat(handle).st_mode))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    write_private(path, "{}")
+    assert (modes, stat.S_IMODE(path.stat().st_mode)) == ([0o600], 0o600)
 
 
 def test_a_ticket_is_good_once_and_only_the_newest(tmp_path):

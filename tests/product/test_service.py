@@ -1,15 +1,21 @@
 """`recalign up` and `down`, and what happens when parts of it are killed: all of it for real."""
 
+import json
+import os
+import shutil
 import socket
 import sqlite3
+import sys
 import time
+from dataclasses import asdict, replace
 
 import httpx
 import pytest
 
+from flows.service import processes
 from flows.service.automations import AUTOMATIONS
 from flows.service.record import Service, remembered, without_password
-from flows.service.service import deploy
+from flows.service.service import deploy, down
 from recalign.config import DPO4RecConfig, RosePOConfig
 from recalign.config.presets import load_settings, preset_names
 from recalign.errors import UserError
@@ -248,6 +254,44 @@ def test_a_preset_of_the_same_name_is_not_replaced_but_an_earlier_link_is(tmp_pa
     for _ in range(2):
         deploy(str(tmp_path / "artifacts"), None, other)
     assert kept.resolve() == other
+
+
+def test_a_moved_or_copied_root_has_a_service_of_its_own(tmp_path, capsys):
+    root, link, home = tmp_path / "root", tmp_path / "link", tmp_path / "root" / ".prefect"
+    home.mkdir(parents=True)
+    link.symlink_to(root)
+    began = Service(str(home), str(root), 4201)
+    (home / "service.json").write_text(json.dumps(asdict(began)))
+    assert remembered(home) == began
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    assert remembered(copy / ".prefect") == Service(str(copy / ".prefect"), str(copy), 4201)
+    apart = tmp_path / "apart"  # a home that lies elsewhere was moved: its root was not
+    apart.mkdir()
+    (apart / "service.json").write_text(json.dumps(asdict(replace(began, home="/gone"))))
+    assert remembered(apart) == replace(began, home=str(apart))
+
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    server = processes.start(home, "server", sleep, dict(os.environ), tmp_path)
+    try:
+        down(str(copy), None)
+        assert capsys.readouterr().out == "nothing runs here\n"
+        assert server.is_running()
+        down(str(link), None)
+        assert capsys.readouterr().out == f"server {server.pid} stopped\n"
+    finally:
+        processes.kill([server])
+    shutil.move(root, tmp_path / "moved")
+    home, root = tmp_path / "moved" / ".prefect", tmp_path / "moved"
+    assert remembered(home) == Service(str(home), str(root), 4201)
+
+
+def test_a_process_that_ends_while_it_is_looked_at_is_left_out(tmp_path, monkeypatch):
+    def gone(pid):
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "getsid", gone)
+    assert processes.members(tmp_path) == []
 
 
 def test_what_up_was_given_is_remembered_but_no_password_is_shown(tmp_path):

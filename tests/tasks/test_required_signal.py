@@ -1,18 +1,23 @@
 """A recommender that does not read texts stops a run before its rewards are paid for."""
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import dpo4rec
+from flows.cli.runs import needs_no_server
+from flows.session import plan
+from recalign.artifacts.identity import Identity
 from recalign.config import AlignmentConfig, RecommenderConfig, RoundsConfig, Runtime
 from recalign.errors import NoSignalError, UserError
 from recalign.recommender.required import require_signal, users_needed
 from recalign.schemas import RESULTS
 from tasks.alignment import check_progress
-from tasks.engine.run import Run
+from tasks.engine.run import Run, Step
 from tasks.evaluation import unconfirmed
 from tests.tasks.tiny_run import CONFIG, direct
 
@@ -40,15 +45,34 @@ def test_recommenders_that_give_rewards_are_asked_and_no_others(tmp_path, monkey
 
 
 def test_a_policy_that_another_run_was_allowed_to_make_worse_is_refused(tmp_path):
-    figures = {"held_out_loss_start": 1.0, "held_out_loss": 2.0}
-    made = SimpleNamespace(manifest=SimpleNamespace(figures=figures))
-    run: Any = SimpleNamespace(plan_only=False, open=lambda reference: made)
-    reference: Any = None
+    run = Run(Runtime(root=str(tmp_path)))
+    draft = run.store.draft(Identity("alignment", 3, {}, {}, {}), {})
+    draft.tell({"held_out_loss_start": 1.0, "held_out_loss": 2.0})
+    made = run.store.commit(draft).reference
     with pytest.raises(UserError, match=r"diverged: the held-out loss was 1\.000"):
-        check_progress(run, reference, AlignmentConfig())
-    check_progress(run, reference, AlignmentConfig(allow_worse=True))
-    run.plan_only = True
-    check_progress(run, reference, AlignmentConfig())
+        check_progress(run, made, AlignmentConfig())
+    check_progress(run, made, AlignmentConfig(allow_worse=True))
+    for config, reference, stops in (
+        (AlignmentConfig(), made, True),
+        (AlignmentConfig(allow_worse=True), made, False),
+        (AlignmentConfig(), made.model_copy(update={"digest": ""}), False),  # to be made anew
+    ):
+        walk = Run(run.runtime, plan_only=True, steps=[Step("alignment", reference, "reuse", "")])
+        check_progress(walk, reference, config)
+        assert [step.stops for step in walk.steps] == [stops]
+
+
+def test_what_a_run_without_the_guard_finished_is_not_finished_for_one_with_it(copy):
+    """Where a server is told of the run, it fails there; without one it must not seem done."""
+    loose, strict = CONFIG.recommender, CONFIG.recommender.model_copy(update={"guard": True})
+    done = []
+    for recommender in (loose, strict):
+        config = CONFIG.model_copy(update={"recommender": recommender})
+        steps = plan(Run(Runtime(root=str(copy))), partial(dpo4rec.stages, config=config))
+        assert {step.action for step in steps} == {"reuse"}
+        with temporary_settings(restore_defaults={PREFECT_API_URL}):
+            done.append((needs_no_server(steps), [step.label for step in steps if step.stops]))
+    assert done == [(True, []), (False, ["recommender, base"])]
 
 
 def test_without_a_signal_the_run_ends_with_its_figures_kept_and_told(tmp_path, caplog):
@@ -88,24 +112,28 @@ def test_it_is_told_how_many_users_a_difference_of_this_size_takes():
             require_signal(nothing_more)
 
 
-@pytest.mark.parametrize(("low", "high", "told"), [(-0.02, 0.01, True), (-0.03, -0.01, False)])
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [(-0.02, 0.01, "[−0.0100, +0.0200]"), (-0.03, -0.01, ""), (-0.03, -0.01, "too few users")],
+)
 def test_a_signal_that_validation_does_not_confirm_is_told(tmp_path, low, high, told):
+    n_users = 5 if told == "too few users" else 500
     rows = [
         ("shuffled", "shuffled", "sampled", "frozen", low, high),
-        ("Base policy, sampled", "base", "sampled", "frozen", -0.01, 0.01),
+        ("Base policy, sampled", "base", "sampled", "frozen", -0.01, 0.0),
     ]
     lines = [
         dict.fromkeys(RESULTS)
         | {"row": row, "policy": policy, "decoding": decoding, "recommender": recommender,
-           "lists": "catalogue", "measure": "NDCG", "k": 10, "mean": 0.1, "n_users": 500,
-           "difference": (first + last) / 2, "difference_low": first, "difference_high": last}
+           "lists": "catalogue", "measure": "NDCG", "k": 10, "mean": 0.1, "n_users": n_users,
+           "difference": -0.005, "difference_low": first, "difference_high": last}
         for row, policy, decoding, recommender, first, last in rows
     ]  # fmt: skip
     pl.DataFrame(lines, schema=RESULTS).write_parquet(tmp_path / RESULTS.file)
     opened: Any = SimpleNamespace(path=lambda name: tmp_path / name)
     run: Any = SimpleNamespace(plan_only=False, open=lambda reference: opened)
     said = unconfirmed(run, opened)
-    assert bool(said) == told
+    assert bool(said) == bool(told)
     if told:
-        assert "own texts change NDCG@10 by +0.0050 [−0.0100, +0.0200]" in said
-        assert "(500 users)" in said
+        assert f"own texts change NDCG@10 by +0.0050 {told} against" in said
+        assert f"({n_users} users)" in said

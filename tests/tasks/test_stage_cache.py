@@ -8,7 +8,9 @@ import zlib
 from pathlib import Path
 
 import pytest
-from prefect import flow
+from prefect import flow, get_client
+from prefect.flow_engine import run_flow
+from prefect.states import AwaitingRetry
 
 from flows.cli.upkeep import records_of_failures
 from flows.session import plan, prepare
@@ -51,14 +53,16 @@ class Pipeline:
 
     def __call__(self, **options):
         self.calls.clear()
+        return self.flow(**options)()
 
+    def flow(self, **options):
         @flow(name="toy")
         def toy():
             run = Run(self.runtime, **options)
             prepare(run, self.stages, self.walk)
             return self.walk(run)
 
-        return toy()
+        return toy
 
     def plan(self, **options):
         return {step.label: step for step in plan(Run(self.runtime, **options), self.walk)}
@@ -175,6 +179,24 @@ def test_force_recomputes_the_stage_and_spares_what_follows_if_nothing_changed(p
     pipeline()
     assert pipeline.plan(force=frozenset({"oracle"}))["pairs"].action == "depends"
     pipeline(force=frozenset({"oracle"}))
+    assert pipeline.calls == ["oracle"]
+
+
+def test_a_retry_does_not_force_what_the_killed_attempt_computed_anew(pipeline):
+    pipeline()
+    pipeline.calls.clear()
+    pipeline.stages[2] = counting("pairs", 2, pipeline.calls, lambda *_, **more: 1 / 0)
+    forced = pipeline.flow(force=frozenset({"oracle"}))
+    ended = forced(return_state=True).state_details.flow_run_id
+    assert pipeline.calls == ["oracle", "pairs"]
+    pipeline.calls.clear()
+    pipeline.stages[2] = counting("pairs", 2, pipeline.calls)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(ended, AwaitingRetry(), force=True)
+        again = client.read_flow_run(ended)
+    run_flow(forced, flow_run=again)
+    assert pipeline.calls == ["pairs"]
+    pipeline(force=frozenset({"oracle"}))  # another run is another wish
     assert pipeline.calls == ["oracle"]
 
 
