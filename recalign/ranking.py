@@ -100,11 +100,11 @@ def best_items(scores: Tensor, seen: Tensor, k: int) -> tuple[Tensor, Tensor]:
     _refuse_nan(scores)
     scores.scatter_(1, seen.long(), -torch.inf)
     scores[:, 0] = -torch.inf
-    values, items = _largest(scores, k)
+    values, items = largest(scores, k)
     return values, items.masked_fill(values == -torch.inf, 0)
 
 
-def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """As `topk` of each row: only the k groups with the largest maxima can hold the k largest."""
     n_groups = scores.shape[1] // GROUP
     if n_groups < 4 * k:

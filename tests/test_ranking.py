@@ -6,7 +6,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from recalign import ranking
-from recalign.ranking import target_ranks, top_items
+from recalign.ranking import largest, target_ranks, top_items
 
 
 def plain_ranks(scores: np.ndarray, targets: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -140,3 +140,12 @@ def test_a_wide_row_read_by_groups_has_the_items_of_a_plain_sort(width: int) -> 
         order = np.argsort(-given[row].numpy(), kind="stable").tolist()
         assert found[row].tolist() == [item for item in order if item not in hidden][:3]
     assert torch.equal(scores, given)
+
+
+@pytest.mark.parametrize("k", [1, 7, 64, 500])
+def test_the_largest_of_a_row_are_found_block_by_block(k):
+    logits = torch.randn(5, 20_011, generator=torch.Generator().manual_seed(1))
+    values, tokens = largest(logits, k)
+    expected = logits.topk(k)
+    assert torch.equal(values, expected.values)
+    assert torch.equal(tokens, expected.indices)

@@ -5,7 +5,8 @@ import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from recalign.config import SamplingConfig
-from recalign.llm.sampling import _largest, sample_tokens, splitmix64, stream_keys, uniforms
+from recalign.llm.nucleus import _cut
+from recalign.llm.sampling import sample_tokens, splitmix64, stream_keys, uniforms
 
 ANY = torch.zeros(1, dtype=torch.int64)
 PLAIN = SamplingConfig()
@@ -75,13 +76,20 @@ def check_distribution(logits, temperature, top_k, top_p):
     assert (found - expected).abs().max() < 2 / 20_000
 
 
-@pytest.mark.parametrize("k", [1, 7, 64, 500])
-def test_the_largest_logits_are_found_block_by_block(k):
-    logits = torch.randn(5, 20_011, generator=torch.Generator().manual_seed(1))
-    values, tokens = _largest(logits, k)
-    expected = logits.topk(k)
-    assert torch.equal(values, expected.values)
-    assert torch.equal(tokens, expected.indices)
+@pytest.mark.parametrize("scale", [0.01, 1.0, 4.0, 40.0])
+@pytest.mark.parametrize("top_p", [0.3, 0.95, 0.9999, 1 - 1e-12])
+def test_a_wide_nucleus_is_cut_as_if_all_tokens_were_sorted(scale, top_p):
+    # Up to thousands of tokens in one bin of the histogram, and shares too small for any bin.
+    logits = torch.randn(4, 6000, generator=torch.Generator().manual_seed(2)) * scale
+    shares = logits.softmax(-1)
+    cut = _cut(shares, top_p)
+    ordered, tokens = shares.double().sort(dim=-1, descending=True)
+    before = ordered.cumsum(-1) - ordered
+    kept = torch.zeros_like(cut, dtype=torch.bool).scatter(-1, tokens, before < top_p)
+    kept &= shares >= 2.0**-64
+    assert torch.equal(cut > 0, kept)
+    assert torch.allclose(cut / cut.sum(-1, keepdim=True) * (shares * kept).sum(-1, keepdim=True),
+                          shares * kept, rtol=1e-5, atol=0)  # fmt: skip
 
 
 def test_equal_tokens_at_the_edge_of_a_wide_nucleus_are_kept_up_to_its_size():
