@@ -1,11 +1,12 @@
 """DPO steps of `recalign.alignment` against TRL's own trainer on a processor, interleaved.
 
     python benchmarks/alignment.py [--threads 1] [--method full] [--repeats 3] [--steps 8]
-                                   [--model FOLDER] [--device cuda] [--variants recalign ...]
-                                   [--weights bfloat16] [--quantisation nf4]
+                                   [--model smollm2] [--device cuda] [--variants recalign ...]
+                                   [--weights bfloat16] [--quantisation nf4] [--prompt-tokens 300]
 
-A random Llama of about 5 million parameters, or `--model` (see shapes.py); 8 pairs a batch, prompts
-of about 100 tokens, completions of about 25. Variants: TRL with its defaults (bfloat16, activation
+A random Llama of about 5 million parameters, or `--model` (a fetched one, a folder or a GGUF file;
+random ones: shapes.py); 8 pairs a batch, prompts of about 100 tokens, completions of about 25.
+Variants: TRL with its defaults (bfloat16, activation
 checkpointing, the reference by its own default), TRL tuned (bfloat16, no checkpointing, reference
 precomputed), and ours with precision "weights" (those of --weights) and "bfloat16". Reported is the
 median step over all repeats, in CPU seconds with one thread (so that a busy machine does not
@@ -20,7 +21,7 @@ import statistics
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -30,9 +31,10 @@ import polars as pl
 import torch
 import transformers
 from datasets import Dataset
-from device import clock, forget_peak, peak_gib, row
+from device import clock, forget_peak, peak_gib, products_per_second, row
 from peft import LoraConfig
-from shapes import tokenizer_of
+from shapes import folder_of, tokenizer_of
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -79,15 +81,16 @@ def random_model(vocabulary: int) -> LlamaForCausalLM:
     )
 
 
-def sample_pairs(n: int, tokenizer: PreTrainedTokenizerBase) -> pl.DataFrame:
-    """n users' pairs of random words: prompts of 90-110, completions of 20-30."""
+def sample_pairs(n: int, tokenizer: PreTrainedTokenizerBase, about: int) -> pl.DataFrame:
+    """n users' pairs of random words: prompts of `about` (10 % more or less), completions of 25."""
     random, words = np.random.default_rng(0), words_of(tokenizer)
 
     def text(low: int, high: int) -> str:
         length = int(random.integers(low, high + 1))
         return " ".join(words[i] for i in random.integers(0, len(words), length))
 
-    rows = [(u, text(90, 110), text(20, 30), text(20, 30)) for u in range(n)]
+    few = about // 10
+    rows = [(u, text(about - few, about + few), text(20, 30), text(20, 30)) for u in range(n)]
     columns = ["user_index", "prompt", "chosen", "rejected"]
     return pl.DataFrame(rows, schema=columns, orient="row")
 
@@ -102,26 +105,46 @@ def completions(pairs: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=COMPLETIONS)
 
 
-class Clock(TrainerCallback):
-    """Seconds between the ends of consecutive steps: batch, forward, backward, optimiser, log."""
+class Steps(NamedTuple):
+    """What steps took."""
 
-    def __init__(self, threads: int, device: str = "cpu") -> None:
-        self.now = clock(device, threads)
+    seconds: list[float]
+    operations: float  # of one, floating-point
+
+
+class Clock(TrainerCallback):
+    """Seconds between the ends of consecutive steps: batch, forward, backward, optimiser, log.
+
+    Floating-point operations of the first step's products are counted; it is not timed.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.now = clock(options.device, options.threads)
+        self.n_steps = options.steps
         self.ends: list[float] = []
+        self.counter = FlopCounterMode(display=False)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Count, in the first step."""
+        if not self.ends:
+            self.counter.__enter__()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note the time."""
+        if not self.ends:
+            self.counter.__exit__(None, None, None)
         self.ends.append(self.now())
 
-    def steps(self) -> list[float]:
-        """Seconds of every step after the warm-up."""
-        return np.diff(self.ends)[WARM_UP_STEPS - 1 :].tolist()
+    def timed(self) -> Steps:
+        """Every whole batch after the warm-up; the last one of an epoch may be smaller."""
+        ends = self.ends[: self.n_steps]
+        return Steps(np.diff(ends)[WARM_UP_STEPS - 1 :].tolist(), self.counter.get_total_flops())
 
 
-def time_trl(folder: Path, place: Path, options: argparse.Namespace, tuned: bool) -> list[float]:
+def time_trl(folder: Path, place: Path, options: argparse.Namespace, tuned: bool) -> Steps:
     """Seconds per step of DPOTrainer."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    pairs = sample_pairs(BATCH * options.steps, tokenizer).drop("user_index")
+    pairs = sample_pairs(BATCH * options.steps, tokenizer, options.prompt_tokens).drop("user_index")
     texts = [
         row | {key: f" {row[key]} {tokenizer.eos_token}" for key in ("chosen", "rejected")}
         for row in pairs.to_dicts()
@@ -133,7 +156,7 @@ def time_trl(folder: Path, place: Path, options: argparse.Namespace, tuned: bool
         **(faster if tuned else {}),
     )  # fmt: skip
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    watch = Clock(options.threads, options.device)
+    watch = Clock(options)
     trainer = DPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, options.weights)),
         args=args,
@@ -144,26 +167,25 @@ def time_trl(folder: Path, place: Path, options: argparse.Namespace, tuned: bool
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    return watch.steps()
+    return watch.timed()
 
 
-def time_ours(
-    folder: Path, place: Path, options: argparse.Namespace, precision: str
-) -> list[float]:
+def time_ours(folder: Path, place: Path, options: argparse.Namespace, precision: str) -> Steps:
     """Seconds per step of `align`."""
-    watch = Clock(options.threads, options.device)
+    watch = Clock(options)
     held = LoadedModelConfig(
         kind="huggingface", model=str(folder), dtype=options.weights, chat_template="never",
         quantisation=options.quantisation,
     )  # fmt: skip
     policy = load_policy(folder, held, device=options.device, trainable=True)
-    pairs = sample_pairs(BATCH * (options.steps + 1), policy.tokenizer)
+    pairs = sample_pairs(BATCH * (options.steps + 2), policy.tokenizer, options.prompt_tokens)
     align(
         policy,
         completions(pairs),
         AlignmentConfig(
             method=options.method, precision=precision, epochs=1, batch_size=BATCH,
-            micro_batch_size=BATCH, held_out=1 / (options.steps + 1), evaluations=1, anchor=0,
+            micro_batch_size=BATCH, max_length=1024, held_out=1 / (options.steps + 2),
+            evaluations=1, anchor=0,
             allow_worse=True,  # a real LLM may diverge: speed alone is asked for
         ),
         TrainingRun(
@@ -171,11 +193,16 @@ def time_ours(
             callbacks=(watch,),
         ),
     )  # fmt: skip
-    return watch.steps()
+    return watch.timed()
 
 
-def tell(seconds: dict[str, list[float]], peaks: dict[str, float], named: str) -> None:
-    """Speeds, ratios and goals, and a row of the table for each of ours."""
+def tell(
+    seconds: dict[str, list[float]], peaks: dict[str, float], named: str, needed: dict[str, float]
+) -> None:
+    """Speeds, ratios and goals, and a row of the table for each of ours.
+
+    needed: seconds that the products of ours take at the device's best.
+    """
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     peers = [peer for peer in GOALS if peer in medians]
     for name, step in medians.items():
@@ -184,6 +211,7 @@ def tell(seconds: dict[str, list[float]], peaks: dict[str, float], named: str) -
         if name not in GOALS:
             beside = ", ".join(against) or "-"
             row(f"DPO step, {named}, {name}", f"{BATCH / step:,.1f} pairs/s", beside, peaks[name])
+            print(f"{'':18s} {needed[name] / step:.0%} of what products reach")
     for peer in peers:
         best = min((step for name, step in medians.items() if name not in GOALS), default=0.0)
         if best:
@@ -199,7 +227,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8, help="steps per repeat, warm-up included")
     parser.add_argument("--vocabulary", type=int, default=8000)
-    parser.add_argument("--model", type=Path, help="folder of a causal LM")
+    parser.add_argument("--model", default="", help="a fetched LLM's name, a folder, a GGUF file")
+    parser.add_argument("--prompt-tokens", type=int, default=100)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--weights", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--quantisation", choices=["none", "int8", "nf4"], default="none")
@@ -220,20 +249,29 @@ def main() -> None:
     }
     wanted = options.variants or list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in variants if name in wanted}
-    peaks = dict.fromkeys(seconds, 0.0)
+    peaks, operations = dict.fromkeys(seconds, 0.0), dict.fromkeys(seconds, 0.0)
     with tempfile.TemporaryDirectory() as root:
-        folder = options.model or Path(root, "model")
+        folder = folder_of(options.model) if options.model else Path(root, "model")
         if not options.model:
             random_model(options.vocabulary).save_pretrained(folder)
             tokenizer_of(options.vocabulary).save_pretrained(folder)
         print(options)
+        dtypes = {"recalign": getattr(torch, options.weights), "recalign bfloat16": torch.bfloat16}
+        at_best = dict.fromkeys(dtypes, 0.0)
         for repeat in range(options.repeats):
+            for name, dtype in dtypes.items():
+                found = products_per_second(options.device, dtype)
+                at_best[name] = max(at_best[name], found)
             for name in seconds:
                 forget_peak(options.device)
-                seconds[name] += variants[name](Path(root, f"{repeat}-{name}"))
+                steps = variants[name](Path(root, f"{repeat}-{name}"))
+                seconds[name] += steps.seconds
+                operations[name] = steps.operations
                 peaks[name] = max(peaks[name], peak_gib(options.device))
+    needed = {name: operations.get(name, 0.0) / best for name, best in at_best.items()}
     held = options.weights if options.quantisation == "none" else options.quantisation
-    tell(seconds, peaks, f"{folder.name if options.model else '5 M'}, {options.method}, {held}")
+    name = Path(options.model).name or "5 M"
+    tell(seconds, peaks, f"{name}, {options.method}, {held}", needed)
 
 
 if __name__ == "__main__":

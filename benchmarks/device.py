@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from stopwatch import peak_mib
 
+SIDE = 2048  # of the square matrices whose product is the measured peak
+
 
 def clock(device: str, threads: int = 0) -> Callable[[], float]:
     """Seconds of the GPU's finished work; on a processor, CPU seconds of one thread, else wall."""
@@ -30,6 +32,17 @@ def peak_gib(device: str) -> float:
     """Most memory held: by torch on the GPU since `forget_peak`, or by this process ever."""
     held = torch.cuda.max_memory_allocated() / 2**20 if device != "cpu" else peak_mib()
     return held / 1024
+
+
+def products_per_second(device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
+    """Floating-point operations a second in products of square matrices, the best of five."""
+    one, other = (torch.randn(SIDE, SIDE, device=device).to(dtype) for _ in range(2))
+    now, taken = clock(device), []
+    for _ in range(6):
+        started = now()
+        one @ other
+        taken.append(now() - started)
+    return 2 * SIDE**3 / min(taken[1:])
 
 
 def row(part: str, speed: str, beside: str, memory: float | None) -> None:

@@ -8,23 +8,21 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
+from device import products_per_second
+from shapes import folder_of
 from transformers import GenerationConfig, PreTrainedModel
 
 from recalign.config import PolicyConfig, SamplingConfig
-from recalign.llm.convert_gguf import converted
 from recalign.llm.generate import generate
 from recalign.llm.load import load_policy
-from recalign.llm.published import is_gguf, source_of
 from recalign.llm.sampling import sample_tokens
 from recalign.writer import Asked
 
 LENGTH, N_SAMPLES = 250, 10
 SAMPLING = {"temperature": 0.7, "top_p": 0.95}
-SIDE = 2048  # of the square matrices whose product is the measured peak
 
 
 def compare_model(name: str, n_prompts: int, n_new: int, repeats: int) -> None:
@@ -33,16 +31,15 @@ def compare_model(name: str, n_prompts: int, n_new: int, repeats: int) -> None:
     rng = np.random.default_rng(0)
     prompts = rng.integers(100, model.config.vocab_size, (n_prompts, LENGTH)).tolist()
     before = memory()
-    taken: dict[str, list[float]] = {"ours": [], "products": [], "sampling": [], "generate": []}
+    taken: dict[str, list[float]] = {"ours": [], "peak": [], "sampling": [], "generate": []}
     for _ in range(repeats):
         taken["ours"].append(seconds(lambda: ours(model, prompts, n_new)))
         with_ours = memory()
-        taken["products"].append(seconds_of_products())
+        taken["peak"].append(products_per_second())
         taken["sampling"].append(seconds_of_sampling(model, prompts, n_new))
         taken["generate"].append(seconds(lambda: theirs(model, prompts, n_new)))
     medians = {part: statistics.median(spent) for part, spent in taken.items()}
     n_tokens = n_prompts * N_SAMPLES * n_new
-    peak = 2 * SIDE**3 / medians["products"]
     weights = sum(weight.numel() for weight in model.parameters())
     head = model.config.vocab_size * model.config.hidden_size
     flops = 2 * (n_prompts * LENGTH * (weights - head) + n_tokens * weights)
@@ -51,19 +48,16 @@ def compare_model(name: str, n_prompts: int, n_new: int, repeats: int) -> None:
     for part in ("ours", "generate"):
         print(f"  {part:10s} {n_tokens / medians[part]:8.0f} tokens/s, {medians[part]:.1f} s")
     print(f"  ratio {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
-    share = flops / medians["ours"] / peak
-    print(f"  products {peak / 1e9:.0f} GFLOP/s at best; ours uses {share:.0%} of that")
+    share = flops / medians["ours"] / medians["peak"]
+    print(f"  products {medians['peak'] / 1e9:.0f} GFLOP/s at best; ours uses {share:.0%} of that")
     print(f"  sampling {medians['sampling'] / medians['ours']:.1%} of ours")
     print(f"  memory {before:.1f} GB with the model, {with_ours:.1f} GB in the first of our runs")
 
 
 def opened(name: str) -> PreTrainedModel:
-    """The model in float32; a GGUF file is converted into a folder beside it, once."""
-    source = source_of(name)
-    if is_gguf(source):
-        folder = Path(source).parent.with_suffix(".safetensors")
-        source = str(converted(Path(source), folder, folder.parent, torch.float32))
-    return load_policy(source, PolicyConfig(kind="huggingface", model=source)).model
+    """The model in float32."""
+    folder = str(folder_of(name))
+    return load_policy(folder, PolicyConfig(kind="huggingface", model=folder)).model
 
 
 def ours(model: PreTrainedModel, prompts: list[list[int]], n_new: int) -> object:
@@ -91,11 +85,6 @@ def seconds_of_sampling(model: PreTrainedModel, prompts: list[list[int]], n_new:
     sampling = SamplingConfig(**SAMPLING)
     none = torch.zeros(len(rows), dtype=torch.bool)
     return n_new * seconds(lambda: sample_tokens(logits, rows, draws, none, sampling))
-
-
-def seconds_of_products() -> float:
-    one, other = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
-    return min(seconds(lambda: one @ other) for _ in range(5))
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -57,6 +57,15 @@ def save(shape: str, folder: Path, device: str) -> None:
     tokenizer_of(config.vocab_size).save_pretrained(folder)
 
 
+def folder_of(name: str) -> Path:
+    """Of a fetched LLM's name, a folder or a GGUF file, which is converted once (float32)."""
+    source = source_of(name)
+    if not is_gguf(source):
+        return Path(source)
+    folder = Path(source).parent.with_suffix(".safetensors")
+    return converted(Path(source), folder, folder.parent, torch.float32)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("shape", choices=[*SHAPES, SMOLLM2.name])
