@@ -118,9 +118,9 @@ class Clock(TrainerCallback):
     Floating-point operations of the first step's products are counted; it is not timed.
     """
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.now = clock(options.device, options.threads)
-        self.n_steps = options.steps
+    def __init__(self, threads: int, n_steps: int, device: str = "cpu") -> None:
+        self.now = clock(device, threads)
+        self.n_steps = n_steps
         self.ends: list[float] = []
         self.counter = FlopCounterMode(display=False)
 
@@ -156,7 +156,7 @@ def time_trl(folder: Path, place: Path, options: argparse.Namespace, tuned: bool
         **(faster if tuned else {}),
     )  # fmt: skip
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    watch = Clock(options)
+    watch = Clock(options.threads, options.steps, options.device)
     trainer = DPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, options.weights)),
         args=args,
@@ -172,7 +172,7 @@ def time_trl(folder: Path, place: Path, options: argparse.Namespace, tuned: bool
 
 def time_ours(folder: Path, place: Path, options: argparse.Namespace, precision: str) -> Steps:
     """Seconds per step of `align`."""
-    watch = Clock(options)
+    watch = Clock(options.threads, options.steps, options.device)
     held = LoadedModelConfig(
         kind="huggingface", model=str(folder), dtype=options.weights, chat_template="never",
         quantisation=options.quantisation,

@@ -120,7 +120,7 @@ def time_trl(model: Any, place: Path, options: argparse.Namespace, *, tuned: boo
         disable_tqdm=True, **({"activation_checkpointing": False, "bf16": False} if tuned else {}),
     )  # fmt: skip
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    clock = Clock(options.threads)
+    clock = Clock(options.threads, options.steps)
     trainer = GivenSamples(
         model=model,
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
@@ -133,27 +133,27 @@ def time_trl(model: Any, place: Path, options: argparse.Namespace, *, tuned: boo
     trainer.batches = batches(table, options.vocabulary)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    return clock.steps()
+    return clock.timed().seconds
 
 
 def time_ours(model: Any, place: Path, options: argparse.Namespace, precision: str) -> list[float]:
     """Seconds per step of `align`."""
-    clock = Clock(options.threads)
+    clock = Clock(options.threads, options.steps)
     config = AlignmentConfig.model_validate(
         {
             "optimiser": "grpo", "grpo": {"kl_weight": KL_WEIGHT, "max_kl": 100},
             "method": options.method, "precision": precision, "epochs": 1, "batch_size": PROMPTS,
-            "micro_batch_size": PROMPTS, "held_out": 1 / (options.steps + 1), "evaluations": 1,
+            "micro_batch_size": PROMPTS, "held_out": 1 / (options.steps + 2), "evaluations": 1,
             "learning_rate": 1e-6,
         }
     )  # fmt: skip
     align(
         Policy(model, tokenizer_of(options.vocabulary), "never", eos_ids=[1], pad_id=0),
-        groups(PROMPTS * (options.steps + 1), options.vocabulary),
+        groups(PROMPTS * (options.steps + 2), options.vocabulary),
         config,
         TrainingRun("alignment", place / "work", place / "folder", callbacks=(clock,)),
     )
-    return clock.steps()
+    return clock.timed().seconds
 
 
 def time_one(options: argparse.Namespace) -> dict[str, Any]:
