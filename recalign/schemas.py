@@ -234,13 +234,13 @@ HINDSIGHT = Table(  # RosePO: eps against what users took after the pair, a line
     correlation_high=pl.Float64,
     auc_popularity=pl.Float64,  # what the items' popularity in the history windows reaches
 )
-RECOMMENDED = Table(
+RECOMMENDED = Table(  # KAR's protocol has several lists a user, and means are over lists there
     "recommended.parquet",
     row=pl.String,
     coverage=pl.Float64,  # share of the catalogue that anyone is recommended
     gini=pl.Float64,  # of how often items are recommended: 0 all alike, 1 a single one
-    average_popularity=pl.Float64,  # interactions in the history windows, mean over users
-    long_tail_share=pl.Float64,  # share of items outside the most popular fifth
+    average_popularity=pl.Float64,  # interactions in the history windows, mean over users' lists
+    long_tail_share=pl.Float64,  # share outside the most popular fifth, mean over users' lists
 )
 TEXTS = Table(
     "texts.parquet",

@@ -25,7 +25,7 @@ class OracleConfig(Config):
     item_text: bool = True
     """Add a learned projection of each item's text embedding to its vector."""
     encoder: str = Field("minilm", json_schema_extra=only_when(item_text=True))
-    """Sentence encoder of the item texts: 'minilm' (packaged), or a hub id or folder."""
+    """Sentence encoder of the item texts: 'minilm' (packaged), or a folder or owner/name@commit."""
     loss: Literal["full", "sampled", "gbce", "bce"] = "full"
     """Softmax over the whole catalogue, over shared sampled negatives, gBCE, or BCE."""
     n_negatives: int = Field(

@@ -14,7 +14,8 @@ class RecommenderConfig(Config):
     """What reads the reasoning: an adapter beside the frozen sequence model, which ranks the whole
     catalogue; or PRM, which re-ranks lists and needs splits.protocol = kar."""
     encoder: str = "minilm"
-    """Sentence encoder: 'minilm' (packaged), or a hub id or folder of sentence-transformers."""
+    """Sentence encoder: 'minilm' (packaged), or a folder or hub id of sentence-transformers, the
+    latter best with its commit (owner/name@commit)."""
     adapter: Literal["gated", "experts"] = "gated"
     """A gated two-layer adapter, or KAR's mixture of small experts."""
     hidden: int = Field(64, ge=4, le=4096)

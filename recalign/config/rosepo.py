@@ -239,13 +239,14 @@ class RosePOConfig(Config):
             name = "reward" if per_user else "reward_share"
             raise ValueError(f"splits.{name} must be above 0: pairs come from that window")
         if not (self.splits.fit if per_user else self.splits.fit_share) and (
-            self.smoothing.needs_oracle and self.smoothing.calibrated
-            and self.smoothing.oracle == "earlier"
+            self.alignment.reads_eps  # of some control by an oracle, whatever the estimator is
+            and self.smoothing.calibrated and self.smoothing.oracle == "earlier"
         ):  # fmt: skip
             name = "fit" if per_user else "fit_share"
             raise ValueError(
                 f"smoothing.calibrated needs splits.{name} above 0: the temperature is fitted on"
-                " that window; or set smoothing.calibrated = false"
+                " that window, and permuted eps, a control of every estimator, are calibrated, too;"
+                " or set smoothing.calibrated = false"
             )
         if self.recommendations.list_length - 1 > self.splits.n_negatives:
             raise ValueError(

@@ -33,7 +33,7 @@ class TitleModelConfig(SmallLlamaConfig):
     item_text: bool = True
     """Start title tokens at their texts' embeddings: a real LLM knows what a title means."""
     encoder: str = Field("minilm", json_schema_extra=only_when(item_text=True))
-    """Sentence encoder of the item texts: 'minilm' (packaged), or a hub id or folder."""
+    """Sentence encoder of the item texts: 'minilm' (packaged), or a folder or owner/name@commit."""
 
 
 class SftConfig(TitlePromptConfig, WeightsConfig, LoadedModelConfig):

@@ -16,9 +16,10 @@ def spread(recommended: np.ndarray, n_items: int) -> dict[str, float]:
 
 
 def described(recommended: np.ndarray, popularity: np.ndarray) -> dict[str, float]:
-    """The columns of RECOMMENDED for one list per user [U, k].
+    """The columns of RECOMMENDED for recommended lists [N, k], over which its means go.
 
-    popularity [I+1]: interactions with each item in the history windows, column 0 aside.
+    One list per user or, in KAR's protocol, one per list that is re-ranked, of which a user has
+    several. popularity [I+1]: interactions with each item in the history windows, column 0 aside.
     """
     return spread(recommended, len(popularity) - 1) | {
         "average_popularity": float(np.nanmean(average_popularity(recommended, popularity))),

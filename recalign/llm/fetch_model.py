@@ -46,7 +46,7 @@ def _from_hub(model: PublishedModel, folder: Path) -> bool:
     """Fill `folder` with the pinned commit; False where the hub cannot be reached."""
     import httpx
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
     try:
         if constants.HF_HUB_OFFLINE:
@@ -59,7 +59,7 @@ def _from_hub(model: PublishedModel, folder: Path) -> bool:
         snapshot_download(
             model.hub_id, revision=model.commit, local_dir=folder, allow_patterns=HUB_FILES
         )
-    except (httpx.HTTPError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+    except (HTTPError, LocalEntryNotFoundError) as error:
         raise UserError(
             f"{model.hub_id}: the download ended early ({error}); run again to resume it"
         ) from error

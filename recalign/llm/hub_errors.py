@@ -19,6 +19,7 @@ _SENTENCES: dict[Any, str] = {  # by kind of cause; the first that applies is to
     + _LOGIN,
     (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled): "the model is not on this machine "
     "and the hub cannot be reached; connect to the internet, or give a local folder",
+    hub.HTTPError: "the hub could not be asked ({error}); run again, what was fetched is kept",
     hub.HFValidationError: "neither a folder nor a hub id (name/model)",
     SafetensorError: "the weights cannot be read ({error}); copy or download the model again",
 }
@@ -29,7 +30,7 @@ def explained(source: str, revision: str | None) -> Iterator[None]:
     """Turn errors of loading `source` into UserErrors without a chain; a folder has no revision."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, hub.HTTPError) as error:
         raise UserError(f"{source}: {_sentence(error, revision)}") from None
 
 

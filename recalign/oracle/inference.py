@@ -19,20 +19,18 @@ def states_of(
     sequences: Sequences,
     users: np.ndarray,
     stops: np.ndarray,
-    batch: int | None = None,
 ) -> Tensor:
     """States [U, d] of `users` [U] after their items at positions < stops [U], on model's device.
 
-    Users are taken by length, `batch` at a time (None: as many as suit the device); the result
-    keeps their given order.
+    Users are taken by length, as many at a time as suit the device; the result keeps their given
+    order.
     """
     device = model.items.device
     matrix = model.item_matrix()
     longest = model.config.max_length
     lengths = np.minimum(np.minimum(stops, sequences.lengths[users]), longest)
     order = np.argsort(lengths, kind="stable")
-    if batch is None:
-        batch = max(1, POSITIONS.get(device.type, 1 << 13) // max(1, int(lengths.max(initial=1))))
+    batch = max(1, POSITIONS.get(device.type, 1 << 13) // max(1, int(lengths.max(initial=1))))
     states = torch.empty(len(users), model.config.hidden, device=device)
     for start in range(0, len(users), batch):
         rows = order[start : start + batch]

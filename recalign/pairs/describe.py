@@ -33,14 +33,16 @@ def describe_pairs(
     samples: all sampled texts; usable: those that take part; extremes: one row per
     user with a usable text. tie_rate: of the users with two usable texts, the share without a
     margin; duplicate_rate: of the well-formed samples, the share that repeats a lower sample of its
-    user; reward_random: mean reward of a random usable text, over the users that gave a pair.
+    user; reward_chosen, reward_rejected, reward_random: mean reward of what a user's pairs choose
+    and reject, and of a random usable text, each over the users that gave a pair.
     """
     pairs = flat_pairs(completions)
     comparable = extremes.filter(pl.col("n_texts") >= 2)
     well_formed = samples["malformed"].null_count()
     distinct = usable.select("user_index", "reasoning").n_unique()
     paired = usable.join(pairs.select("user_index"), "user_index", "semi")
-    by_user = paired.group_by("user_index").agg(pl.col("reward").mean())
+    drawn = _user_means(paired, "reward")
+    judged = _user_means(pairs, "chosen_reward", "rejected_reward")
     reasons = skipped["reason"].value_counts(sort=True)
     return {
         "n_pairs": len(pairs),
@@ -55,10 +57,15 @@ def describe_pairs(
         },
         "chosen_words": _mean_words(pairs["chosen"]),
         "rejected_words": _mean_words(pairs["rejected"]),
-        "reward_chosen": pairs["chosen_reward"].mean(),
-        "reward_rejected": pairs["rejected_reward"].mean(),
-        "reward_random": by_user["reward"].mean(),
+        "reward_chosen": judged["chosen_reward"].mean(),
+        "reward_rejected": judged["rejected_reward"].mean(),
+        "reward_random": drawn["reward"].mean(),
     }
+
+
+def _user_means(table: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    """The mean of each column per user, in the order of users: it decides a sum's last digits."""
+    return table.group_by("user_index").agg(pl.col(columns).mean()).sort("user_index")
 
 
 def _mean_words(texts: pl.Series) -> float | None:

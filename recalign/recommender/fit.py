@@ -164,23 +164,37 @@ def guard_figures(
     choice: Choice,
     learning: Learning,
 ) -> Figures:
-    """Real against shuffled texts, every user by the weights that users of the other half chose."""
-    grid, n_users = test.grid(), len(test.counts)
-    orders = shifted_orders(n_users, stream(config.seed, "recommender", "shuffles"))
-    variants = [grid, *(grid[torch.from_numpy(order).to(grid.device)] for order in orders), None]
-    parts = []
+    """Real against shuffled texts, and without any; see `cross_chosen`."""
+    grid = test.grid()
+    orders = shifted_orders(len(grid), stream(config.seed, "recommender", "shuffles"))
+    shuffled = [grid[torch.from_numpy(order).to(grid.device)] for order in orders]
+    real, *others, none = cross_chosen(model, test, choice, learning, [grid, *shuffled, None])
+    return compare(real, others, none)
+
+
+def cross_chosen(
+    model: nn.Module,
+    test: TextExamples,
+    choice: Choice,
+    learning: Learning,
+    variants: list[Tensor | None],
+) -> list[Quality]:
+    """Quality given each of the texts [U, R, e], every user by the weights the other half chose.
+
+    Users of even rows come first, then those of odd ones.
+    """
+    n_users, parts = len(test.counts), []
     for half, best in ((0, choice.odd), (1, choice.even)):
         best.restore(model)
         part = test.of_users(np.arange(half, n_users, 2))
         texts = [None if variant is None else variant[half::2] for variant in variants]
         parts.append([learning.quality(model, part, vectors) for vectors in texts])
-    real, *shuffled, none = (
+    return [
         Quality(
             np.concatenate([even.log_prob, odd.log_prob]), np.concatenate([even.ndcg, odd.ndcg])
         )
         for even, odd in zip(*parts, strict=True)
-    )
-    return compare(real, shuffled, none)
+    ]
 
 
 def split_users(

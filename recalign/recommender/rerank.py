@@ -16,6 +16,7 @@ from recalign.recommender.examples import ListExamples
 from recalign.recommender.fit import (
     FittedRecommender,
     Learning,
+    cross_chosen,
     guard_figures,
     split_users,
     train_epochs,
@@ -48,8 +49,8 @@ def fit_reranker(
     figures = guard_figures(config, model.reading, test, choice, READING)
     choice.everyone.restore(model.reading)
     _, alone = train_epochs(config, model.bare, train, test, BARE, progress)
+    (bare,) = cross_chosen(model.bare, test, alone, BARE, [None])
     alone.everyone.restore(model.bare)
-    bare = list_quality(model.bare, test, None)
     told = {
         "log_prob_no_text": float(bare.log_prob.mean()),
         "ndcg_no_text": float(bare.ndcg.mean()),

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 MAX_WORDS = 120
-"""Longer sentences are cut, so that no encoder with 256 tokens drops their end in silence."""
+"""Longer sentences are cut. What is still too long for an encoder, the encoder itself halves."""
 
 ENCODER_WEIGHTS = "encoder_weights"
 """Figure of a recommender: the digest of the encoder's weights that it was fitted with."""
 
-_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\s*\n+\s*")
+_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\s*\n+\s*|(?<=[。！？；])(?![。！？；”’」』）])")
 _ITEM_PART_END = re.compile(r"[:;]\s+|\s*\n+\s*")
 
 
@@ -39,6 +39,17 @@ def _pieces(parts: list[str]) -> list[str]:
             " ".join(words[start : start + MAX_WORDS]) for start in range(0, len(words), MAX_WORDS)
         ]
     return sentences
+
+
+def halved(sentence: str) -> list[str]:
+    """Both parts of a sentence of two characters or more, cut at the blank before its middle.
+
+    Without a blank there, as in languages that write none, at the middle itself.
+    """
+    middle = len(sentence) // 2
+    cut = sentence.rfind(" ", 1, middle + 1)
+    cut = middle if cut < 0 else cut
+    return [sentence[:cut], sentence[cut:].lstrip()]
 
 
 class SentenceCache:

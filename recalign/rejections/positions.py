@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 
+from recalign.errors import UserError
 from recalign.seeding import derive_seed
 
 
@@ -12,7 +13,8 @@ def draw_positions(windows: pl.DataFrame, n_pairs: int, seed: int) -> tuple[np.n
     windows: the WINDOWS table. Positions stand in [reward_start, valid_start) of prompted users:
     after all that the oracle was fitted, stopped and calibrated on, before validation. All users
     give one position before any gives a second. Every position has a draw of its own: a smaller
-    `n_pairs` takes a part of the same pairs, and other users do not matter.
+    `n_pairs` takes a part of the same pairs. Other users decide how many positions of a user are
+    taken where `n_pairs` is fewer than there are, but not in which order.
     """
     users, positions, draws = _drawn(windows, "reward_start", seed)
     taken = np.sort(np.lexsort((draws, _turns(users, draws)))[:n_pairs])
@@ -26,7 +28,7 @@ def fresh_positions(
 
     They stand in [fit_start, valid_start). Every user gives as many as `matched` has of it, as far
     as it can; what is missing is taken from other users, those with the fewest first. Fewer than m
-    where there are no others left.
+    where there are no others left; UserError where there is none at all.
     """
     users, positions, draws = _drawn(windows, "fit_start", seed)
     given = set(
@@ -34,6 +36,11 @@ def fresh_positions(
     )
     pairs = zip(users.tolist(), positions.tolist(), strict=True)
     free = np.array([pair not in given for pair in pairs], dtype=bool)
+    if not free.any():
+        raise UserError(
+            "rejections: no item is left for the control on fresh items: raise splits.fit (by time:"
+            " splits.fit_share), or lower rejections.n_pairs"
+        )
     users, positions, draws = users[free], positions[free], draws[free]
     turns = _turns(users, draws)
     wanted = np.bincount(matched, minlength=users.max(initial=0) + 1)[users]

@@ -1,6 +1,6 @@
 """The leakage guard: proves per row, from the raw tables, that nothing saw its own future."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal, NoReturn
 
 import numpy as np
@@ -154,32 +154,28 @@ def check_fit(
     name: str,
     users: np.ndarray,
     stops: np.ndarray,
-    items_seen: Sequence[np.ndarray] | Sequences,
+    items_seen: Sequences,
     interactions: pl.DataFrame,
     limits: np.ndarray,
 ) -> int:
     """The number of users proved for the fit of the model `name`.
 
-    Row b says that the fit saw `items_seen[b]` (or, given Sequences, all of the sequence b) of
-    user `users[b]`: proved to be that user's items at positions below `stops[b]`, and `stops[b]`
-    to be at most `limits[b]`. Raises LeakageError with the user, the row (from 0) and the item.
+    Row b says that the fit saw all of the sequence b of `items_seen` of user `users[b]`: proved to
+    be that user's items at positions below `stops[b]`, and `stops[b]` to be at most `limits[b]`.
+    Raises LeakageError with the user, the row (from 0) and the item.
     """
     timelines = Timelines(check_table(interactions, INTERACTIONS, "interactions"))
-    n_seen = items_seen.n_users if isinstance(items_seen, Sequences) else len(items_seen)
-    if not len(users) == len(stops) == len(limits) == n_seen:
+    if not len(users) == len(stops) == len(limits) == items_seen.n_users:
         raise ValueError(
             f"{name}: {len(users)} users, {len(stops)} stops, {len(limits)} limits, "
-            f"{n_seen} item lists"
+            f"{items_seen.n_users} sequences"
         )
-    for row, (user, stop, limit) in enumerate(
-        zip(users.tolist(), stops.tolist(), limits.tolist(), strict=True)
+    rows = np.arange(items_seen.n_users)
+    whole = items_seen.slices(rows, np.zeros_like(rows), items_seen.lengths)
+    for row, (user, stop, limit, seen) in enumerate(
+        zip(users.tolist(), stops.tolist(), limits.tolist(), whole, strict=True)
     ):
-        seen = (
-            items_seen.slice(row, 0, int(items_seen.lengths[row]))
-            if isinstance(items_seen, Sequences)
-            else items_seen[row]
-        )
-        _check_fit_row(name, timelines, row, user, stop, limit, np.asarray(seen))
+        _check_fit_row(name, timelines, row, user, stop, limit, seen)
     return len(users)
 
 

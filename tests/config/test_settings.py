@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from flows.cli.app import app
+from flows.cli.runs import RunOptions
 from recalign.config import (
     DPO4RecConfig,
     InteractionsConfig,
@@ -92,6 +94,10 @@ def test_a_mistake_names_the_field_and_what_is_allowed(override, message):
         ({"recommendations": {"beam": 12, "top": 20}}, "recommendations.top = 20 count: raise it"),
         ({"splits": {"fit": 0}}, "smoothing.calibrated needs splits.fit above 0"),
         (
+            {"splits": {"fit": 0}, "smoothing": {"estimator": "none"}},
+            "permuted eps, a control of every estimator, are calibrated, too",
+        ),
+        (
             {"splits": {"protocol": "temporal", "reward_share": 0}},
             "splits.reward_share must be above 0: pairs come from that window",
         ),
@@ -121,8 +127,27 @@ def test_a_url_with_a_password_is_refused_and_not_repeated(given):
     assert "secret" not in str(refused.value)
 
 
-def test_an_oracle_without_a_fit_window_may_go_uncalibrated():
-    settings = {"splits": {"fit": 0}, "smoothing": {"calibrated": False}}
+def test_a_root_with_a_password_is_refused_whichever_way_it_comes(monkeypatch):
+    root = "s3://key:secret@bucket/x"
+
+    def told(run):
+        with pytest.raises(UserError, match="must hold no password") as refused:
+            run()
+        assert "secret" not in str(refused.value)
+
+    told(RunOptions(root=root).runtime)
+    for command in (["ls"], ["run", "dpo4rec"], ["up"]):
+        told(lambda command=command: app([*command, "--root", root], standalone_mode=False))
+    monkeypatch.setenv("RECALIGN_ROOT", root)
+    told(Runtime)
+    told(lambda: app(["ls"], standalone_mode=False))
+
+
+@pytest.mark.parametrize(
+    "unread", [{"smoothing": {"calibrated": False}}, {"alignment": {"loss": "dpo"}}]
+)
+def test_an_oracle_without_a_fit_window_may_go_uncalibrated_or_unread(unread):
+    settings = {"splits": {"fit": 0}} | unread
     assert RosePOConfig.model_validate(settings).splits.fit == 0
 
 

@@ -3,8 +3,10 @@
 import polars as pl
 import pytest
 
+from recalign.errors import UserError
 from recalign.evaluation.texts.mixed import mixed_across_users
 from recalign.evaluation.texts.rows import dpo4rec_rows, mixed_policy, policy_label
+from recalign.recommender.sentences import split_sentences
 from recalign.schemas import REASONINGS
 
 N_USERS, N_SENTENCES = 12, 4
@@ -26,7 +28,7 @@ def mixed(share: float) -> dict[tuple[int, int], list[tuple[int, ...]]]:
     assert len(table) == 2 * N_USERS  # greedy texts are not mixed
     found = {}
     for user, sample, text in table.select("user_index", "sample", "reasoning").iter_rows():
-        parts = text.replace(". ", " ").split(" ")
+        parts = text.replace(". ", "\n").split("\n")
         found[user, sample] = [tuple(map(int, part.split("/"))) for part in parts]
     return found
 
@@ -65,6 +67,13 @@ def test_each_share_is_a_row_against_the_base_policys_own_texts():
     assert mixed_policy(1.0) in rows
 
 
+def test_lines_without_a_full_stop_stay_sentences_of_their_own():
+    lists = [(user, 0, f"- Genre: g{user}\n- Era: e{user}", 9, None) for user in range(4)]
+    given = pl.DataFrame(lists, schema=REASONINGS, orient="row")
+    for text in mixed_across_users(given, 0.5, split_sentences, seed=0)["reasoning"]:
+        assert sorted(len(line.split()) for line in split_sentences(text)) == [3, 3]
+
+
 def test_a_single_user_has_nobody_to_take_from():
-    with pytest.raises(ValueError, match="fewer than two"):
+    with pytest.raises(UserError, match=r"sample number 0 .* set evaluation\.mixed = \[\]"):
         mixed_across_users(reasonings().filter(user_index=3), 0.5, lambda text: [text], seed=0)

@@ -240,6 +240,11 @@ def test_what_the_hub_refuses_is_explained(kind: type[HfHubHTTPError], words_sai
         load()
 
 
+def test_a_download_that_the_network_ends_is_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"timed out.*run again"), explained("owner/model", "main"):
+        raise huggingface_hub.errors.HTTPError("the read operation timed out")
+
+
 def test_an_absent_file_in_the_cache_counts_as_out_of_reach() -> None:
     with pytest.raises(UserError, match="cannot be reached"), explained("owner/model", "main"):
         raise LocalEntryNotFoundError("no")

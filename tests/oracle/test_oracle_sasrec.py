@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recalign.config.oracle import OracleConfig
-from recalign.oracle.inference import padded, rank_in_full, states_of
+from recalign.oracle.inference import POSITIONS, padded, rank_in_full, states_of
 from recalign.oracle.sasrec import SASRec
 from recalign.oracle.sequence_model import NEVER
 from recalign.sequences import Sequences
@@ -86,11 +86,14 @@ def test_initial_weights_come_from_the_seed_and_leave_the_global_stream_alone() 
     assert first.bias[0] == NEVER
 
 
-def test_states_in_bulk_equal_those_one_by_one_in_the_given_order() -> None:
+def test_states_in_bulk_equal_those_one_by_one_in_the_given_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(POSITIONS, "cpu", 84)  # seven users at a time
     model, sequences = random_model(text=True), random_sequences()
     users = np.random.default_rng(1).permutation(sequences.n_users)
     stops = np.random.default_rng(2).integers(0, 25, len(users))
-    bulk = states_of(model, sequences, users, stops, batch=7)
+    bulk = states_of(model, sequences, users, stops)
     for row, (user, stop) in enumerate(zip(users, stops, strict=True)):
         history = sequences.slice(user, 0, stop)[-12:]
         alone = model.states(

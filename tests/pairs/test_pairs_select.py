@@ -268,6 +268,18 @@ def test_who_gives_no_pair_is_told_however_pairs_are_selected(selected):
     assert report["n_pairs"] == len(pairs)
 
 
+def test_rewards_are_means_over_users_however_many_pairs_each_gives():
+    samples = {
+        0: [(s, f"text {s}", reward, None) for s, reward in enumerate((0.9, 0.8, 0.2, 0.1))],
+        1: [(0, "a", 0.4, None), (1, "b", 0.3, None)],
+    }
+    report = select(PairsConfig(select="top_bottom_k", k=2), samples)[2]
+    assert report["n_pairs"] == 3
+    assert report["reward_chosen"] == pytest.approx((0.85 + 0.4) / 2)
+    assert report["reward_rejected"] == pytest.approx((0.15 + 0.3) / 2)
+    assert report["reward_random"] == pytest.approx((0.5 + 0.35) / 2)
+
+
 def test_repeated_texts_count_as_so_many_samples_when_asked_for():
     samples = {0: [(0, "a", 0.5, None), (1, "b", 0.1, None), (2, "a", 0.5, None)]}
     for repeats, expected in ((False, ["a", "b"]), (True, ["a", "b", "a"])):

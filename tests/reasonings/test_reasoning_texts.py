@@ -29,6 +29,15 @@ CONFIG = SamplingConfig(min_words=3)
         ("Enjoys dark war films and dark war films set at sea.", True, None),
         ("Likes war. Likes sea. Likes war. Likes sun. Likes war.", True, "repetition"),
         ("Likes war. Likes sea. Likes war. Likes sun.", True, None),
+        ("Likes war! Likes war? Likes war.", True, "repetition"),
+        ("Admires J.R.R. Tolkien and George R.R. Martin.", True, None),
+        ("Likes creator A.S. Byatt, C.S. Lewis, T.S. Eliot.", True, None),
+        ("Likes U.S. films, U.S. history and U.S. wars.", True, None),
+        ("喜欢 老 电影。喜欢海。喜欢 老 电影！喜欢 老 电影。", True, "repetition"),
+        ("Likes plots such as an AI uprising.", True, None),
+        ("Likes heroes such as an AI, a robot and a cat.", True, None),
+        ("As an AI, I have no taste in movies.", True, "refusal"),
+        ("As an AI assistant I have no taste in movies.", True, "refusal"),
     ],
 )
 def test_the_first_reason_that_applies_is_given(text, finished, reason):

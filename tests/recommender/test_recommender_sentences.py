@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recalign.recommender.sentences import MAX_WORDS, SentenceCache, split_sentences
+from recalign.recommender.sentences import MAX_WORDS, SentenceCache, halved, split_sentences
 
 
 def vector_of(number: int) -> np.ndarray:
@@ -30,6 +30,19 @@ def test_sentences_end_at_full_stops_and_line_breaks():
         "Mood dark",
         "- likes v2.5 of it",
     ]
+
+
+def test_sentences_of_languages_without_blanks_end_at_their_own_marks():
+    assert split_sentences("他喜欢战争片。气氛阴暗！他说：“真的？！”不；也许吧") == [
+        "他喜欢战争片。", "气氛阴暗！", "他说：“真的？！”不；", "也许吧",
+    ]  # fmt: skip
+
+
+def test_a_sentence_is_halved_at_a_blank_or_in_the_middle_of_what_has_none():
+    assert halved("Enjoys war and peace") == ["Enjoys war", "and peace"]
+    assert halved("他喜欢老电影") == ["他喜欢", "老电影"]
+    assert halved("ab") == ["a", "b"]
+    assert halved("abcdef gh") == ["abcd", "ef gh"]
 
 
 def test_a_blank_text_has_no_sentence():

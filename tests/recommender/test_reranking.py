@@ -9,10 +9,17 @@ from recalign.config import RecommenderConfig
 from recalign.errors import UserError
 from recalign.lists import Lists
 from recalign.recommender.examples import ListExamples
+from recalign.recommender.fit import split_users, train_epochs
 from recalign.recommender.list_reader import ListReader, OrderedLists
 from recalign.recommender.prm import PRM, PRMShape, Reranker
 from recalign.recommender.required import require_signal
-from recalign.recommender.rerank import attribute_numbers, fit_reranker, list_quality
+from recalign.recommender.rerank import (
+    BARE,
+    attribute_numbers,
+    fit_reranker,
+    list_quality,
+    start_reranker,
+)
 from recalign.recommender.storage import load_reader, load_recommender, save_recommender
 from recalign.schemas import ITEMS
 
@@ -61,6 +68,26 @@ def test_texts_that_tell_something_pass_the_guard_and_beat_the_model_without_any
     assert figures["ndcg_low"] > 0.05
     assert figures["log_prob_real"] > figures["log_prob_no_text"]
     assert figures["ndcg_real"] > max(figures["ndcg_no_text"], figures["ndcg_shuffled"]) + 0.05
+
+
+def test_the_model_without_texts_is_measured_on_users_that_did_not_choose_its_epoch(telling):
+    examples, item_text, attributes = problem(right=0.9)
+    held_out, fitted = split_users(CONFIG, examples.users)
+    train, test = examples.of_users(fitted), examples.of_users(held_out)
+    bare = start_reranker(CONFIG, LENGTH, item_text, attributes, train.all_texts()).bare
+    _, choice = train_epochs(CONFIG, bare, train, test, BARE)
+
+    def measured(even, odd):
+        found = []
+        for half, best in enumerate((even, odd)):
+            best.restore(bare)
+            part = test.of_users(np.arange(half, len(held_out), 2))
+            found += list_quality(bare, part, None).log_prob.tolist()
+        return np.mean(found)
+
+    told = telling[0].figures["log_prob_no_text"]
+    assert told == pytest.approx(measured(choice.odd, choice.even))
+    assert told < measured(choice.everyone, choice.everyone) - 1e-6
 
 
 def test_noise_is_not_taken_for_a_signal():

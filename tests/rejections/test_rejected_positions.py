@@ -2,7 +2,9 @@
 
 import numpy as np
 import polars as pl
+import pytest
 
+from recalign.errors import UserError
 from recalign.rejections.positions import draw_positions, fresh_positions
 from recalign.schemas import WINDOWS
 
@@ -35,7 +37,7 @@ def test_every_user_gives_one_position_before_any_gives_two():
         assert len(users) == n_pairs
 
 
-def test_fewer_pairs_are_a_part_of_more_and_other_users_do_not_matter():
+def test_fewer_pairs_are_a_part_of_more_and_others_do_not_matter_for_a_users_order():
     table = windows(*[(user, 5, 15) for user in range(20)])
     assert set(drawn(table, 13, 1)) < set(drawn(table, 40, 1)) < set(drawn(table, 90, 1))
     alone = drawn(windows((3, 5, 15)), 4, 1)
@@ -68,3 +70,10 @@ def test_what_a_user_cannot_give_is_taken_from_others_and_fewer_where_nobody_has
     found = fresh(table, 2, [0, 0, 1])
     assert [user for user, _ in found] == [1, 1, 1]
     assert len(fresh(table, 2, [0, 1] * 10)) == 9
+
+
+def test_without_any_item_left_for_fresh_pairs_it_is_said_what_would_leave_some():
+    table = windows((0, 3, 4), (1, 5, 7), fit=0)
+    with pytest.raises(UserError, match=r"raise splits\.fit .* or lower rejections\.n_pairs"):
+        fresh(table, 100, [0, 1, 1])
+    assert len(fresh(table, 2, [0, 1])) == 1

@@ -186,15 +186,16 @@ def fit_inputs(stop: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     return users, np.full(N_USERS, stop), seen
 
 
-def test_an_honest_fit_is_proved_from_lists_and_from_sequences():
+def proved(users: np.ndarray, stops: np.ndarray, seen: list[np.ndarray]) -> int:
+    """Users whose items seen are below their stop, which may be 6 at most."""
+    flat = Sequences(np.cumsum([0, *map(len, seen)]), np.concatenate(seen), 200)
+    return check_fit("oracle", users, stops, flat, make_interactions(), np.full(len(users), 6))
+
+
+def test_an_honest_fit_is_proved():
     users, stops, seen = fit_inputs(6)
-    interactions, limits = make_interactions(), np.full(N_USERS, 6)
-    assert check_fit("oracle", users, stops, seen, interactions, limits) == N_USERS
-    offsets = np.arange(N_USERS + 1) * 6
-    flat = Sequences(offsets, np.concatenate(seen), 200)
-    assert check_fit("oracle", users, stops, flat, interactions, limits) == N_USERS
-    fewer = [own[:4] for own in seen]
-    assert check_fit("oracle", users, stops - 2, fewer, interactions, limits) == N_USERS
+    assert proved(users, stops, seen) == N_USERS
+    assert proved(users, stops - 2, [own[:4] for own in seen]) == N_USERS
 
 
 def beyond(users, stops, seen):
@@ -230,9 +231,9 @@ def stranger(users, stops, seen):
     ],
 )
 def test_a_fit_that_saw_its_future_is_refused(leak: Callable[..., tuple], message: str):
-    users, stops, seen = leak(*fit_inputs(6))
+    leaked = leak(*fit_inputs(6))
     with pytest.raises(LeakageError, match=f"oracle, {message}"):
-        check_fit("oracle", users, stops, seen, make_interactions(), np.full(N_USERS, 6))
+        proved(*leaked)
 
 
 def window_prompts(cutoffs: list[int], candidates: list[list[int]]) -> pl.DataFrame:
