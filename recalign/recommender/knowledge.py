@@ -17,6 +17,8 @@ from recalign.recommender.zscores import CLIP, mean_std, z_scored
 
 ADAPTER_SHARE = 0.1
 """Standard deviation of A(z) at the start, relative to that of z P."""
+ALIKE = 1e-4
+"""Standard deviation of k_u.k_i before scaling below which the texts differ by rounding alone."""
 MATRIX_RATE = 1 / 30
 """Matrices learn this much slower than gate and component weights: at the full rate they overfit
 the embedded run's 9,000 examples within one epoch."""
@@ -72,7 +74,8 @@ class KnowledgeTerm(nn.Module):
     @torch.no_grad()
     def start(self, item_text: Tensor, texts: Tensor, gate: float) -> None:
         """Fill the buffers from item_text [I+1, e] and the fit texts [n, e]; then P = W = principal
-        components of the texts, scaled so that k_u.k_i has unit variance before the gate."""
+        components of the texts, scaled so that k_u.k_i has unit variance before the gate; as they
+        are where all texts are alike."""
         mean, std = mean_std(texts)
         self.get_buffer("text_mean").copy_(mean)
         self.get_buffer("text_std").copy_(std)
@@ -82,13 +85,16 @@ class KnowledgeTerm(nn.Module):
         components = torch.linalg.eigh((z.T @ z).double())[1][:, -len(self.component) :].float()
         few = z[:: max(1, len(z) // 2000)]
         spread = float(((few @ components) @ (z_items @ components).T).std())
-        projection = components / max(spread, 1e-12) ** 0.5
+        alike = spread < ALIKE  # scaled up, rounding errors would drown the sequence model
+        projection = components if alike else components / spread**0.5
         self.user_map.copy_(projection)
         self.item_map.copy_(projection)
         self.gate.fill_(gate)
         self.eval()
         wanted = ADAPTER_SHARE * float((few @ projection).std())
-        scale_output(self.adapter, wanted / max(float(self.adapter(few).std()), 1e-12))
+        given = float(self.adapter(few).std())
+        if not alike and given > 0:
+            scale_output(self.adapter, wanted / given)
 
 
 def parameter_groups(term: KnowledgeTerm, learning_rate: float) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ def model(request):
     return make_model(request.param)
 
 
-def make_model(adapter):
+def make_model(adapter, texts=TEXTS):
     draw = torch.Generator().manual_seed(0)
     config = RecommenderConfig(adapter=adapter, hidden=4, gate=0.5)
     model = start_model(
@@ -34,7 +34,7 @@ def make_model(adapter):
             torch.randn(N_ITEMS + 1, generator=draw),
             torch.randn(N_ITEMS + 1, WIDTH, generator=draw).numpy(),
         ),
-        TEXTS,
+        texts,
     )
     with torch.no_grad():
         model.component.copy_(torch.tensor([1.0, 0.5, 2.0, -1.0]))
@@ -127,6 +127,14 @@ def test_a_text_dimension_that_never_varies_changes_nothing():
         texts,
     )
     assert torch.isfinite(model.scores(torch.zeros(1, 2), texts[None, :5])).all()
+
+
+@pytest.mark.parametrize("adapter", ["gated", "experts"])
+def test_where_all_texts_are_alike_another_one_does_not_drown_the_sequence_model(adapter):
+    model = make_model(adapter, TEXTS[:1].repeat(201, 1))
+    knowledge = model.user_knowledge(TEXTS) @ model.item_knowledge().T
+    assert knowledge.isfinite().all()
+    assert knowledge.abs().max() < 200
 
 
 def test_scores_do_not_depend_on_the_batch(model):
