@@ -7,8 +7,10 @@ ENV DO_NOT_TRACK=1 \
     HF_HUB_DISABLE_TELEMETRY=1 \
     PREFECT_SERVER_ANALYTICS_ENABLED=false \
     PYTHONUNBUFFERED=1 \
+    HF_HOME=/data/.cache/huggingface \
     PREFECT_HOME=/data/.prefect \
     RECALIGN_CACHE=/data/.cache \
+    RECALIGN_OUTPUT=/data/recs.parquet \
     RECALIGN_ROOT=/data/artifacts
 
 RUN useradd --create-home --uid 1000 recalign && install --directory --owner recalign /data

@@ -27,6 +27,7 @@ import numpy as np
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.kept_rows import BY_LLM
 from recalign.artifacts.lookup import open_existing
 from recalign.artifacts.refreshes import REFRESHES
 from recalign.chain import chain_of_run, finished_run
@@ -109,7 +110,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "root"
         shutil.copytree(asked.root, root)
-        for place in (".cache/texts", ".refreshes", "current_reasonings", "serving"):
+        for place in (f".cache/{BY_LLM}", ".refreshes", "current_reasonings", "serving"):
             shutil.rmtree(root / place, ignore_errors=True)
         items, now = ITEMS.read(world)["item_id"].to_list(), max(table["timestamp"].to_list())
         nights = Nights(root, report.reference.name, items, now)

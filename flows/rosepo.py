@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from flows.session import Wiring
+from recalign.artifacts.digests import local_files
 from recalign.artifacts.manifest import Reference
 from recalign.config import ComparedRow, Loss, RosePOAlignmentConfig, RosePOConfig
 from tasks.alignment import alignment, check_progress
 from tasks.comparison import comparison
 from tasks.engine.run import Run
-from tasks.engine.stage import local_files
 from tasks.fold_oracles import fold_oracles
 from tasks.interactions import interactions, raw_files
 from tasks.oracle import oracle, oracle_files

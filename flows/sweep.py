@@ -14,6 +14,7 @@ from pydantic import Field
 
 from flows.methods import METHODS, Method, method_named
 from flows.session import begin_session, one_of, outlook, settle, show_outcome, titled
+from recalign.artifacts.digests import file_digests
 from recalign.artifacts.fingerprint import fingerprint
 from recalign.artifacts.manifest import Reference
 from recalign.artifacts.sweep_notes import forget_sweep, note_sweep
@@ -24,7 +25,7 @@ from recalign.report import PAGE
 from tasks.engine.device import wanted_device
 from tasks.engine.run import UNKNOWN, Run, Step
 from tasks.engine.run_names import announce, start_of
-from tasks.engine.stage import Stage, file_digests
+from tasks.engine.stage import Stage
 from tasks.leaderboard import leaderboard
 
 log = logging.getLogger(__name__)

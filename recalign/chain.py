@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from recalign.artifacts.lookup import resolve
-from recalign.artifacts.manifest import Manifest, Reference
+from recalign.artifacts.manifest import Manifest, Reference, require_same
 from recalign.artifacts.series import SERIES
 from recalign.artifacts.store import Store
 from recalign.config import SamplingConfig
 from recalign.errors import UserError
+from recalign.metric_columns import SCORE
 from recalign.templates import template_read
 
 METHOD_REPORTS = {"dpo4rec": "report", "rosepo": "comparison"}
@@ -81,13 +82,52 @@ def policy_of_run(store: Store, report: Manifest) -> Reference:
 
 def _best_row(store: Store, comparison: Manifest) -> Manifest:
     """The recommendations of the aligned row with the best validation."""
-    scores = {
-        number: comparison.figures["validation"][row["label"]]
-        for number, row in enumerate(comparison.config["rows"])
-        if row["kind"] == "aligned"
-    }
+    rows, scores = comparison.config["rows"], _validations(comparison, "aligned")
     best = max(scores, key=scores.__getitem__)
-    return _manifest(store, comparison.inputs[f"row_{best}"])
+    number = next(n for n, row in enumerate(rows) if row["label"] == best)
+    return _manifest(store, comparison.inputs[f"row_{number}"])
+
+
+def _validations(comparison: Manifest, kind: str) -> dict[str, float]:
+    """Of the rows of this kind, by label."""
+    labels = [row["label"] for row in comparison.config["rows"] if row["kind"] == kind]
+    return {label: comparison.figures["validation"][label] for label in labels}
+
+
+def doubt_of_run(store: Store, report: Manifest) -> str:
+    """Why the aligned LLM of a run may be no better than before alignment, in a sentence.
+
+    Empty where its validation is better, or cannot be told: which of the aligned is the best is
+    chosen whether or not any of them beats what there was before.
+    """
+    if "aligned" not in report.inputs:
+        (before,) = _validations(report, "sft").values() or [None]
+        return _doubt(before, _validations(report, "aligned"))
+    scores = {}
+    for name, one in report.inputs.items():
+        is_one = name.startswith("validation_")
+        made = store.manifest(one.stage, one.fingerprint) if is_one else None
+        if made:
+            scores[f"round {name.removeprefix('validation_')}"] = float(made.figures[SCORE])
+    return _doubt(scores.pop("round 0", None), scores)
+
+
+def doubt_of_series(store: Store, name: str) -> str:
+    """The same of the best round of a series."""
+    latest = SERIES.read(store, name).latest
+    scores = {f"round {one.number}": one.validation for one in latest.rounds} if latest else {}
+    return _doubt(scores.pop("round 0", None), scores)
+
+
+def _doubt(before: float | None, aligned: dict[str, float]) -> str:
+    """By the validations of the LLM before, and of what was aligned."""
+    best = max(aligned, key=aligned.__getitem__, default="")
+    if before is None or not best or aligned[best] > before:
+        return ""
+    return (
+        f"validation of {best}, {aligned[best]:.4f}, does not beat that before alignment, "
+        f"{before:.4f}: alignment has not made this LLM better there"
+    )
 
 
 def title_chain_of_run(store: Store, comparison: Manifest) -> TitleChain:
@@ -140,8 +180,9 @@ def _chain(store: Store, written: Manifest, recommender: Reference) -> Chain:
 
 
 def _manifest(store: Store, reference: Reference) -> Manifest:
-    """UserError where the artifact is gone."""
+    """UserError where the artifact is gone, or was computed anew since."""
     found = store.manifest(reference.stage, reference.fingerprint)
     if found is None:
         raise UserError(f"{reference.name} is missing: run the method again to compute it anew")
+    require_same(found, reference)
     return found

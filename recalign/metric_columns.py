@@ -46,6 +46,10 @@ RERANKED_NDCG = Metric(RERANKED, "NDCG", 5)
 
 FEWEST_USERS = 10
 """Of fewer no interval is told: of 5 users 15 % of the 95 % intervals miss the mean, of 1 all."""
+BY_INTERVALS = (
+    "low", "high", "difference_low", "difference_high", "p", "p_holm", "detectable",
+)  # fmt: skip
+"""Columns that are left out with the intervals."""
 
 
 def primary_of(table: pl.DataFrame) -> Metric:
@@ -76,7 +80,10 @@ def cells(results: pl.DataFrame) -> dict[tuple[str, Metric], dict[str, Any]]:
 
 
 def told_intervals(results: pl.DataFrame) -> pl.DataFrame:
-    """RESULTS as people may read them: of fewer than FEWEST_USERS users without the intervals."""
+    """RESULTS as people may read them: of fewer than FEWEST_USERS users without the intervals.
+
+    So are a sweep's tables read; p-values and what could be found go with the intervals.
+    """
     enough = pl.col("n_users") >= FEWEST_USERS
-    bounds = ("low", "high", "difference_low", "difference_high")
-    return results.with_columns(pl.when(enough).then(pl.col(name)).alias(name) for name in bounds)
+    left_out = [name for name in BY_INTERVALS if name in results.columns]
+    return results.with_columns(pl.when(enough).then(pl.col(name)).alias(name) for name in left_out)

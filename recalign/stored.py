@@ -1,8 +1,10 @@
 """The LLM of an artifact, opened alike whichever stage made it: policy, sft or alignment."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.digests import file_digests, local_files
 from recalign.artifacts.roots import open_root
 from recalign.config import SftConfig, TitlePromptConfig
 from recalign.embedded.grammar import parse_reasoning
@@ -64,13 +66,36 @@ def _start_of(alignment: Artifact, root: str) -> Artifact:
 
 
 def stored(made: Artifact, root: str) -> StoredPolicy:
-    """How the policy that `made` holds is stored; what it stands on lies under `root`."""
+    """How the policy that `made` holds is stored; what it stands on lies under `root`.
+
+    UserError where it reads its weights from a folder of the user's, and other files lie there now.
+    """
+    place = _place(made, root)
+    if isinstance(place.weights, str) and Path(place.weights).is_dir():
+        _refuse_changed(place.weights, first_of(made, root), root)
+    return place
+
+
+def _refuse_changed(folder: str, first: Artifact, root: str) -> None:
+    read = {name: one for name, one in first.manifest.files.items() if name.startswith("model/")}
+    # Remembered by the root: nothing is hashed again unless it was written again.
+    found = file_digests(local_files("model", folder), open_root(root).digests.digest)
+    differ = sorted(name for name, _ in read.items() ^ found.items())
+    if differ:
+        raise UserError(
+            f"{folder}: {differ[0].partition('/')[2]} is not as it was when "
+            f"{first.manifest.reference.name} was made of this LLM: put the old files back, or run "
+            "the method again with the new ones"
+        )
+
+
+def _place(made: Artifact, root: str) -> StoredPolicy:
     match made.manifest.stage:
         case "policy":
             return stored_policy(made.folder)
         case "sft":
             return stored_sft(made.folder)
         case "alignment":
-            return stored(_start_of(made, root), root).trained(made.folder)
+            return _place(_start_of(made, root), root).trained(made.folder)
         case other:
             raise ValueError(f"stage {other} makes no policy")

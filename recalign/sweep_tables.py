@@ -35,7 +35,7 @@ COMPARISONS = Table(  # of a sweep: the comparisons that its page makes claims a
     per_seed=pl.List(pl.Float64),  # the difference with each seed
     p=pl.Float64,  # two-sided, of no difference
     p_holm=pl.Float64,  # the same, corrected for the number of comparisons in this table
-    detectable=pl.Float64,  # smallest effect that such a run finds in 80 %
+    detectable=pl.Float64,  # smallest effect found in 80 % of such sweeps, at 5 %; not corrected
     n_seeds=pl.Int64,
     n_users=pl.Int64,
 )
@@ -48,6 +48,6 @@ CELLS = Table(  # of a sweep: one run
     cpu_seconds=pl.Float64,  # of all that the row stands on, whoever computed it
     own_cpu_seconds=pl.Float64,  # of what no other cell stands on
     tokens=pl.Int64,  # written by the LLM in all its reasonings
-    pairs=pl.Int64,  # aligned on, over all rounds
+    pairs=pl.Int64,  # aligned on, over all rounds; none of held-out users
     error=pl.String,  # why it failed; null: it did not
 )

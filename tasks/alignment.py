@@ -1,10 +1,10 @@
 """Stage alignment: a policy learns from scored completions of its own; the result is a policy."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from recalign.alignment.divergence import refuse_worse
+from recalign.alignment.divergence import HIGHEST_KL, refuse_far, refuse_worse
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
 from recalign.config import AlignmentConfig
@@ -64,12 +64,19 @@ def alignment(
 
 
 def check_progress(run: "Run", made: Reference, config: AlignmentConfig) -> None:
-    """UserError for a policy that got worse, where that is not allowed.
+    """UserError for a policy that got worse, or left its reference, where that is not allowed.
 
     The stage refuses it, too; but another run may have allowed it, whose artifact is reused.
     """
-    if not config.allow_worse:
-        run.require(made, lambda figures: refuse_worse(figures, config, "alignment"))
+
+    def check(figures: dict[str, Any]) -> None:
+        if not config.allow_worse:
+            refuse_worse(figures, config, "alignment")
+        kl = figures.get(HIGHEST_KL)  # earlier versions did not tell it
+        if config.optimiser == "grpo" and kl is not None:
+            refuse_far(kl, config.grpo.max_kl, "at its furthest")
+
+    run.require(made, check)
 
 
 def _initial(job: Job, config: AlignmentConfig, start: Artifact, table: pl.DataFrame) -> "Known":

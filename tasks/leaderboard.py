@@ -56,7 +56,7 @@ class FinishedCell:
     """All that the row was made from, by fingerprint."""
 
 
-@stage(version=1)
+@stage(version=2)
 def leaderboard(job: Job, config: LeaderboardConfig, **cells: Artifact) -> None:
     """Every setting's rows with intervals over users and seeds, what it cost, and the page."""
     store = open_root(job.runtime.root)

@@ -1,15 +1,15 @@
 """Where the weights of a stage's first LLM come from: a folder, a hub id, or a GGUF file."""
 
 import json
-import os
 from pathlib import Path
 from typing import TypeVar
 
-from recalign.artifacts.digests import whole_file
+from filelock import FileLock
+
+from recalign.artifacts.digests import local_files, write_atomically
 from recalign.config import LoadedModelConfig
 from recalign.llm.published import is_gguf, source_of
 from tasks.engine.job import Job
-from tasks.engine.stage import local_files
 
 Loaded = TypeVar("Loaded", bound=LoadedModelConfig)
 
@@ -33,10 +33,11 @@ def resolved(job: Job, config: Loaded) -> Loaded:
     from recalign.llm.precision import resolved_dtype
 
     known = job.draft.work / "resolved.json"
-    if not known.exists():
-        dtype = resolved_dtype(config, job.device)
-        with whole_file(known, f"{os.getpid()}") as file:
-            file.write(json.dumps({"revision": resolve_revision(config), "dtype": dtype}).encode())
+    with FileLock(f"{known}.lock"):  # the processes of a launch ask at once: one of them asks
+        if not known.exists():
+            dtype = resolved_dtype(config, job.device)
+            found = {"revision": resolve_revision(config), "dtype": dtype}
+            write_atomically(known, json.dumps(found))
     return config.model_copy(update=json.loads(known.read_text()))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.digests import local_files
 from recalign.config import OracleConfig
 from recalign.report.plots import oracle_curves
 from recalign.report.stage_page import picture
@@ -12,7 +13,7 @@ from recalign.schemas import CURVE_FILE
 from recalign.splits.phases import oracle_validation
 from tasks.encoding import item_vectors
 from tasks.engine.job import Job
-from tasks.engine.stage import local_files, stage
+from tasks.engine.stage import stage
 from tasks.tables import read_tables
 
 

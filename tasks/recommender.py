@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.digests import local_files
 from recalign.artifacts.manifest import Reference
 from recalign.config import AnswersConfig, RecommenderConfig, SplitsConfig
 from recalign.errors import UserError
@@ -21,7 +22,7 @@ from recalign.splits.phases import Phase, phase_of
 from recalign.templates import names_read
 from tasks.encoding import item_vectors, open_encoder
 from tasks.engine.job import Job
-from tasks.engine.stage import local_files, stage
+from tasks.engine.stage import stage
 from tasks.kar_lists import ordered, read_lists
 from tasks.rule_texts import rule_texts
 from tasks.tables import Tables, read_tables

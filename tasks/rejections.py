@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.digests import local_files
 from recalign.config import RejectionsStage
 from recalign.policy import Policy
 from recalign.rejections.collect import reject_in_shards
@@ -24,7 +25,7 @@ from recalign.titles.names import distinct_titles
 from recalign.titles.prompts import TitlePrompts, template_file
 from tasks.encoding import item_vectors
 from tasks.engine.job import Job
-from tasks.engine.stage import local_files, stage
+from tasks.engine.stage import stage
 from tasks.tables import Tables, read_tables, true_smoothing
 
 

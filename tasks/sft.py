@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.digests import local_files
 from recalign.config import LoadedModelConfig, SftConfig
 from recalign.llm.storage import MODEL, SFT, TEMPLATES, trained_part
 from recalign.policy import Policy, in_lines
@@ -21,7 +22,7 @@ from recalign.titles.trie import catalogue_of
 from recalign.training.run import TrainingRun
 from tasks.encoding import item_vectors
 from tasks.engine.job import Job
-from tasks.engine.stage import local_files, stage
+from tasks.engine.stage import stage
 from tasks.models import first_weights, model_files, resolved
 from tasks.tables import Tables, read_tables
 

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from prefect import Flow
 
+from flows.service.deployments import deployments as of_the_service
 from recalign.chat_server.client import KEY
 from tests.conftest import answers, free_port
 
@@ -73,6 +74,21 @@ def test_runs_in_containers_find_the_checkout_and_the_same_volume():
     assert docker["env"]["RECALIGN_ROOT"] == word(r"RECALIGN_ROOT=(\S+)$")
     assert docker["env"]["RECALIGN_ROOT"].startswith(f"{volume}/")
     assert f"data:{volume}" in SERVICES["worker"]["volumes"]
+
+
+def test_what_runs_download_and_hand_out_lies_in_the_volume(monkeypatch, tmp_path):
+    volume = word(r"^VOLUME (.+)$")
+    assert word(r"HF_HOME=(\S+)").startswith(f"{volume}/")
+    output = word(r"RECALIGN_OUTPUT=(\S+)")
+    assert output.startswith(f"{volume}/")
+    monkeypatch.setenv("RECALIGN_OUTPUT", output)
+    found = {made["name"]: made["parameters"] for _, made in of_the_service(tmp_path)}
+    assert [found[name]["config"]["output"] for name in ("recommend", "recommend-nightly")] == [
+        output, output
+    ]  # fmt: skip
+    monkeypatch.delenv("RECALIGN_OUTPUT")
+    found = {made["name"]: made["parameters"] for _, made in of_the_service(tmp_path)}
+    assert found["recommend"] == {}
 
 
 def test_deployments_in_containers_are_flows_of_the_project():

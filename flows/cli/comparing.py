@@ -35,6 +35,8 @@ def diff_artifacts(first: Named, second: Named, root: Root = ROOT) -> None:
     told = [{"figures": one.figures, "rows": one.rows} for one in (old, new)]
     lines = settings_between(*above) + differing(*told)
     typer.echo("\n".join(lines) or "no difference")
+    if old.stage == "leaderboard":
+        return  # of many runs: the nearest results are those of one of them
     judged = [_judged(store, lineage) for lineage in above]
     if judged[0] and judged[1]:
         _print_results(judged[0], judged[1], above)
@@ -75,10 +77,14 @@ def _print_results(first: RunResults, second: RunResults, above: tuple[Lineage, 
         for one in rows_between_runs(first, second, metric, paired=not other)
     ]  # fmt: skip
     how = f"not told: {other}" if other else "paired by user"
-    typer.echo(f"\n{metric.label}, with 95 % intervals; difference: second - first, {how}")
+    typer.echo(
+        f"\n{metric.label}, with 95 % intervals over users alone: another training seed may change "
+        f"more; difference: second - first, {how}"
+    )
     print_table(["row", "first", "second", "difference"], lines)
 
 
 def _shown(measured: Measured, with_sign: bool = False) -> str:
     mean, low, high = measured
-    return f"{signed(mean) if with_sign else f'{mean:.4f}'} {interval(low, high) or TOO_FEW}"
+    bounds = interval(low, high, with_sign) or TOO_FEW
+    return f"{signed(mean) if with_sign else f'{mean:.4f}'} {bounds}"

@@ -7,6 +7,7 @@ import typer
 from flows.methods import REPORTS
 from recalign.artifacts.lookup import open_existing, resolve
 from recalign.artifacts.series import SERIES
+from recalign.config.runtime import checked_root
 from recalign.errors import UserError
 from recalign.report import PAGE
 from recalign.report.series_history import beginnings, history, standing
@@ -14,7 +15,12 @@ from recalign.report.terminal import print_table
 
 ROOT = "artifacts"
 Root = Annotated[
-    str, typer.Option(help="Folder or URL (s3://...) of all artifacts.", envvar="RECALIGN_ROOT")
+    str,
+    typer.Option(
+        help="Folder or URL (s3://...) of all artifacts.",
+        envvar="RECALIGN_ROOT",
+        callback=checked_root,
+    ),
 ]
 Named = Annotated[str, typer.Argument(help="stage/fingerprint, or its first digits.")]
 

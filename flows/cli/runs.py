@@ -15,9 +15,10 @@ import typer
 
 from flows.methods import METHODS, Method
 from flows.service import database, processes, service
+from flows.service.record import without_password
 from recalign.artifacts.roots import is_url, open_root
 from recalign.config import Config, Runtime
-from recalign.config.presets import idle, load_settings, own_preset
+from recalign.config.presets import complete, idle, load_settings, own_preset
 from recalign.errors import UserError
 from recalign.report import PAGE
 from recalign.report.terminal import print_table
@@ -59,7 +60,7 @@ class RunOptions:
             raise UserError("runtime.root: name the folder of all artifacts with --root")
         root = self.root if is_url(self.root) else str(Path(self.root).absolute())
         runtime = load_settings(Runtime, "", [text.removeprefix("runtime.") for text in how])
-        return runtime.model_copy(update={"root": root})
+        return complete(runtime, {"root": root})
 
 
 def run_method(method: Method, asked: RunOptions) -> None:
@@ -116,6 +117,8 @@ def start_server() -> None:
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL
 
+    from flows.service import prefect_api
+
     kind, _, file = (PREFECT_API_DATABASE_CONNECTION_URL.value() or "").partition(":///")
     if not PREFECT_API_URL.value() and kind.startswith("sqlite"):
         database.check(Path(file), "give this one its own: export PREFECT_HOME=FOLDER")
@@ -126,7 +129,9 @@ def start_server() -> None:
         subprocess.Popen, start_new_session=True, preexec_fn=processes.told_of_death(signal.SIGTERM)
     )
     with patch.object(subprocess, "Popen", apart):
-        get_client(sync_client=True)
+        client = get_client(sync_client=True)
+    if api := PREFECT_API_URL.value():
+        prefect_api.require_answer(client, without_password(api))
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from flows.methods import METHODS
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.lineage import lineage, settings_of
 from recalign.artifacts.manifest import Manifest
@@ -12,6 +13,8 @@ from tasks.engine.stage import Call
 from tasks.leaderboard import leaderboard
 
 N_NAMED = 3  # settings in the label of a run; one that differs in more has its own name
+TRAINED = {name.partition(".")[0] for method in METHODS for name in method.config.seeds}
+"""Stages whose seed is part of a training seed; another's, as that of resamples, is a setting."""
 
 
 def compare_runs(store: Store, reports: Sequence[Manifest], runtime: Runtime) -> Artifact:
@@ -33,7 +36,7 @@ def compare_runs(store: Store, reports: Sequence[Manifest], runtime: Runtime) ->
 
 
 def shown_runs(store: Store, reports: Sequence[Manifest]) -> LeaderboardConfig:
-    """Runs that differ in seeds alone are one setting; it is called by what differs otherwise.
+    """Runs that differ in training seeds alone are one setting, called by what differs otherwise.
 
     Runs that differ in no setting (but in a file, or in the version of a stage), or in many, have
     their own names.
@@ -41,7 +44,8 @@ def shown_runs(store: Store, reports: Sequence[Manifest]) -> LeaderboardConfig:
     made = [_settings(store, report) for report in reports]
     differ = [name for name in dict.fromkeys(name for one in made for name in one)
               if len({one.get(name) for one in made}) > 1]  # fmt: skip
-    seeds = [name for name in differ if name.endswith(".seed")]
+    seeds = [name for name in differ
+             if name.endswith(".seed") and name.partition(".")[0] in TRAINED]  # fmt: skip
     values = [[f"{name}={one.get(name, '-')}" for name in differ if name not in seeds]
               for one in made]  # fmt: skip
     first = {

@@ -92,11 +92,12 @@ def plan_cells(method: Method, asked: SweepOptions) -> "Planned":
 def _require_same_windows(store: Store, reports: Sequence[Manifest]) -> None:
     """UserError for runs on other data, windows or cases: their users could not be paired."""
     found = [_judged_on(store, report) for report in reports]
+    first = found[0]
     for report, own in zip(reports, found, strict=True):
-        for what, value in found[0].items():
-            if own.get(what) != value:
+        for what in first | own:
+            if own.get(what) != first.get(what):
                 raise UserError(
-                    f"{reports[0].reference.name} stands on {what} {value}, "
+                    f"{reports[0].reference.name} stands on {what} {first.get(what)}, "
                     f"{report.reference.name} on {own.get(what)}: only runs of the same data, "
                     "windows and cases can be set side by side; `recalign diff` tells what differs"
                 )
@@ -119,7 +120,7 @@ def compare_runs(
     runs: Annotated[list[str], typer.Argument(help="Reports, as stage/fingerprint or digits.")],
     root: Root = ROOT,
 ) -> None:
-    """Set earlier runs side by side, as a sweep does: runs that differ in seeds are one setting."""
+    """Set earlier runs side by side; those that differ in training seeds alone are one setting."""
     store = open_existing(root)
     reports = [resolve(store, name) for name in runs]
     if other := [one.reference.name for one in reports if one.stage not in ENDS]:

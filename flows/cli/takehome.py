@@ -1,5 +1,6 @@
 """Commands for what comes after a report: recommend, refreshes, export."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,13 +11,15 @@ from flows.cli.runs import RunOptions, needs_no_server, start_server
 from flows.service.service import log_in
 from recalign.artifacts.lookup import open_existing
 from recalign.artifacts.refreshes import REFRESHES
-from recalign.chain import finished_run
+from recalign.chain import doubt_of_run, finished_run
 from recalign.config import RecommendConfig
 from recalign.config.presets import complete
 from recalign.errors import UserError
 from recalign.export.place import What
 from recalign.report.refresh_history import refresh_rows, refreshes_in_words
 from recalign.report.terminal import print_table
+
+log = logging.getLogger(__name__)
 
 
 def recommend_items(
@@ -122,5 +125,8 @@ def export_model(
     if merge and what != "policy":
         raise UserError(f"--merge is for an LLM's adapter: --what {what} has none")
     with store.in_use():
-        typer.echo(export_run(store, root, finished_run(store, run), to, what, merge=merge))
+        report = finished_run(store, run)
+        if what == "policy" and (doubt := doubt_of_run(store, report)):
+            log.warning("%s", doubt)
+        typer.echo(export_run(store, root, report, to, what, merge=merge))
     typer.echo(f"{what} in {to.resolve()}" + (f"; {upload(to, push)}" if push else ""))

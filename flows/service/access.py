@@ -3,13 +3,17 @@
 import base64
 import hmac
 import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from recalign.artifacts.digests import write_atomically
 from recalign.errors import UserError
 
+OWN = {"service.json", "prefect.db"}  # of a service, or of Prefect: their folder is a home
+BEFORE = {".lock", "presets"}  # what a first `up` that failed, or `deploy`, may have left at home
 LOGIN = "/log-in-once"
+TICKET_SECONDS = 600.0  # a ticket may lie about in a log: nobody logs in with it later
 
 
 def write_private(path: Path, text: str) -> None:
@@ -22,8 +26,13 @@ def narrow(home: Path) -> None:
 
     A folder of somebody else's content, given by mistake, stays as it is.
     """
-    own = (home / "service.json").exists() or not any(home.iterdir())
-    if own and home.stat().st_mode & 0o077:
+    here = {path.name for path in home.iterdir()}
+    if here - BEFORE and not here & OWN:
+        raise UserError(
+            f"{home} holds other files and would be closed to others: name a folder for the service"
+            f" alone, as --home {home / 'service'}"
+        )
+    if home.stat().st_mode & 0o077:
         try:
             home.chmod(0o700)
         except OSError as error:
@@ -63,10 +72,11 @@ class Access:
         return ticket
 
     def redeem(self, ticket: str) -> bool:
-        """Whether this ticket is good; it is so once."""
+        """Whether this ticket is good; it is so once, and not for long."""
         path = self.home / "ticket"
         try:
-            good = hmac.compare_digest(path.read_text().encode(), ticket.encode())
+            is_fresh = time.time() - path.stat().st_mtime < TICKET_SECONDS
+            good = is_fresh and hmac.compare_digest(path.read_text().encode(), ticket.encode())
             if good:
                 path.unlink()
         except FileNotFoundError:

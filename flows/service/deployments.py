@@ -22,7 +22,7 @@ from flows.service.access import write_private
 from flows.service.prefect_api import ask, connect
 from flows.service.record import CHECKOUT, presets_folder
 from recalign.artifacts.digests import read_object
-from recalign.config import Config
+from recalign.config import Config, RecommendConfig
 from recalign.config.presets import (
     PRESETS,
     complete,
@@ -70,12 +70,20 @@ def put_before(record: Path) -> dict[str, Payload]:
 
 
 def deployments(presets: Path) -> Iterator[tuple[str, Payload]]:
-    """Flow and content of every deployment, as Prefect's API takes it."""
+    """Flow and content of every deployment, as Prefect's API takes it.
+
+    Where the checkout is not to be written to, as in a container, RECALIGN_OUTPUT names the file of
+    recommendations.
+    """
+    output = os.environ.get("RECALIGN_OUTPUT", "")
     for entry in yaml.safe_load((CHECKOUT / "prefect.yaml").read_text())["deployments"]:
         flow: Flow[..., Any] = load_flow_from_entrypoint(entry["entrypoint"])
         general = _payload(entry, flow)
-        yield flow.name, general
         config = inspect.signature(flow.fn).parameters.get("config")
+        if output and config and isinstance(config.default, RecommendConfig):
+            asked = config.default.model_copy(update={"output": output})
+            general["parameters"] |= {"config": asked.model_dump(mode="json")}
+        yield flow.name, general
         if config and isinstance(config.default, Config) and config.default.presets:
             for preset in _presets_for(entry["name"], config.default, presets):
                 yield flow.name, _filled(general, preset, config.default)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from prefect.client.orchestration import SyncPrefectClient
 
 from flows.service.automations import AUTOMATIONS
 from flows.service.pool import JOB_TEMPLATE
@@ -24,6 +25,23 @@ def is_healthy(api: str) -> bool:
         return httpx.get(f"{api}/health", timeout=5).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def require_answer(client: SyncPrefectClient, shown: str) -> None:
+    """UserError where no server answers this client, or one that does not let it in."""
+    try:
+        with client:
+            client.hello()
+    except httpx.HTTPError as error:
+        answer = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
+        if answer in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise UserError(
+                f"the server at {shown} does not let this run in: `recalign status` tells what to "
+                "export as PREFECT_API_AUTH_STRING"
+            ) from error
+        raise UserError(
+            f"no server answers at {shown}: start it with `recalign up`, or unset PREFECT_API_URL"
+        ) from error
 
 
 def connect(api: str, secret: str) -> httpx.Client:

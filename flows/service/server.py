@@ -72,7 +72,10 @@ class Checked:
         ticket = parse_qs(scope["query_string"].decode("latin-1")).get("ticket", [""])[0]
         access = self.reports.access
         if not access.redeem(ticket):
-            told = "This address was used already, or is an old one: `recalign open` prints another"
+            told = (
+                "This address was used already, or is more than ten minutes old: `recalign open` "
+                "prints another"
+            )
             return PlainTextResponse(told, 403)
         stored = json.dumps(access.authorization.removeprefix("Basic "))
         script = f"localStorage.setItem({STORED_AS!r}, {stored}); location.replace('/');"

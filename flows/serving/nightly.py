@@ -70,6 +70,7 @@ def refresh(run: Run, name: str, config: RecommendConfig) -> str:
     prepare(run, STAGES, lambda walk: stages(walk, config, chain, last))
     served, watched = stages(run, config, chain, last)
     made = run.store.open(served)
+    recommend.warn(run.store, config)
     path = write_output(made.path(SERVING.file), Path(config.output))
     at = {"run": me, "started": started, "finished": datetime.now(UTC)}
     new = Refresh(
@@ -97,14 +98,19 @@ def stages(
     served = recommend.served(run, config, chain, world)
     if last is None or last.histories.fingerprint == world.fingerprint:
         return served, None
-    known = run.store.known
-    lists = known(last.serving.stage, last.serving.fingerprint)
-    if not lists or not known(last.histories.stage, last.histories.fingerprint):
-        return served, None  # deleted by hand
+    lists = _as_it_was(run.store, last.serving)
+    if lists is None or _as_it_was(run.store, last.histories) is None:
+        return served, None
     inputs = {"served": last.serving, "before": last.histories, "histories": world}
     usual = DriftConfig()
     judged = usual.model_copy(update={"k": min(usual.k, lists.config["k"])})  # no list is longer
     return served, run(drift, judged, inputs)
+
+
+def _as_it_was(store: Store, one: Reference) -> Manifest | None:
+    """Of what was handed out; None where it was deleted by hand, or computed anew since."""
+    found = store.known(one.stage, one.fingerprint)
+    return found if found and found.digest == one.digest else None
 
 
 def drift_of(store: Store, reference: Reference) -> Drift | None:

@@ -1,5 +1,6 @@
 """Recommendations of a finished run for all users, from everything they did up to now."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,8 @@ from recalign.chain import (
     TitleChain,
     chain_of_run,
     chain_of_series,
+    doubt_of_run,
+    doubt_of_series,
     finished_run,
     title_chain_of_run,
 )
@@ -31,6 +34,8 @@ from tasks.engine.run_names import announce, start_of
 from tasks.histories import histories
 from tasks.serving import serving
 from tasks.title_serving import title_serving
+
+log = logging.getLogger(__name__)
 
 STAGES = (histories, current_reasonings, serving, title_serving)
 AnyChain = Chain | TitleChain
@@ -74,10 +79,21 @@ def check(config: RecommendConfig, run: Run) -> tuple[AnyChain, list[Step]]:
 
 def hand_over(store: Store, config: RecommendConfig, table: Reference) -> str:
     """Write the table where it is asked for; tells what is in it."""
+    warn(store, config)
     made = store.open(table)
     return in_words(
         store, made.manifest, write_output(made.path(SERVING.file), Path(config.output))
     )
+
+
+def warn(store: Store, config: RecommendConfig) -> None:
+    """Say where what recommends is by its validation no better than before alignment."""
+    if config.series:
+        doubt = doubt_of_series(store, config.series)
+    else:
+        doubt = doubt_of_run(store, finished_run(store, config.run))
+    if doubt:
+        log.warning("%s", doubt)
 
 
 def stages(run: Run, config: RecommendConfig, chain: AnyChain) -> Reference:

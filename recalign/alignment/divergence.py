@@ -6,6 +6,8 @@ from typing import Any
 from recalign.config import AlignmentConfig
 from recalign.errors import UserError
 
+HIGHEST_KL = "held_out_kl_highest"
+"""Figure of an alignment: the most nats a token that it was away from its reference on the way."""
 WORSE = 1.05
 """Held-out loss over that of the start: below, a few held-out users' noise can explain it."""
 
@@ -24,4 +26,17 @@ def refuse_worse(figures: Mapping[str, Any], config: AlignmentConfig, stage: str
             f"{stage}: training diverged: the held-out loss was {before:.3f} before the first step "
             f"and at best {after:.3f} after it; lower {stage}.learning_rate (now "
             f"{config.learning_rate:g}), or set {stage}.allow_worse=true to keep such a policy"
+        )
+
+
+def refuse_far(kl: float, most: float, when: str) -> None:
+    """UserError for a policy that leaves its reference: it no longer writes what was rewarded.
+
+    kl: of held-out completions, in nats a token.
+    """
+    if kl > most:
+        raise UserError(
+            f"alignment: the policy is {kl:.3g} nats a token away from its reference {when},"
+            f" more than alignment.grpo.max_kl {most:g}: lower alignment.learning_rate or raise"
+            " alignment.grpo.kl_weight"
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import polars as pl
 
+from recalign.alignment.divergence import HIGHEST_KL
 from recalign.alignment.groups import Groups, by_rank, encode_groups
 from recalign.alignment.reference import FILE, TokenLogProbs, token_log_probs_of
 from recalign.alignment.rows import held_out, reasons, tell_too_long
@@ -110,7 +111,8 @@ def _figures(history: list[dict[str, Any]], log: pl.DataFrame, steps: int) -> di
             -gain,
         )
     held_out_figures = {name: best[name] for name in best if name.startswith("held_out_")}
-    return told | {"held_out_loss_start": start["held_out_loss"]} | held_out_figures
+    known = {"held_out_loss_start": start["held_out_loss"], HIGHEST_KL: log["held_out_kl"].max()}
+    return told | known | held_out_figures
 
 
 def _require_two_users(groups: Groups, config: AlignmentConfig) -> None:

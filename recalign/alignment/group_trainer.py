@@ -18,11 +18,11 @@ from transformers import (
 )
 from trl import DPOConfig
 
+from recalign.alignment.divergence import refuse_far
 from recalign.alignment.forward import token_log_probs, tokens_present
 from recalign.alignment.objective import GroupScores, group_figures, group_loss
 from recalign.alignment.trainer import SharedPromptTrainer
 from recalign.config import AlignmentConfig
-from recalign.errors import UserError
 from recalign.training.packing import PackedRow, pack
 
 
@@ -95,7 +95,7 @@ class GroupTrainer(SharedPromptTrainer):
 
 @dataclass
 class KLLimit(TrainerCallback):
-    """Stops a run whose policy leaves its reference: it no longer writes what was rewarded."""
+    """Stops a run whose policy leaves its reference."""
 
     most: float
 
@@ -104,9 +104,4 @@ class KLLimit(TrainerCallback):
     ) -> None:
         """UserError when held-out tokens are further from the reference than `most` nats."""
         kl = state.log_history[-1]["eval_kl"]
-        if kl > self.most:
-            raise UserError(
-                f"alignment: the policy is {kl:.3g} nats a token away from its reference at step"
-                f" {state.global_step}, more than alignment.grpo.max_kl {self.most:g}: lower"
-                " alignment.learning_rate or raise alignment.grpo.kl_weight"
-            )
+        refuse_far(kl, self.most, f"at step {state.global_step}")

@@ -1,7 +1,7 @@
 """Log-probabilities under the reference policy, computed once before training."""
 
-import os
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -179,7 +179,7 @@ def _take_up(file: Path | None, result: np.ndarray) -> int:
 
 def _write(path: Path, **arrays: ArrayLike) -> None:
     """Arrays into one .npz file of that name that is always whole."""
-    with whole_file(path, str(os.getpid())) as file:  # the processes of a launch all write it
+    with whole_file(path, uuid.uuid4().hex) as file:  # the processes of a launch all write it
         np.savez(file, allow_pickle=False, **arrays)
 
 

@@ -5,9 +5,11 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from recalign.errors import UserError
 
 Stamp = list[int]  # size, mtime in ns, inode
 
@@ -88,3 +90,26 @@ class DigestMemory:
         with contextlib.suppress(OSError):  # a full disk: nothing is remembered
             write_atomically(self._path, json.dumps(self._known))
         return digest
+
+
+def file_digests(files: dict[str, list[Path]], digest_of: Callable[[Path], str]) -> dict[str, str]:
+    """The files' digests by role and name; files of one name are told apart by their place."""
+    digests: dict[str, str] = {}
+    for role, paths in files.items():
+        for place, path in enumerate(paths):
+            name = f"{role}/{path.name}"
+            name = f"{name} ({place})" if name in digests else name
+            digests[name] = digest_of(path)
+    return digests
+
+
+def local_files(role: str, name: str) -> dict[str, list[Path]]:
+    """The files of a model named by its folder: their content counts, beside the setting itself.
+
+    None for a hub id. UserError for what can only be a path, and is not there.
+    """
+    folder = Path(os.path.expanduser(name))  # an unknown ~user stays as it is
+    if name.startswith(("/", "./", "../", "~")) and not folder.is_dir():
+        raise UserError(f"{name}: there is no such folder ({role})")
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    return {role: files} if files else {}

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from recalign.artifacts.identity import flat
 from recalign.artifacts.manifest import Manifest
@@ -17,7 +18,7 @@ class Cost:
     tokens: int
     """Written by the LLM in all reasonings."""
     pairs: int
-    """Pairs of completions (or groups of them) aligned on, over all rounds."""
+    """Pairs of completions (or groups of them) aligned on, over all rounds; none held out."""
 
 
 def lineage(store: Store, ends: Iterable[Manifest]) -> dict[str, Manifest]:
@@ -44,13 +45,21 @@ def upwards(store: Store, ends: Iterable[Manifest]) -> Iterator[tuple[str, Manif
                 queue.append((f"{path}.{name}", above))
 
 
+def aligned_on(figures: Mapping[str, Any]) -> tuple[int, int]:
+    """Pairs (or groups, by the optimiser) that an alignment learned from, and those held out."""
+    what = "pairs" if "pairs" in figures else "prompts"
+    held_out = int(figures[f"held_out_{what}"])
+    return int(figures[what]) - held_out, held_out
+
+
 def cost_of(manifests: Mapping[str, Manifest]) -> Cost:
     """The sum of what the manifests tell."""
     written = [m.figures for m in manifests.values() if m.stage == "reasonings"]
+    aligned = [m.figures for m in manifests.values() if m.stage == "alignment"]
     return Cost(
         cpu_seconds=sum(m.cpu_seconds for m in manifests.values()),
         tokens=round(sum(one["n"] * one["mean_tokens"] for one in written)),
-        pairs=sum(m.rows for m in manifests.values() if m.stage == "alignment"),
+        pairs=sum(aligned_on(one)[0] for one in aligned),
     )
 
 

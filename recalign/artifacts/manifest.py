@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.names import FileName, FolderName
+from recalign.errors import UserError
 
 
 class Reference(BaseModel, frozen=True, extra="forbid"):
@@ -81,6 +82,18 @@ class Manifest(BaseModel):
 def fingerprints(inputs: dict[str, Reference]) -> dict[str, str]:
     """The inputs' fingerprints, as an identity holds them."""
     return {name: reference.fingerprint for name, reference in inputs.items()}
+
+
+def require_same(made: Manifest, reference: Reference) -> None:
+    """UserError where an artifact has other content by now than when it was referred to.
+
+    What was made from the old content would be used with the new: another base under an adapter.
+    """
+    if reference.digest not in ("", made.digest):
+        raise UserError(
+            f"{reference.name} was computed anew since, and is not what the rest was made from: "
+            "run the method again to bring all of it up to date"
+        )
 
 
 def parse_manifest(text: bytes, stage: str, key: str) -> Manifest | None:

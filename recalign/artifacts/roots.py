@@ -47,7 +47,9 @@ class RemoteStore(Store):
 
     Drafts stay local: a killed run continues on its own machine. What another machine computed is
     fetched whole when it is first needed, and used only if every file has the manifest's digest.
-    The URL decides: another machine may have computed an artifact anew there, or deleted it.
+    The URL decides what an artifact holds: another machine may have computed it anew there. What is
+    gone from the URL is published again from a copy; `discard` deletes both, and other machines'
+    copies stay.
     One thread at a time changes a copy on this machine, and one machine publishes an artifact.
     """
 
@@ -75,7 +77,7 @@ class RemoteStore(Store):
 
     def delete_note(self, name: str) -> None:
         """Delete it for all machines, if it is there."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self.remote.asked():
             self.remote.files.rm_file(f"{self.remote.path}/{name}")
 
     def notes(self, folder: str) -> list[str]:
@@ -163,21 +165,27 @@ class RemoteStore(Store):
         try:
             self.remote.fetch(stage, key, manifest, draft)
             wrong = [n for n, o in manifest.outputs.items() if file_digest(draft / n) != o.sha256]
+            if not wrong:
+                self._put_in_place(draft, manifest)
         except FileNotFoundError as error:
             wrong = [str(error)]
+        finally:  # whatever ended it: the copy may be gigabytes
+            shutil.rmtree(draft, ignore_errors=True)
         if wrong:
             name, url = manifest.reference.name, self.remote.url
             log.warning("%s at %s is damaged (%s): not used", name, url, wrong[0])
-            shutil.rmtree(draft, ignore_errors=True)
             return None
+        self._agreed.add(key)
+        return super().find(stage, key)
+
+    def _put_in_place(self, draft: Path, manifest: Manifest) -> None:
+        """Make the copy, which is whole, the local one."""
         stamps = {name: stamp(draft / name) for name in manifest.outputs}
         write_atomically(draft / STAMPS, json.dumps(stamps))
         write_atomically(draft / PUBLISHED, "")
         write_atomically(draft / MANIFEST, manifest.model_dump_json(indent=1))
-        super().discard(stage, key)  # a damaged copy, or an outdated one
-        draft.rename(self.folder(stage, key))
-        self._agreed.add(key)
-        return super().find(stage, key)
+        super().discard(manifest.stage, manifest.fingerprint)  # damaged, or outdated
+        draft.rename(self.folder(manifest.stage, manifest.fingerprint))
 
     def check(self, manifest: Manifest) -> list[str]:
         """What is wrong with the files at the URL, and with those of the local copy."""

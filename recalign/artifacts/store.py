@@ -25,7 +25,13 @@ from recalign.artifacts.digests import (
     write_atomically,
 )
 from recalign.artifacts.identity import Identity
-from recalign.artifacts.manifest import Manifest, OutputFile, Reference, parse_manifest
+from recalign.artifacts.manifest import (
+    Manifest,
+    OutputFile,
+    Reference,
+    parse_manifest,
+    require_same,
+)
 from recalign.artifacts.provenance import cpu_seconds, git_commit, package_versions, peak_memory_mb
 from recalign.errors import UserError
 
@@ -155,10 +161,11 @@ class Store:
         return Artifact(folder, manifest) if not self.damage(folder, manifest) else None
 
     def open(self, reference: Reference) -> Artifact:
-        """The artifact behind a reference; UserError when it is missing or damaged."""
+        """The artifact behind a reference; UserError when it is missing, damaged or another now."""
         artifact = self.find(reference.stage, reference.fingerprint)
         if artifact is None:
             raise UserError(f"{reference.name} is missing or damaged: run again to recompute it")
+        require_same(artifact.manifest, reference)
         return artifact
 
     def damage(self, folder: Path, manifest: Manifest, *, rehash: bool = False) -> list[str]:

@@ -6,6 +6,9 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from recalign.config.base import Config
+from recalign.errors import UserError
+
+KEYS = "keys come from the environment (docs/scale-out.md)"
 
 
 def _without_secret(url: str, instead: str) -> str:
@@ -13,6 +16,14 @@ def _without_secret(url: str, instead: str) -> str:
     if "@" in url.partition("://")[2].partition("/")[0]:
         raise ValueError(f"a URL must hold no password; {instead}")
     return url
+
+
+def checked_root(root: str) -> str:
+    """A root that the user has named, or the environment; UserError where it holds a password."""
+    try:
+        return _without_secret(root, KEYS)
+    except ValueError as error:
+        raise UserError(f"the root of all artifacts: {error}") from error
 
 
 class ChatServerConfig(Config):
@@ -39,7 +50,9 @@ class Runtime(Config):
 
     heading = "Where and how to compute"
 
-    root: str = Field(default_factory=lambda: os.environ.get("RECALIGN_ROOT") or "artifacts")
+    root: str = Field(
+        default_factory=lambda: checked_root(os.environ.get("RECALIGN_ROOT") or "artifacts")
+    )
     """Folder or URL (s3://bucket/prefix) of all artifacts; if not given, RECALIGN_ROOT."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run; auto takes a GPU when there is one."""
@@ -70,4 +83,4 @@ class Runtime(Config):
     @field_validator("root", "cluster")
     @classmethod
     def _hold_no_password(cls, url: str) -> str:
-        return _without_secret(url, "keys come from the environment (docs/scale-out.md)")
+        return _without_secret(url, KEYS)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from filelock import FileLock, Timeout
+
 from recalign.errors import UserError
 
 What = Literal["policy", "recommender", "oracle"]
@@ -17,23 +19,47 @@ What = Literal["policy", "recommender", "oracle"]
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which is at `path` once the block ends without an error.
 
-    UserError where something is there already: an export never replaces what is in use.
+    UserError where something is there already, or another export makes it: an export never replaces
+    what is in use. What a killed one left is cleared by the next.
     """
     path = path.resolve()  # "." has no name to put a draft beside
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} is there already: name a new folder, or delete it first")
+    _require_free(path)
     draft = path.with_name(f".{path.name}.draft")
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        yield draft
-        if path.is_dir():
-            path.rmdir()
-        draft.rename(path)
+        draft.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            try:
+                shutil.rmtree(draft, ignore_errors=True)
+                draft.mkdir()
+                yield draft
+                _require_free(path)
+                if path.is_dir():
+                    path.rmdir()
+                draft.rename(path)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other exports from making the same folder; UserError where one is at it."""
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        held = FileLock(lock).acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"{path}: another export is making it") from error
+    with held:
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _require_free(path: Path) -> None:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} is there already: name a new folder, or delete it first")
 
 
 def hub_token(hub_id: str) -> str:
@@ -50,13 +76,13 @@ def upload(folder: Path, hub_id: str) -> str:
     UserError where the token (`hub_token`) is missing or refused.
     """
     token = hub_token(hub_id)
-    import httpx
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
 
     api = HfApi(token=token)
     try:
         api.create_repo(hub_id, private=True, exist_ok=True)
         return str(api.upload_folder(repo_id=hub_id, folder_path=folder))
-    except (OSError, ValueError, httpx.HTTPError) as error:
+    except (OSError, ValueError, HTTPError) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"{hub_id}: the hub did not take it: {first}; {folder} is whole") from error

@@ -24,7 +24,7 @@ TEMPLATES = "template"  # folder of the question that a fine-tuned LLM was taugh
 class StoredPolicy:
     """Where a policy's weights are, and how it is loaded and asked."""
 
-    weights: str | Path  # a folder, or a hub id
+    weights: str | Path  # a folder of an artifact, or a str: the hub id or folder that was named
     held: LoadedModelConfig
     adapter: Path | None = None
     lines: bool = False  # asked in plain lines, one title each

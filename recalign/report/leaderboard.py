@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import polars as pl
 
 from recalign.config import ShownSetting
-from recalign.metric_columns import Metric
+from recalign.metric_columns import FEWEST_USERS, Metric
 from recalign.report.content import Card, Figure, Opening, Page, Section
 from recalign.report.leaderboard_tables import (
     LeaderboardRun,
     Line,
+    as_told,
     axis_of,
     comparison_grid,
     number_of,
@@ -21,6 +22,7 @@ from recalign.report.leaderboard_tables import (
 from recalign.report.seed_plot import Spot, setting_plot
 from recalign.report.wording import (
     RANKED,
+    TOO_FEW,
     VERDICTS,
     Tone,
     count,
@@ -39,12 +41,14 @@ INTERVALS = (
     "Intervals hold for other users and other training seeds of the same data, windows and "
     "oracle: users are resampled, the same for all seeds and both sides of a difference; seeds "
     "are a random effect with their own degrees of freedom. With one seed they are about users "
-    "alone, with two they are too narrow where seeds matter much."
+    f"alone, with two they are too narrow where seeds matter much. Of fewer than {FEWEST_USERS} "
+    "users none is told, and no claim is made."
 )
 
 
 def leaderboard_page(run: LeaderboardRun) -> Page:
     """The leaderboard, its comparisons, plots, every row and every run."""
+    run = as_told(run)
     primary = run.metrics[0]
     sections = [
         Section("Settings", "Settings", _about(run), grids=[settings_grid(run)],
@@ -94,6 +98,11 @@ def _verdict(run: LeaderboardRun) -> str:
         return f"{label} has the best validation on seed {seed}; no other seed confirms it yet."
     line = run.confirmed.row(0, named=True)
     subject = line["row"] if run.chosen is None else f"{line['setting']}: {line['row']}"
+    if line["n_users"] < FEWEST_USERS:
+        return (
+            f"How {subject} differs from {_against(line)} cannot be told on "
+            f"{count(line['n_users'])} users: they are too few for an interval."
+        )
     said, name = SAID[verdict_of(line)], run.metrics[0].label
     kind = "training" if run.chosen is None else "other training"
     over = f"over {plural(line['n_seeds'], f'{kind} seed')}"
@@ -116,21 +125,28 @@ def _lede(run: LeaderboardRun) -> str:
     if run.chosen is None:
         return text
     label, seed = run.chosen
-    return (
-        f"{text} {label} was chosen by its validation on seed {seed}; what is said of it here "
-        "comes from the other seeds."
-    )
+    text = f"{text} {label} was chosen by its validation on seed {seed}; "
+    if n := run.confirmed.height:
+        text += (
+            "the verdict and cards are over the other seeds, corrected for their own "
+            f"{plural(n, 'comparison')}; "
+        )
+    return f"{text}the tables are over all seeds."
 
 
 def _card(line: Line) -> Card:
     """One comparison with all that it leaves open."""
     tone = verdict_of(line)
     seeds = f"By seed {', '.join(signed(one) for one in line['per_seed'])}."
-    least = f" One of {metric(line['detectable'])} would be found in 80 % of such sweeps."
+    least = (
+        f" One of {metric(line['detectable'])} would be found in 80 % of such sweeps (at 5 %, "
+        "before correction)."
+    )
+    few = line["n_users"] < FEWEST_USERS
     return Card(
         f"against {_against(line)}",
         signed(line["difference"]),
-        VERDICTS[tone] or "one seed: no claim",
+        VERDICTS[tone] or f"{TOO_FEW if few else 'one seed'}: no claim",
         interval(line["low"], line["high"], with_sign=True),
         tone,
         seeds + (least if tone == "same" else ""),

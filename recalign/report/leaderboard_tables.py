@@ -1,15 +1,24 @@
 """The tables of a sweep's page: settings, comparisons, rows and runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
 
 from recalign.config import ShownSetting
-from recalign.metric_columns import Metric
+from recalign.metric_columns import FEWEST_USERS, Metric, told_intervals
 from recalign.report.content import Cell, Grid
-from recalign.report.wording import LESS_IS_BETTER, Tone, count, duration, interval, metric, signed
+from recalign.report.wording import (
+    LESS_IS_BETTER,
+    TOO_FEW,
+    Tone,
+    count,
+    duration,
+    interval,
+    metric,
+    signed,
+)
 
 ALPHA = 0.05
 N_SHOWN = 6  # metrics beside the first one
@@ -42,9 +51,22 @@ class LeaderboardRun:
     """COMPARISONS of the setting to trust, over seeds that it was not chosen on."""
 
 
+def as_told(run: LeaderboardRun) -> LeaderboardRun:
+    """The run as people may read it: its tables as `told_intervals` are."""
+    return replace(
+        run,
+        board=told_intervals(run.board),
+        comparisons=told_intervals(run.comparisons),
+        confirmed=told_intervals(run.confirmed),
+    )
+
+
 def verdict_of(line: Line) -> Tone:
-    """What a comparison shows once it is corrected for how many there are; "" with one seed."""
-    if line["n_seeds"] < 2:
+    """What a comparison shows once it is corrected for how many there are.
+
+    "" with one seed, and of too few users for an interval.
+    """
+    if line["n_seeds"] < 2 or line["n_users"] < FEWEST_USERS:
         return ""
     if line["p_holm"] >= ALPHA:
         return "same"
@@ -109,7 +131,8 @@ def _value_cell(text: str) -> Cell:
 
 
 def _mean_cell(line: Line) -> Cell:
-    return Cell(metric(line["mean"]), interval(line["low"], line["high"]), order=line["mean"])
+    bounds = interval(line["low"], line["high"]) or TOO_FEW
+    return Cell(metric(line["mean"]), bounds, order=line["mean"])
 
 
 def _base_cell(line: Line, compared: Mapping[tuple[str, str], Line]) -> Cell:
@@ -119,11 +142,14 @@ def _base_cell(line: Line, compared: Mapping[tuple[str, str], Line]) -> Cell:
 
 def _first_cell(label: str, run: LeaderboardRun, compared: Mapping[tuple[str, str], Line]) -> Cell:
     found = compared.get((label, f"Is it better than {run.settings[0].label}?"))
-    return _difference_cell(found) if found else Cell("", "the others are compared with it")
+    if found:
+        return _difference_cell(found)
+    first = label == run.settings[0].label
+    return Cell("", "the others are compared with it" if first else "no training seed in common")
 
 
 def _difference_cell(line: Line) -> Cell:
-    bounds = interval(line["low"], line["high"], with_sign=True)
+    bounds = interval(line["low"], line["high"], with_sign=True) or TOO_FEW
     return Cell(signed(line["difference"]), bounds, verdict_of(line), line["difference"])
 
 
@@ -148,11 +174,9 @@ def comparison_grid(comparisons: pl.DataFrame) -> Grid:
         against = line["base"] if own else f"{line['base_setting']}, {line['base']}"
         seeds = [signed(one) for one in line["per_seed"]]
         shown = ", ".join(seeds[:N_TOLD]) + (", ..." if len(seeds) > N_TOLD else "")
-        bounds = interval(line["low"], line["high"], with_sign=True)
         rows.append(
             [Cell(f"{line['setting']}, {line['row']}", line["question"]), Cell(against),
-             Cell(signed(line["difference"]), bounds, tone, line["difference"]),
-             Cell(shown), Cell(_p(line["p"]), order=line["p"]),
+             _difference_cell(line), Cell(shown), Cell(_p(line["p"]), order=line["p"]),
              Cell(_p(line["p_holm"]), order=line["p_holm"]),
              Cell(metric(line["detectable"]) if tone == "same" else "", order=line["detectable"])]
         )  # fmt: skip
@@ -164,7 +188,9 @@ def comparison_grid(comparisons: pl.DataFrame) -> Grid:
     )
 
 
-def _p(value: float) -> str:
+def _p(value: float | None) -> str:
+    if value is None:
+        return ""
     return "< .0001" if value < 0.0001 else f"{value:.4f}"
 
 
@@ -180,11 +206,13 @@ def row_grid(board: pl.DataFrame, primary: Metric) -> Grid:
     rows = []
     for key, line in lines.items():
         where = "every setting" if len(seen[key]) == n_settings else ", ".join(seen[key])
-        bounds = interval(line["difference_low"], line["difference_high"], with_sign=True)
+        change = Cell("")
+        if line["base"]:
+            bounds = interval(line["difference_low"], line["difference_high"], with_sign=True)
+            change = Cell(signed(line["difference"]), bounds or TOO_FEW, order=line["difference"])
         rows.append(
-            [Cell(line["row"], where if n_settings > 1 else ""), _mean_cell(line),
-             Cell(signed(line["difference"]) if line["base"] else "", bounds,
-                  order=line["difference"]), Cell(line["base"] or "")]
+            [Cell(line["row"], where if n_settings > 1 else ""), _mean_cell(line), change,
+             Cell(line["base"] or "")]
         )  # fmt: skip
     return Grid(["Row", primary.label, "Difference", "Against"], rows, words=("Against",),
                 sorts=True)  # fmt: skip

@@ -107,7 +107,10 @@ def _claims(contrasts: pl.DataFrame, unequal: Sequence[str]) -> Section:
             name = Cell(label, f"against {lined[label, names[0]]['base']}")
             rows.append([name, *(difference_cell(lined[label, one]) for one in names)])
         grids.append(Grid(["Row", *(_header(one) for one in names)], rows, question))
-    note = "Differences paired by user, with 95 % intervals over users; more lift is more harm."
+    note = (
+        "Differences paired by user, with 95 % intervals over users; more lift above 0 is more "
+        "harm."
+    )
     if unequal:
         note += f" Not an equal budget: {'; '.join(unequal)}."
     return Section("Claim by claim", "Claims", note, grids=grids)
@@ -131,7 +134,10 @@ def _header(one: Metric) -> str:
 def _tradeoffs(results: pl.DataFrame) -> Section:
     plots = [(one, tradeoff(results, HELPFUL, one)) for one in HARMFUL]
     figures = [Figure(svg, f"{HELPFUL.name} against {one.label}.") for one, svg in plots if svg]
-    note = "Up is more helpful. Right is more of what should be avoided."
+    note = (
+        "Up is more helpful. Right is more of what should be avoided; of popularity lift only "
+        "above 0."
+    )
     return Section(
         "Helpful against harmless", "Trade-off", note, grids=[_biases(results)], figures=figures
     )

@@ -46,7 +46,7 @@ def opening(contrasts: pl.DataFrame, data: DataSet, n_pairs: Mapping[str, int]) 
     sets = ", ".join(f"{strategy}: {plural(n, 'pair')}" for strategy, n in n_pairs.items())
     lede = (
         f"{with_data(data)} a language model that names the next item (SFT) was aligned on pairs "
-        f"of the item taken and items rejected for it ({sets}); {EPS}."
+        f"of the item taken and items rejected for it ({sets}, held-out ones included); {EPS}."
     )
     caption = f"How far each row lies from its control, and the 95 % interval. {HOLLOW}"
     return Opening(

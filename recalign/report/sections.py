@@ -51,7 +51,7 @@ def results_section(
         "Results",
         f"{count(max(results['n_users'].to_list()))} users. Figures are means over users; below "
         "each stands its 95 % interval (bootstrap over users). Differences are paired by user. "
-        "Blue is better, rust is worse, and grey shows no difference.",
+        "Blue is better, rust is worse; grey: no difference is shown.",
         grids=grids,
         figures=[Figure(svg, f"{RANKED[lists]}. {HOLLOW}") for lists, svg in drawn if svg],
         folded=every_result(results),

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recalign.report.drawing import GREY, INK, MUTED, PAPER, PETROL, Axes, draw
-from recalign.report.wording import interval, metric, signed
+from recalign.report.wording import TOO_FEW, interval, metric, signed
 
 BESIDE = 0.1  # inches from a setting's mean to its seeds' points
-LINE_HEIGHT = 0.6  # inches per setting: its label stands above its interval
+LINE_HEIGHT = 0.72  # inches per setting: its name and its figures stand above its interval
 WIDE = 20  # a setting whose largest value is so many times its smallest has an axis of logarithms
 
 
@@ -17,8 +17,9 @@ class Spot:
 
     setting: str
     mean: float
-    low: float
-    high: float
+    low: float | None
+    """Of the interval; None: not told."""
+    high: float | None
     per_seed: Sequence[float]
     at: float | None = None
     """Its place on an axis of numbers; None: settings have no such order."""
@@ -42,7 +43,8 @@ def _along(axes: Axes, spots: Sequence[Spot], title: str, axis: str) -> None:
     places = [one.at or 0.0 for one in ordered]
     axes.plot(places, [one.mean for one in ordered], color=PETROL, lw=1)
     for one, x in zip(ordered, places, strict=True):
-        axes.plot([x, x], [one.low, one.high], color=PETROL, lw=2.2, solid_capstyle="round")
+        if one.low is not None and one.high is not None:
+            axes.plot([x, x], [one.low, one.high], color=PETROL, lw=2.2, solid_capstyle="round")
         axes.plot([x] * len(one.per_seed), one.per_seed, "o", ms=4, mfc=PAPER, mec=GREY, mew=1,
                   transform=axes.transData + ScaledTranslation(BESIDE, 0, scale))  # fmt: skip
         axes.plot([x], [one.mean], "o", ms=6, color=PETROL)
@@ -60,15 +62,16 @@ def _beside(axes: Axes, spots: Sequence[Spot], title: str, differs: bool) -> Non
     show = signed if differs else metric
     for place, one in enumerate(spots):
         y = -place - 0.1
-        axes.plot([one.low, one.high], [y, y], color=PETROL, lw=2.2, solid_capstyle="round")
-        lower = [y - 0.18] * len(one.per_seed)
+        if one.low is not None and one.high is not None:
+            axes.plot([one.low, one.high], [y, y], color=PETROL, lw=2.2, solid_capstyle="round")
+        lower = [y - 0.16] * len(one.per_seed)
         axes.plot(one.per_seed, lower, "o", ms=4, mfc=PAPER, mec=GREY, mew=1)
         axes.plot([one.mean], [y], "o", ms=6, color=PETROL)
-        told = f"{show(one.mean)} {interval(one.low, one.high, with_sign=differs)}"
-        for x, text, colour, side in ((0, one.setting, INK, "left"), (1, told, MUTED, "right")):
-            axes.text(x, y + 0.38, text, transform=axes.get_yaxis_transform(), va="center",
-                      ha=side, fontsize=8, color=colour)  # fmt: skip
-    axes.set(ylim=(-len(spots) + 0.5, 0.75))
+        told = f"{show(one.mean)} {interval(one.low, one.high, with_sign=differs) or TOO_FEW}"
+        for x, above, text, colour in ((0, 0.5, one.setting, INK), (1, 0.27, told, MUTED)):
+            axes.text(x, y + above, text, transform=axes.get_yaxis_transform(), va="center",
+                      ha="right" if x else "left", fontsize=8, color=colour)  # fmt: skip
+    axes.set(ylim=(-len(spots) + 0.55, 0.65))
     axes.margins(x=0.08)
     axes.set_yticks([])
     if differs:

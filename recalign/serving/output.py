@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import uuid
 from pathlib import Path
 
 import polars as pl
@@ -30,7 +31,7 @@ def write_output(source: Path, path: Path) -> Path:
     UserError where it cannot be written.
     """
     try:
-        with whole_file(path, str(os.getpid())) as file:  # two may write the same at once
+        with whole_file(path, uuid.uuid4().hex) as file:  # two may write the same at once
             if path.suffix == ".csv":
                 pl.scan_parquet(source).sink_csv(file)
             else:

@@ -95,10 +95,11 @@ def _environment(runtime: Runtime) -> dict[str, str]:
 
 def _pass_on(line: str, progress: Progress) -> None:
     """A line of process 0 is its progress; whatever else is printed goes to the log."""
-    with suppress(ValueError):
-        done, total, note = json.loads(line)
-        progress(done, total, note)
-        return
+    with suppress(ValueError, RecursionError):
+        match json.loads(line):
+            case [int() as done, int() as total, str() as note]:
+                progress(done, total, note)
+                return
     log.debug("%s", line.rstrip())
 
 

@@ -10,6 +10,7 @@ from prefect.context import FlowRunContext
 from prefect.utilities.annotations import quote
 
 from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.digests import file_digests
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.manifest import Reference
 from recalign.artifacts.roots import open_root
@@ -18,7 +19,7 @@ from recalign.errors import UserError
 from recalign.training.arguments import require_even_batches
 from tasks.engine.cache import forget_record, is_current, renew_record
 from tasks.engine.run_page import show_stage
-from tasks.engine.stage import Call, Stage, file_digests
+from tasks.engine.stage import Call, Stage
 from tasks.engine.trouble import trouble_explained
 
 FORCED = "forced"

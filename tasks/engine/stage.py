@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from filelock import Timeout
 from prefect.context import TaskRunContext
 
 from recalign.artifacts.artifact import Artifact
-from recalign.artifacts.digests import stamp
+from recalign.artifacts.digests import Stamp, file_digests, stamp
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.manifest import Manifest, Reference, fingerprints
 from recalign.artifacts.roots import open_root
@@ -177,16 +176,20 @@ def unchanged(
     Else the artifact would bear the name of content that it does not hold.
     """
     paths = [path for several in files.values() for path in several]
-    stamps = [stamp(path) for path in paths]
-    same = file_digests(files, digest_of) == digests
+    stamps = _stamps(paths)
+    same = None not in stamps and file_digests(files, digest_of) == digests
     if same:
         yield
-        same = [stamp(path) for path in paths] == stamps
-        same = same and file_digests(files, digest_of) == digests
+        same = _stamps(paths) == stamps and file_digests(files, digest_of) == digests
     if not same:
         names = ", ".join(str(path) for path in paths)
         which = f"one of {names}" if len(paths) > 1 else names
         raise UserError(f"{which} changed while it was read: run again when it is whole")
+
+
+def _stamps(paths: list[Path]) -> list[Stamp | None]:
+    """None for what is not there."""
+    return [stamp(path) if path.exists() else None for path in paths]
 
 
 def _tell(track: Track, manifest: Manifest, label: str) -> None:
@@ -195,29 +198,6 @@ def _tell(track: Track, manifest: Manifest, label: str) -> None:
         track(manifest)
     except Exception as error:
         log.warning("%s: the tracker could not be told: %s", label, error)
-
-
-def file_digests(files: dict[str, list[Path]], digest_of: Callable[[Path], str]) -> dict[str, str]:
-    """The files' digests by role and name; files of one name are told apart by their place."""
-    digests: dict[str, str] = {}
-    for role, paths in files.items():
-        for place, path in enumerate(paths):
-            name = f"{role}/{path.name}"
-            name = f"{name} ({place})" if name in digests else name
-            digests[name] = digest_of(path)
-    return digests
-
-
-def local_files(role: str, name: str) -> dict[str, list[Path]]:
-    """The files of a model named by its folder: their content counts, beside the setting itself.
-
-    None for a hub id. UserError for what can only be a path, and is not there.
-    """
-    folder = Path(os.path.expanduser(name))  # an unknown ~user stays as it is
-    if name.startswith(("/", "./", "../", "~")) and not folder.is_dir():
-        raise UserError(f"{name}: there is no such folder ({role})")
-    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
-    return {role: files} if files else {}
 
 
 def stage(version: int, *, trains: bool = False) -> Callable[[Callable[..., None]], Stage]:

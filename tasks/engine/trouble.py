@@ -1,6 +1,7 @@
 """A full disk or memory while a stage computes, told in one line with what to do about it."""
 
 import ctypes
+import errno
 import os
 import re
 import shutil
@@ -17,6 +18,10 @@ _CUT_SHORT = re.compile(r"inline_container|\d+ requested and \d+ written")  # to
 _NO_MEMORY = re.compile(  # torch, and oneDNN under it
     r"can't allocate memory|out of memory|could not create a primitive", re.IGNORECASE
 )
+LACKING = {  # what no stage can help, and what lies in its way; a file that is not there is a bug
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EISDIR, errno.ENOTDIR,
+}  # fmt: skip
 MESSAGE = 200  # characters of a library's own words
 KEPT = "what is finished is kept, run again to continue"
 
@@ -64,10 +69,10 @@ def _aborts_told(line: str) -> Iterator[None]:
 
 def _disk_trouble(error: Exception, root: Path) -> str:
     """What is wrong with the disk, or empty."""
-    if isinstance(error, OSError) and error.errno is not None:
+    if isinstance(error, OSError) and error.errno in LACKING:
         return f"{error.strerror} ({error.filename or root})"
-    if number := _RUST.search(str(error)):
-        return f"{os.strerror(int(number[1]))} ({root})"
+    if (told := _RUST.search(str(error))) and int(told[1]) in LACKING:
+        return f"{os.strerror(int(told[1]))} ({root})"
     if _CUT_SHORT.search(str(error)):
         free = shutil.disk_usage(root).free / 1e6
         return f"a file could not be written to its end, {free:.0f} MB are free ({root})"

@@ -1,12 +1,15 @@
 """align: learns, stops, resumes to the bit, and leaves the model as it was found."""
 
 import json
+import os
 import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -293,3 +296,30 @@ def test_a_tracker_that_is_asked_for_gets_the_curves_of_a_training(
     assert {"train/loss", "train/learning_rate", "eval/loss"} <= set(events.Tags()["scalars"])
     steps = [event.step for event in events.Scalars("train/loss")]
     assert steps[-1] == result.log["step"].to_list()[-1]
+
+
+def test_processes_of_one_id_as_in_two_containers_save_the_same_file_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ReferenceLogProbs(np.ones(9, np.float32), np.ones((9, 2), np.float32))
+    path, together, broken = tmp_path / "made.npz", threading.Barrier(2, timeout=60), []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        together.wait()
+        real(handle)
+
+    def save() -> None:
+        try:
+            made.save(path)
+        except OSError as error:
+            broken.append(error)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    both = [threading.Thread(target=save) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert not broken
+    assert np.array_equal(ReferenceLogProbs.load(path).rejected, made.rejected)

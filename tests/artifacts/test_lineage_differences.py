@@ -1,12 +1,13 @@
-"""What `recalign diff` says of settings: of the whole lineage, each once, no consequence."""
+"""What is told of a lineage: the settings in which two differ, each once, and what one cost."""
 
 import pytest
 
 from recalign.artifacts.identity import Identity
-from recalign.artifacts.lineage import upwards
+from recalign.artifacts.lineage import cost_of, upwards
 from recalign.artifacts.lineage_differences import settings_between
 from recalign.artifacts.manifest import fingerprints
 from recalign.artifacts.store import Store
+from tests.report.sample_pages import manifest
 
 
 @pytest.fixture
@@ -45,3 +46,13 @@ def test_what_only_one_of_them_stands_on_is_named(between):
     lines = between((20, 4, True), (20, 4, False))
     assert lines[-1] == "only in the first: report.guard"
     assert not [line for line in lines if "n_negatives" in line]
+
+
+def test_pairs_of_held_out_users_and_pairs_left_out_were_not_aligned_on():
+    figures = {"pairs": 80, "held_out_pairs": 8}, {"prompts": 50, "held_out_prompts": 5}
+    made = {
+        name: manifest("alignment", name * 32, rows=100, figures=one)
+        for name, one in zip("ab", figures, strict=True)
+    }
+    made["c"] = manifest("sft", "c" * 32, rows=400)
+    assert cost_of(made).pairs == 72 + 45

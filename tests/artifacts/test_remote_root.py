@@ -11,6 +11,7 @@ from recalign.artifacts import claims
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.remote import Remote
 from recalign.artifacts.roots import RemoteStore, open_root
+from recalign.artifacts.sweep_notes import forget_sweep, note_sweep
 from recalign.errors import UserError
 
 
@@ -306,6 +307,37 @@ def test_an_endpoint_that_nobody_answers_at_is_told_in_one_line(machine, monkeyp
     assert machine("b").find("oracle", made.fingerprint) is None
     machine("a").open(made.reference)  # the next run makes up for it
     assert machine("b").open(made.reference).path("curve.txt").read_text() == "1 2 3"
+
+
+@pytest.mark.parametrize("error", [UserError("the network"), KeyboardInterrupt(), OSError(28)])
+def test_a_fetch_that_is_ended_leaves_no_part_of_a_copy(machine, monkeypatch, error):
+    made = commit(machine("a"))
+
+    def broken(remote, stage, key, manifest, folder):
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "weights.bin").write_text("wei")
+        raise error
+
+    other = machine("b")
+    with monkeypatch.context() as patched:
+        patched.setattr(Remote, "fetch", broken)
+        with pytest.raises(type(error)):
+            other.open(made.reference)
+    assert not list(other.root.glob("*/.fetch-*"))
+    assert other.open(made.reference).manifest == made.manifest
+
+
+def test_a_note_that_cannot_be_deleted_costs_a_sweep_nothing(machine, monkeypatch, caplog):
+    store = machine("a")
+    note_sweep(store, "mine", [commit(store).reference])
+
+    def refused(path):
+        raise RuntimeError("AccessDenied")  # botocore's errors are no OSError either
+
+    monkeypatch.setattr(store.remote.files, "rm_file", refused)
+    forget_sweep(store, "mine")
+    assert ".sweeps/mine.json stays, delete it by hand: s3://bucket/root: " in caplog.text
+    monkeypatch.undo()
 
 
 def test_a_bucket_that_is_not_there_and_a_scheme_nobody_knows_are_told(machine, s3):

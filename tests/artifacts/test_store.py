@@ -224,6 +224,15 @@ def test_an_artifact_made_anew_replaces_the_old_one(store):
     assert [path.name for path in (store.root / "splits").iterdir()] == [old.folder.name]
 
 
+def test_a_reference_to_content_that_was_computed_anew_since_opens_nothing(store):
+    old, again = made(store), made(store, text="other")
+    told = rf"{old.reference.name} was computed anew since, .*: run the method again"
+    with pytest.raises(UserError, match=told):
+        store.open(old.reference)
+    named = old.reference.model_copy(update={"digest": ""})  # as series name their stages
+    assert store.open(named).manifest == again.manifest
+
+
 def test_garbage_collection_is_not_alone_while_a_run_uses_the_root_even_between_stages(tmp_path):
     store = Store(tmp_path)
     with store.in_use(), Store(tmp_path).alone() as free:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import stat
 import threading
+import time
 
 import httpx
 import pytest
@@ -139,15 +140,29 @@ def test_files_with_secrets_are_their_owners_alone(service):
     assert secret(service) not in service.told
 
 
-def test_wide_modes_of_an_earlier_home_are_narrowed_and_a_foreign_folder_is_left(tmp_path):
-    home, foreign = tmp_path / "home", tmp_path / "foreign"
-    for folder, name in ((home, "service.json"), (foreign, "letters.txt")):
-        folder.mkdir()
-        folder.chmod(0o755)
-        (folder / name).touch()
-        narrow(folder)
+@pytest.mark.parametrize(
+    "names",
+    [("service.json", "server.log"), ("prefect.db", "profiles.toml"), (".lock", "presets"), ()],
+)
+def test_wide_modes_of_an_earlier_home_are_narrowed(tmp_path, names):
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(0o755)
+    for name in names:
+        (home / name).touch()
+    narrow(home)
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
+
+
+def test_a_folder_with_other_content_becomes_no_home_and_stays_as_it_is(tmp_path):
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    foreign.chmod(0o755)
+    (foreign / "letters.txt").touch()
+    with pytest.raises(UserError, match=r"holds other files .* as --home .*/foreign/service"):
+        up(str(tmp_path / "root"), foreign, None, "oracle://db")  # never gets as far as that
     assert stat.S_IMODE(foreign.stat().st_mode) == 0o755
+    assert [path.name for path in foreign.iterdir()] == ["letters.txt"]
 
 
 def test_what_a_full_disk_cut_short_opens_nothing_and_loses_nothing(tmp_path, monkeypatch):
@@ -185,6 +200,14 @@ def test_a_ticket_is_good_once_and_only_the_newest(tmp_path):
     access = Access(tmp_path)
     old, new = access.new_ticket(), access.new_ticket()
     assert [access.redeem(ticket) for ticket in ("", old, new, new)] == [False, False, True, False]
+
+
+def test_a_ticket_that_lay_about_for_ten_minutes_opens_nothing(tmp_path):
+    access = Access(tmp_path)
+    for age, good in ((590, True), (610, False)):
+        ticket, then = access.new_ticket(), time.time() - age
+        os.utime(tmp_path / "ticket", (then, then))
+        assert access.redeem(ticket) == good
 
 
 def test_a_containers_secret_is_not_made_up_anew(tmp_path):

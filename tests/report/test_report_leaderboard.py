@@ -1,14 +1,18 @@
 """A sweep's page: what it claims, what it leaves open, and that a user's words stay words."""
 
+import re
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 
 from recalign.metric_columns import NDCG_AT_10
 from recalign.report.leaderboard import leaderboard_page
 from recalign.report.page import render
+from recalign.report.seed_plot import Spot, setting_plot
 from tests.report.sample_pages import leaderboard_run
+from tests.report.test_report_plots import texts_of
 
 
 def opening(**changes):
@@ -23,7 +27,9 @@ def test_a_claim_is_made_only_where_it_stands_once_corrected_for_the_number_of_c
     null = opening(p_holm=0.06)
     assert "is not shown to differ from Base policy, greedy" in null.verdict
     assert null.tone == null.cards[0].tone == "same"
-    assert "One of 0.0040 would be found in 80 %" in null.cards[0].meaning
+    assert null.cards[0].meaning.endswith(
+        "One of 0.0040 would be found in 80 % of such sweeps (at 5 %, before correction)."
+    )
     assert "By seed +0.0010, +0.0030, +0.0020, +0.0040." in null.cards[0].meaning
 
 
@@ -33,9 +39,38 @@ def test_one_seed_makes_no_claim():
     assert one.cards[0].change == "one seed: no claim"
 
 
+def test_of_a_handful_of_users_no_interval_is_told_and_no_claim_made():
+    five, run = pl.lit(5, pl.Int64).alias("n_users"), leaderboard_run()
+    tables = ("board", "comparisons", "confirmed")
+    few = {name: getattr(run, name).with_columns(five) for name in tables}
+    page = leaderboard_page(replace(run, **few))
+    assert page.opening.verdict == (
+        "How alignment.beta=0.3: Aligned policy, greedy differs from Base policy, greedy cannot be "
+        "told on 5 users: they are too few for an interval."
+    )
+    assert page.opening.tone == ""
+    told = {(card.tone, card.change, card.bounds) for card in page.opening.cards}
+    assert told == {("", "too few users: no claim", "")}
+    grids = {s.short: s.grids[0] for s in page.sections if s.grids}
+    for name in ("Settings", "Comparisons", "Rows"):
+        words = [cell for row in grids[name].rows for cell in row]
+        assert not [cell for cell in words if cell.tone or "[" in cell.text + cell.below]
+        assert "too few users" in {cell.below for cell in words}
+    assert {row[place].text for row in grids["Comparisons"].rows for place in (4, 5, 6)} == {""}
+    pictures = [page.opening.picture, *(one for s in page.sections for one in s.figures)]
+    assert len(pictures) == 3
+    assert not [one for one in pictures if one and "[" in "".join(texts_of(one.svg))]
+
+
 def test_what_was_chosen_and_what_failed_is_said():
     page = opening()
-    assert "alignment.beta=0.3 was chosen by its validation on seed 0" in page.lede
+    assert page.lede.endswith(
+        "alignment.beta=0.3 was chosen by its validation on seed 0; the verdict and cards are over "
+        "the other seeds, corrected for their own 2 comparisons; the tables are over all seeds."
+    )
+    run = leaderboard_run()
+    alone = leaderboard_page(replace(run, confirmed=run.confirmed.clear())).opening
+    assert alone.lede.endswith("on seed 0; the tables are over all seeds.")
     assert page.notes == ["Failed, and missing here: alignment.beta=0.3, seed 1: no signal <b>"]
 
 
@@ -45,8 +80,13 @@ def test_settings_that_share_no_seed_are_said_not_to_be_compared():
     moved = pl.when(setting=first).then(pl.col("seed") + 100).otherwise(pl.col("seed"))
     apart = replace(run, cells=run.cells.with_columns(moved.alias("seed")))
     told = f"Not compared with {first}: no other setting was run with one of its training seeds"
-    assert told in leaderboard_page(apart).opening.notes
+    page = leaderboard_page(replace(apart, comparisons=run.comparisons.clear()))
+    assert told in page.opening.notes
     assert told not in leaderboard_page(run).opening.notes
+    rows = page.sections[0].grids[0].rows
+    assert [row[3].below for row in rows] == [
+        "the others are compared with it", "no training seed in common",
+    ]  # fmt: skip
 
 
 def test_a_validation_says_its_metric_and_where_they_differ_that_nothing_was_chosen():
@@ -108,6 +148,16 @@ def test_settings_without_an_order_of_numbers_are_drawn_beside_each_other(values
     picture = leaderboard_page(run).opening.picture
     assert picture is not None
     assert all(setting.label in picture.svg for setting in run.settings)
+
+
+def test_the_name_of_a_setting_is_not_drawn_over_its_figures():
+    spots = [Spot("rejections.strategy=semantic, x=y", n, n - 1, n + 1, [n]) for n in (1.0, 2.0)]
+    svg = setting_plot(spots, "NDCG@10")
+    written = re.findall(r'<text [^>]* y="([\d.]+)"[^>]*>([^<]*)<', svg)
+    heights = [float(y) for y, text in written if "semantic" in text or "[" in text]
+    gaps = np.diff(sorted(heights))
+    assert len(heights) == 2 * len(spots)
+    assert gaps.min() > 10  # points: the letters have 8
 
 
 def test_every_seed_has_its_point():

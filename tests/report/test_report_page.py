@@ -157,6 +157,10 @@ def test_rosepo_opens_with_the_verdict_its_picture_and_every_claim_and_ends_with
     assert Page(page).mismatched == []
 
 
+def test_grey_is_not_said_to_show_that_nothing_differs(page: str):
+    assert "grey: no difference is shown" in page
+
+
 @pytest.mark.parametrize(
     ("settings", "name"),
     [

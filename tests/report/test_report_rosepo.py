@@ -94,7 +94,7 @@ def test_less_popularity_than_was_taken_is_no_gain_and_a_lift_has_no_percentage(
 def test_the_page_opens_with_what_was_run_and_the_terms_it_uses():
     first = opening(contrasts((0, 1)), data_set(), {"self_hard": 1400})
     assert "48 interactions of 2 users and 30 items (toys)" in first.lede
-    assert "(self_hard: 1,400 pairs)" in first.lede
+    assert "(self_hard: 1,400 pairs, held-out ones included)" in first.lede
     assert "eps is the oracle's estimate" in first.lede
     (terms,) = first.notes
     for term in ("Candidate lists", "HR@1", "eps", "SFT continued", "popularity lift"):
@@ -125,6 +125,8 @@ def test_the_sections_hold_claims_trade_off_validation_pairs_and_eps():
         ("+0.0800", "[+0.0500, +0.1100]"),
     ]  # fmt: skip
     assert len(named["Trade-off"].figures) == 2
+    assert "over users; more lift above 0 is more harm." in named["Claims"].note
+    assert named["Trade-off"].note.endswith("avoided; of popularity lift only above 0.")
 
 
 @pytest.mark.parametrize(

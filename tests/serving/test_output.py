@@ -1,8 +1,10 @@
 """The table where the user wants it: whole or the old one, whoever else writes there."""
 
+import os
 import resource
 import subprocess
 import sys
+import threading
 
 import polars as pl
 import pytest
@@ -74,3 +76,27 @@ def test_two_that_write_at_the_same_time_both_leave_a_whole_table(table, tmp_pat
     assert [one.communicate()[1] for one in both] == ["", ""]
     assert pl.read_parquet(path).equals(pl.read_parquet(table))
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_so_do_two_of_one_process_id_as_in_two_containers(table, tmp_path, monkeypatch):
+    path, together = tmp_path / "out" / "recs.parquet", threading.Barrier(2, timeout=60)
+    real, broken = os.fsync, []
+
+    def fsync(handle):
+        together.wait()
+        real(handle)
+
+    def write():
+        try:
+            write_output(table, path)
+        except UserError as error:
+            broken.append(error)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    both = [threading.Thread(target=write) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert not broken
+    assert pl.read_parquet(path).equals(pl.read_parquet(table))

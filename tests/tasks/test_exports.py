@@ -13,13 +13,16 @@ import torch
 
 import recalign
 import recalign.stored
+from flows.cli.inventory import list_artifacts
 from flows.cli.takehome import export_model
+from flows.cli.upkeep import collect_garbage
 from recalign.artifacts.roots import open_root
 from recalign.card_facts import ranker_card
 from recalign.chain import finished_run
 from recalign.config import SamplingConfig
 from recalign.errors import UserError
 from recalign.export.card import CardFacts, model_card, result_table
+from recalign.export.place import new_folder
 from recalign.exports import export_run
 from recalign.llm.local_writer import LocalWriter
 from recalign.oracle.inference import states_of
@@ -32,7 +35,7 @@ from recalign.stored import open_policy
 from recalign.writer import Asked
 from tasks.oracle import oracle
 from tasks.splits import splits
-from tests.tasks.tiny_run import CONFIG, direct
+from tests.tasks.tiny_run import CONFIG, direct, made_anew
 from tests.test_docs import FENCED
 
 
@@ -212,6 +215,40 @@ def test_an_export_never_replaces_a_folder_and_leaves_no_half_one(copy, tmp_path
         exported(copy, tmp_path / "gone")
     assert "\n" not in str(told.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts", "there"]
+
+
+def test_of_two_exports_to_one_folder_the_second_is_refused_and_leftovers_go(tmp_path):
+    (tmp_path / ".llm.draft").mkdir()  # of a killed export
+    (tmp_path / ".llm.draft" / "half.safetensors").touch()
+    with new_folder(tmp_path / "llm") as draft:
+        (draft / "whole.safetensors").touch()
+        second = new_folder(tmp_path / "llm")
+        with pytest.raises(UserError, match="another export is making it"), second:
+            pytest.fail("two at once")
+    assert [path.name for path in tmp_path.rglob("*")] == ["llm", "whole.safetensors"]
+
+
+def test_what_somebody_puts_there_while_an_export_is_made_is_not_replaced(tmp_path):
+    (tmp_path / "llm").mkdir()
+    export = new_folder(tmp_path / "llm")
+    with pytest.raises(UserError, match="llm is there already"), export:
+        (tmp_path / "llm" / "mine").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["llm", "mine"]
+
+
+@pytest.mark.parametrize("anew", ["policy", "alignment, round 1", "oracle"])
+def test_a_run_whose_base_was_computed_anew_is_not_exported_as_if_it_still_fitted(
+    finished, copy, tmp_path, anew
+):
+    made_anew(open_root(str(copy)), finished.done[anew])
+    what = "oracle" if anew == "oracle" else "policy"
+    with pytest.raises(UserError, match=f"{finished.done[anew].name} was computed anew since"):
+        exported(copy, tmp_path / "mixed", what)
+    run = recalign.open(copy).latest("dpo4rec")
+    with pytest.raises(UserError, match=f"{finished.done[anew].name} was computed anew since"):
+        run.recommend(USERS.read(finished.artifact("interactions"))["user_id"].to_list()[:1])
+    list_artifacts("", root=str(copy))
+    collect_garbage(keep=1, dry_run=True, root=str(copy))
 
 
 def test_a_push_without_a_token_is_told_in_a_line(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from recalign.config import AlignmentConfig, Runtime, SplitsConfig
 from recalign.errors import UserError
 from recalign.schemas import COMPLETIONS
 from tasks.alignment import alignment
+from tasks.engine.launch import _pass_on
 from tasks.engine.stage import Call
 from tests.tasks.launched_stages import mistaken
 
@@ -120,6 +121,13 @@ def test_a_killed_launch_leaves_no_process_and_continues(finished, inputs, by_tw
     assert started < again.created.timestamp()
     assert again.digest == by_two[0].digest
     assert all(torch.equal(weights[name], by_two[1][name]) for name in weights)
+
+
+def test_what_a_library_prints_is_no_progress_and_ends_nothing():
+    told = []
+    for line in ("0", "null", "[]", "[1, 2]", "{}", "loss 0.3", '[1, 4, "pairs"]'):
+        _pass_on(f"{line}\n", lambda *given: told.append(given))
+    assert told == [(1, 4, "pairs")]
 
 
 def test_a_mistake_that_a_launched_process_finds_is_told_as_one(tmp_path):

@@ -4,9 +4,9 @@ import pytest
 
 from flows.dpo4rec import stages
 from flows.session import plan
+from recalign.artifacts.digests import local_files
 from recalign.config import Runtime
 from tasks.engine.run import Run
-from tasks.engine.stage import local_files
 from tests.tasks.tiny_run import CONFIG
 
 

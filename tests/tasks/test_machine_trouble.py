@@ -118,6 +118,14 @@ def test_what_to_lower_is_found_in_nested_settings():
     assert batch_settings("policy", warmed_up) == ["policy.warm_up.micro_batch_size"]
 
 
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "No such file"), RuntimeError("No such file (os error 2)")]
+)
+def test_a_file_that_a_stage_has_not_written_is_a_mistake_of_ours(error):
+    with pytest.raises(type(error), match="No such"), trouble_explained("oracle", Path(".")):
+        raise error
+
+
 def test_other_errors_pass_as_they_are():
     with (
         pytest.raises(RuntimeError, match="shape mismatch"),

@@ -29,7 +29,7 @@ from tasks.interactions import interactions
 from tasks.oracle import oracle
 from tasks.splits import splits
 from tests.report.sample_pages import manifest
-from tests.tasks.tiny_run import CONFIG, direct
+from tests.tasks.tiny_run import CONFIG, direct, made_anew
 
 N_USERS = 60  # of the smallest run
 
@@ -110,6 +110,16 @@ def test_a_night_costs_what_its_active_users_cost_and_tells_how_well_the_last_fo
     assert "NDCG@5 0.5000" in told
     assert [row["texts written"] for row in refresh_rows(nights.history)][1:] == ["3", "1"]
     assert drift_curve(nights.history).startswith("<svg")
+
+
+@pytest.mark.parametrize("anew", ["serving", "histories"])
+def test_a_table_that_is_not_what_was_handed_out_any_more_is_not_judged(nights, anew):
+    nights.take((nights.users[3], nights.items[5]))
+    nights.refresh()
+    made_anew(direct(nights.root).store, getattr(nights.history.last, anew))
+    nights.take((nights.users[5], nights.items[7]))
+    nights.refresh()
+    assert [one.drift for one in nights.history.refreshes] == [None, None]
 
 
 def test_the_same_night_again_writes_and_computes_nothing(nights):

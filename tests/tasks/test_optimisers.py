@@ -1,15 +1,19 @@
 """Stage alignment with every optimiser, on what the smallest runs have sampled."""
 
+from contextlib import nullcontext
+
 import polars as pl
 import pytest
 
 from flows.dpo4rec import begin
 from flows.rosepo import configured_row, variants
-from recalign.config import RosePOAlignmentConfig, RosePOConfig, SftConfig
+from recalign.artifacts.identity import Identity
+from recalign.config import AlignmentConfig, RosePOAlignmentConfig, RosePOConfig, SftConfig
+from recalign.errors import UserError
 from recalign.schemas import COMPLETIONS
 from recalign.stored import open_policy
 from recalign.training.log_table import LOG
-from tasks.alignment import alignment
+from tasks.alignment import alignment, check_progress
 from tests.tasks.pair_steps import rejected, smoothed, started
 from tests.tasks.test_rosepo_model_stages import untrained
 from tests.tasks.tiny_run import CONFIG, direct
@@ -33,6 +37,24 @@ def test_every_optimiser_makes_a_policy_of_a_round(finished, copy, optimiser):
     assert manifest.figures["completions"] >= manifest.figures["prompts"]
     assert pl.read_parquet(made.path(LOG))["held_out_loss"].count() == 3  # and at the start
     assert open_policy(made, str(copy), "cpu").encode_prompt(table["prompt"][0])
+
+
+def test_a_policy_that_another_run_let_go_far_from_its_reference_is_not_reused(finished, copy):
+    walk, start, pairs = direct(copy), finished.done["policy"], finished.done[PAIRS]
+    made = aligned(walk, start, pairs, CONFIG.alignment, optimiser="grpo", allow_worse=True)
+    far = made.manifest.figures["held_out_kl_highest"]
+    assert far == max(pl.read_parquet(made.path(LOG))["held_out_kl"].drop_nulls()) > 0
+    for most, refused in ((2 * far, False), (far / 2, True)):
+        settings = {"optimiser": "grpo", "allow_worse": True, "grpo": {"max_kl": most}}
+        config = AlignmentConfig.model_validate(CONFIG.alignment.model_dump() | settings)
+        again = walk(alignment, config, {"start": start, "completions": pairs})
+        assert again == made.reference
+        with pytest.raises(UserError, match="max_kl") if refused else nullcontext():
+            check_progress(walk, made.reference, config)
+        figures = {"held_out_loss_start": 1.0, "held_out_loss": 1.0}  # of an earlier version
+        draft = walk.store.draft(Identity("alignment", 1, {"most": most}, {}, {}), {})
+        draft.tell(figures)
+        check_progress(walk, walk.store.commit(draft).reference, config)
 
 
 def test_once_all_weights_are_trained_the_first_policy_still_is_the_reference(copy):

@@ -1,6 +1,8 @@
 """An LLM of one's own from a local folder: a tiny random Llama through the real stages."""
 
 import json
+import threading
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,15 +21,20 @@ from transformers import (
 from flows.dpo4rec import stages
 from recalign.alignment.reference import reference_log_probs
 from recalign.alignment.rows import encode_pairs
+from recalign.artifacts import digests
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.store import Store
 from recalign.config import AlignmentConfig, PolicyConfig, WarmUpConfig
 from recalign.errors import UserError
+from recalign.llm import load
+from recalign.progress import silent
 from recalign.schemas import COMPLETIONS, ITEMS, PROMPTS, REASONINGS
 from recalign.stored import open_policy
 from tasks.alignment import alignment
+from tasks.engine.job import Job
 from tasks.interactions import interactions
+from tasks.models import resolved
 from tasks.policy import policy, policy_files
 from tasks.reasonings import prompt_files, reasonings
 from tasks.splits import splits
@@ -39,6 +46,7 @@ CHAT = (
     "{% endfor %}{% if add_generation_prompt %}<turn> model{% endif %}"
 )
 SPECIAL = ["<s>", "</s>", "<unk>", "<turn>", "<end>"]
+QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 4, "micro_batch_size": 4, "allow_worse": True}
 WORDS = ["user", "model", "=", ";", "none", "Enjoys", "dark", "bright", "tales", "."]
 SAMPLING = CONFIG.reasonings.model_copy(update={"max_new_tokens": 8})
 
@@ -155,6 +163,55 @@ def test_other_weights_in_the_same_folder_are_another_policy(world, save_llm):
     llm.lm_head.weight.data[0, 0] += 1
     llm.save_pretrained(folder)
     assert make_policy(world, folder).fingerprint != before.fingerprint
+
+
+def test_an_llm_that_was_retrained_in_its_folder_is_not_read_as_the_one_that_was_aligned(
+    world, save_llm, monkeypatch
+):
+    folder, root = save_llm(False), world.runtime.root
+    first = make_policy(world, folder)
+    pairs = hand_made_pairs(world.store, [f"dark tales ; bright {w} =" for w in WORDS[:8]])
+    told = {"start": first, "completions": pairs.reference}
+    adapted, whole = (
+        world.store.open(world(alignment, AlignmentConfig(method=method, **QUICK), told))
+        for method in ("lora", "full")
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(digests, "file_digest", lambda path: pytest.fail(f"{path} was hashed"))
+        open_policy(adapted, root, "cpu")
+    llm = LlamaForCausalLM.from_pretrained(folder)
+    llm.lm_head.weight.data[0, 0] += 1
+    llm.save_pretrained(folder)
+    for made in (world.store.open(first), adapted):
+        changed = rf"model\.safetensors is not as it was when {first.name} was made"
+        with pytest.raises(UserError, match=changed):
+            open_policy(made, root, "cpu")
+    assert open_policy(whole, root, "cpu").model  # its weights are its own
+
+
+def test_two_processes_of_a_launch_find_the_same_revision(world, monkeypatch):
+    job = Job(
+        world.store.draft(Identity("policy", 1, {"two": "processes"}, {}, {}), {}),
+        world.runtime, silent, lambda: "cpu",
+    )  # fmt: skip
+    asked, answered, revisions = threading.Event(), threading.Event(), iter(["old", "new"])
+
+    def newest(config):
+        found = next(revisions)
+        if found == "old":
+            asked.set()
+            answered.wait(2)
+        return found
+
+    monkeypatch.setattr(load, "resolve_revision", newest)
+    found = []
+    slow = threading.Thread(target=lambda: found.append(resolved(job, own("me/llm")).revision))
+    slow.start()
+    assert asked.wait(30)
+    found.append(resolved(job, own("me/llm")).revision)
+    answered.set()
+    slow.join(30)
+    assert found == ["old", "old"]
 
 
 def test_habits_in_the_models_generation_config_change_no_text_and_no_training(world, save_llm):

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from recalign.artifacts.digests import DigestMemory
+from recalign.artifacts.digests import DigestMemory, file_digests
 from recalign.errors import UserError
-from tasks.engine.stage import file_digests, unchanged
+from tasks.engine.stage import unchanged
 
 
 @pytest.fixture
@@ -65,5 +65,16 @@ def test_a_file_that_was_written_after_its_digest_was_taken_is_not_read(raw):
     with unchanged({"raw": [raw]}, digests, memory(raw)):
         assert raw.read_text() == "one\n"
     appended(raw)
+    with pytest.raises(UserError, match=REFUSED):
+        unchanged({"raw": [raw]}, digests, memory(raw)).__enter__()
+
+
+def test_a_file_that_is_deleted_meanwhile_is_told_too(raw):
+    digests = file_digests({"raw": [raw]}, memory(raw))
+    reading = unchanged({"raw": [raw]}, digests, memory(raw))
+    reading.__enter__()
+    raw.unlink()
+    with pytest.raises(UserError, match=REFUSED):
+        reading.__exit__(None, None, None)
     with pytest.raises(UserError, match=REFUSED):
         unchanged({"raw": [raw]}, digests, memory(raw)).__enter__()

@@ -16,7 +16,7 @@ from flows.serving.recommend import chosen, in_words, stages
 from recalign.artifacts.digests import file_digest
 from recalign.artifacts.kept_rows import KeptRows
 from recalign.artifacts.series import SERIES, Generation, Series, SeriesRound
-from recalign.chain import Chain
+from recalign.chain import Chain, finished_run
 from recalign.config import RecommendConfig, ServingConfig
 from recalign.errors import UserError
 from recalign.oracle.inference import states_of
@@ -28,7 +28,7 @@ from recalign.schemas import INTERACTIONS, ITEMS, REASONINGS, SERVING, UNKNOWN_I
 from recalign.sequences import Sequences
 from recalign.serving import top_lists
 from tasks.serving import serving
-from tests.tasks.tiny_run import direct
+from tests.tasks.tiny_run import direct, made_anew
 
 N_USERS = 60  # of the smallest run
 
@@ -319,3 +319,12 @@ def test_a_template_of_ones_own_is_found_in_the_working_folder(finished, tmp_pat
 def test_a_root_without_a_finished_run_is_told(tmp_path):
     with pytest.raises(UserError, match=r"no finished run at .* yet; `recalign run dpo4rec`"):
         chosen(direct(tmp_path / "new").store, RecommendConfig())
+
+
+@pytest.mark.parametrize("anew", ["aligned", "evaluation"])
+def test_a_run_whose_parts_were_computed_anew_recommends_nothing(finished, copy, anew):
+    store = direct(copy).store
+    one = finished_run(store).inputs[anew]
+    made_anew(store, one)
+    with pytest.raises(UserError, match=f"{one.name} was computed anew since"):
+        chosen(store, RecommendConfig())

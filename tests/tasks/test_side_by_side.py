@@ -1,5 +1,7 @@
 """Earlier runs side by side: what pairs their users, and which of them share a training seed."""
 
+import re
+
 import pytest
 
 from flows.cli.comparing import diff_artifacts
@@ -32,7 +34,22 @@ def test_results_for_other_targets_are_not_paired_by_user(finished, capsys):
     assert "difference: second - first, not told: phase valid and test\n" in capsys.readouterr().out
     other = finished.done["validation, round 1"].name
     diff_artifacts(valid, other, root=str(finished.store.root))
-    assert "difference: second - first, paired by user\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "difference: second - first, paired by user\n" in said
+    assert "over users alone: another training seed may change more" in said
+    line = next(line for line in said.splitlines() if line.startswith("Aligned policy, sampled"))
+    bounds = line[line.rindex("[") :]
+    assert re.fullmatch(r"\[[+−]0\.\d{4}, [+−]0\.\d{4}\] *", bounds)
+
+
+def test_of_two_leaderboards_no_results_are_told(copy, finished, capsys):
+    """The nearest would be those of one of its cells."""
+    store, cell = Store(copy), finished.artifact("report").manifest
+    ends = [made(store, "leaderboard", {"title": one}, cell_0=cell).reference for one in "ab"]
+    diff_artifacts(ends[0].name, ends[1].name, root=str(copy))
+    said = capsys.readouterr().out
+    assert "leaderboard.title: a -> b" in said
+    assert "95 % intervals" not in said
 
 
 def test_other_candidate_lists_leave_ranks_in_the_whole_catalogue_paired(finished, copy, capsys):
@@ -41,18 +58,20 @@ def test_other_candidate_lists_leave_ranks_in_the_whole_catalogue_paired(finishe
     shorter = CONFIG.evaluation.model_copy(update={"list_length": 5}).for_phase("valid")
     other = walk(evaluation, shorter, inputs)
     diff_artifacts(finished.done["validation, base"].name, other.name, root=str(copy))
-    assert "NDCG@10, with 95 % intervals; difference: second - first, paired by user" in (
-        capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "NDCG@10, with 95 % intervals over users" in said
+    assert "difference: second - first, paired by user" in said
 
 
-@pytest.mark.parametrize("changed", [{"list_length": 10}, {"n_cases": 1}])
+@pytest.mark.parametrize("changed", [{"list_length": 10}, {"n_cases": 1}, {"n_cases": None}])
 def test_rosepos_runs_that_judge_other_cases_are_not_set_side_by_side(store, changed):
     usual = {"phase": "test", "n_cases": 0, "list_length": 20}
-    judged = [made(store, "recommendations", one) for one in (usual, usual | changed)]
+    other = {name: value for name, value in (usual | changed).items() if value is not None}
+    judged = [made(store, "recommendations", one) for one in (usual, other)]
     ends = [made(store, "comparison", {"rows": []}, row_0=one).reference.name for one in judged]
-    with pytest.raises(UserError, match="only runs of the same data, windows and cases"):
-        compare_runs(ends, root=str(store.root))
+    for order in (ends, ends[::-1]):
+        with pytest.raises(UserError, match="only runs of the same data, windows and cases"):
+            compare_runs(order, root=str(store.root))
 
 
 def shown(store: Store, *settings: dict[str, object]):
@@ -74,3 +93,14 @@ def test_runs_that_differ_in_such_a_seed_alone_are_still_told_apart(store):
     cells = shown(store, {"kind": "a", "seed": 0}, *own)
     assert len(set(cells)) == 3
     assert {label for label, _ in cells} == {"alignment.kind=a", "alignment.kind=b"}
+
+
+@pytest.mark.parametrize("stage", ["evaluation", "oracle", "smoothing"])
+def test_a_seed_that_trains_no_policy_is_a_setting_like_others(store, stage):
+    ends = []
+    for seed, trained in ((0, 0), (1, 0), (1, 5)):
+        drawn = made(store, stage, {"seed": seed})
+        aligned = made(store, "alignment", {"seed": trained}, drawn=drawn)
+        ends.append(made(store, "report", {}, alignment=aligned))
+    cells = [(cell.setting, cell.seed) for cell in shown_runs(store, ends).cells]
+    assert cells == [(f"{stage}.seed=0", 0), (f"{stage}.seed=1", 0), (f"{stage}.seed=1", 1)]

@@ -1,5 +1,6 @@
 """DPO4Rec at its very smallest, stage by stage in this process: no Prefect server, no cache."""
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from flows.dpo4rec import stages
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
+from recalign.artifacts.store import Store
 from recalign.config import Config, DPO4RecConfig, Runtime
 from tasks.engine.run import Run
 from tasks.engine.stage import Call, Stage
@@ -78,6 +80,17 @@ class Direct(Run):
 def direct(root: Path) -> Direct:
     """A walk over artifacts under `root`, on one thread of the processor."""
     return Direct(Runtime(root=str(root), device="cpu", threads=1))
+
+
+def made_anew(store: Store, reference: Reference) -> Artifact:
+    """The artifact as another machine computes it: of the same name, and with other bytes."""
+    old = store.open(reference)
+    draft = store.draft(old.manifest.identity, old.manifest.inputs)
+    for name in old.manifest.outputs:
+        shutil.copyfile(old.path(name), draft.path(name))
+    draft.path("other.txt").write_text("bytes")
+    draft.manifest.figures, draft.manifest.rows = old.manifest.figures, old.manifest.rows
+    return store.commit(draft)
 
 
 def run_all(root: Path, **changes: Any) -> Direct:

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from recalign.artifacts.lineage import aligned_on
 from recalign.config import ComparedRow
 from recalign.evaluation.next_items.claims import questions
 from recalign.schemas import BUDGETS
@@ -19,9 +20,8 @@ def budget_table(trained: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
     for label, figures in trained.items():
         line = {name: figures.get(name) for name in ("planned_steps", "steps", "best_step")}
         if figures:
-            what = "pairs" if "pairs" in figures else "prompts"  # by the optimiser
-            held_out = figures[f"held_out_{what}"]
-            line |= {"pairs": figures[what] - held_out, "held_out_pairs": held_out}
+            pairs, held_out = aligned_on(figures)
+            line |= {"pairs": pairs, "held_out_pairs": held_out}
         lines.append({"row": label} | line)
     return pl.DataFrame(lines, schema=BUDGETS)
 
