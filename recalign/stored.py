@@ -71,8 +71,9 @@ def stored(made: Artifact, root: str) -> StoredPolicy:
     UserError where it reads its weights from a folder of the user's, and other files lie there now.
     """
     place = _place(made, root)
-    if isinstance(place.weights, str) and Path(place.weights).is_dir():
-        _refuse_changed(place.weights, first_of(made, root), root)
+    folder = place.weights if isinstance(place.weights, str) else ""  # "": the embedded LLM's
+    if folder and Path(folder).is_dir():
+        _refuse_changed(folder, first_of(made, root), root)
     return place
 
 
