@@ -106,8 +106,10 @@ def file_digests(files: dict[str, list[Path]], digest_of: Callable[[Path], str])
 def local_files(role: str, name: str) -> dict[str, list[Path]]:
     """The files of a model named by its folder: their content counts, beside the setting itself.
 
-    None for a hub id. UserError for what can only be a path, and is not there.
+    None for a hub id. UserError for what can only be a path, and is not there, and for no name.
     """
+    if not name:  # as a path it would be the folder that the run was started in
+        raise UserError(f"the {role} has no name: give a folder or a hub id")
     folder = Path(os.path.expanduser(name))  # an unknown ~user stays as it is
     if name.startswith(("/", "./", "../", "~")) and not folder.is_dir():
         raise UserError(f"{name}: there is no such folder ({role})")

@@ -6,6 +6,7 @@ from flows.dpo4rec import stages
 from flows.session import plan
 from recalign.artifacts.digests import local_files
 from recalign.config import Runtime
+from recalign.errors import UserError
 from tasks.engine.run import Run
 from tests.tasks.tiny_run import CONFIG
 
@@ -18,6 +19,11 @@ def fingerprints(config, root):
 def test_a_packaged_name_or_hub_id_has_no_local_files(tmp_path):
     assert local_files("encoder", "minilm") == {}
     assert local_files("encoder", str(tmp_path)) == {}
+
+
+def test_no_name_is_not_the_folder_that_the_run_was_started_in():
+    with pytest.raises(UserError, match="encoder has no name"):
+        local_files("encoder", "")
 
 
 @pytest.mark.parametrize("stage", ["oracle", "recommender"])
