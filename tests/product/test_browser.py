@@ -232,6 +232,8 @@ def test_scheduled_rounds_go_on_after_a_restart_with_what_was_edited(page, news)
 
 def run_every_minute(page):
     """Edit a deployment's schedule, and switch it on."""
+    # Until the schedule is drawn, the last menu is that of the deployment, whose Edit is a page.
+    expect(page.get_by_text(re.compile(r"At 0\d:00")).first).to_be_visible()
     page.locator("button[aria-haspopup=menu]").last.click()
     page.get_by_role("menuitem", name="Edit").click()
     dialog = page.get_by_role("dialog")
