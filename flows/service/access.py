@@ -24,7 +24,7 @@ def write_private(path: Path, text: str) -> None:
 def narrow(home: Path) -> None:
     """Close a service's folder to others; UserError where that is not ours to do.
 
-    A folder of somebody else's content, given by mistake, stays as it is.
+    A folder of somebody else's content, given by mistake, stays as it is: UserError.
     """
     here = {path.name for path in home.iterdir()}
     if here - BEFORE and not here & OWN:
