@@ -91,7 +91,7 @@ class AlignmentConfig(WeightsConfig):
     held_out: float = Field(0.1, gt=0, lt=0.9)
     """Share of users who are held out for early stopping."""
     evaluations: int = Field(6, ge=1, le=1000)
-    """How often per run the held-out users are scored and a checkpoint is written."""
+    """How often per run the held-out users are scored."""
     patience: int = Field(3, ge=1, le=1000)
     """Evaluations without a lower held-out loss before training stops."""
     seed: Seed = 0

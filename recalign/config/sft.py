@@ -63,7 +63,7 @@ class SftConfig(TitlePromptConfig, WeightsConfig, LoadedModelConfig):
     n_valid: int = Field(1_000, ge=10, le=10_000_000)
     """Most validation answers scored for early stopping."""
     evaluations: int = Field(16, ge=1, le=1000)
-    """How often per run the validation loss is measured and a checkpoint is written."""
+    """How often per run the validation loss is measured."""
     patience: int = Field(2, ge=1, le=1000)
     """Evaluations without a lower validation loss before training stops."""
     seed: Seed = 0

@@ -55,7 +55,7 @@ class WarmUpConfig(WeightsConfig):
     held_out: float = Field(0.05, gt=0, lt=0.9)
     """Share of users who are held out for early stopping."""
     evaluations: int = Field(4, ge=1, le=1000)
-    """How often per run the held-out texts are scored and a checkpoint is written."""
+    """How often per run the held-out texts are scored."""
     patience: int = Field(2, ge=1, le=1000)
     """Evaluations without a lower held-out loss before training stops."""
     seed: Seed = 0

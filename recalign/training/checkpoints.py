@@ -1,6 +1,7 @@
 """Which checkpoints of an interrupted run are whole, and which of them is the best."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -75,8 +76,8 @@ def held_out_losses(history: list[dict[str, Any]]) -> list[tuple[int, float]]:
 
 
 def best_step(history: list[dict[str, Any]]) -> int:
-    """The step of the lowest held-out loss; the earliest of equal ones."""
-    return min(held_out_losses(history), key=lambda pair: pair[1])[0]
+    """The step of the lowest held-out loss, the earliest of equal ones; 0 before there is one."""
+    return min(held_out_losses(history), key=lambda pair: pair[1], default=(0, math.inf))[0]
 
 
 def out_of_patience(history: list[dict[str, Any]], patience: int) -> bool:

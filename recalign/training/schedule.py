@@ -1,15 +1,21 @@
 """When a run is evaluated, saved and stopped: one callback of the ordinary Trainer."""
 
 import math
+import time
 from typing import Any
 
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from recalign.config import TrainingConfig
 from recalign.errors import UserError
 from recalign.training.checkpoints import best_step, mark_complete, out_of_patience, prune
 from recalign.training.run import TrainingRun
+
+SAVE_SECONDS = 120.0
+"""A kill loses about so much of a training, or `SAVE_SHARE` times what a checkpoint takes."""
+SAVE_SHARE = 10
 
 
 def evaluation_steps(total: int, evaluations: int) -> set[int]:
@@ -26,8 +32,9 @@ def optimiser_steps(n_rows: int, config: TrainingConfig) -> int:
 class Schedule(TrainerCallback):
     """Evaluates and saves at given steps, keeps the best and the last checkpoint, stops early.
 
-    What it decides is read from the Trainer's log, which a checkpoint restores, so that a resumed
-    run decides as the undisturbed one would; what it keeps itself is only shown.
+    Between them it saves by the clock, where a log line is written anyway: the log of a resumed run
+    is that of an undisturbed one. What it decides otherwise is read from the Trainer's log, which
+    a checkpoint restores, so that a resumed run decides the same.
     """
 
     def __init__(self, config: TrainingConfig, n_rows: int, run: TrainingRun) -> None:
@@ -36,6 +43,8 @@ class Schedule(TrainerCallback):
         self.run = run
         self.note = ""
         self.scored = 0
+        self.saved = self.asked = time.monotonic()
+        self.cost = 0.0
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -43,7 +52,15 @@ class Schedule(TrainerCallback):
         """Ask for a log line, an evaluation and a checkpoint."""
         if state.global_step in self.steps:
             control.should_log = control.should_evaluate = control.should_save = True
+        elif control.should_log and self._due():
+            control.should_save = True
+        self.asked = time.monotonic()
         self.run.progress(state.global_step, state.max_steps, self.note)
+
+    def _due(self) -> bool:
+        """Whether to save by the clock: what one process says counts for all of a launch."""
+        waited = time.monotonic() - self.saved
+        return broadcast_object_list([waited >= max(SAVE_SECONDS, SAVE_SHARE * self.cost)])[0]
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
@@ -77,6 +94,7 @@ class Schedule(TrainerCallback):
             )
         if out_of_patience(state.log_history, self.patience):
             control.should_training_stop = True
+        self.asked = time.monotonic()
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -87,3 +105,5 @@ class Schedule(TrainerCallback):
             return
         mark_complete(self.run.work / f"checkpoint-{state.global_step}")
         prune(self.run.work, {best_step(state.log_history), state.global_step})
+        self.saved = time.monotonic()
+        self.cost = self.saved - self.asked

@@ -11,7 +11,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from recalign.alignment.train import align
-from recalign.training.checkpoints import checkpoints, is_complete
+from recalign.training.checkpoints import checkpoints, is_complete, step_of
 from tests.alignment.alignment_samples import (
     CONFIG,
     Fails,
@@ -41,6 +41,23 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     with pytest.raises(KeyboardInterrupt):  # the checkpoints are at 3, 7 and 10: mid-epoch
         run(policy(), pairs, tmp_path, callbacks=(Fails(9),))
     assert [p.name for p in checkpoints(tmp_path / "work")][-1] == "checkpoint-7"
+    result = run(policy(), pairs, tmp_path)
+    assert adapter_bytes(tmp_path) == undisturbed[0]
+    assert result.log.equals(undisturbed[1])
+
+
+@pytest.mark.parametrize(("stopped", "kept"), [(2, [2]), (6, [3, 6])])
+def test_the_clock_saves_between_evaluations_and_changes_no_bit(
+    run: Run, pairs: pl.DataFrame, tmp_path: Path, undisturbed: tuple[bytes, pl.DataFrame],
+    monkeypatch: pytest.MonkeyPatch, stopped: int, kept: list[int],
+) -> None:  # fmt: skip
+    """Before the first evaluation, at step 3, and after it: the best and the last are kept."""
+    monkeypatch.setattr("recalign.training.schedule.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("recalign.training.schedule.SAVE_SHARE", 0)
+    with pytest.raises(KeyboardInterrupt):
+        run(policy(), pairs, tmp_path, callbacks=(Fails(stopped),))
+    assert [step_of(one) for one in checkpoints(tmp_path / "work")] == kept
+    monkeypatch.undo()
     result = run(policy(), pairs, tmp_path)
     assert adapter_bytes(tmp_path) == undisturbed[0]
     assert result.log.equals(undisturbed[1])
