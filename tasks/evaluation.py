@@ -59,8 +59,8 @@ def validation_score(run: "Run", validation: Reference) -> float | None:
 
     Sampled reasonings, frozen recommender: what alignment optimises, read by one fixed yardstick.
     """
-    artifact = run.open(validation)
-    return artifact.manifest.figures[SCORE] if artifact else None
+    made = run.told(validation)
+    return made.figures[SCORE] if made else None
 
 
 def unconfirmed(run: "Run", validation: Reference) -> str:
@@ -69,10 +69,9 @@ def unconfirmed(run: "Run", validation: Reference) -> str:
     The guard of the recommender looks at held-out users of the fit; here the base policy's sampled
     texts about validation users have to rank better than texts about other users.
     """
-    artifact = None if run.plan_only else run.open(validation)
-    if artifact is None:
+    if run.plan_only:
         return ""
-    results = told_intervals(RESULTS.read(artifact))
+    results = told_intervals(RESULTS.read(run.store.open(validation)))
     lines = headline_metrics(results, primary_of(results), primary_of(results).lists)[0]
     line = lines.lines(results).row(by_predicate=pl.col("policy") == "shuffled", named=True)
     low, high = line["difference_low"], line["difference_high"]

@@ -25,6 +25,7 @@ from recalign.evaluation.leaderboard import (
 )
 from recalign.evaluation.result_table import SHARES
 from recalign.metric_columns import SCORE, Metric, metrics_in, primary_of, validated_by
+from recalign.parquet import read_parquet
 from recalign.report import PAGE
 from recalign.report.leaderboard import leaderboard_page
 from recalign.report.leaderboard_tables import LeaderboardRun
@@ -163,7 +164,7 @@ def claims_of(one: FinishedCell) -> list[tuple[str, str, str]]:
     claims = [(f"Is it better than {base}?", one.row, base)] if base else []
     answers = one.measured.path(CONTRASTS_FILE)
     if answers.exists():
-        asked = pl.read_parquet(answers).filter(row=one.row).select("question", "row", "base")
+        asked = read_parquet(answers).filter(row=one.row).select("question", "row", "base")
         claims += asked.unique(maintain_order=True).rows()
     return claims
 

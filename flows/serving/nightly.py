@@ -1,18 +1,19 @@
 """Recommendations on a schedule: only active users cost anything, and drift is watched."""
 
-from contextlib import ExitStack
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
 
+from filelock import Timeout
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
 from flows.serving import recommend
-from flows.session import alone, prepare, settle, titled
+from flows.session import alone, begin_session, prepare, settle, titled
 from recalign.artifacts.journals import Name
 from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.refreshes import REFRESHES, Drift, Refresh, Refreshes
@@ -27,6 +28,8 @@ from recalign.serving.output import check_output, write_output
 from tasks.drift import drift
 from tasks.engine.run import Run, first_start
 from tasks.engine.run_names import announce, start_of
+
+log = logging.getLogger(__name__)
 
 STAGES = (*recommend.STAGES, drift)
 
@@ -44,18 +47,32 @@ def recommend_nightly(
         config: For whom, from what, and where the table is written.
         runtime: Where and how to compute; changes nothing in the results.
     """
+    begin_session()
     config = settle(start_of(RecommendConfig(), "config"), config)
     run = Run(settle(start_of(Runtime(), "runtime"), runtime))
 
     def work() -> str:
         announce(f"refresh {name}: {recommend.run_name(config)}", "recommend", f"refresh: {name}")
-        with ExitStack() as held:
-            if config.series:  # a round under way is waited for: its policy may be the best
-                held.enter_context(SERIES.lock(run.store, config.series))
-            held.enter_context(run.store.in_use())
+        with run.store.in_use():
+            if config.series:
+                wait_for_round(run.store, config.series)
             return refresh(run, name, config)
 
     return alone(REFRESHES.lock(run.store, name), run.store.patience, f"refresh {name}", work)
+
+
+def wait_for_round(store: Store, series: str) -> None:
+    """Until no round of the series is under way: its policy may be the best.
+
+    Nothing is held after that: a round that falls due during the refresh would be skipped.
+    """
+    lock = SERIES.lock(store, series)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waits for the round of series %s", series)
+        lock.acquire()
+    lock.release()
 
 
 def refresh(run: Run, name: str, config: RecommendConfig) -> str:

@@ -164,9 +164,17 @@ class Store:
         """The artifact behind a reference; UserError when it is missing, damaged or another now."""
         artifact = self.find(reference.stage, reference.fingerprint)
         if artifact is None:
-            raise UserError(f"{reference.name} is missing or damaged: run again to recompute it")
+            raise _missing(reference)
         require_same(artifact.manifest, reference)
         return artifact
+
+    def told(self, reference: Reference) -> Manifest:
+        """The manifest of what `open` would open, with its checks; nothing is fetched."""
+        manifest = self.known(reference.stage, reference.fingerprint)
+        if manifest is None:
+            raise _missing(reference)
+        require_same(manifest, reference)
+        return manifest
 
     def damage(self, folder: Path, manifest: Manifest, *, rehash: bool = False) -> list[str]:
         """What is wrong with an artifact's files; `rehash` reads every byte again."""
@@ -288,3 +296,7 @@ class Store:
         """Folders of artifacts whose manifest is missing or garbled."""
         folders = (path for path in self.root.glob(f"[!.]*/{'[0-9a-f]' * 32}") if path.is_dir())
         return sorted(p for p in folders if self.manifest(p.parent.name, p.name) is None)
+
+
+def _missing(reference: Reference) -> UserError:
+    return UserError(f"{reference.name} is missing or damaged: run again to recompute it")

@@ -17,11 +17,15 @@ FOLDER = ".sweeps"
 
 
 def note_sweep(store: Store, name: str, reports: Iterable[Reference]) -> None:
-    """Name the reports that this sweep has made so far; a note that fails costs no result."""
-    named = json.dumps([report.fingerprint for report in reports])
+    """Name these reports beside those that the note names already: a killed run's are among them.
+
+    A note that fails costs no result.
+    """
+    named = [report.fingerprint for report in reports]
     try:
-        store.write_note(_note(name), named)
-    except (OSError, UserError) as error:
+        all_named = dict.fromkeys([*_reports(store, _note(name)), *named])
+        store.write_note(_note(name), json.dumps(list(all_named)))
+    except (OSError, UserError, ValueError) as error:
         log.warning("%s: collect no garbage until the sweep is done: %s", _note(name), error)
 
 
@@ -35,7 +39,12 @@ def forget_sweep(store: Store, name: str) -> None:
 
 def reports_of_sweeps(store: Store) -> dict[str, list[str]]:
     """Fingerprints of the reports by the note that names them."""
-    return {name: json.loads(store.read_note(name) or "[]") for name in store.notes(FOLDER)}
+    return {name: _reports(store, name) for name in store.notes(FOLDER)}
+
+
+def _reports(store: Store, note: str) -> list[str]:
+    named: list[str] = json.loads(store.read_note(note) or "[]")
+    return named
 
 
 def _note(name: str) -> str:

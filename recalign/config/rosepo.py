@@ -201,7 +201,7 @@ class RosePOConfig(Config):
     splits: SplitsConfig = SplitsConfig()
     """Windows and candidate lists."""
     oracle: OracleConfig = OracleConfig()
-    """SASRec."""
+    """The sequential recommender that judges pairs: SASRec, or GRU4Rec."""
     sft: SftConfig = SftConfig()
     """The LLM that names the next item."""
     rejections: RejectionsConfig = RejectionsConfig()
@@ -247,6 +247,13 @@ class RosePOConfig(Config):
                 f"smoothing.calibrated needs splits.{name} above 0: the temperature is fitted on"
                 " that window, and permuted eps, a control of every estimator, are calibrated, too;"
                 " or set smoothing.calibrated = false"
+            )
+        eps = min(self.smoothing.constant, self.smoothing.cap)  # a control of every estimator
+        if self.alignment.reads_eps and self.alignment.drop_above < eps:
+            raise ValueError(
+                f"alignment.drop_above = {self.alignment.drop_above} leaves no pair to the control"
+                f" whose eps are all smoothing.constant = {self.smoothing.constant}: raise the one"
+                " or lower the other"
             )
         if self.recommendations.list_length - 1 > self.splits.n_negatives:
             raise ValueError(

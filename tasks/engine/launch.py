@@ -135,7 +135,9 @@ def main(folder: Path) -> None:
     processes = PartialState(cpu=order.runtime.device == "cpu")
     use_threads(order.runtime.threads)
     progress = _tell if processes.is_main_process else silent
-    job = Job(order.draft, order.runtime, progress, lambda: order.runtime.device)  # held for us
+    # A process of its own shares nothing further; the device is held for us.
+    alone = order.runtime.model_copy(update={"devices": 1, "task_runner": "threads"})
+    job = Job(order.draft, alone, progress, lambda: alone.device)
     outcome: Manifest | UserError
     try:
         order.stage.body(job, order.config, **order.inputs)

@@ -9,10 +9,9 @@ from typing import Any, Literal
 from prefect.context import FlowRunContext
 from prefect.utilities.annotations import quote
 
-from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.digests import file_digests
 from recalign.artifacts.identity import Identity
-from recalign.artifacts.manifest import Reference
+from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.roots import open_root
 from recalign.config import AlignmentConfig, Config, Runtime, SftConfig
 from recalign.errors import UserError
@@ -62,6 +61,7 @@ class Run:
         self.store = open_root(self.runtime.root)
         self._done: dict[str, Reference] = {}  # a flow may ask twice for the same artifact
         self._above: dict[Reference, set[Reference]] = {}  # all that each artifact stands on
+        self._earlier: dict[str, list[Manifest]] = {}  # of each stage, as this walk met it first
 
     def __call__(
         self,
@@ -97,7 +97,7 @@ class Run:
         if not self.plan_only and recorded:
             forced = step.reason == FORCED
             task = stage.task.with_options(
-                task_run_name=step.label,
+                task_run_name=step.label.replace("{", "{{").replace("}", "}}"),  # it is formatted
                 result_storage=self.store.root.resolve(),
                 refresh_cache=forced,
             )
@@ -133,11 +133,11 @@ class Run:
         missing = self.plan_only and not path.exists()
         return UNKNOWN if missing else self.store.digests.digest(path)
 
-    def open(self, reference: Reference) -> Artifact | None:
-        """The artifact behind a reference, or None while it is only planned."""
+    def told(self, reference: Reference) -> Manifest | None:
+        """What an artifact says of itself, or None while it is only planned; nothing is fetched."""
         if self.plan_only:
-            return self.store.find(reference.stage, reference.fingerprint)
-        return self.store.open(reference)
+            return self.store.known(reference.stage, reference.fingerprint)
+        return self.store.told(reference)
 
     def require(self, made: Reference, check: Callable[[dict[str, Any]], None]) -> None:
         """Let `check` raise UserError for figures with which a run must not go on.
@@ -145,8 +145,8 @@ class Run:
         A plan goes on: the step tells it, as far as the content is known.
         """
         if not self.plan_only:
-            check(self.store.open(made).manifest.figures)
-        elif made.digest and (known := self.store.known(made.stage, made.fingerprint)):
+            check(self.store.told(made).figures)
+        elif made.digest and (known := self.told(made)):
             try:
                 check(known.figures)
             except UserError:
@@ -190,9 +190,11 @@ class Run:
 
         One made from inputs of the same names comes first, of equally near ones the newest.
         """
+        if identity.stage not in self._earlier:
+            self._earlier[identity.stage] = list(self.store.manifests(identity.stage))
         earlier = [
             (m.inputs.keys() != identity.inputs.keys(), m.identity.differences(identity))
-            for m in self.store.manifests(identity.stage)
+            for m in self._earlier[identity.stage]
         ]
         if not earlier:
             return "never computed"
@@ -204,10 +206,12 @@ class Run:
 def first_start() -> datetime | None:
     """When this flow run began for the first time: what a killed attempt made is new, too.
 
-    Prefect keeps the time over retries. Outside a flow run, and in a first attempt, there is none.
+    Prefect keeps the time over retries. Outside a flow run, and in a first attempt, there is none:
+    it is the server's, by which an artifact of another clock may seem to be made in this run.
     """
     context = FlowRunContext.get()
-    return context.flow_run.start_time if context and context.flow_run else None
+    this = context.flow_run if context else None
+    return this.start_time if this and this.run_count > 1 else None
 
 
 def _why_unknown(identity: Identity) -> str:

@@ -104,14 +104,20 @@ class Stage:
 
         UserError where its inputs do not belong together.
         """
-        store, runtime = open_root(call.runtime.root), call.runtime
-        key = call.identity.fingerprint
-        trouble = trouble_explained(self.name, store.root, call.config)
-        check_provenance(runtime.root, call.identity, call.inputs)
-        with trouble, self._alone(store, key) as made_meanwhile:
+        store, key = open_root(call.runtime.root), call.identity.fingerprint
+        check_provenance(call.runtime.root, call.identity, call.inputs)
+        with trouble_explained(self.name, store.root, call.config):
+            # Without the lock first: at a URL, what is reused is fetched, by many machines at once.
+            current = None if call.force else find_current(store, self.name, key, call.inputs)
+            return in_own_words(current.reference if current else self._made(store, call))
+
+    def _made(self, store: Store, call: Call) -> Reference:
+        """The artifact made now, unless another run is making it: then that one."""
+        runtime, key = call.runtime, call.identity.fingerprint
+        with self._alone(store, key) as made_meanwhile:
             current = find_current(store, self.name, key, call.inputs)
             if current is not None and (made_meanwhile or not call.force):
-                return in_own_words(current.reference)
+                return current.reference
             draft = store.draft(call.identity, call.inputs)
             taking = device_of(runtime, self._label(), runtime.devices)
             track = tracked(runtime, self._label(), key)
@@ -124,7 +130,7 @@ class Stage:
                 _tell(tell, made.manifest, self._label())
             if left_out := reasons(made.manifest.dropped):
                 log.info("%s left out: %s", self._label(), left_out)
-            return in_own_words(made.reference)
+            return made.reference
 
     def _label(self) -> str:
         """What the flow calls this run of the stage; its name where no task runs."""

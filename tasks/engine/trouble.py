@@ -92,8 +92,10 @@ def _memory_trouble(error: Exception, stage: str, config: Config | None) -> str:
 def _advice(stage: str, config: Config | None) -> str:
     """What makes a stage need less memory."""
     lower = batch_settings(stage, config) if config else []
-    if stage in ("reasonings", "item_reasonings"):
+    if stage in ("reasonings", "item_reasonings", "current_reasonings"):
         lower = ["runtime.generation_gb"]
+    if stage in ("recommendations", "title_serving"):
+        lower = ["runtime.generation_rows"]
     return f"lower {' or '.join(lower)}" if lower else "it needs a machine with more"
 
 

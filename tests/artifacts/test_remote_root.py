@@ -12,7 +12,9 @@ from recalign.artifacts.identity import Identity
 from recalign.artifacts.remote import Remote
 from recalign.artifacts.roots import RemoteStore, open_root
 from recalign.artifacts.sweep_notes import forget_sweep, note_sweep
+from recalign.config import OracleConfig, Runtime
 from recalign.errors import UserError
+from tasks.engine.stage import Call, Stage
 
 
 @pytest.fixture
@@ -236,6 +238,19 @@ def test_two_machines_hold_one_lock_in_turn(machine, quick):
         second.acquire()
     second.release()
     assert not machine("a").is_busy()
+
+
+def test_what_is_reused_waits_for_no_other_machine(machine, quick):
+    made = commit(machine("a"))
+    held = machine("a").lock("oracle", made.manifest.fingerprint).acquire()
+    machine("b")
+    given_back = threading.Timer(30, held.release)
+    given_back.start()
+    call = Call(made.manifest.identity, OracleConfig(), {}, {}, Runtime(root="s3://bucket/root"))
+    assert Stage("oracle", 1, lambda job, config: None).compute(call) == made.reference
+    assert given_back.is_alive()
+    given_back.cancel()
+    held.release()
 
 
 def test_the_claim_of_a_killed_run_is_taken_over(machine, s3, quick):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recalign.config import DPO4RecConfig, PolicyConfig, WarmUpConfig
+from recalign.config import DPO4RecConfig, PolicyConfig, RecommendationsConfig, WarmUpConfig
 from recalign.errors import UserError
 from tasks.engine.trouble import batch_settings, trouble_explained
 
@@ -60,12 +60,15 @@ except UserError as error:
     [
         ("alignment", lambda: torch.empty(2**50), "lower alignment.micro_batch_size"),
         ("reasonings", lambda: cuda_full(), "lower runtime.generation_gb"),
+        ("current_reasonings", lambda: cuda_full(), "lower runtime.generation_gb"),
+        ("recommendations", lambda: cuda_full(), "lower runtime.generation_rows"),
+        ("title_serving", lambda: cuda_full(), "lower runtime.generation_rows"),
         ("oracle", lambda: no_primitive(), "it needs a machine with more"),
         ("splits", lambda: bytearray(2**60), "it needs a machine with more"),
     ],
 )
 def test_memory_that_runs_out_names_the_stage_and_what_to_lower(stage, allocate, told):
-    config = getattr(DPO4RecConfig(), stage)
+    config = getattr(DPO4RecConfig(), stage, None) or RecommendationsConfig()
     with pytest.raises(UserError) as raised, trouble_explained(stage, Path("."), config):
         allocate()
     assert str(raised.value).startswith(f"{stage}: out of memory (")

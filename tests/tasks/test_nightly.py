@@ -237,7 +237,7 @@ def test_one_writer_at_a_time(nights):
         REFRESHES.read(store, "No/Name")
 
 
-def test_a_refresh_by_a_series_waits_for_the_round_under_way(nights):
+def test_a_refresh_by_a_series_waits_for_the_round_under_way(nights, caplog):
     held, released = threading.Event(), threading.Event()
 
     def advance():
@@ -253,7 +253,20 @@ def test_a_refresh_by_a_series_waits_for_the_round_under_way(nights):
     with pytest.raises(UserError, match="there is no series news, or none of its rounds"):
         recommend_nightly.fn("home", config, runtime)
     assert released.is_set()
+    assert caplog.messages == ["waits for the round of series news"]
     round_under_way.join()
+
+
+def test_a_round_that_falls_due_during_a_refresh_is_not_skipped(nights, monkeypatch, caplog):
+    def a_round_meanwhile(run, name, config):
+        with SERIES.lock(run.store, config.series).acquire(timeout=0):
+            return f"{name} is refreshed"
+
+    monkeypatch.setattr("flows.serving.nightly.refresh", a_round_meanwhile)
+    config, runtime = RecommendConfig(series="news"), Runtime(root=str(nights.root))
+    state = recommend_nightly.fn("home", config, runtime)
+    assert state.message == "home is refreshed"
+    assert caplog.messages == []
 
 
 def test_drift_counts_each_new_item_once_against_the_ideal_list():

@@ -1,5 +1,6 @@
 """What a plan tells when raw files are not here yet, and what a run is called."""
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,14 +11,21 @@ from prefect.utilities.names import generate_slug
 
 from flows.dpo4rec import STAGES, dpo4rec, stages
 from flows.rosepo import one_strategy
+from flows.rounds import good_rounds
 from flows.session import outlook, plan, plan_row, prepare
 from flows.sweep import sweep_name
+from recalign.artifacts.remote import Remote
+from recalign.artifacts.series import Generation, Series, SeriesRound
 from recalign.config import DPO4RecConfig, RosePOConfig, Runtime
 from recalign.config.presets import load_settings
 from recalign.config.sweep import Sweep
 from recalign.errors import UserError
+from recalign.metric_columns import SCORE
+from tasks import comparison
 from tasks.engine.run import FORCED, UNKNOWN, Run
 from tasks.engine.run_names import is_generated, name_of
+from tasks.evaluation import validation_score
+from tests.tasks.tiny_run import CONFIG
 
 
 def planned(root, preset):
@@ -55,6 +63,54 @@ def test_one_run_of_a_stage_is_forced_by_its_label_and_all_of_them_by_its_name(t
 
     assert forced("alignment, round 2") == ["alignment, round 2"]
     assert forced("alignment") == ["alignment, round 1", "alignment, round 2"]
+
+
+@pytest.fixture
+def nothing_is_fetched(finished, tmp_path, monkeypatch):
+    """The root of the finished run as a URL that only manifests may be read from."""
+
+    def fetch(remote, stage, key, manifest, folder):
+        raise AssertionError(f"{manifest.reference.name} is fetched")
+
+    monkeypatch.setenv("RECALIGN_CACHE", str(tmp_path / "copies"))
+    monkeypatch.setattr(Remote, "fetch", fetch)
+    return f"file://{finished.store.root}"
+
+
+def test_a_plan_at_a_url_reads_manifests_alone(nothing_is_fetched):
+    run = Run(Runtime(root=nothing_is_fetched))
+    steps = plan(run, lambda walk: stages(walk, CONFIG))
+    assert {step.action for step in steps} == {"reuse"}
+
+
+def test_what_is_asked_of_an_artifacts_figures_alone_fetches_nothing(nothing_is_fetched, finished):
+    run: Any = Run(Runtime(root=nothing_is_fetched))
+    aligned, judged = (finished.done[f"{what}, round 1"] for what in ("alignment", "validation"))
+    figures = finished.store.open(aligned).manifest.figures
+    told: list[dict[str, Any]] = []
+    run.require(aligned, told.append)
+    assert told == [figures]
+    assert validation_score(run, judged) == finished.store.open(judged).manifest.figures[SCORE]
+    texts = finished.artifact("reasonings for test, round 1")  # by that policy
+    assert comparison._trained(run, texts) == figures
+    with pytest.raises(UserError, match="was computed anew since"):
+        run.require(aligned.model_copy(update={"digest": "0" * 32}), told.append)
+    with pytest.raises(UserError, match="is missing or damaged: run again"):
+        run.require(aligned.model_copy(update={"fingerprint": "0" * 32}), told.append)
+
+
+def test_rounds_are_good_while_the_settings_lead_to_their_policies_and_their_validations(finished):
+    made = finished.done
+    at = {"run": "first", "started": datetime.now(UTC), "finished": datetime.now(UTC)}
+    rounds = [
+        SeriesRound(number=0, validation=0.3, **at),
+        SeriesRound(number=1, validation=0.4, alignment=made["alignment, round 1"], **at),
+    ]
+    generation = Generation(began=at["started"], reason="the first", rounds=rounds, stages=made)
+    series = Series(name="news", generations=[generation])
+    assert good_rounds(finished, series, CONFIG) == rounds
+    four = CONFIG.reasonings.model_copy(update={"n_eval_samples": 4})
+    assert good_rounds(finished, series, CONFIG.model_copy(update={"reasonings": four})) == []
 
 
 def test_an_artifact_that_a_flow_asks_for_twice_is_one_step(tmp_path):

@@ -5,15 +5,19 @@ import json
 import logging
 import pickle
 import zlib
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect import flow, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.flow_engine import run_flow
 from prefect.states import AwaitingRetry
 
 from flows.cli.upkeep import records_of_failures
 from flows.session import plan, prepare
+from recalign.artifacts.store import Store
 from recalign.config import OracleConfig, PairsConfig, Runtime, SplitsConfig
 from recalign.errors import UserError
 from tasks.engine.run import Run, StoppedAfter
@@ -198,6 +202,52 @@ def test_a_retry_does_not_force_what_the_killed_attempt_computed_anew(pipeline):
     assert pipeline.calls == ["pairs"]
     pipeline(force=frozenset({"oracle"}))  # another run is another wish
     assert pipeline.calls == ["oracle"]
+
+
+def test_what_is_forced_is_computed_anew_whatever_clock_its_artifact_is_of(pipeline):
+    pipeline()
+    store = Run(pipeline.runtime).store
+    (made,) = store.manifests("oracle")
+    later = made.model_copy(update={"created": made.created + timedelta(hours=1)})
+    place = store.folder("oracle", made.fingerprint) / "manifest.json"
+    place.write_text(later.model_dump_json())
+    pipeline(force=frozenset({"oracle"}))
+    assert pipeline.calls == ["oracle"]
+
+
+def test_a_label_with_braces_is_the_name_of_its_task_run(pipeline):
+    label = 'mix={"a":1}: splits'
+
+    @flow(name="braces")
+    def labelled():
+        return Run(pipeline.runtime)(pipeline.stages[0], pipeline.splits, label=label)
+
+    state: Any = labelled(return_state=True)
+    assert pipeline.calls == ["splits"]
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+    with get_client(sync_client=True) as client:
+        (made,) = client.read_task_runs(flow_run_filter=of_run)
+    assert made.name == label
+
+
+def test_a_plan_lists_the_earlier_artifacts_of_each_stage_once(pipeline, monkeypatch):
+    def many(run):
+        for n in range(4):
+            run(pipeline.stages[0], SplitsConfig(seed=n), label=f"splits {n}")
+
+    pipeline()
+    pipeline.walk, listed, manifests = many, [], Store.manifests
+
+    def list_one(store, stage=None):
+        listed.append(stage)
+        return manifests(store, stage)
+
+    monkeypatch.setattr(Store, "manifests", list_one)
+    planned = pipeline.plan()
+    assert [step.reason for step in planned.values()] == [
+        "", *(f"config.seed: 0 -> {n}" for n in (1, 2, 3))
+    ]  # fmt: skip
+    assert listed == ["splits"]
 
 
 def test_a_run_stops_after_the_named_stage(pipeline):

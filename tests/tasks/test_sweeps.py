@@ -10,6 +10,7 @@ from flows.methods import METHODS, Method
 from flows.sweep import SweepRun, conduct_sweep, name_of_note
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.manifest import Reference, fingerprints
+from recalign.artifacts.sweep_notes import reports_of_sweeps
 from recalign.config import DPO4RecConfig, Runtime
 from recalign.config.sweep import Sweep
 from recalign.errors import UserError
@@ -83,6 +84,28 @@ def test_a_note_stays_until_its_sweep_ends_and_is_called_by_what_was_asked(tmp_p
     again = cells_of("0.1", "0.3")
     conduct_sweep(method_of(walk), again, run, name_of_note(DPO4REC, again))
     assert run.store.notes(".sweeps") == []
+
+
+def test_a_sweep_that_is_killed_twice_keeps_what_either_run_had_made(tmp_path):
+    def killed_after(n_cells):
+        done: list[Reference] = []
+
+        def walk(run: Committed, beta: float) -> Reference:
+            if len(done) == n_cells:
+                raise KeyboardInterrupt
+            done.append(reported(run, beta))
+            return done[-1]
+
+        run = Committed(Runtime(root=str(tmp_path)))
+        with pytest.raises(KeyboardInterrupt):
+            conduct_sweep(method_of(walk), cells_of("0.1", "0.3", "0.4"), run, "f" * 32)
+        return [one.fingerprint for one in done], reports_of_sweeps(run.store)
+
+    first, noted = killed_after(2)
+    assert list(noted.values()) == [first]
+    second, noted = killed_after(1)
+    assert second == first[:1]
+    assert list(noted.values()) == [first]
 
 
 def test_sweeps_over_data_that_is_not_here_yet_have_notes_of_their_own():
