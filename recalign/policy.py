@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # seconds to import
 PLACE = "recalign-user-text"  # stands in the chat template where the user's text will be
 DATE = "26 Jul 2024"  # of every day, for chat templates that print one; Llama's own default
 
+WIDE_ENDS = "。！？"  # of sentences in languages without blanks, whatever comes next
+WIDE_CLOSING = "”’」』）"  # what may follow such an end and still belongs to the sentence
+
 
 class Lines:
     """Texts of one title a line as token ids; no token crosses the end of a line.
@@ -140,11 +143,7 @@ class Policy:
     def sentence_ends(self) -> list[int]:
         """The tokens that end a sentence or a line."""
         texts = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
-        return [
-            token
-            for token, text in enumerate(texts)
-            if "\n" in text or text.rstrip(" \"')").endswith((".", "!", "?"))
-        ]
+        return [token for token, text in enumerate(texts) if _ends_a_sentence(text)]
 
     def decode(self, ids: list[int]) -> str:
         """The text of generated tokens, without special tokens."""
@@ -152,6 +151,15 @@ class Policy:
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return str(text)
+
+
+def _ends_a_sentence(text: str) -> bool:
+    closed = " \"')"
+    return (
+        "\n" in text
+        or text.rstrip(closed).endswith((".", "!", "?"))
+        or text.rstrip(closed + WIDE_CLOSING).endswith(tuple(WIDE_ENDS))
+    )
 
 
 def in_lines(policy: Policy) -> Policy:

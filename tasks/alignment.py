@@ -9,6 +9,7 @@ from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
 from recalign.config import AlignmentConfig
 from recalign.llm.storage import trained_part
+from recalign.parquet import read_parquet
 from recalign.policy import Policy
 from recalign.report.content import Round
 from recalign.report.plots import alignment_curves
@@ -101,5 +102,5 @@ def _initial(job: Job, config: AlignmentConfig, start: Artifact, table: pl.DataF
 @alignment.shows
 def curves_shown(made: Artifact) -> list[str]:
     """Loss, margin, pairs ranked right and drift by step."""
-    curve = pl.read_parquet(made.path(LOG))
+    curve = read_parquet(made.path(LOG))
     return [picture(svg) for svg in alignment_curves([Round(1, curve=curve)])]

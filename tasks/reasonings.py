@@ -9,6 +9,7 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Reference
 from recalign.artifacts.roots import open_root
+from recalign.chat_server.server_writer import ServerWriter
 from recalign.chat_server.usage import server_used
 from recalign.config import AnswersConfig, PhaseConfig, Runtime
 from recalign.reasonings.generation import (
@@ -98,7 +99,10 @@ def shards_by(job: Job, policy: Artifact, asked: Asked, n_users: int) -> WriteSh
         writer = open_writer(
             asked.sampling, policy, job.runtime, lambda: job.device, job.draft.work
         )
-        return write_shards(writer, shards, asked, parse, n_users, job.progress)
+        for made in write_shards(writer, shards, asked, parse, n_users, job.progress):
+            yield made
+            if isinstance(writer, ServerWriter):  # the shard is in its file by now
+                writer.keep_usage()
 
     def by_workers(shards: list[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
         runtime = worker_runtime(job.runtime)

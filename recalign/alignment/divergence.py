@@ -8,6 +8,8 @@ from recalign.errors import UserError
 
 HIGHEST_KL = "held_out_kl_highest"
 """Figure of an alignment: the most nats a token that it was away from its reference on the way."""
+REWARD_STD = "reward_std"
+"""Figure of an alignment by unscaled advantages: mean standard deviation of a prompt's rewards."""
 WORSE = 1.05
 """Held-out loss over that of the start: below, a few held-out users' noise can explain it."""
 
@@ -15,16 +17,17 @@ WORSE = 1.05
 def refuse_worse(figures: Mapping[str, Any], config: AlignmentConfig, stage: str) -> None:
     """UserError when even the best checkpoint is clearly worse than the policy before step 1.
 
-    figures: `held_out_loss_start` and `held_out_loss`, of the kept checkpoint. A loss that is not a
-    number is worse, too.
+    figures: `held_out_loss_start` and `held_out_loss`, of the kept checkpoint, and REWARD_STD where
+    advantages are not scaled. A loss that is not a number is worse, too.
     """
     before, after = figures["held_out_loss_start"], figures["held_out_loss"]
-    # The loss of grpo starts at 0; its unit is a standard deviation of the rewards.
-    room = (WORSE - 1) * (1 if config.optimiser == "grpo" else before)
+    # The loss of grpo starts at 0; a standard deviation of the rewards is its unit, or is told.
+    unit = figures.get(REWARD_STD, 1) if config.optimiser == "grpo" else before
+    room = (WORSE - 1) * unit
     if not after <= before + room:
         raise UserError(
-            f"{stage}: training diverged: the held-out loss was {before:.3f} before the first step "
-            f"and at best {after:.3f} after it; lower {stage}.learning_rate (now "
+            f"{stage}: training diverged: the held-out loss was {before:.5f} before the first step "
+            f"and at best {after:.5f} after it; lower {stage}.learning_rate (now "
             f"{config.learning_rate:g}), or set {stage}.allow_worse=true to keep such a policy"
         )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import polars as pl
 
-from recalign.alignment.divergence import HIGHEST_KL
+from recalign.alignment.divergence import HIGHEST_KL, REWARD_STD
 from recalign.alignment.groups import Groups, by_rank, encode_groups
 from recalign.alignment.reference import FILE, TokenLogProbs, token_log_probs_of
 from recalign.alignment.rows import held_out, reasons, tell_too_long
@@ -91,12 +91,14 @@ def align_on_groups(
     digest = _digest(groups, config, reference)
     history = train(run, config, model, arguments, digest, trainer)
     log = log_table(history, ENTRIES)
-    counts = {
+    counts: dict[str, Any] = {
         "prompts": len(groups),
         "held_out_prompts": int(held.sum()),
         "completions": sum(map(len, groups.completions)),
         "left_out": groups.left_out,
     }
+    if config.optimiser == "grpo" and config.grpo.scale == "none":
+        counts[REWARD_STD] = float(np.mean([np.std(one, ddof=1) for one in groups.rewards]))
     return Trained(model, counts | _figures(history, log, steps), log)
 
 

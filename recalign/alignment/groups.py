@@ -69,6 +69,7 @@ def encode_groups(completions: pl.DataFrame, policy: Policy, config: AlignmentCo
             given, earned, best = [given[best]], [earned[best]], 0
         else:
             reason = None if max(earned) - min(earned) > TIE else "equal_rewards"
+            earned = tied(earned)
         prompt_ids = policy.encode_prompt(row["prompt"])
         completion_ids = [policy.encode_completion(text) for text in given]
         reason = reason or unusable(prompt_ids, completion_ids, config.max_length)
@@ -83,6 +84,15 @@ def encode_groups(completions: pl.DataFrame, policy: Policy, config: AlignmentCo
     return Groups(
         np.array(users, np.int64), prompts, texts, rewards, chosen, titles, dict(left_out)
     )
+
+
+def tied(rewards: list[float]) -> list[float]:
+    """These rewards, all that lie within TIE of a lower one equal to it: rounding ranks nothing."""
+    told, floor = list(rewards), -np.inf
+    for place in sorted(range(len(rewards)), key=rewards.__getitem__):
+        floor = floor if rewards[place] - floor <= TIE else rewards[place]
+        told[place] = floor
+    return told
 
 
 def _unearned(rewards: list[float], chosen: int, min_advantage: float) -> str | None:

@@ -1,5 +1,6 @@
 """Log-probabilities under the reference policy, computed once before training."""
 
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from recalign.policy import Policy
 from recalign.progress import Progress, silent
 from recalign.training.adapters import attention
 from recalign.training.packing import pack
+
+logger = logging.getLogger(__name__)
 
 FILE = "reference.npz"
 SAVE_SECONDS = 60.0  # between two notes of what is scored: a kill loses no more
@@ -149,7 +152,10 @@ def _score(
     rank = distributed.get_rank() if launched else 0
     n_processes = distributed.get_world_size() if launched else 1
     shape = f"{rank}-{n_processes}-{batch_size}"  # whose batches these are, and how large
-    file = kept.with_name(f"{kept.stem}-{shape}.part.npz") if kept else None
+    file = None
+    if kept:
+        kept = kept_for(rows, kept)
+        file = kept.with_name(f"{kept.stem}-{shape}.part.npz")
     first = _take_up(file, result) or rank * batch_size
     step = n_processes * batch_size
     saved = time.monotonic()
@@ -166,13 +172,24 @@ def _score(
             progress(min(start + batch_size, len(lengths)), len(lengths), "reference")
 
 
+def kept_for(rows: PackedRows, path: Path) -> Path:
+    """`path` with the digest of these rows in its name; what is kept for other rows is deleted.
+
+    A work folder holds those where an update of a package changed how texts become tokens, say.
+    """
+    stem = f"{path.stem}-{rows.digest[:16]}"
+    for other in path.parent.glob(f"{path.stem}-*.npz"):
+        if not other.name.startswith(stem):
+            logger.warning("log-probabilities of other rows are deleted: %s", other)
+            other.unlink(missing_ok=True)  # another process of a launch may be first
+    return path.with_name(f"{stem}{path.suffix}")
+
+
 def _take_up(file: Path | None, result: np.ndarray) -> int:
     """Fill `result` with what a killed pass has kept; the row to go on with, 0: none is kept."""
     if file is None or not file.exists():
         return 0
     with np.load(file) as arrays:
-        if arrays["result"].shape != result.shape:
-            return 0
         result[:] = arrays["result"]
         return int(arrays["following"])
 

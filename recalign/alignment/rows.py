@@ -1,5 +1,7 @@
 """Preference pairs as token ids, and which of them are held out."""
 
+import hashlib
+import json
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -37,6 +39,15 @@ class PackedRows(ABC):
     def lengths(self) -> np.ndarray:
         """Tokens of prompt and all completions, int64 [n]."""
         return np.array([self.packed(i).n_tokens for i in range(len(self))], np.int64)
+
+    @property
+    def digest(self) -> str:
+        """Tells these prompts and completions, as token ids, from others."""
+        digest = hashlib.sha256()
+        for i in range(len(self)):
+            row = self.packed(i)
+            digest.update(json.dumps([row.prompt, row.completions]).encode())
+        return digest.hexdigest()
 
     @abstractmethod
     def packed(self, i: int) -> PackedRow:

@@ -13,6 +13,7 @@ from recalign.alignment.preferences import align_on_pairs
 from recalign.alignment.reference import (
     ReferenceLogProbs,
     TokenLogProbs,
+    kept_for,
     reference_log_probs,
     token_log_probs_of,
 )
@@ -60,14 +61,17 @@ def score_reference(
 ) -> Known:
     """The completions' log-probabilities under the policy `first`, as the optimiser reads them.
 
-    They are kept in `path`, and found there when the run goes on after a stop.
+    They are kept beside `path`, and found there when the run goes on after a stop.
     """
+    policy = first()
     if config.optimiser == "pairs":
-        if not path.exists():
-            rows = encode_pairs(completions, policy := first(), config.max_length)
-            reference_log_probs(policy, rows, config, progress, kept=path).save(path)
-        return ReferenceLogProbs.load(path)
-    if not path.exists():
-        groups = encode_groups(completions, policy := first(), config)
-        token_log_probs_of(policy, groups, config, progress, kept=path).save(path)
-    return TokenLogProbs.load(path)
+        rows = encode_pairs(completions, policy, config.max_length)
+        made = kept_for(rows, path)
+        if not made.exists():
+            reference_log_probs(policy, rows, config, progress, kept=path).save(made)
+        return ReferenceLogProbs.load(made)
+    groups = encode_groups(completions, policy, config)
+    made = kept_for(groups, path)
+    if not made.exists():
+        token_log_probs_of(policy, groups, config, progress, kept=path).save(made)
+    return TokenLogProbs.load(made)

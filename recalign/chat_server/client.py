@@ -3,13 +3,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recalign.config import ChatServerConfig
 from recalign.errors import UserError, install
 
 if TYPE_CHECKING:  # a second to import
     from openai import OpenAI
+    from openai._legacy_response import LegacyAPIResponse
 
 KEY = "RECALIGN_SERVER_KEY"
 """Environment variable of the key; a name of our own, so that no other service's key is sent."""
@@ -51,10 +52,29 @@ def told_in_one_line(server: ChatServerConfig, model: str) -> Iterator[None]:
             "runtime.server.url right?"
         ) from None
     except APIStatusError as error:
-        said = error.response.text.strip().replace("\n", " ")[:300]
-        said = said.replace(os.environ.get(KEY) or "\0", "...")
         raise UserError(
-            f"{server.url}: the server answers {error.status_code} for model {model}: {said}"
+            f"{server.url}: the server answers {error.status_code} for model {model}: "
+            f"{_said(error.response.text)}"
         ) from None
     except OpenAIError as error:
         raise UserError(f"{server.url}: no chat completion in the answer ({error})") from None
+
+
+@contextmanager
+def reading(raw: "LegacyAPIResponse[Any]") -> Iterator[None]:
+    """Turn what comes of reading an answer of another shape into a UserError.
+
+    Some servers send an error with status 200, and a web page sends itself; the client takes both.
+    """
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(
+            f"{raw.http_request.url}: the answer is none of OpenAI's API; is runtime.server.url "
+            f"right? It starts: {_said(raw.text)}"
+        ) from None
+
+
+def _said(text: str) -> str:
+    """The start of a server's answer in one line, without the key."""
+    return " ".join(text.split())[:300].replace(os.environ.get(KEY) or "\0", "...")

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urljoin
 
+from recalign.chat_server.client import reading
 from recalign.config import AnswersConfig
 from recalign.errors import UserError
 from recalign.policy import DATE
 
 if TYPE_CHECKING:  # a second to import
     from openai import OpenAI
+    from openai.types import Model
 
 Engine = Literal["vllm", "sglang", "llama.cpp", "ollama", "transformers", "unknown"]
 
@@ -30,8 +32,15 @@ def find_engine(client: "OpenAI") -> Engine:
     """
     if "/load_model" in _paths(client):  # and its list of models may be an error
         return "transformers"
-    owners = {model.owned_by for model in client.models.list()}
+    owners = {model.owned_by for model in listed_models(client)}
     return next((OWNERS[owner] for owner in sorted(owners & set(OWNERS))), "unknown")
+
+
+def listed_models(client: "OpenAI") -> "list[Model]":
+    """What the server says it has; UserError for an answer that is no such list."""
+    raw = client.models.with_raw_response.list()
+    with reading(raw):
+        return list(raw.parse())
 
 
 def _paths(client: "OpenAI") -> set[str]:
@@ -40,7 +49,7 @@ def _paths(client: "OpenAI") -> set[str]:
 
     try:
         told: Any = client.get(urljoin(str(client.base_url), "/openapi.json"), cast_to=object)
-    except APIStatusError:
+    except (APIStatusError, ValueError):  # the latter: what is called JSON and is none
         return set()
     return set(told.get("paths", {})) if isinstance(told, dict) else set()
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recalign.chat_server.engines import Engine
+from recalign.chat_server.engines import Engine, listed_models
 from recalign.errors import UserError
 
 if TYPE_CHECKING:  # a second to import
@@ -20,7 +20,7 @@ def ensure_served(client: "OpenAI", engine: Engine, name: str, aligned: Path | N
     """
     if engine == "transformers" and aligned is None:
         return  # opens what a request names
-    listed = [] if engine == "transformers" else [model.id for model in client.models.list()]
+    listed = [] if engine == "transformers" else [model.id for model in listed_models(client)]
     if name in listed:
         return
     if aligned is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from recalign.chat_server.client import connect, told_in_one_line
+from recalign.chat_server.client import connect, reading, told_in_one_line
 from recalign.chat_server.engines import Engine, extra_fields, find_engine, not_promised
 from recalign.chat_server.served_models import ensure_served
 from recalign.chat_server.usage import Usage
@@ -47,8 +47,9 @@ class ServerWriter:
     """Asks the server for texts by chat. See `recalign.writer.Writer`.
 
     The server wraps a prompt in the model's chat template. That must be the template and the
-    tokenizer of `policy.local`, on which training stands: the counted prompt tokens tell. What was
-    used is added up in the folder `work`.
+    tokenizer of `policy.local`, on which training stands: the counted prompt tokens tell. What is
+    used is added to what the folder `work` tells of earlier processes, and kept there by
+    `keep_usage`.
     """
 
     server: ChatServerConfig
@@ -95,6 +96,9 @@ class ServerWriter:
             pool.shutdown(wait=done, cancel_futures=True)
             if not done:
                 self.client.close()  # what is under way ends now, not after its time limit
+
+    def keep_usage(self) -> None:
+        """To be called once the texts are kept: those of a run that ends before are asked again."""
         self.usage.save(self.work)
 
     def _sent(self, prompt: str) -> str:
@@ -135,8 +139,10 @@ class ServerWriter:
                 raise
             self.at_once = 1  # it may be `n` that it refuses
             return self._ask(sent, user, samples[:1], asked, extra)
-        completion = raw.parse()
-        given = samples[: len(completion.choices)]
+        with reading(raw):
+            completion = raw.parse()
+            texts = [choice.message.content for choice in completion.choices]
+        given = samples[: len(texts)]
         if not given:
             raise UserError(f"{self.server.url}: {self.policy.model} gave an answer without a text")
         if len(given) < len(samples):

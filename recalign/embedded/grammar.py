@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from recalign.words import one_word
+
 KNOWN_FACETS = ("genre", "era", "mood", "creator")  # in the order of their sentences
 MAX_SENTENCES = 4
 SENTENCES = {"genre": "Enjoys {}.", "era": "Favours {} works.", "mood": "Mood {}.",
@@ -15,11 +17,6 @@ _PATTERNS = {
     facet: re.compile(re.escape(sentence).replace(r"\{\}", _VALUES))
     for facet, sentence in SENTENCES.items()
 } | {"": re.compile(rf"Likes (?P<facet>{_WORD}) {_VALUES}\.")}
-
-
-def value_word(value: str) -> str:
-    """`value` as one word: blanks and the grammar's own signs become hyphens; '' becomes none."""
-    return re.sub(r"[\s.;=]+", "-", value).strip("-") or "none"
 
 
 def facet_order(facets: Sequence[str]) -> list[str]:
@@ -35,7 +32,7 @@ def write_reasoning(values: Mapping[str, Sequence[str]]) -> str:
     "Enjoys War and Thriller. Favours 1970s works. Mood dark. Follows Marlow."
     """
     return " ".join(
-        SENTENCES.get(facet, OTHER_SENTENCE).format(" and ".join(words), facet=value_word(facet))
+        SENTENCES.get(facet, OTHER_SENTENCE).format(" and ".join(words), facet=one_word(facet))
         for facet, words in values.items()
     )
 

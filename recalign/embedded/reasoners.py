@@ -6,9 +6,10 @@ from typing import Literal, get_args
 import numpy as np
 import polars as pl
 
-from recalign.embedded.grammar import facet_order, value_word, write_reasoning
+from recalign.embedded.grammar import facet_order, write_reasoning
 from recalign.errors import UserError
 from recalign.seeding import stream
+from recalign.words import one_word
 
 Reasoner = Literal["lift", "counts", "last", "popular", "random"]
 REASONERS: tuple[Reasoner, ...] = get_args(Reasoner)
@@ -36,7 +37,7 @@ def facets_of(items: pl.DataFrame) -> Facets:
         .explode("attributes")
         .drop_nulls()
         .unnest("attributes")
-        .with_columns(word=pl.col("value").map_elements(value_word, return_dtype=pl.String))
+        .with_columns(word=pl.col("value").map_elements(one_word, return_dtype=pl.String))
         .unique(["item_index", "name", "word"], maintain_order=True)
     )
     names = facet_order(values["name"].unique().to_list())

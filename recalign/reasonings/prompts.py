@@ -1,6 +1,5 @@
 """Prompts: a jinja2 template over the last items of a history."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,11 @@ from recalign.errors import BadInputError, UserError
 from recalign.reasonings.questions import NEXT_QUESTION, questions_of
 from recalign.schemas import PROMPTS, check_table
 from recalign.sequences import Sequences
+from recalign.words import one_word
 
 _PACKAGED = Path(__file__).parent / "templates"
 
 FACETS = ("genre", "creator", "era", "mood")  # shown by `words`, where a data set has any of them
-MISSING = "none"  # stands in `words` for a facet that the item has no value of
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,6 @@ def facets_of(items: pl.DataFrame) -> list[str]:
     return [facet for facet in FACETS if facet in found] or found
 
 
-def _word(value: str) -> str:
-    """`value` as one word: blanks and the signs the prompt itself uses become hyphens."""
-    return re.sub(r"[\s.;=]+", "-", value).strip("-") or MISSING
-
-
 def _shown_items(items: pl.DataFrame) -> dict[int, ShownItem]:
     facets = facets_of(items)
     nothing = jinja2.StrictUndefined("it shows item attributes (words), but the items have none")
@@ -83,7 +77,7 @@ def _shown_items(items: pl.DataFrame) -> dict[int, ShownItem]:
         values: dict[str, list[str]] = {}
         for attribute in attributes or []:
             values.setdefault(attribute["name"], []).append(attribute["value"])
-        words = " ".join(_word(values.get(facet, [""])[0]) for facet in facets)
+        words = " ".join(one_word(values.get(facet, [""])[0]) for facet in facets)
         title = title.replace(NEXT_QUESTION, " ")
         shown[index] = ShownItem(title, values, words if facets else nothing)
     return shown

@@ -69,7 +69,8 @@ def _loops(text: str) -> bool:
 def text_report(reasonings: pl.DataFrame) -> dict[str, Any]:
     """Counts and lengths of a `reasonings` table, as plain JSON values.
 
-    Shares and duplicates are of sampled texts only: the greedy one (sample -1) may equal a sample.
+    unique_share and duplicates are of sampled texts only, as the greedy one (sample -1) may equal a
+    sample; malformed counts all.
     duplicates_within_user counts the samples that repeat an earlier sample of their user.
     """
     sampled = reasonings.filter(pl.col("sample") >= 0)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from recalign.artifacts.digests import file_digest, stamp
 from recalign.errors import UserError
 from recalign.model_files import refusal, refuse_pickles
 from recalign.progress import Progress, silent
@@ -237,6 +238,10 @@ def _weights_digest(folder: Path) -> str:
     for path in sorted(folder.rglob("*")):
         if path.suffix in {".safetensors", ".bin", ".json", ".txt", ".model"} and path.is_file():
             digest.update(path.relative_to(folder).as_posix().encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(_file_digest(path, tuple(stamp(path))))
     return digest.hexdigest()
+
+
+@cache  # a stage opens its encoder more than once, and some have gigabytes of weights
+def _file_digest(path: Path, stamped: tuple[int, ...]) -> bytes:
+    return bytes.fromhex(file_digest(path))

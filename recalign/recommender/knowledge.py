@@ -19,6 +19,8 @@ ADAPTER_SHARE = 0.1
 """Standard deviation of A(z) at the start, relative to that of z P."""
 ALIKE = 1e-4
 """Standard deviation of k_u.k_i before scaling below which the texts differ by rounding alone."""
+MANY = 200_000_000
+"""Products of texts and items, 4 bytes each; of more than so many no matrix is made."""
 MATRIX_RATE = 1 / 30
 """Matrices learn this much slower than gate and component weights: at the full rate they overfit
 the embedded run's 9,000 examples within one epoch."""
@@ -84,7 +86,7 @@ class KnowledgeTerm(nn.Module):
         z = ((texts - mean) / std).clamp(-CLIP, CLIP)
         components = torch.linalg.eigh((z.T @ z).double())[1][:, -len(self.component) :].float()
         few = z[:: max(1, len(z) // 2000)]
-        spread = float(((few @ components) @ (z_items @ components).T).std())
+        spread = _spread(few @ components, z_items @ components)
         alike = spread < ALIKE  # scaled up, rounding errors would drown the sequence model
         projection = components if alike else components / spread**0.5
         self.user_map.copy_(projection)
@@ -95,6 +97,17 @@ class KnowledgeTerm(nn.Module):
         given = float(self.adapter(few).std())
         if not alike and given > 0:
             scale_output(self.adapter, wanted / given)
+
+
+def _spread(left: Tensor, right: Tensor) -> float:
+    """Standard deviation of all a.b, of a in left [n, h] and b in right [m, h]."""
+    n = len(left) * len(right)
+    if n <= MANY:
+        return float((left @ right.T).std())
+    left, right = left.double(), right.double()
+    mean = left.sum(0) @ right.sum(0) / n
+    squares = ((left.T @ left) * (right.T @ right)).sum()  # sum of (a.b)^2
+    return float(((squares - n * mean.square()) / (n - 1)).clamp(min=0).sqrt())
 
 
 def parameter_groups(term: KnowledgeTerm, learning_rate: float) -> list[dict[str, Any]]:

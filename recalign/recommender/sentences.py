@@ -8,13 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
+from recalign.policy import WIDE_CLOSING, WIDE_ENDS
+
 MAX_WORDS = 120
 """Longer sentences are cut. What is still too long for an encoder, the encoder itself halves."""
 
 ENCODER_WEIGHTS = "encoder_weights"
 """Figure of a recommender: the digest of the encoder's weights that it was fitted with."""
 
-_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\s*\n+\s*|(?<=[。！？；])(?![。！？；”’」』）])")
+SMALL = 2**20
+"""Bytes. A part of no more is read whole: what is mapped into memory holds a file open."""
+MOST_SMALL = 64
+"""So many small parts are left as they are; one more, and all become one."""
+
+_SENTENCE_END = re.compile(
+    rf"(?<=[.!?;])\s+|\s*\n+\s*|(?<=[{WIDE_ENDS}；])(?![{WIDE_ENDS}；{WIDE_CLOSING}])"
+)
 _ITEM_PART_END = re.compile(r"[:;]\s+|\s*\n+\s*")
 
 
@@ -53,12 +62,14 @@ def halved(sentence: str) -> list[str]:
 
 
 class SentenceCache:
-    """Vectors by sentence; with a folder, on disk as parts that are only ever added.
+    """Vectors by sentence; with a folder, on disk as parts, none of which is ever changed.
 
     A part is a pair of files, `<name>.npy` (vectors, float32 [n, e]) and `<name>.keys` (SHA-256
     digests, n times 32 bytes). Both are put in place by an atomic rename, the keys last, under a
-    name no other process uses: readers never see half a part and writers never wait. Parts that
-    cannot be read are left out, so their sentences are encoded again.
+    name no other process uses: readers never see half a part and writers never wait. Small parts
+    are deleted once all of them are in place as one part, and never half of their sentences with
+    them: who misses one looks again. Parts that are damaged are left out, so their sentences are
+    encoded again.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -66,23 +77,37 @@ class SentenceCache:
         self._known: set[str] = set()
         self._parts: list[np.ndarray] = []
         self._places: dict[bytes, tuple[int, int]] = {}
+        self._small: dict[str, tuple[bytes, np.ndarray]] = {}  # parts on disk: digests and vectors
         self.refresh()
 
     def refresh(self) -> None:
         """Take in the parts that other processes have added meanwhile."""
-        if self._folder is None or not self._folder.is_dir():
-            return
-        for keys in sorted(self._folder.glob("*.keys")):
+        if self._folder is not None:
+            while self._take_in(self._folder):
+                pass  # what vanished may stand in a new part, which was there before it went
+
+    def _take_in(self, folder: Path) -> bool:
+        """Register the new parts; whether any of them has vanished since it was listed."""
+        vanished = False
+        for keys in sorted(folder.glob("*.keys")) if folder.is_dir() else ():
             if keys.stem in self._known:
                 continue
             self._known.add(keys.stem)
+            path = keys.with_suffix(".npy")
             try:
-                digests = keys.read_bytes()  # the folder may be deleted at any time
-                vectors = np.load(keys.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError):
+                digests = keys.read_bytes()
+                small = path.stat().st_size <= SMALL
+                vectors = np.load(path, mmap_mode=None if small else "r", allow_pickle=False)
+            except FileNotFoundError:  # merged, or the whole folder was deleted
+                vanished = True
+                continue
+            except (ValueError, EOFError):
                 continue
             if vectors.ndim == 2 and len(digests) == 32 * len(vectors):
                 self._register(digests, vectors)
+                if small:
+                    self._small[keys.stem] = digests, vectors
+        return vanished
 
     def missing(self, sentences: list[str]) -> list[str]:
         """Those of `sentences` that have no vector yet, in order."""
@@ -92,23 +117,38 @@ class SentenceCache:
         """Keep the vectors float32 [n, e] of `sentences`."""
         digests = b"".join(_digest(sentence) for sentence in sentences)
         if self._folder is not None:
-            try:
-                self._write(self._folder, digests, vectors)
-            except FileNotFoundError:  # the folder was deleted meanwhile: once more, into a new one
-                self._write(self._folder, digests, vectors)
+            name = self._write(self._folder, digests, vectors)
+            if vectors.nbytes <= SMALL:
+                self._small[name] = digests, vectors
+            if len(self._small) > MOST_SMALL:
+                self._merge(self._folder)
         self._register(digests, vectors)
 
-    def _write(self, folder: Path, digests: bytes, vectors: np.ndarray) -> None:
-        """Add a part to the folder."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def _merge(self, folder: Path) -> None:
+        """Make one part of all small ones, and delete these: whoever has them has read them whole.
+
+        Another process may do the same at the same time: a sentence stands in two parts then.
+        """
+        rows: dict[bytes, np.ndarray] = {}
+        for digests, vectors in self._small.values():
+            for digest, vector in zip(_split(digests), vectors, strict=True):
+                rows.setdefault(digest, vector)
+        merged = b"".join(rows), np.stack(list(rows.values()))
+        name = self._write(folder, *merged)
+        for old in self._small:
+            (folder / f"{old}.keys").unlink(missing_ok=True)  # first: it names the part
+            (folder / f"{old}.npy").unlink(missing_ok=True)
+        self._small = {name: merged} if merged[1].nbytes <= SMALL else {}
+
+    def _write(self, folder: Path, digests: bytes, vectors: np.ndarray) -> str:
+        """Add a part to the folder; its name."""
         name = uuid.uuid4().hex
         self._known.add(name)
-        draft = folder / f".{name}"
-        with draft.open("wb") as file:
-            np.save(file, vectors, allow_pickle=False)
-        os.replace(draft, folder / f"{name}.npy")
-        draft.write_bytes(digests)
-        os.replace(draft, folder / f"{name}.keys")
+        try:
+            _put(folder, name, digests, vectors)
+        except FileNotFoundError:  # the folder was deleted meanwhile: once more, into a new one
+            _put(folder, name, digests, vectors)
+        return name
 
     def vectors(self, sentences: list[str]) -> np.ndarray:
         """Vectors float32 [n, e] of sentences none of which is missing (n at least 1)."""
@@ -122,8 +162,22 @@ class SentenceCache:
     def _register(self, digests: bytes, vectors: np.ndarray) -> None:
         part = len(self._parts)
         self._parts.append(vectors)
-        for row in range(len(vectors)):
-            self._places.setdefault(digests[32 * row : 32 * row + 32], (part, row))
+        for row, digest in enumerate(_split(digests)):
+            self._places.setdefault(digest, (part, row))
+
+
+def _put(folder: Path, name: str, digests: bytes, vectors: np.ndarray) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{name}"
+    with draft.open("wb") as file:
+        np.save(file, vectors, allow_pickle=False)
+    os.replace(draft, folder / f"{name}.npy")
+    draft.write_bytes(digests)
+    os.replace(draft, folder / f"{name}.keys")
+
+
+def _split(digests: bytes) -> list[bytes]:
+    return [digests[start : start + 32] for start in range(0, len(digests), 32)]
 
 
 def _digest(sentence: str) -> bytes:

@@ -62,6 +62,10 @@ class TitleSFTTrainer(OrderedTrainer, SFTTrainer):
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             if mode == "train":
                 return loss
+            # TRL has told a batch's accuracy once, and will average what it was told.
+            n_tokens = self.accelerator.gather_for_metrics((targets != IGNORED).sum()).sum()
+            told = self._metrics[mode]["mean_token_accuracy"]
+            told.extend([told.pop()] * int(n_tokens))
             share = (targets != IGNORED).sum() / (len(targets) * self.held_out_tokens)
             return (loss[0] * share, loss[1]) if return_outputs else loss * share
         kept = functional.pad(targets != IGNORED, (0, 1))  # [B, L]

@@ -1,11 +1,11 @@
 """Train from the last whole checkpoint to the end, and load the best one."""
 
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recalign.artifacts.digests import write_atomically
 from recalign.errors import UserError
 from recalign.training.checkpoints import (
     best_step,
@@ -29,15 +29,16 @@ def claim(work: Path, digest: str, stage: str) -> None:
     """
     work.mkdir(parents=True, exist_ok=True)
     note = work / "run.txt"
-    if note.exists() and note.read_text() != digest:
+    noted = note.read_text() if note.exists() else None
+    if noted == digest:  # of an earlier try, or by process 0 of this launch
+        return
+    if noted is not None:
         logger.warning("%s starts anew: %s is of a training on other rows", stage, work)
         for checkpoint in checkpoints(work):
             shutil.rmtree(checkpoint)
         for scored in work.glob("*.npz"):  # log-probabilities of the other rows
             scored.unlink()
-    draft = work / "run.draft"
-    draft.write_text(digest)
-    os.replace(draft, note)
+    write_atomically(note, digest)
 
 
 def train_to_best(

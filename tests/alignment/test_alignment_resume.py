@@ -4,14 +4,22 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Barrier
 
+import numpy as np
 import polars as pl
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from recalign.alignment.train import align
+from recalign.alignment.reference import TokenLogProbs
+from recalign.alignment.train import Known, align, score_reference
+from recalign.policy import Policy
+from recalign.progress import Progress, silent
 from recalign.training.checkpoints import checkpoints, is_complete, step_of
+from recalign.training.resume import claim
 from tests.alignment.alignment_samples import (
     CONFIG,
     Fails,
@@ -106,6 +114,56 @@ def test_what_a_training_on_other_rows_left_is_deleted(
     assert "alignment starts anew" in caplog.text
     assert adapter_bytes(tmp_path) == undisturbed[0]
     assert result.log.equals(undisturbed[1])
+
+
+@pytest.mark.parametrize("optimiser", ["pairs", "listwise"])
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_reference_scored_on_other_rows_is_not_taken_for_theirs(
+    pairs: pl.DataFrame, plain: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, optimiser: str, killed: bool,
+) -> None:  # fmt: skip
+    """As many rows of as many tokens; whole, or as a killed pass has left them."""
+    config = CONFIG.model_copy(update={"optimiser": optimiser})
+    others = pairs.with_columns(pairs["prompt"].str.replace_all("w9", "w8"))
+
+    def score(table: pl.DataFrame, place: str, progress: Progress = silent) -> Known:
+        return score_reference(lambda: plain, table, config, tmp_path / place, progress)
+
+    def kill(done: int, total: int, note: str = "") -> None:
+        if killed and 2 * done >= total:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("recalign.alignment.reference.SAVE_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt) if killed else nullcontext():
+        score(others, "work.npz", kill)
+    found, whole = score(pairs, "work.npz"), score(pairs, "fresh.npz")
+    assert "of other rows are deleted" in caplog.text
+    assert [one.tolist() for one in arrays(found)] == [one.tolist() for one in arrays(whole)]
+
+    def fail(done: int, total: int, note: str = "") -> None:
+        raise AssertionError("what is kept is scored again")
+
+    score(pairs, "work.npz", fail)
+
+
+def arrays(scored: Known) -> list[np.ndarray]:
+    assert not isinstance(scored, str)
+    return scored.rows if isinstance(scored, TokenLogProbs) else [scored.chosen, scored.rejected]
+
+
+def test_processes_that_are_let_go_at_once_share_one_claim(tmp_path: Path) -> None:
+    """Process 0 of a launch claims the folder first, the others then all together."""
+    claim(tmp_path, "rows", "alignment")
+    together = Barrier(8)
+
+    def claim_together(_: int) -> None:
+        for _ in range(200):
+            together.wait(30)
+            claim(tmp_path, "rows", "alignment")
+
+    with ThreadPoolExecutor(8) as others:
+        list(others.map(claim_together, range(8)))
+    assert [path.name for path in tmp_path.iterdir()] == ["run.txt"]
 
 
 @pytest.mark.slow

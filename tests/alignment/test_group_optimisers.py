@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from peft import PeftModel
 from transformers import TrainerCallback
 
 from recalign.alignment.divergence import refuse_worse
 from recalign.alignment.groups import encode_groups
+from recalign.alignment.objective import GroupScores, group_loss
 from recalign.alignment.reference import (
     ReferenceLogProbs,
     TokenLogProbs,
@@ -103,6 +105,33 @@ def test_prompts_that_teach_nothing_are_counted(plain: Policy) -> None:
     groups = encode_groups(given, plain, config)
     assert groups.left_out == {"too_long": 1, "empty": 1, "equal_rewards": 3}
     assert groups.users.tolist() == [5]
+
+
+@pytest.mark.parametrize("ranking", ["best", "order"])
+def test_rewards_that_differ_by_rounding_alone_are_ranked_as_equal_ones(
+    plain: Policy, ranking: Any
+) -> None:
+    config = optimised("listwise", ranking=ranking, anchor=0.0)
+
+    def loss(first: float, second: float) -> float:
+        given = table(("w3", {"w4": first, "w5": second, "w6": 0.0}))
+        groups = encode_groups(given.with_columns(chosen=pl.lit(1, pl.Int16)), plain, config)
+        tokens = torch.tensor([[[-0.3], [-0.9], [-0.4]]])
+        nothing = torch.zeros_like(tokens)
+        rewards = torch.tensor(groups.rewards)
+        chosen = torch.tensor(groups.chosen)
+        lengths = torch.ones(1, 3, dtype=torch.int64)
+        scores = GroupScores(tokens, nothing, nothing, lengths, rewards, chosen, longest=1)
+        return group_loss(config, scores).item()
+
+    assert loss(1.0, 1.0 + 1e-7) == loss(1.0, 1.0) != loss(1.0, 1.1)
+
+
+def test_a_row_of_close_rewards_does_not_become_one_tie(plain: Policy) -> None:
+    """Each is within rounding of the next, the first and the last are not."""
+    given = table(("w3", {"w4": 2.4e-5, "w5": 0.8e-5, "w6": 1.6e-5, "w7": 0.0}))
+    [rewards] = encode_groups(given, plain, optimised("listwise")).rewards
+    assert rewards == [1.6e-5, 0.0, 1.6e-5, 0.0]
 
 
 def test_best_of_n_keeps_the_best_where_it_stands_out(plain: Policy) -> None:
@@ -308,6 +337,21 @@ def test_grpo_may_end_a_little_above_its_start_which_is_zero() -> None:
     refuse_worse(figures, config, "alignment")
     with pytest.raises(UserError, match="diverged"):
         refuse_worse(figures | {"held_out_loss": 0.06}, config, "alignment")
+
+
+def test_unscaled_grpo_may_end_as_little_above_its_start_as_its_rewards_differ(
+    run: Run, tmp_path: Path, groups: pl.DataFrame
+) -> None:
+    """Rewards such as NDCG differ by hundredths: .05 of them would be room for any policy."""
+    close = groups.with_columns(rewards=pl.col("rewards").list.eval(pl.element() / 1000))
+    config = optimised("grpo", grpo={"scale": "none"})
+    figures = run(policy(), close, tmp_path, config).figures
+    spread = figures["reward_std"]
+    expected = [np.std(one, ddof=1) / 1000 for one in groups["rewards"].to_list()]
+    assert spread == pytest.approx(np.mean(expected), rel=1e-3)
+    refuse_worse(figures | {"held_out_loss": 0.04 * spread}, config, "alignment")
+    with pytest.raises(UserError, match=r"diverged: .* at best 0\.00"):
+        refuse_worse(figures | {"held_out_loss": 0.06 * spread}, config, "alignment")
 
 
 def test_titles_earn_by_their_rank_or_by_being_taken(

@@ -26,6 +26,7 @@ class Between:
     owner: str = ""  # `owned_by` of its models; empty: it is seen to be transformers' server
     troubles: list[str] = field(default_factory=list)  # of the next chat requests, in order
     load_adapter: Callable[[str], Path] | None = None  # from an adapter to a folder upstream reads
+    page: str = ""  # of a web UI, which is all that is to be had by GET
     delay: float = 0.0  # seconds that every answer takes longer
     asked: list[dict[str, Any]] = field(default_factory=list)  # bodies of all chat requests
     at: list[float] = field(default_factory=list)  # when they came
@@ -72,7 +73,9 @@ class Between:
     def get(self, request: BaseHTTPRequestHandler) -> None:
         if self._refused(request):
             return
-        if request.path == "/v1/models":
+        if self.page:
+            _send(request, 200, self.page.encode(), {"Content-Type": "text/html"})
+        elif request.path == "/v1/models":
             listed = [
                 {"id": name, "owned_by": self.owner, "object": "model"} for name in self.models
             ]
@@ -112,6 +115,9 @@ class Between:
                 return
             case ["slow", seconds]:
                 time.sleep(float(seconds))
+            case ["body", kind, *words]:
+                _send(request, 200, " ".join(words).encode(), {"Content-Type": kind})
+                return
             case [status, *wait]:
                 headers = {"Retry-After": wait[0]} if wait else {}
                 _reply(request, int(status), {"error": {"message": "busy"}}, headers)
@@ -151,9 +157,15 @@ class Between:
 def _reply(
     request: BaseHTTPRequestHandler, status: int, body: Any, headers: dict[str, str] | None = None
 ) -> None:
-    content = json.dumps(body).encode()
+    json_type = {"Content-Type": "application/json"}
+    _send(request, status, json.dumps(body).encode(), json_type | (headers or {}))
+
+
+def _send(
+    request: BaseHTTPRequestHandler, status: int, content: bytes, headers: dict[str, str]
+) -> None:
     request.send_response(status)
-    for name, value in ({"Content-Type": "application/json"} | (headers or {})).items():
+    for name, value in headers.items():
         request.send_header(name, value)
     request.send_header("Content-Length", str(len(content)))
     request.end_headers()

@@ -79,6 +79,25 @@ def test_a_killed_run_asks_for_no_text_of_a_finished_shard_again(
     assert "url" not in json.dumps(made.manifest.config)
 
 
+def test_the_questions_of_a_shard_that_was_not_finished_are_counted_once(
+    between, llm_folder, tmp_path
+):
+    template = tmp_path / "two.j2"
+    titles = "Titles: {{ history[-1].title }}."
+    template.write_text(f"{titles} Which genres?{{{{ next_question }}}}{titles} Which mood?\n")
+    sampling = SAMPLING.model_copy(update={"template": str(template)})
+    walk = walk_over(tmp_path / "artifacts", between.url)
+    inputs = prepare(walk, llm_folder)
+    first_question = 3 * SHARD_USERS  # a greedy text and two samples each
+    between.troubles = [""] * (first_question + 3) + ["404"]
+    with pytest.raises(UserError, match="the server answers 404"):
+        write(walk, inputs, sampling)
+    assert len(between.asked) > first_question
+    made = walk.store.open(write(walk, inputs, sampling))
+    n_users = PROMPTS.read(made).height
+    assert made.manifest.figures["server"]["requests"] == 2 * 3 * n_users
+
+
 def test_an_aligned_policy_is_served_under_a_name_of_its_own(between, llm_folder, tmp_path):
     walk = walk_over(tmp_path / "artifacts", between.url)
     inputs = prepare(walk, llm_folder)

@@ -112,6 +112,37 @@ def test_a_server_that_goes_on_failing_is_told_in_one_line(open_writer, between,
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        'application/json {"error": {"message": "out of memory"}}',
+        'application/json {"choices": [{"text": "not by chat"}]}',
+        'application/json {"choices": [{"mess',
+        "application/json",
+        "text/html <html>A web UI</html>",
+    ],
+)
+def test_an_answer_without_a_completion_is_told_in_one_line(
+    open_writer, between, monkeypatch, answer
+):
+    monkeypatch.setenv(KEY, "memory")
+    writer = open_writer()
+    between.troubles = [f"body {answer}"] * 9
+    with pytest.raises(UserError) as caught:
+        texts_of(writer)
+    said = answer.partition(" ")[2].replace("memory", "...")
+    assert str(caught.value) == (
+        f"{between.url}/chat/completions: the answer is none of OpenAI's API; is "
+        f"runtime.server.url right? It starts: {said}"
+    )
+
+
+def test_the_address_of_a_web_ui_is_told_in_one_line(open_writer, between):
+    between.page = "<html>\nA web UI\n</html>"
+    with pytest.raises(UserError, match=r"/v1/models: .* right\? It starts: <html> A web UI </h"):
+        open_writer()
+
+
 def test_no_server_is_told_in_one_line(unweighted, tmp_path):
     nobody = ChatServerConfig(url="http://127.0.0.1:9/v1", retries=0)
     with pytest.raises(UserError, match=r"no answer .*, 0 retries.*server\.url right"):
@@ -137,6 +168,7 @@ def test_the_key_comes_from_the_environment_and_goes_to_the_server_alone(
     monkeypatch.setenv(KEY, between.key)
     writer = open_writer()
     assert len(texts_of(writer)) == 9
+    writer.keep_usage()
     assert "4711" not in repr(writer)
     assert "4711" not in (tmp_path / "work" / "server.json").read_text()
     between.key = "another"
@@ -154,8 +186,10 @@ def test_a_url_with_a_password_or_of_another_protocol_is_refused(url):
 def test_what_was_used_is_added_up_over_shards_and_restarts(open_writer, between, tmp_path):
     writer = open_writer()
     texts_of(writer)
+    writer.keep_usage()
     again = open_writer()  # a run that was killed and goes on
     texts_of(again, PROMPTS[:1])
+    again.keep_usage()
     kept = Usage.load(tmp_path / "work")
     assert kept.requests == 3 * 3 + 3
     assert kept.engine == "transformers"

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recalign.embedded.grammar import parse_reasoning, value_word, write_reasoning
+from recalign.embedded.grammar import parse_reasoning, write_reasoning
 from recalign.embedded.reasoners import (
     REASONERS,
     Reasoner,
@@ -15,6 +15,7 @@ from recalign.embedded.reasoners import (
     strongest_values,
 )
 from recalign.errors import UserError
+from recalign.words import one_word
 
 
 def items_of(*attributes: list[tuple[str, str]]) -> pl.DataFrame:
@@ -91,9 +92,9 @@ def test_facets_may_come_in_any_order() -> None:
 
 
 def test_values_become_single_words_without_signs_of_the_grammar() -> None:
-    assert value_word("Dr. Seuss & Co.") == "Dr-Seuss-&-Co"
-    assert value_word("Children's") == "Children's"
-    assert value_word(" ; = ") == "none"
+    assert one_word("Dr. Seuss & Co.") == "Dr-Seuss-&-Co"
+    assert one_word("Children's") == "Children's"
+    assert one_word(" ; = ") == "none"
 
 
 def test_counts_names_the_most_frequent_value_and_leaves_out_what_was_seen_once() -> None:

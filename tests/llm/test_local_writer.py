@@ -61,16 +61,33 @@ def test_reasonings_do_not_depend_on_shards_rows_or_the_order_of_prompts(
     assert written(shuffled, shard_users, rows=5).equals(whole)
 
 
-def test_a_text_may_end_with_its_first_sentence_which_keeps_its_full_stop(make_policy):
-    policy = make_policy()
+def with_words(policy, **instead):
+    """The policy with some words of its tokenizer exchanged."""
     backend = json.loads(policy.tokenizer.backend_tokenizer.to_str())
     words = backend["model"]["vocab"]
-    words["w5."] = words.pop("w5")
+    for old, new in instead.items():
+        words[new] = words.pop(old)
     told = {"eos_token": "<eos>", "pad_token": "<pad>"}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(backend)), **told
     )
-    policy = replace(policy, tokenizer=tokenizer)
+    return replace(policy, tokenizer=tokenizer)
+
+
+def test_sentences_end_at_the_marks_of_languages_without_blanks_too(make_policy):
+    exchanged = {
+        "w5": "w5。",
+        "w6": "（他？）",
+        "w7": "」！”",
+        "w8": "w8；",
+        "w9": "w9，",
+        "w10": "w.”",
+    }
+    assert with_words(make_policy(), **exchanged).sentence_ends() == [5, 6, 7]
+
+
+def test_a_text_may_end_with_its_first_sentence_which_keeps_its_full_stop(make_policy):
+    policy = with_words(make_policy(), w5="w5.")
     assert policy.sentence_ends() == [5]
 
     def written(**how):

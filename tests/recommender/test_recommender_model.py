@@ -41,6 +41,14 @@ def make_model(adapter, texts=TEXTS):
     return model.eval()
 
 
+def test_the_spread_of_many_texts_and_items_needs_no_matrix_of_them(monkeypatch):
+    exact = make_model("gated").user_map.detach()
+    monkeypatch.setattr("recalign.recommender.knowledge.MANY", 10)
+    by_moments = make_model("gated").user_map.detach()
+    torch.testing.assert_close(by_moments, exact, rtol=1e-5, atol=0)
+    assert not torch.equal(by_moments, exact)  # or the matrix was made
+
+
 def by_hand(model, state, text):
     """s.V + b + gate * (z P + A(z)).((z_i W) * c), one item after the other in float64."""
     part = {name: value.detach().double().numpy() for name, value in model.state_dict().items()}

@@ -3,10 +3,12 @@
 import hashlib
 import multiprocessing
 import os
+import resource
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from recalign.recommender.sentences import MAX_WORDS, SentenceCache, halved, split_sentences
 
@@ -138,3 +140,83 @@ def test_a_folder_deleted_while_a_part_is_written_is_made_again(tmp_path, monkey
     monkeypatch.setattr(os, "replace", lose_the_folder_once)
     SentenceCache(folder).add(["one."], np.ones((1, 3), np.float32))
     assert SentenceCache(folder).missing(["one."]) == []
+
+
+@pytest.fixture
+def two_hundred_parts(tmp_path, monkeypatch):
+    """A folder of parts of one sentence each, as versions that merged none have left them."""
+    monkeypatch.setattr("recalign.recommender.sentences.MOST_SMALL", 1000)
+    cache = SentenceCache(tmp_path)
+    for number in range(200):
+        cache.add([f"sentence {number}"], vector_of(number))
+    monkeypatch.undo()
+    return tmp_path
+
+
+SENTENCES = [f"sentence {number}" for number in range(200)]
+VECTORS = np.concatenate([vector_of(number) for number in range(200)])
+
+
+def test_open_caches_hold_no_file_for_every_small_part(two_hundred_parts):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n_open = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n_open + 50, hard))
+    try:
+        caches = [SentenceCache(two_hundred_parts) for _ in range(2)]
+        assert [cache.missing(SENTENCES) for cache in caches] == [[], []]
+        with (two_hundred_parts / "another").open("w"):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_too_many_open_files_are_no_missing_sentences(two_hundred_parts, monkeypatch):
+    monkeypatch.setattr("recalign.recommender.sentences.SMALL", 0)  # all are mapped
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n_open = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n_open + 50, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            SentenceCache(two_hundred_parts)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_many_small_parts_become_one_with_the_same_vectors(two_hundred_parts):
+    opened_before = SentenceCache(two_hundred_parts)
+    SentenceCache(two_hundred_parts).add(["one more"], vector_of(7))
+    names = sorted(path.suffix for path in two_hundred_parts.iterdir())
+    assert names == [".keys", ".npy"]
+    for cache in (opened_before, SentenceCache(two_hundred_parts)):
+        assert cache.vectors(SENTENCES).tobytes() == VECTORS.tobytes()
+    opened_before.refresh()
+    assert opened_before.vectors(["one more"]).tobytes() == vector_of(7).tobytes()
+
+
+def test_parts_that_are_merged_under_a_reader_are_found_in_the_new_one(
+    two_hundred_parts, monkeypatch
+):
+    merging = SentenceCache(two_hundred_parts)
+    load, loaded = np.load, list[Path]()
+
+    def load_and_let_merge(path, *given, **more):
+        if len(loaded) == 100:
+            merging.add(["one more"], vector_of(7))
+        loaded.append(path)
+        return load(path, *given, **more)
+
+    monkeypatch.setattr(np, "load", load_and_let_merge)
+    reader = SentenceCache(two_hundred_parts)
+    assert len(list(two_hundred_parts.glob("*.keys"))) == 1
+    assert reader.missing([*SENTENCES, "one more"]) == []
+    assert reader.vectors(SENTENCES).tobytes() == VECTORS.tobytes()
+
+
+def test_two_that_merge_at_once_lose_nothing(two_hundred_parts):
+    first, second = SentenceCache(two_hundred_parts), SentenceCache(two_hundred_parts)
+    first.add(["one more"], vector_of(7))
+    second.add(["another"], vector_of(8))
+    assert len(list(two_hundred_parts.glob("*.keys"))) == 2
+    cache = SentenceCache(two_hundred_parts)
+    assert cache.missing([*SENTENCES, "one more", "another"]) == []
+    assert cache.vectors(SENTENCES).tobytes() == VECTORS.tobytes()

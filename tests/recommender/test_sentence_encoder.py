@@ -1,5 +1,6 @@
 """The packaged encoder: sums of sentence vectors, each sentence encoded once."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -222,6 +223,23 @@ def test_a_recommender_is_not_given_vectors_of_another_encoder(copied, monkeypat
     (copied / "config.json").write_text(json.dumps(settings | {"hidden_act": "relu"}))
     with pytest.raises(UserError, match="not the one that the recommender was fitted with"):
         SentenceEncoder(str(copied), fitted=fitted)
+
+
+def test_the_files_of_an_encoder_are_read_once_for_its_digest(copied, monkeypatch):
+    digests, digest = [], hashlib.file_digest
+
+    def count(file, name):
+        digests.append(file.name)
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", count)
+    first = SentenceEncoder(str(copied)).digest
+    n_files = len(digests)
+    assert SentenceEncoder(str(copied)).digest == first
+    assert len(digests) == n_files == len(set(digests)) > 3
+    (copied / "config.json").write_text("{}")
+    assert SentenceEncoder(str(copied)).digest != first
+    assert digests[n_files:] == [str(copied / "config.json")]
 
 
 def test_an_encoders_pickled_weights_are_refused(copied):

@@ -21,7 +21,7 @@ from recalign.schemas import COMPLETIONS
 from tasks.alignment import alignment
 from tasks.engine.launch import _pass_on
 from tasks.engine.stage import Call
-from tests.tasks.launched_stages import mistaken
+from tests.tasks.launched_stages import mistaken, spreading
 
 pytestmark = pytest.mark.slow
 SETTINGS = AlignmentConfig(
@@ -136,3 +136,9 @@ def test_a_mistake_that_a_launched_process_finds_is_told_as_one(tmp_path):
     with pytest.raises(UserError, match=r"^process 1 of 2 has no such setting$"):
         mistaken.compute(call)
     assert not list(Store(tmp_path).manifests())
+
+
+def test_a_launched_process_spreads_nothing_over_the_devices_that_the_launch_has(tmp_path):
+    settings, store = SplitsConfig(), Store(tmp_path)
+    call = Call(spreading.identity(settings, {}, {}), settings, {}, {}, runtime(store, 2))
+    assert store.open(spreading.compute(call)).manifest.figures == {"spreads": False, "of": 2}
