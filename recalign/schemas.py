@@ -7,6 +7,7 @@ from typing import Protocol
 import polars as pl
 
 from recalign.errors import BadInputError
+from recalign.parquet import read_parquet
 
 Column = pl.DataType | type[pl.DataType]
 Schema = Mapping[str, Column]
@@ -281,7 +282,7 @@ def check_table(table: pl.DataFrame, schema: Schema, name: str) -> pl.DataFrame:
 
 def read_table(path: Path, schema: Schema) -> pl.DataFrame:
     """Read a Parquet table and check its columns."""
-    return check_table(pl.read_parquet(path), schema, str(path))
+    return check_table(read_parquet(path), schema, str(path))
 
 
 def write_table(table: pl.DataFrame, path: Path, schema: Schema) -> None:

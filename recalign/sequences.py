@@ -1,5 +1,6 @@
 """Every user's items in order of time, in one flat array (CSR): no Python list per user."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,3 +106,12 @@ class Before:
         """Items of these rows, int64 [n, L], 0 padded."""
         stops = self.stops[rows]
         return self.sequences.until(self.users[rows], stops, int(stops.max(initial=1)))[0]
+
+
+def padded_items(lists: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
+    """Lists of items as one int64 [n, T] array, padded with 0 on the right (T at least 1)."""
+    lengths = np.array([len(items) for items in lists], dtype=np.int64)
+    table = np.zeros((len(lists), max(1, int(lengths.max(initial=0)))), dtype=np.int64)
+    if lengths.sum():
+        table[np.arange(table.shape[1]) < lengths[:, None]] = np.concatenate(lists)
+    return table

@@ -15,6 +15,7 @@ from recalign.evaluation.per_user import rows_per_user
 from recalign.evaluation.recommended import recommended_table
 from recalign.evaluation.result_table import resample, rows_of
 from recalign.metric_columns import told_intervals, validated_by
+from recalign.parquet import read_parquet
 from recalign.report import PAGE
 from recalign.report.forest import forest
 from recalign.report.page import write_page
@@ -41,7 +42,7 @@ from tasks.report import data_set, segmented, stage_runs
 from tasks.tables import Tables, read_tables
 
 
-@stage(version=6)
+@stage(version=7)
 def comparison(
     job: Job,
     config: ComparisonConfig,
@@ -67,7 +68,8 @@ def comparison(
     tables = read_tables(interactions, splits)
     hindsight = _hindsight(config, tables, made)
     asked = rows_of(results) + rows_of(contrasts.filter(question=contrasts["question"][0]))
-    segments = segmented(tables, config, HELPFUL.lines(per_user), asked)
+    judged_first = made["row_0"].manifest.config["n_cases"]
+    segments = segmented(tables, config, HELPFUL.lines(per_user), asked, judged_first)
     written = (
         (ROWS_PER_USER, per_user), (RESULTS, results), (RECOMMENDED, recommended),
         (BUDGETS, budgets), (HINDSIGHT, hindsight), (SEGMENTS, segments),
@@ -98,8 +100,8 @@ def comparison(
         n_pairs={_name_of_pairs(one, made): one.rows for one in drawn},
         data=data_set(interactions, splits, tables),
         stages=stage_runs(job, ends),
-        oracle_curve=pl.read_parquet(oracle.path(CURVE_FILE)),
-        sft_curve=pl.read_parquet(sft.path(CURVE_FILE)),
+        oracle_curve=read_parquet(oracle.path(CURVE_FILE)),
+        sft_curve=read_parquet(sft.path(CURVE_FILE)),
     )
     write_page(rosepo_page(run), job.draft.path(PAGE))
     job.draft.count(results.height)
@@ -111,7 +113,7 @@ def _trained(job: Job, judged: Artifact) -> dict[str, Any]:
     policy = judged.manifest.inputs.get("policy")
     if policy is None or policy.stage != "alignment":
         return {}
-    return open_root(job.runtime.root).open(policy).manifest.figures
+    return open_root(job.runtime.root).told(policy).figures
 
 
 def _hindsight(config: ComparisonConfig, tables: Tables, made: dict[str, Artifact]) -> pl.DataFrame:
@@ -130,7 +132,7 @@ def _hindsight(config: ComparisonConfig, tables: Tables, made: dict[str, Artifac
 def _described(made: dict[str, Artifact], stage: str, file: str) -> pl.DataFrame:
     """What the artifacts of one stage say of their pairs, under the pairs' names."""
     tables = [
-        pl.read_parquet(one.path(file)).select(
+        read_parquet(one.path(file)).select(
             pl.lit(_name_of_pairs(one.manifest, made)).alias("pairs"), pl.all()
         )
         for one in made.values()

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import polars as pl
-
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.digests import local_files
 from recalign.config import OracleConfig
+from recalign.parquet import read_parquet
 from recalign.report.plots import oracle_curves
 from recalign.report.stage_page import picture
 from recalign.schemas import CURVE_FILE
@@ -52,4 +51,4 @@ def oracle(
 @oracle.shows
 def curves_shown(made: Artifact) -> list[str]:
     """Training loss and validation by epoch."""
-    return [picture(svg) for svg in oracle_curves(pl.read_parquet(made.path(CURVE_FILE)))]
+    return [picture(svg) for svg in oracle_curves(read_parquet(made.path(CURVE_FILE)))]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import AnswersConfig, PolicyConfig, WarmUpConfig
@@ -16,6 +15,7 @@ from recalign.embedded.demonstrations import (
 )
 from recalign.errors import UserError
 from recalign.llm.storage import ADAPTER, MODEL, POLICY, POLICY_CURVE
+from recalign.parquet import read_parquet
 from recalign.policy import Policy
 from recalign.reasonings.prompts import Renderer, template_file
 from recalign.reasonings.questions import questions_of
@@ -190,4 +190,4 @@ def _drawn_histories(config: WarmUpConfig, tables: Tables) -> _Drawn:
 def curve_shown(made: Artifact) -> list[str]:
     """Loss by step, of a policy that was trained here."""
     curve = made.path(POLICY_CURVE)
-    return [picture(bootstrap_curve(pl.read_parquet(curve)))] if curve.exists() else []
+    return [picture(bootstrap_curve(read_parquet(curve)))] if curve.exists() else []

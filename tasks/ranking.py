@@ -9,7 +9,7 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.config import EvaluationPhase
 from recalign.schemas import CANDIDATES
-from recalign.sequences import Before
+from recalign.sequences import Before, padded_items
 from recalign.splits.phases import phase_of
 from tasks.engine.job import Job
 from tasks.kar_lists import ordered, read_lists
@@ -130,12 +130,11 @@ def _targets(splits: Artifact, tables: Tables, config: EvaluationPhase) -> "User
 
     from recalign.evaluation.candidate_lists import candidate_lists
     from recalign.evaluation.texts.evaluate import UserTargets
-    from recalign.oracle.inference import padded
 
     phase = phase_of(tables.windows, config.phase)
     drawn = CANDIDATES.read(splits)
     drawn = drawn.filter(kind=config.lists).filter(pl.col("user_index").is_in(phase.users.tolist()))
-    negatives = padded([n.to_numpy() for n in drawn.sort("user_index")["negatives"]])
+    negatives = padded_items([n.to_numpy() for n in drawn.sort("user_index")["negatives"]])
     targets = torch.from_numpy(phase.targets(tables.sequences))
     seen = Before(tables.sequences, phase.users, phase.starts)
     lists = candidate_lists(

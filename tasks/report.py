@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
-from recalign.artifacts.lineage import lineage
+from recalign.artifacts.lineage import aligned_on, lineage
 from recalign.artifacts.roots import open_root
 from recalign.config import ComparisonConfig, EvaluationPhase, ReportConfig
 from recalign.evaluation.result_table import ResultRow, rows_of
@@ -19,6 +19,7 @@ from recalign.evaluation.texts.rows import policy_label
 from recalign.llm.storage import POLICY_CURVE
 from recalign.metric_columns import SCORE, Metric, primary_of
 from recalign.pairs.describe import flat_pairs
+from recalign.parquet import read_parquet
 from recalign.report import PAGE
 from recalign.report.content import DataSet, Example, Round, StageRun
 from recalign.report.dpo4rec import DPO4RecRun, dpo4rec_page
@@ -47,7 +48,7 @@ from tasks.engine.job import Job
 from tasks.engine.stage import stage
 from tasks.tables import Tables, read_tables
 
-N_SHOWN = 12  # items of history, and of what followed, shown in an example
+N_SHOWN = 12  # items of what followed, shown in an example
 
 
 @stage(version=3)
@@ -87,8 +88,8 @@ def report(
         reward=reward_name(rounds["rewards_1"].manifest.config),
         texts=TEXTS.read(evaluation),
         stages=stage_runs(job, ends),
-        oracle_curve=pl.read_parquet(oracle.path(CURVE_FILE)),
-        policy_curve=pl.read_parquet(curve) if curve.exists() else None,
+        oracle_curve=read_parquet(oracle.path(CURVE_FILE)),
+        policy_curve=read_parquet(curve) if curve.exists() else None,
         facets=read_table(facets, FACETS) if facets.exists() else None,
         malformed={label: malformed_reasons(texts) for label, texts in written.items()},
         examples=_examples(config, tables, interactions, per_user, base, aligned),
@@ -132,9 +133,15 @@ def segmented(
     config: EvaluationPhase | ComparisonConfig,
     per_user: pl.DataFrame,
     rows: list[ResultRow],
+    n_targets: int = 0,
 ) -> pl.DataFrame:
-    """SEGMENTS of the test users: the rows in the one metric that ROWS_PER_USER is of."""
+    """SEGMENTS of the test users: the rows in the one metric that ROWS_PER_USER is of.
+
+    n_targets: how many of a user's targets are judged, the first; 0: all.
+    """
     phase = phase_of(tables.windows, "test")
+    if n_targets:
+        phase = phase.first(n_targets)
     popularity = history_popularity(tables.sequences, tables.windows)
     moments = tables.interactions["timestamp"].to_numpy() if tables.protocol == "temporal" else None
     segments = user_segments(
@@ -162,11 +169,13 @@ def _rounds(artifacts: dict[str, Artifact], kept: Artifact) -> list[Round]:
                 number,
                 valid=scores[number],
                 kept=aligned[-1].manifest.fingerprint == used,
-                curve=_one_after_another([pl.read_parquet(made.path(LOG)) for made in aligned]),
+                curve=_one_after_another([read_parquet(made.path(LOG)) for made in aligned]),
                 rewards=rewards.filter(pl.col("sample") >= 0)["reward"].to_numpy(),
                 margins=pairs["margin"].to_numpy(),
                 n_users=rewards["user_index"].n_unique(),
                 n_pairs=sum(made.manifest.figures["n_pairs"] for made in paired),
+                n_aligned=sum(aligned_on(made.manifest.figures)[0] for made in aligned),
+                by_pairs="pairs" in aligned[0].manifest.figures,
                 tie_rate=None if None in ties else fmean(ties),  # parts are of equal size
                 skipped=skipped,
             )
@@ -213,9 +222,10 @@ def _examples(
         {(rows[row], user): value for row, user, value in scored.iter_rows() if row in rows},
     )
     cut, users, starts = tables.sequences.slices, phase.users, phase.starts
+    n_read = base.manifest.config["history_items"]
     ends = np.minimum(phase.ends, starts + N_SHOWN)
     taken = TakenItems(
-        dict(zip(users.tolist(), cut(users, starts - N_SHOWN, starts), strict=True)),
+        dict(zip(users.tolist(), cut(users, starts - n_read, starts), strict=True)),
         dict(zip(users.tolist(), cut(users, starts, ends), strict=True)),
         dict(tables.items.select("item_index", "title").iter_rows()),
         liked_in_words(liked_values(read_table(truth, TRUTH), cutoffs)) if truth.exists() else {},

@@ -8,6 +8,7 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.shards import files_of_shards, write_joined
 from recalign.config import ServingConfig
+from recalign.parquet import scan_parquet
 from recalign.report.stage_page import table_section
 from recalign.schemas import REASONINGS, SERVING
 from recalign.serving.rows import unlisted_rows
@@ -79,7 +80,7 @@ def serve_in_shards(
     keys = [f"{number} of {shard_users}" for number in range(len(shards))]
     paths = files_of_shards(keys, compute, job.draft.work, SERVING)
     n_rows = write_joined(paths, job.draft.path(SERVING.file), SERVING)
-    made = pl.scan_parquet(job.draft.path(SERVING.file))
+    made = scan_parquet(job.draft.path(SERVING.file))
     none = made.group_by("why_none").len().drop_nulls().sort("why_none").collect()
     job.draft.count(n_rows, dict(none.iter_rows()))
     job.draft.tell({"users": asked.height, "users_listed": asked.height - int(none["len"].sum())})
@@ -105,5 +106,5 @@ def _lister(job: Job, config: ServingConfig, artifacts: list[Artifact]) -> Liste
 @serving.shows
 def rows_shown(made: Artifact) -> list[str]:
     """The first rows."""
-    rows = pl.scan_parquet(made.path(SERVING.file)).head(N_SHOWN).collect()
+    rows = scan_parquet(made.path(SERVING.file)).head(N_SHOWN).collect()
     return [table_section("Some recommendations", rows)]

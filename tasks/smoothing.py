@@ -5,6 +5,7 @@ import polars as pl
 
 from recalign.artifacts.artifact import Artifact
 from recalign.config import SmoothingConfig
+from recalign.parquet import read_parquet
 from recalign.schemas import COMPLETIONS, REJECTIONS
 from recalign.smoothing.estimators import PairScores, smooth, warn_of_halves
 from recalign.smoothing.folds import FOLDS, STOPS, fold_name
@@ -60,12 +61,12 @@ def _judge(
         stops = tables.windows["reward_start"].to_numpy()
         judges = [(oracle.folder, np.arange(len(users)), stops)]
     else:
-        folds = pl.read_parquet(oracle.path(FOLDS))["fold"].to_numpy()
+        folds = read_parquet(oracle.path(FOLDS))["fold"].to_numpy()
         judges = [
             (
                 oracle.path(fold_name(fold)),
                 np.flatnonzero(folds[users] == fold),
-                pl.read_parquet(oracle.path(fold_name(fold)) / STOPS)["stop"].to_numpy(),
+                read_parquet(oracle.path(fold_name(fold)) / STOPS)["stop"].to_numpy(),
             )
             for fold in np.unique(folds[users]).tolist()
         ]

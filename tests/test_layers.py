@@ -15,9 +15,9 @@ from flows.serving import nightly
 ROOT = Path(__file__).parent.parent
 LAYERS = ("recalign", "tasks", "flows")
 SHARED = {  # what every package of the library may import
-    "artifacts", "config", "errors", "lists", "metric_columns", "metrics", "model_files", "policy",
-    "progress", "ranking", "schemas", "seeding", "sequences", "sweep_tables", "templates",
-    "training", "user_text", "writer",
+    "artifacts", "config", "errors", "lists", "metric_columns", "metrics", "model_files", "parquet",
+    "policy", "progress", "ranking", "schemas", "seeding", "sequences", "sweep_tables", "templates",
+    "training", "user_text", "words", "writer",
 }  # fmt: skip
 ROOMS = {  # folder: its files, beside __init__
     "flows": "dpo4rec methods rosepo rounds session sweep",
@@ -176,6 +176,17 @@ def test_no_module_is_named_like_a_dependency():
     for module in MODULES:
         last = module.split(".")[-1]
         assert f'"{last}' not in declared or last in LAYERS, module
+
+
+def test_parquet_is_read_by_the_one_module_that_takes_names_as_they_are():
+    read = {
+        module
+        for module in MODULES
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.Attribute)
+        and node.attr in {"read_parquet", "read_parquet_schema", "scan_parquet"}
+    }
+    assert read == {"recalign.parquet"}
 
 
 def test_every_module_imports():

@@ -14,10 +14,10 @@ from recalign.errors import UserError
 Stamp = list[int]  # size, mtime in ns, inode
 
 
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes."""
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """sha256, or another digest, of a file's bytes."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def stamp(path: Path) -> Stamp:
@@ -79,13 +79,14 @@ class DigestMemory:
         # if the memory is lost, files are hashed once more, nothing worse
         self._known = read_object(path) or {}
 
-    def digest(self, path: Path) -> str:
-        """sha256 of `path`."""
-        key, now = str(path.resolve()), stamp(path)
+    def digest(self, path: Path, algorithm: str = "sha256", at: Path | None = None) -> str:
+        """sha256, or another digest, of `path`; `at`: where it will lie, if it is moved."""
+        key, now = str((at or path).resolve()), stamp(path)
+        key = key if algorithm == "sha256" else f"{algorithm} {key}"
         match self._known.get(key):
             case [known, str() as digest] if known == now:
                 return digest
-        digest = file_digest(path)
+        digest = file_digest(path, algorithm)
         self._known[key] = [now, digest]
         with contextlib.suppress(OSError):  # a full disk: nothing is remembered
             write_atomically(self._path, json.dumps(self._known))

@@ -9,6 +9,7 @@ import polars as pl
 from recalign.artifacts.digests import whole_file
 from recalign.artifacts.fingerprint import fingerprint
 from recalign.errors import BadInputError
+from recalign.parquet import read_parquet
 from recalign.schemas import Schema, check_table
 
 KEY = "key"  # column of digests of all that decides a row
@@ -35,7 +36,7 @@ class KeptRows:
 
     def _read(self, path: Path) -> pl.DataFrame:
         try:
-            return check_table(pl.read_parquet(path), self._schema, str(path))
+            return check_table(read_parquet(path), self._schema, str(path))
         except (OSError, pl.exceptions.PolarsError, BadInputError):
             return pl.DataFrame(schema=self._schema)
 

@@ -8,6 +8,7 @@ from pyarrow.parquet import ParquetWriter
 
 from recalign.artifacts.digests import sync, whole_file
 from recalign.errors import BadInputError
+from recalign.parquet import read_parquet
 from recalign.schemas import Schema, check_table
 
 _KEY = "recalign.shard"  # in the Parquet file's metadata: what the shard was made from
@@ -20,7 +21,7 @@ def tables_in_shards(
     keys: list[str], compute: Compute, work: Path, schema: Schema
 ) -> list[pl.DataFrame]:
     """The tables of all shards; see `files_of_shards`."""
-    return [pl.read_parquet(path) for path in files_of_shards(keys, compute, work, schema)]
+    return [read_parquet(path) for path in files_of_shards(keys, compute, work, schema)]
 
 
 def files_of_shards(keys: list[str], compute: Compute, work: Path, schema: Schema) -> list[Path]:
@@ -43,7 +44,7 @@ def write_joined(paths: list[Path], path: Path, schema: Schema) -> int:
     n_rows, types = 0, pl.DataFrame(schema=schema).to_arrow().schema
     with ParquetWriter(path, types, compression="zstd") as file:
         for shard in paths:
-            table = check_table(pl.read_parquet(shard), schema, str(shard))
+            table = check_table(read_parquet(shard), schema, str(shard))
             file.write_table(table.to_arrow())
             n_rows += table.height
     return n_rows
@@ -54,7 +55,7 @@ def _read(path: Path, key: str, schema: Schema) -> pl.DataFrame | None:
     try:
         if pl.read_parquet_metadata(path).get(_KEY) != key:
             return None
-        return check_table(pl.read_parquet(path), schema, str(path))
+        return check_table(read_parquet(path), schema, str(path))
     except (OSError, pl.exceptions.PolarsError, BadInputError):
         return None
 

@@ -28,7 +28,7 @@ class DPO4RecConfig(Config):
     splits: SplitsConfig = SplitsConfig()
     """Windows and candidate lists."""
     oracle: OracleConfig = OracleConfig()
-    """SASRec."""
+    """The sequential recommender that judges reasonings: SASRec, or GRU4Rec."""
     policy: PolicyConfig = PolicyConfig()
     """The LLM before alignment."""
     reasonings: ReasoningsConfig = ReasoningsConfig()

@@ -129,8 +129,9 @@ class InteractionsConfig(Config):
     """The genre."""
     files: FilesSource = Field(FilesSource(), json_schema_extra=only_when(source="files"))
     """Your own files."""
-    min_rating: float = Field(0.0, ge=0, le=10)
-    """Ratings below this are dropped; 0 keeps every row, also those without a rating."""
+    min_rating: float = Field(0.0, ge=0, le=1e9)
+    """Ratings (of LastFM: plays) below this are dropped; 0 keeps every row, also those without a
+    rating."""
     duplicates: Literal["first", "last", "keep"] = "first"
     """Which of a user's repeated interactions with one item is kept."""
     k_core: int = Field(0, ge=0, le=1000)

@@ -17,7 +17,7 @@ NEAR = only_when(strategy=("semantic", "mix"))
 
 
 class MixConfig(Config):
-    """Shares of the strategies among rejected items; they need not add up to 1."""
+    """Weights of the strategies in the draw for each rejected item; they need not add up to 1."""
 
     self_hard: float = Field(1.0, ge=0, le=100)
     """Weight of what the SFT model wrongly ranks above the truth."""
@@ -47,7 +47,9 @@ class RejectionsConfig(Config):
     strategy: Literal[Strategy, "mix"] = "self_hard"
     """Where rejected items come from; random is the ablation."""
     mix: MixConfig = Field(MixConfig(), json_schema_extra=only_when(strategy="mix"))
-    """Weights of the strategies."""
+    """Which strategy gives an item is drawn by these weights. A pair whose draw names self_hard is
+    left out where the SFT model ranks nothing above the truth: of the pairs that are kept,
+    self_hard has less than its share."""
     n_rejected: int = Field(1, ge=1, le=64)
     """Rejected items per chosen one (K)."""
     n_pairs: int = Field(6_000, ge=10, le=100_000_000)

@@ -9,6 +9,7 @@ from recalign.config.base import UNLESS_DEFAULT, Config, Seed, held_unless, only
 COUNTED = held_unless(protocol="per_user")
 TIMED = held_unless(protocol="temporal")
 BY_USERS = only_when(protocol="kar")
+LISTED = held_unless(protocol=("per_user", "temporal"))  # in KAR's protocol lists are others
 
 
 class SplitsConfig(Config):
@@ -57,9 +58,9 @@ class SplitsConfig(Config):
     others_fit: bool = Field(False, json_schema_extra=UNLESS_DEFAULT)
     """The last items of users beyond max_users are a fit window, which the oracle does not see: the
     recommender also learns to read from texts by rule about them, which cost nothing."""
-    n_negatives: int = Field(99, ge=1, le=1000)
+    n_negatives: int = Field(99, ge=1, le=1000, json_schema_extra=LISTED)
     """Length of the fixed lists of items that a user never took, for metrics over lists."""
-    popularity_alpha: float = Field(0.75, ge=0, le=2)
+    popularity_alpha: float = Field(0.75, ge=0, le=2, json_schema_extra=LISTED)
     """Exponent of popularity in lists that are drawn by popularity."""
     seed: Seed = 0
     """Seed of the drawn users and lists."""

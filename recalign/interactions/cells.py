@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import polars as pl
 from recalign.errors import BadInputError
 from recalign.interactions.rawlines import decoded, json_cells, parse_json, read_bytes
 from recalign.interactions.rawtables import Origin
+from recalign.parquet import read_parquet, scan_parquet
 from recalign.progress import Progress
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 SEPARATORS = {".csv": ",;\t|", ".tsv": "\t,;|"}
 """What may stand between the cells, the likeliest first."""
+LENIENT_ROWS = 10_000
+"""Records that are Python's text at once, of a file that polars refuses."""
 
 
 def ending(path: Path) -> str:
@@ -58,10 +62,8 @@ def read_cells(
             content = content.replace(b"\r", b"\n")
         names, separator = _header(path, content, SEPARATORS[kind], set(fields.values()))
         _require(path, names, fields, advice)
-        cells = _csv_cells(path, content, separator, names).select(
-            "row",
-            *(pl.col(str(names.index(field))).alias(name) for name, field in fields.items()),
-        )
+        places = {name: names.index(field) for name, field in fields.items()}
+        cells = _csv_cells(path, content, separator, len(names), places)
         origin = Origin(path, fields, partial(_line_of, content, separator))
     if cells.height == 0 and not may_be_empty:
         raise BadInputError(f"{path}: has columns but no row")
@@ -71,8 +73,8 @@ def read_cells(
 
 def _parquet_cells(path: Path, fields: dict[str, str], advice: str) -> pl.DataFrame:
     try:
-        _require(path, list(pl.read_parquet_schema(path)), fields, advice)
-        table = pl.read_parquet(path, columns=list(set(fields.values())))
+        _require(path, scan_parquet(path).collect_schema().names(), fields, advice)
+        table = read_parquet(path, columns=list(set(fields.values())))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as problem:
         raise BadInputError(
             f"{path}: is damaged, cut short, or no Parquet file ({problem})"
@@ -104,41 +106,52 @@ def _require(path: Path, names: list[str], fields: dict[str, str], advice: str) 
         )
 
 
-def _csv_cells(path: Path, content: bytes, separator: str, names: list[str]) -> pl.DataFrame:
-    """All cells as text, named by place, and the number of each record (the header is 1).
+def _csv_cells(
+    path: Path, content: bytes, separator: str, n_columns: int, places: dict[str, int]
+) -> pl.DataFrame:
+    """The columns at `places` as text, by name, and the number of each record (the header is 1).
 
     Blank lines are left out.
     """
-    columns = [str(place) for place in range(len(names))]
+    columns = [str(place) for place in range(n_columns)]
     try:
         table = pl.read_csv(
             content, separator=separator, infer_schema=False, new_columns=columns
         ).with_row_index("row", offset=2)
     except (pl.exceptions.PolarsError, OSError):  # polars unpacks what looks packed
-        table = _lenient_cells(path, content, separator, columns)
+        return _lenient_cells(path, content, separator, n_columns, places)
     table = table.with_columns(pl.col(columns).replace("", None))  # "" in quotes is empty, too
     blank = pl.all_horizontal(pl.col(column).is_null() for column in columns)
-    return table.filter(~blank).with_columns(pl.col("row").cast(pl.Int64))
+    wanted = (pl.col(str(place)).alias(name) for name, place in places.items())
+    return table.filter(~blank).select(pl.col("row").cast(pl.Int64), *wanted)
 
 
-def _lenient_cells(path: Path, content: bytes, separator: str, columns: list[str]) -> pl.DataFrame:
-    """What polars refuses, record by record: stray quotes are read, ragged records are named."""
-    for row, line in enumerate(content.split(b"\n"), start=1):
-        decoded(line, path, row)
-    reader = _records(path, content, separator)
-    next(reader)
-    rows: list[list[str | int | None]] = []
-    for number, record in enumerate(reader, start=2):
-        if record and len(record) != len(columns):
+def _lenient_cells(
+    path: Path, content: bytes, separator: str, n_columns: int, places: dict[str, int]
+) -> pl.DataFrame:
+    """What polars refuses, record by record: stray quotes are read, ragged records are named.
+
+    What is wrong is looked for before anything is kept: the file may be as large as the memory.
+    """
+    for row, line in enumerate(io.BytesIO(content), start=1):
+        decoded(line.removesuffix(b"\n"), path, row)
+    for number, record in enumerate(_records(path, content, separator), start=1):
+        if record and number > 1 and len(record) != n_columns:
             raise BadInputError(
                 f"{path}, row {_line_of(content, separator, number)}: has {len(record)} fields, "
-                f"the header has {len(columns)}; mend the row, or quote the cell that holds the "
+                f"the header has {n_columns}; mend the row, or quote the cell that holds the "
                 "separator"
             )
-        if record:
-            rows.append([number, *(cell or None for cell in record)])
-    schema = {"row": pl.Int64} | dict.fromkeys(columns, pl.String)
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    rows = (
+        (number, *(record[place] or None for place in places.values()))
+        for number, record in enumerate(_records(path, content, separator), start=1)
+        if number > 1 and any(record)
+    )
+    schema = {"row": pl.Int64} | dict.fromkeys(places, pl.String)
+    tables = [pl.DataFrame(schema=schema)]
+    while some := list(islice(rows, LENIENT_ROWS)):
+        tables.append(pl.DataFrame(some, schema=schema, orient="row"))
+    return pl.concat(tables)
 
 
 def _records(path: Path, content: bytes, separator: str) -> Iterator[list[str]]:

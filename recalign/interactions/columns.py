@@ -18,6 +18,7 @@ WRITTEN_DATES = (19000101, 20991231)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 USUAL = r"^[12]\d{3}-\d\d-\d\d(?:[T ]\d\d:\d\d:[0-5]\dZ?)?$"
 NUMBER_OR_ISO = "write seconds or milliseconds since 1970, or ISO 8601 (2014-05-01T12:00:00Z)"
+NO_ID = "is empty; every row needs an id"
 LARGEST_WHOLE = 2.0**53
 """Above it not every whole number is a float: two ids may have become one."""
 
@@ -55,8 +56,10 @@ def ids(cells: pl.Series, row: pl.Series, origin: Origin, column: str) -> pl.Ser
     """Ids as text without surrounding blanks; whole floats (pandas with gaps) as integers."""
     kind = cells.dtype
     if kind.is_float():
+        cells = cells.fill_nan(None)  # as data frames write gaps
+        refuse_first(cells.is_null(), cells, row, origin, column, NO_ID)
         whole = cells.is_finite() & (cells == cells.floor())
-        refuse_first(~whole.fill_null(False), cells, row, origin, column, "is not an id")
+        refuse_first(~whole, cells, row, origin, column, "is not an id")
         problem = "is a float too large to tell ids apart; write ids as integers or text"
         refuse_first(cells.abs() >= LARGEST_WHOLE, cells, row, origin, column, problem)
         cells = cells.cast(pl.Int64)
@@ -64,7 +67,7 @@ def ids(cells: pl.Series, row: pl.Series, origin: Origin, column: str) -> pl.Ser
         origin.refuse(int(row[0]), column, f"is of type {kind}; ids are text or numbers")
     text = whole_numbers(cells.cast(pl.String).str.strip_chars())
     empty = text.is_null() | (text == "")
-    refuse_first(empty, cells, row, origin, column, "is empty; every row needs an id")
+    refuse_first(empty, cells, row, origin, column, NO_ID)
     return text
 
 

@@ -1,7 +1,6 @@
 """Downloads that resume, are checked before they count, and show the licence terms first."""
 
 import gzip
-import hashlib
 import logging
 import os
 import re
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from recalign.artifacts.digests import DigestMemory
 from recalign.errors import BadInputError, UserError
 from recalign.progress import Progress, silent
 
@@ -52,8 +52,13 @@ class Download:
     def is_known(self, file: Path) -> bool:
         """Whether `file` has the MD5, or one of the SHA-256."""
         if self.md5 is not None:
-            return _digest(file, "md5") == self.md5
-        return bool(self.sha256) and _digest(file, "sha256") in self.sha256
+            return self.digest(file, "md5") == self.md5
+        return bool(self.sha256) and self.digest(file, "sha256") in self.sha256
+
+    def digest(self, file: Path, algorithm: str) -> str:
+        """Of the target, or of what will be it; remembered beside the target, until it changes."""
+        memory = DigestMemory(self.target.with_name(".digests.json"))
+        return memory.digest(file, algorithm, at=self.target)
 
 
 def fetch(file: Download, progress: Progress = silent, pause: float = 1.0) -> Path:
@@ -73,16 +78,23 @@ def fetch(file: Download, progress: Progress = silent, pause: float = 1.0) -> Pa
                 if file.is_known(target):
                     return target
                 if file.md5 is None and not _damage(target, target.name):
-                    raise UnknownChecksum(target.name, _digest(target, "sha256"))
+                    raise UnknownChecksum(target.name, file.digest(target, "sha256"))
             logger.warning(file.terms)
             part = target.with_name(f"{target.name}.part")
             _download(file.url, part, progress, pause)
             _verify(file, part)
             os.replace(part, target)
             _validator_of(part).unlink(missing_ok=True)
-    except PermissionError as problem:
-        raise UserError(f"{target.parent}: cannot be written ({problem.strerror})") from problem
+    except OSError as problem:
+        raise UserError(_unwritable(target, problem)) from problem
     return target
+
+
+def _unwritable(target: Path, problem: OSError) -> str:
+    return (
+        f"{target.parent}: cannot be written ({problem.strerror or problem}); what is there is "
+        "kept, run again to resume"
+    )
 
 
 def _download(url: str, part: Path, progress: Progress, pause: float) -> None:
@@ -159,7 +171,7 @@ def _note_validator(answer: "httpx.Response", validator: Path) -> None:
 def md5_beside(url: str, target: Path) -> str:
     """The MD5 that the publisher keeps in `<url>.md5`, noted beside `target` while that exists.
 
-    Raises UserError when it cannot be fetched.
+    Raises UserError when it cannot be fetched, or not be written.
     """
     import httpx
 
@@ -172,8 +184,11 @@ def md5_beside(url: str, target: Path) -> str:
         found = re.search(r"\b[0-9a-f]{32}\b", answer.text.lower()) if answer.is_success else None
         if not found:
             raise UserError(f"{url}.md5: holds no MD5 (status {answer.status_code}); {BY_HAND[3:]}")
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(found.group())
+        try:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(found.group())
+        except OSError as problem:
+            raise UserError(_unwritable(target, problem)) from problem
     return note.read_text()
 
 
@@ -182,11 +197,11 @@ def _verify(file: Download, part: Path) -> None:
     if file.is_known(part):
         return
     if file.md5 is not None:
-        problem = f"the file's MD5 is {_digest(part, 'md5')}, the publisher's is {file.md5}"
+        problem = f"the file's MD5 is {file.digest(part, 'md5')}, the publisher's is {file.md5}"
     else:
         problem = _damage(part, file.target.name)
         if not problem:
-            raise UnknownChecksum(file.target.name, _digest(part, "sha256"))
+            raise UnknownChecksum(file.target.name, file.digest(part, "sha256"))
     part.unlink()
     raise BadInputError(f"{file.url}: {problem}; it was deleted, run again, {BY_HAND}")
 
@@ -205,8 +220,3 @@ def _damage(part: Path, name: str) -> str:
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as problem:
         return f"it is no whole {kind} file ({problem})"
     return ""
-
-
-def _digest(path: Path, name: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, name).hexdigest()

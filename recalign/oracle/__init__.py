@@ -1,1 +1,1 @@
-"""SASRec, the sequential recommender that serves as oracle: model, losses, fit, inference."""
+"""The sequential recommender that serves as oracle (SASRec, GRU4Rec): model, losses, fit, use."""

@@ -88,12 +88,3 @@ def rank_in_full(
             torch.from_numpy(seen).to(device),
         ).cpu()
     return ranks
-
-
-def padded(lists: list[np.ndarray]) -> np.ndarray:
-    """Lists of items as one int64 [U, T] array, padded with 0 on the right (T at least 1)."""
-    lengths = np.array([len(items) for items in lists], dtype=np.int64)
-    table = np.zeros((len(lists), max(1, int(lengths.max(initial=0)))), dtype=np.int64)
-    if lengths.sum():
-        table[np.arange(table.shape[1]) < lengths[:, None]] = np.concatenate(lists)
-    return table

@@ -4,7 +4,9 @@ import numpy as np
 
 from recalign.config import Strategy
 
-LEAST = 1e-9  # popularity of an item that nobody took: drawn when no other is left
+LEAST = -100.0
+"""Log weight of an item that nobody took: it is drawn when no other is left, since below any other
+that is, the noise of `successive` (which lies in -4..37) added or not."""
 
 
 def unit_vectors(vectors: np.ndarray) -> np.ndarray:
@@ -14,8 +16,12 @@ def unit_vectors(vectors: np.ndarray) -> np.ndarray:
 
 
 def popularity_weights(popularity: np.ndarray, alpha: float) -> np.ndarray:
-    """log popularity^alpha, float64 [I+1], of counts [I+1]."""
-    return alpha * np.log(np.maximum(popularity, LEAST))
+    """log popularity^alpha, float64 [I+1], of counts [I+1]; LEAST where the count is 0.
+
+    alpha 0: 0 everywhere, all are drawn evenly.
+    """
+    logs = alpha * np.log(np.maximum(popularity, 1))
+    return np.where((popularity > 0) | (alpha == 0), logs, LEAST)
 
 
 def successive(
@@ -53,7 +59,10 @@ def among_nearest(
 def draw_slots(
     weights: dict[Strategy, float], n_rejected: int, draws: np.random.Generator
 ) -> dict[Strategy, int]:
-    """How many of a row's rejected each strategy gives: one draw by weight per rejected."""
+    """How many of a row's rejected each strategy is to give: one draw by weight per rejected.
+
+    A strategy that then finds too little leaves the row out, see `PairDraft.reject`.
+    """
     shares = np.array(list(weights.values()), dtype=np.float64)
     places = draws.choice(len(shares), n_rejected, p=shares / shares.sum())
     counts = np.bincount(places, minlength=len(shares)).tolist()

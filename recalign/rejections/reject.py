@@ -9,8 +9,12 @@ from recalign.rejections.draws import draw_slots, successive
 from recalign.rejections.strategies import pick
 from recalign.schemas import REJECTIONS
 from recalign.seeding import derive_seed
+from recalign.sequences import padded_items
 
 DRAWN = {**REJECTIONS, "left_out": pl.String}  # why a row gives no pair; null: it gives one
+PLACES = 1 << 26
+"""Items times pairs in hand at once: every pair in the making tells of every item whether it is
+free, and its log-probability, 9 bytes."""
 
 
 def reject(
@@ -26,6 +30,15 @@ def reject(
     order; an SFT model that is asked with candidates prefers among those it is shown. Nothing here
     depends on how rows are batched.
     """
+    step = max(1, PLACES // (sources.sequences.n_items + 1))
+    parts = [slice(start, start + step) for start in range(0, max(1, len(users)), step)]
+    return pl.concat([_rows(config, sources, users[part], positions[part]) for part in parts])
+
+
+def _rows(
+    config: RejectionsStage, sources: Sources, users: np.ndarray, positions: np.ndarray
+) -> pl.DataFrame:
+    """DRAWN of so few users and positions that all are in hand at once."""
     pairs = [
         _start(config, sources, user, position)
         for user, position in zip(users.tolist(), positions.tolist(), strict=True)
@@ -94,7 +107,7 @@ def _ask_model(
         return
     pools = [_pool(config, pairs[i]) for i in asked]
     limited = pools[0] is not None
-    items = _padded([pool for pool in pools if pool is not None]) if limited else None
+    items = padded_items([pool for pool in pools if pool is not None]) if limited else None
     found = sources.score([prompts[i] for i in asked], items)
     for place, i in enumerate(asked):
         pair = pairs[i]
@@ -112,11 +125,3 @@ def _pool(config: RejectionsStage, pair: PairDraft) -> np.ndarray | None:
     if config.prompt.format == "candidates":
         return pair.candidates
     return _with_others(pair, config.pool) if config.pool else None
-
-
-def _padded(lists: list[np.ndarray]) -> np.ndarray:
-    """Lists of items as one int64 [B, P] array, padded with 0 on the right."""
-    table = np.zeros((len(lists), max(map(len, lists))), dtype=np.int64)
-    for row, items in enumerate(lists):
-        table[row, : len(items)] = items
-    return table

@@ -5,10 +5,9 @@ import shutil
 import uuid
 from pathlib import Path
 
-import polars as pl
-
 from recalign.artifacts.digests import whole_file
 from recalign.errors import UserError
+from recalign.parquet import scan_parquet
 
 ENDINGS = (".parquet", ".csv")
 
@@ -33,7 +32,7 @@ def write_output(source: Path, path: Path) -> Path:
     try:
         with whole_file(path, uuid.uuid4().hex) as file:  # two may write the same at once
             if path.suffix == ".csv":
-                pl.scan_parquet(source).sink_csv(file)
+                scan_parquet(source).sink_csv(file)
             else:
                 with source.open("rb") as table:
                     shutil.copyfileobj(table, file)

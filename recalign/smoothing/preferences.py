@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 
 from recalign.schemas import COMPLETIONS, check_table
+from recalign.sequences import padded_items
 from recalign.smoothing.estimators import PairScores, pairwise
 from recalign.smoothing.quality import calibration_error, expected_auc, expected_brier
 
@@ -25,14 +26,10 @@ QUALITY = {
 
 def asked_items(rejections: pl.DataFrame) -> np.ndarray:
     """What the oracle scores: chosen, K rejected, C candidates, int64 [n, 1 + K + C] (0 padded)."""
-    lists = [
-        [chosen, *rejected, *candidates]
-        for chosen, rejected, candidates in rejections.select(
-            "chosen", "rejected", "candidates"
-        ).iter_rows()
-    ]
-    width = max(map(len, lists))
-    return np.array([items + [0] * (width - len(items)) for items in lists], dtype=np.int64)
+    asked = rejections.select("chosen", "rejected", "candidates").iter_rows()
+    return padded_items(
+        [[chosen, *rejected, *candidates] for chosen, rejected, candidates in asked]
+    )
 
 
 def preference_table(

@@ -27,10 +27,10 @@ def draw_candidates(
     """CANDIDATES: for each prompted user one list drawn uniformly and one by popularity^alpha.
 
     Drawn without replacement among the items that the user never took at any position, in the
-    order of drawing. Popularity counts history windows only. Every (user, kind) has a random
-    stream of its own: neither other users nor their order matter. A list is shorter than
-    n_negatives only where the user left fewer items untaken; items without popularity are drawn
-    when no popular one is left.
+    order of drawing: the further on in a list by popularity, the less popular. Popularity counts
+    history windows only. Every (user, kind) has a random stream of its own: neither other users nor
+    their order matter. A list is shorter than n_negatives only where the user left fewer items
+    untaken; items without popularity are drawn when no popular one is left.
     """
     popularity = history_popularity(sequences, windows).astype(np.float64)
     weights = {

@@ -1,6 +1,7 @@
 """KAR's lists (arXiv 2306.10933): what a user took next, in blocks, among items that are drawn."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NoReturn
 
 import numpy as np
@@ -15,7 +16,7 @@ from recalign.splits.timelines import Timelines
 from recalign.splits.weighted_draws import first_new
 
 ROWS = 1 << 18
-"""Lists proved at once."""
+"""Lists drawn, or proved, at once."""
 
 
 def draw_lists(
@@ -44,16 +45,49 @@ def draw_lists(
         kept[name].to_numpy().astype(np.int64) for name in ("user_index", "fit_start", "end")
     )
     counts = (ends - starts) // config.block
-    owners = np.repeat(users, counts)
-    within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
-    positions = np.repeat(starts, counts) + within * config.block
+    streams = Streams(config.seed, "lists", last=users)
+    ratings = interactions["rating"].fill_null(np.inf).to_numpy()
+    tables = []
+    for part in _runs(counts):
+        own = Owned(users[part], starts[part], counts[part], streams[part])
+        tables.append(_lists_of(own, sequences, ratings, config))
+    left_over = int((ends - starts - counts * config.block).sum())
+    return check_table(pl.concat(tables), LISTS, "lists").rechunk(), left_over
+
+
+def _runs(counts: np.ndarray) -> list[slice]:
+    """All users in their order, in runs of about ROWS of their `counts` [U] lists."""
+    stops = np.cumsum(counts)
+    inner = np.searchsorted(stops, np.arange(ROWS, int(counts.sum()), ROWS)) + 1
+    edges = np.unique([0, *inner.tolist(), len(counts)]).tolist()
+    return [slice(*edge) for edge in pairwise(edges)] or [slice(0)]
+
+
+@dataclass(frozen=True)
+class Owned:
+    """Some users [U], where their windows start [U], and their lists: how many [U], how drawn."""
+
+    users: np.ndarray
+    starts: np.ndarray
+    counts: np.ndarray
+    generators: list[np.random.Generator]
+
+
+def _lists_of(
+    own: Owned, sequences: Sequences, ratings: np.ndarray, config: SplitsConfig
+) -> pl.DataFrame:
+    """LISTS of some users; ratings: of all interactions, in the order of `sequences.items`."""
+    length = config.block + config.drawn
+    owners = np.repeat(own.users, own.counts)
+    within = np.arange(len(owners)) - np.repeat(np.cumsum(own.counts) - own.counts, own.counts)
+    positions = np.repeat(own.starts, own.counts) + within * config.block
     blocks = sequences.window(owners, positions, np.full_like(positions, config.block))
-    generators = Streams(config.seed, "lists", last=users)[:]
-    drawn = _drawn(generators, counts, blocks, length, n_items)
+    drawn = _drawn(own, blocks, length, sequences.n_items)
     items = np.sort(np.concatenate([_once(blocks), drawn], 1), axis=1)[:, -length:]
-    liked = _liked(interactions, sequences, owners, positions, config)
+    rows = (sequences.offsets[owners] + positions)[:, None] + np.arange(config.block)
+    liked = ratings[rows] > config.positive_above
     positive = (items[:, :, None] == np.where(liked, blocks, -1)[:, None, :]).any(2)
-    table = pl.DataFrame(
+    return pl.DataFrame(
         {
             "user_index": owners.astype(np.int32),
             "position": positions.astype(np.int32),
@@ -61,8 +95,6 @@ def draw_lists(
             "positive": pl.Series(positive).arr.to_list(),
         }
     )
-    left_over = int((ends - starts - counts * config.block).sum())
-    return check_table(table, LISTS, "lists").rechunk(), left_over
 
 
 def _once(blocks: np.ndarray) -> np.ndarray:
@@ -73,40 +105,18 @@ def _once(blocks: np.ndarray) -> np.ndarray:
     return np.where(repeated.any(2), 0, blocks)
 
 
-def _drawn(
-    generators: list[np.random.Generator],
-    counts: np.ndarray,
-    blocks: np.ndarray,
-    length: int,
-    n_items: int,
-) -> np.ndarray:
-    """What makes each of `blocks` [N, B] a list of `length` items: int64 [N, length], 0 padded.
-
-    `counts` [U]: the blocks of each generator's user, one user after the other.
-    """
+def _drawn(own: Owned, blocks: np.ndarray, length: int, n_items: int) -> np.ndarray:
+    """What makes each of `blocks` [N, B] a list of `length` items: int64 [N, length], 0 padded."""
     tries = np.empty((len(blocks), 4 * length), dtype=np.int64)
-    stops = np.cumsum(counts)
-    for own, start, stop in zip(generators, stops - counts, stops, strict=True):
-        tries[start:stop] = own.integers(1, n_items + 1, (stop - start, tries.shape[1]))
+    stops = np.cumsum(own.counts)
+    for draws, start, stop in zip(own.generators, stops - own.counts, stops, strict=True):
+        tries[start:stop] = draws.integers(1, n_items + 1, (stop - start, tries.shape[1]))
     drawn = first_new(tries, blocks, length, n_items)
     wanted = length - (_once(blocks) > 0).sum(1)
     inside = np.arange(length) < wanted[:, None]
     if (drawn[inside] == 0).any():  # less likely than one in 10^9 lists of the smallest catalogue
         raise BadInputError("lists: the draws repeat too often; use another splits.seed")
     return np.where(inside, drawn, 0)
-
-
-def _liked(
-    interactions: pl.DataFrame,
-    sequences: Sequences,
-    owners: np.ndarray,
-    positions: np.ndarray,
-    config: SplitsConfig,
-) -> np.ndarray:
-    """Whether each item of each block is to be ranked first, bool [N, B]."""
-    ratings = interactions["rating"].fill_null(np.inf).to_numpy()
-    rows = (sequences.offsets[owners] + positions)[:, None] + np.arange(config.block)
-    return ratings[rows] > config.positive_above
 
 
 def check_lists(

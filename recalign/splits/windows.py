@@ -12,6 +12,8 @@ from recalign.seeding import Streams, stream
 
 MIN_USERS = 30
 """Fewest users of a window that is cut at a moment in time: with fewer nothing can be measured."""
+USERS = 1 << 13
+"""Users whose random streams are made at once."""
 STARTS = ["fit_start", "reward_start", "valid_start", "test_start"]
 
 
@@ -99,7 +101,9 @@ def _windows_of(n_users: int, config: SplitsConfig) -> np.ndarray:
 
     Drawn for every user apart, so that other users do not matter.
     """
-    draws = [own.random() for own in Streams(config.seed, "window", last=np.arange(n_users))[:]]
+    streams = Streams(config.seed, "window", last=np.arange(n_users))
+    parts = (streams[start : start + USERS] for start in range(0, n_users, USERS))
+    draws = [own.random() for part in parts for own in part]
     shares = np.cumsum([config.test_users, config.valid_users, config.reward_users])
     return len(STARTS) - 1 - np.searchsorted(shares, draws, side="right")
 

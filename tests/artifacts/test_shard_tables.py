@@ -29,3 +29,11 @@ def test_a_failure_costs_only_what_was_not_yet_given(tmp_path):
     assert [table["n"].to_list() for table in tables] == [[0], [1], [2], [3]]
     tables_in_shards(["a", "b", "x", "d"], maker(iter, asked), tmp_path, SCHEMA)
     assert asked[2:] == [[2]]
+
+
+def test_brackets_and_stars_in_a_path_are_no_pattern(tmp_path):
+    asked: list[list[int]] = []
+    for _ in range(2):
+        tables = tables_in_shards(["a"], maker(iter, asked), tmp_path / "a[1]*?", SCHEMA)
+        assert [table["n"].to_list() for table in tables] == [[0]]
+    assert asked == [[0]]

@@ -10,6 +10,7 @@ import threading
 import time
 from types import SimpleNamespace
 
+import polars as pl
 import pytest
 
 from recalign.artifacts.digests import write_atomically
@@ -18,6 +19,7 @@ from recalign.artifacts.manifest import Reference, fingerprints
 from recalign.artifacts.provenance import peak_memory_mb
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
+from recalign.schemas import USERS
 
 
 def drafted(store: Store, stage="oracle", config=None, inputs=None):
@@ -45,6 +47,14 @@ def test_a_committed_draft_is_found_with_its_counts_and_digests(store):
     assert found.manifest.dropped == {"too short": 2}
     assert set(found.manifest.outputs) == {"table.txt", "model/weights.txt"}
     assert found.path("table.txt").read_text() == "hello"
+
+
+def test_a_root_with_brackets_in_its_name_gives_its_tables(tmp_path):
+    store = Store(tmp_path / "a[1]*?")
+    draft = drafted(store)
+    table = pl.DataFrame({"user_index": [0], "user_id": ["u"]}, schema=USERS)
+    USERS.write(table, draft)
+    assert USERS.read(store.open(store.commit(draft).reference)).equals(table)
 
 
 def test_peak_memory_is_in_megabytes_where_the_system_counts_bytes_too(monkeypatch):

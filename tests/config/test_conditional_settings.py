@@ -72,7 +72,8 @@ KNOWN = {
     "RejectionsStage.pool", "RewardsConfig.k", "RosePOAlignmentConfig.lora_alpha",
     "SftConfig.chat_template", "SftConfig.n_candidates", "SftConfig.n_examples",
     "SmoothingConfig.cap", "SmoothingConfig.folds", "SmoothingConfig.seed", "SplitsConfig.fit",
-    "SplitsConfig.test_share", "TitleModelConfig.encoder", "TitlePromptConfig.n_candidates",
+    "SplitsConfig.n_negatives", "SplitsConfig.popularity_alpha", "SplitsConfig.test_share",
+    "TitleModelConfig.encoder", "TitlePromptConfig.n_candidates",
 }  # fmt: skip
 
 
@@ -170,6 +171,8 @@ def test_a_setting_that_does_not_count_leaves_the_identity_and_a_held_one_shows_
     assert AlignmentConfig(loss="cdpo").identity()["constant_eps"] == 0.1
     assert SplitsConfig(fit_share=0.2).identity()["fit_share"] == 0.1
     assert SplitsConfig(fit_share=0.2, protocol="temporal").identity()["fit_share"] == 0.2
+    assert SplitsConfig(n_negatives=9, protocol="kar").identity()["n_negatives"] == 99
+    assert SplitsConfig(n_negatives=9).identity()["n_negatives"] == 9
 
 
 def test_a_new_conditional_setting_makes_nothing_out_of_date():

@@ -97,6 +97,7 @@ def test_a_mistake_names_the_field_and_what_is_allowed(override, message):
             {"splits": {"fit": 0}, "smoothing": {"estimator": "none"}},
             "permuted eps, a control of every estimator, are calibrated, too",
         ),
+        ({"alignment": {"drop_above": 0.05}}, "drop_above = 0.05 .* smoothing.constant = 0.1: rai"),
         (
             {"splits": {"protocol": "temporal", "reward_share": 0}},
             "splits.reward_share must be above 0: pairs come from that window",

@@ -6,11 +6,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recalign.config import EvaluationPhase
 from recalign.evaluation.per_user import per_user_table, rows_per_user
 from recalign.evaluation.result_table import ResultRow, resample, rows_of
 from recalign.evaluation.segments import KINDS, segment_results, user_segments
 from recalign.metric_columns import NDCG_AT_10
+from recalign.schemas import INTERACTIONS, ITEMS, WINDOWS
 from recalign.sequences import Sequences
+from tasks.report import segmented
+from tasks.tables import Tables
 
 POPULARITY = np.array([0, 100, 50, 20, 5, 2, 1])
 HISTORIES = [[1, 1], [1, 2, 2], [3, 3, 3], [4, 4, 4, 4], [5, 5, 5, 5, 5], [6, 6, 6, 6, 6, 6]]
@@ -83,3 +87,24 @@ def test_a_segment_is_the_result_table_of_its_own_users():
         gain = (values["mine"] - values["base"])[users].mean()
         assert lines.filter(row="mine")["difference"].item() == pytest.approx(gain)
     assert rows_of(told) == rows
+
+
+@pytest.mark.parametrize(("n_judged", "warm"), [(1, 0), (0, 1)])
+def test_targets_that_nobody_is_judged_on_decide_no_segment(n_judged, warm):
+    popular, rare = 1, 2
+    taken = [[popular, popular, popular, rare, rare], [popular, 3, rare, popular, popular]]
+    rows = [(user, item, at, at, None) for user, own in enumerate(taken)
+            for at, item in enumerate(own)]  # fmt: skip
+    interactions = pl.DataFrame(rows, schema=INTERACTIONS, orient="row")
+    windows = pl.DataFrame(
+        [(user, 2, 2, 2, 2, 5, True) for user in (0, 1)], schema=WINDOWS, orient="row"
+    )
+    tables = Tables(
+        interactions, pl.DataFrame(schema=ITEMS), windows, Sequences.of(interactions, 3), "per_user"
+    )
+    per_user = rows_per_user({"base": per_user_table(np.arange(2), {NDCG_AT_10: np.arange(2.0)})})
+    row = ResultRow("base", "base", "greedy", "frozen")
+    judging = EvaluationPhase(phase="test", n_resamples=100)
+    told = segmented(tables, judging, per_user, [row], n_judged)
+    own = told.filter(kind="targets", segment="warm")
+    assert own["mean"].to_list() == [float(warm)]

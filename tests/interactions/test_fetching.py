@@ -2,6 +2,10 @@ import gzip
 import hashlib
 import io
 import logging
+import resource
+import signal
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -17,7 +21,7 @@ from recalign.interactions.ingest import ingest
 from recalign.interactions.sources import read_source, source_files
 
 CONTENT = gzip.compress(bytes(range(256)) * 4096, compresslevel=0, mtime=0)  # about a megabyte
-MD5 = hashlib.md5(CONTENT).hexdigest()
+MD5, SHA256 = hashlib.md5(CONTENT).hexdigest(), hashlib.sha256(CONTENT).hexdigest()
 
 
 @dataclass
@@ -114,7 +118,29 @@ def test_a_download_is_whole_reports_progress_and_happens_once(publisher, tmp_pa
     assert shown == ["no redistribution (0 requests)"]
     assert len(publisher.requests) == 1
     assert seen[-1] == (len(CONTENT), len(CONTENT), "data.gz")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["data.gz", "data.gz.lock"]
+    left = sorted(p.name for p in tmp_path.iterdir())
+    assert left == [".digests.json", "data.gz", "data.gz.lock"]
+
+
+@pytest.mark.parametrize("stated", [{}, {"md5": None, "sha256": [SHA256]}])
+def test_what_was_checked_once_is_not_read_again_until_it_changes(
+    publisher, tmp_path, monkeypatch, stated
+):
+    read: list[int] = []
+    digest = hashlib.file_digest
+
+    def file_digest(file, algorithm):
+        read.append(file.seek(0, 2))
+        file.seek(0)
+        return digest(file, algorithm)
+
+    monkeypatch.setattr(hashlib, "file_digest", file_digest)
+    for _ in range(3):
+        target = get(publisher, tmp_path, **stated)
+    assert read == [len(CONTENT)]
+    target.write_bytes(CONTENT[:-1] + b"?")
+    assert get(publisher, tmp_path, **stated).read_bytes() == CONTENT
+    assert read == [len(CONTENT)] * 3
 
 
 def test_a_truncated_download_is_resumed_where_it_stopped(publisher, tmp_path):
@@ -212,6 +238,33 @@ def test_a_passing_server_error_is_tried_again_and_a_lasting_one_refused(publish
     publisher.failures = [403]
     with pytest.raises(UserError, match="answered 403"):
         get(publisher, tmp_path / "b")
+
+
+def limit_files():
+    """A write beyond 50 kB fails, as on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+
+def test_a_disk_that_fills_up_is_told_in_one_line_and_the_download_resumed(publisher, tmp_path):
+    code = f"""
+from pathlib import Path
+from recalign.errors import UserError
+from recalign.interactions.fetch import Download, fetch
+target = Path("cache/data.gz")
+try:
+    fetch(Download("{publisher.base}/data.gz", target, "terms", "{MD5}"), pause=0)
+except UserError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, preexec_fn=limit_files, capture_output=True,
+        text=True, timeout=120, check=False,
+    )  # fmt: skip
+    told = "cache: cannot be written (File too large); what is there is kept, run again to resume\n"
+    assert done.stdout == told, done
+    assert get(publisher, tmp_path).read_bytes() == CONTENT
+    assert publisher.requests[-1] == ("/data.gz", "bytes=50000-")
 
 
 def test_an_unreachable_server_is_told_with_the_way_around(tmp_path, monkeypatch):

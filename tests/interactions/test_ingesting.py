@@ -85,6 +85,12 @@ def test_every_row_is_kept_or_counted_with_the_first_reason_that_met_it():
     assert tables.noted == {"items_without_interactions": 2}
 
 
+def test_ratings_of_up_to_100_and_plays_have_a_least_one_too():
+    rows: list[Row] = [("u", "a", 1, 60.0), ("u", "b", 2, 40.0), ("u", "c", 3, 90_000.0)]
+    tables = ingest(raw(rows, {item: item for item in "abc"}), settings(min_rating=50))
+    assert sequences(tables) == {"u": ["a", "c"]}
+
+
 @pytest.mark.parametrize(("policy", "expected"), [("first", "ab"), ("last", "ba"), ("keep", "aba")])
 def test_of_repeated_interactions_the_first_the_last_or_all_in_time_stay(policy, expected):
     rows: list[Row] = [("u", "a", 9, None), ("u", "b", 5, None), ("u", "a", 1, None)]

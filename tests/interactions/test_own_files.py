@@ -1,5 +1,7 @@
 import gzip
 import json
+import tracemalloc
+from contextlib import nullcontext
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,16 @@ def test_csv_tsv_jsonl_parquet_and_gzip_give_the_same_table(tmp_path):
         assert got.equals(expected), name
 
 
+def test_brackets_and_stars_in_a_path_are_no_pattern(tmp_path):
+    folder = tmp_path / "a[1]*?"
+    folder.mkdir()
+    pl.read_csv(ROWS.encode()).write_parquet(folder / "made.parquet")
+    content = (folder / "made.parquet").read_bytes()
+    for name, of_kind in {"i?.parquet": content, "i[2].csv": ROWS.encode()}.items():
+        table = read(folder, of_kind, name).interactions
+        assert table["item_id"].to_list() == ["x", "y", "y"]
+
+
 def test_byte_order_mark_blank_lines_windows_line_ends_and_stray_quotes_are_read(tmp_path):
     content = '\ufeffuser_id,item_id,timestamp\r\na,x,1\r\n\r\nb,5" disk,2\r\n\r\n'
     table = read(tmp_path, content).interactions
@@ -65,6 +77,27 @@ def test_byte_order_mark_blank_lines_windows_line_ends_and_stray_quotes_are_read
         ("b", '5" disk', 2),
     ]
     assert table["row"].to_list() == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("odd", "outcome"),
+    [
+        ("a,x,1" + "," * 18, pytest.raises(BadInputError, match="row 20000: has 21 fields")),
+        ('a,5" disk,2' + "," * 17, nullcontext()),
+    ],
+)
+def test_an_odd_row_of_a_large_file_is_met_without_a_second_copy_of_it(tmp_path, odd, outcome):
+    names = ["user_id", "item_id", "timestamp", *(f"column_{place}" for place in range(17))]
+    row = ",".join(["user", "item", "1", *["a cell of text"] * 17])
+    content = "\n".join([",".join(names), *[row] * 19_998, odd, row]).encode()
+    tracemalloc.start()
+    with outcome:
+        table = read(tmp_path, content).interactions
+        assert table.height == 20_000
+        assert table["item_id"][-2] == '5" disk'
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak / len(content) < 2.5
 
 
 def test_an_empty_cell_in_quotes_is_empty(tmp_path):
@@ -223,6 +256,24 @@ def test_bad_interactions_are_refused_by_file_row_and_field(tmp_path, kind):
         read(tmp_path, content, name, rating_column="rating")
     assert str(tmp_path / name) in str(refusal.value)
     assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("gap", "told"),
+    [
+        (None, "is empty; every row needs an id"),
+        (float("nan"), "is empty; every row needs an id"),
+        (1.5, "'1.5' is not an id"),
+    ],
+)
+def test_a_gap_in_ids_that_became_floats_is_told_as_a_gap(tmp_path, gap, told):
+    ids = pl.Series("item_id", [7.0, gap, 8.0])
+    table = pl.DataFrame([pl.Series("user_id", ["a", "b", "c"]), ids])
+    table.with_columns(timestamp=ids.cum_count()).write_parquet(tmp_path / "made.parquet")
+    content = (tmp_path / "made.parquet").read_bytes()
+    with pytest.raises(BadInputError) as refusal:
+        read(tmp_path, content, "i.parquet")
+    assert f"row 2, field item_id: {told}" in str(refusal.value)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from recalign.config.oracle import OracleConfig
 from recalign.errors import BadInputError
 from recalign.metrics import ndcg
 from recalign.oracle.fit import FittedOracle, OracleData, fit_oracle
-from recalign.oracle.inference import padded, rank_in_full, states_of
+from recalign.oracle.inference import rank_in_full, states_of
 from recalign.oracle.sequence_model import SequenceModel
 from recalign.oracle.storage import load_oracle, save_oracle
 from recalign.progress import Progress, silent
-from recalign.sequences import Sequences
+from recalign.sequences import Sequences, padded_items
 
 N_ITEMS = 40
 QUICK = OracleConfig(hidden=16, blocks=2, max_length=10, batch_users=16, epochs=4, seed=5)
@@ -53,7 +53,7 @@ def unvalidated(sequences: Sequences, stops: np.ndarray) -> OracleData:
 def reached(model: SequenceModel, sequences: Sequences) -> float:
     """Mean NDCG@10 of the last item."""
     users = np.arange(sequences.n_users)
-    last = padded([sequences.slice(u, 13, 14) for u in users.tolist()])
+    last = padded_items([sequences.slice(u, 13, 14) for u in users.tolist()])
     ranks = rank_in_full(model, sequences, users, sequences.lengths - 1, last)
     return float(ndcg(ranks, np.ones(len(users), dtype=int), 10).mean())
 
@@ -165,7 +165,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(tmp_path: Path) -> Non
     best = curve.index(max(curve))
     assert len(curve) == best + 1 + 2 < 40
     users = np.arange(300)
-    targets = padded([sequences.slice(u, 11, 13) for u in users.tolist()])
+    targets = padded_items([sequences.slice(u, 11, 13) for u in users.tolist()])
     ranks = rank_in_full(fitted.model, sequences, users, sequences.lengths - 3, targets)
     assert float(ndcg(ranks, (ranks > 0).sum(1), 10).mean()) == pytest.approx(max(curve))
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from recalign.config.oracle import OracleConfig
-from recalign.oracle.inference import POSITIONS, padded, rank_in_full, states_of
+from recalign.oracle.inference import POSITIONS, rank_in_full, states_of
 from recalign.oracle.sasrec import SASRec
 from recalign.oracle.sequence_model import NEVER
-from recalign.sequences import Sequences
+from recalign.sequences import Sequences, padded_items
 
 CONFIG = OracleConfig(hidden=16, blocks=2, heads=2, max_length=12)
 N_ITEMS = 30
@@ -106,7 +106,7 @@ def test_ranks_in_full_leave_out_the_whole_history_not_only_what_is_read() -> No
     model, sequences = random_model(), random_sequences()
     users = np.flatnonzero(sequences.lengths > 2)
     stops = sequences.lengths[users] - 2
-    targets = padded(
+    targets = padded_items(
         [sequences.slice(u, s, s + 2) for u, s in zip(users.tolist(), stops.tolist(), strict=True)]
     )
     ranks = rank_in_full(model, sequences, users, stops, targets)
@@ -124,9 +124,9 @@ def test_ranks_in_full_leave_out_the_whole_history_not_only_what_is_read() -> No
 
 
 def test_padding_of_lists_keeps_order() -> None:
-    table = padded([np.array([3, 1]), np.array([], dtype=int), np.array([2])])
+    table = padded_items([np.array([3, 1]), np.array([], dtype=int), np.array([2])])
     assert table.tolist() == [[3, 1], [0, 0], [2, 0]]
-    assert padded([]).shape == (0, 1)
+    assert padded_items([]).shape == (0, 1)
 
 
 def test_histories_longer_than_the_model_reads_raise() -> None:

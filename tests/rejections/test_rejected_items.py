@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import recalign.rejections.reject
 from recalign.config import (
     MixConfig,
     RejectionsConfig,
@@ -20,7 +21,7 @@ from recalign.config import (
 from recalign.rejections.collect import reject_in_shards
 from recalign.rejections.describe import describe_rejections
 from recalign.rejections.draft import TOO_FEW, Sources
-from recalign.rejections.draws import largest, successive, unit_vectors
+from recalign.rejections.draws import largest, popularity_weights, successive, unit_vectors
 from recalign.rejections.reject import reject
 from recalign.rejections.strategies import NOT_ABOVE
 from recalign.sequences import Sequences
@@ -127,6 +128,22 @@ def test_a_row_does_not_depend_on_the_others_or_on_its_batch(settings, tmp_path:
     assert len(table) + sum(left_out.values()) == len(USERS)
 
 
+@pytest.mark.parametrize("settings", EVERY, ids=lambda s: f"{s['strategy']}{s.get('pool', '')}")
+def test_of_a_large_catalogue_few_rows_are_in_hand_at_once_and_are_the_same(settings, monkeypatch):
+    together, asked = rejected(**settings), []
+
+    def watch(prompts: list[str], pools: np.ndarray | None) -> np.ndarray:
+        asked.append(len(prompts))
+        return score(prompts, pools)
+
+    monkeypatch.setattr(recalign.rejections.reject, "PLACES", 4 * (N_ITEMS + 1) + 1)
+    config = stage_config(settings, HISTORY)
+    sources = Sources(SEQUENCES, POPULARITY, VECTORS, render, watch)
+    assert reject(config, sources, USERS, POSITIONS).equals(together)
+    assert max(asked, default=0) <= 4
+    assert bool(asked) == config.needs_sft
+
+
 def test_what_the_user_takes_later_may_be_rejected_for_the_draw_does_not_look_ahead():
     later = SEQUENCES.items.reshape(N_USERS, LENGTH).copy()
     later[:, 10:] = later[:, :9:-1]
@@ -196,6 +213,17 @@ def test_popularity_draws_in_proportion_to_a_power_of_popularity():
     for place, weight in ((1, 2), (2, 4), (4, 16), (5, 32)):
         assert first[place] / 6000 == pytest.approx(weight / 54, abs=0.025)
     assert sorted(successive(weights, free, 9, random).tolist()) == [1, 2, 4, 5]
+
+
+def test_what_nobody_took_is_rejected_when_nothing_else_is_left_whatever_the_power():
+    counts, random = np.repeat([0, 1], 50), np.random.default_rng(3)
+    every = np.ones(100, dtype=bool)
+    for alpha in (0.1, 1.0):
+        weights = popularity_weights(counts, alpha)
+        first = [int(successive(weights, every, 1, random)[0]) for _ in range(2000)]
+        assert min(first) >= 50
+        assert set(successive(weights, every, 51, random)[:50]) == set(range(50, 100))
+    assert not popularity_weights(counts, 0).any()
 
 
 def test_semantic_rejects_near_neighbours_of_the_target_or_of_the_history():

@@ -4,6 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+import recalign.splits.kar_lists
+import recalign.splits.windows
 from recalign.config import SplitsConfig
 from recalign.errors import BadInputError, LeakageError
 from recalign.lists import Lists
@@ -11,6 +13,7 @@ from recalign.schemas import INTERACTIONS, LISTS, WINDOWS
 from recalign.splits.guard import check_prompts
 from recalign.splits.kar_lists import check_lists, draw_lists
 from recalign.splits.phases import phase_of
+from recalign.splits.weighted_draws import first_new
 from recalign.splits.windows import refuse_few_users, split_windows
 
 CONFIG = SplitsConfig(protocol="kar", min_history=2)
@@ -131,6 +134,28 @@ def test_a_users_lists_do_not_depend_on_other_users_but_on_the_seed():
     assert alone.equals(lists.filter(user_index=7))
     again, _ = draw_lists(table, N_ITEMS, fewer, CONFIG.model_copy(update={"seed": 1}))
     assert not again["items"].equals(alone["items"])
+
+
+def test_windows_and_lists_are_the_same_whatever_is_drawn_at_once(monkeypatch):
+    table = many(50)
+    windows, _ = split_windows(table, CONFIG)
+    lists, left_over = draw_lists(table, N_ITEMS, windows, CONFIG)
+    at_once: list[int] = []
+
+    def watch(drawn, *others):
+        at_once.append(len(drawn))
+        return first_new(drawn, *others)
+
+    monkeypatch.setattr(recalign.splits.windows, "USERS", 3)
+    monkeypatch.setattr(recalign.splits.kar_lists, "ROWS", 3)
+    monkeypatch.setattr(recalign.splits.kar_lists, "first_new", watch)
+    assert split_windows(table, CONFIG)[0].equals(windows)
+    again, also_left_over = draw_lists(table, N_ITEMS, windows, CONFIG)
+    assert again.equals(lists)
+    assert again.n_chunks() == 1
+    assert also_left_over == left_over
+    assert sum(at_once) == lists.height
+    assert max(at_once) <= 3 + 3  # three lists each
 
 
 def test_a_catalogue_too_small_to_draw_from_is_refused():

@@ -14,8 +14,9 @@ def fixed_lists(cases: Cases, candidates: pl.DataFrame, kind: str, list_length: 
     """int64 [N, list_length]: the target first, then `list_length` - 1 drawn items of its user.
 
     `candidates` is the CANDIDATES table. Case t of a user takes the t-th block of the user's drawn
-    items, from the first again behind the last. Where a user has fewer than a block, the list is
-    0 padded. ValueError: a case's user has no drawn items.
+    items, from the first again behind the last: the lists of validation and of the test hold the
+    same items, and by popularity a later case has less popular ones. Where a user has fewer than a
+    block, the list is 0 padded. ValueError: a case's user has no drawn items.
     """
     drawn = candidates.filter(kind=kind).sort("user_index")
     known = drawn["user_index"].to_numpy()

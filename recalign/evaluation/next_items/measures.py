@@ -14,26 +14,6 @@ AVERAGE_POPULARITY = Metric(CATALOGUE, "average popularity")
 LONG_TAIL_SHARE = Metric(CATALOGUE, "long-tail share")
 POPULAR = 0.05
 """Share of the catalogue that counts as popular in "popular hallucination"."""
-MEASURES = {
-    "HR": "the target is among the first k, k 1, 5, 10",
-    "NDCG": "1 / log2(1 + rank) within the first k, k 5, 10",
-    "MRR": "1 / rank",
-    "wrong": "another item than the target stands in the first place",
-    "semantic hallucination": "among wrong first places: nearly the same text as the target",
-    "semantic error": "the same among all cases: wrong, and nearly the same text",
-    "popular hallucination": "among wrong first places: one of the most popular 5 %",
-    "popular error": "the same among all cases",
-    "popularity lift": "mean log(1 + popularity) of what is recommended, minus the target's",
-    "long-tail share": "of the recommended list outside the most popular fifth",
-    "average popularity": "of the recommended list, in interactions of the history windows",
-    "answer HR": "the free answer is the target's title",
-    "valid": "the free answer is a title of the catalogue",
-    "already seen": "the free answer is something the user took before",
-    "repeated": "the same free answer stood already for an earlier case of the user",
-    "in candidates": "the free answer is one of the titles to pick from",
-}
-"""What each measure means. Ranks in the catalogue leave out what the user took before; popularity
-lift is that of the `top` first items there, and of the first place in lists."""
 
 
 def ranking_measures(outcomes: Outcomes, list_length: int) -> dict[Metric, np.ndarray]:
