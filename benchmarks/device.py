@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from stopwatch import peak_mib
+from peak_memory import peak_mib
 
 SIDE = 2048  # of the square matrices whose product is the measured peak
 

@@ -233,7 +233,8 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()
-    unit = "CPU second" if options.threads == 1 and options.device == "cpu" else "wall second"
+    by_cpu = options.threads == 1 and options.device == "cpu" and not options.model
+    unit = "CPU second" if by_cpu else "wall second"
     print(f"torch {torch.__version__}, {options.threads} thread(s), all speeds per {unit}")
     if options.model:
         compare_model(options.model, options.prompts, options.new_tokens, options.repeats)

@@ -32,9 +32,9 @@ import torch
 import transformers
 from alignment import Clock, random_model
 from datasets import Dataset
+from peak_memory import peak_mib
 from peft import LoraConfig
 from shapes import tokenizer_of
-from stopwatch import peak_mib
 from torch import Tensor
 from transformers import LlamaForCausalLM, PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
@@ -157,7 +157,7 @@ def time_ours(model: Any, place: Path, options: argparse.Namespace, precision: s
 
 
 def time_one(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds per step and peak memory of `options.only`, in this process."""
+    """Seconds per step of `options.only`, and its peak memory above the loaded model."""
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
@@ -204,7 +204,8 @@ def main() -> None:
         against = "".join(f"  {medians[peer] / step:5.2f}x {peer}" for peer in VARIANTS[:2])
         memory = statistics.median(one["mib"] for one in found[name])
         texts = PROMPTS * SAMPLES / step
-        print(f"{name:18s} {step:6.2f} s/step {texts:6.1f} texts/s {memory:5.0f} MiB{against}")
+        above = f"{memory:5.0f} MiB above the model"
+        print(f"{name:18s} {step:6.2f} s/step {texts:6.1f} texts/s {above}{against}")
     ours = min(medians["recalign"], medians["recalign bfloat16"])
     for peer in VARIANTS[:2]:
         ratio = medians[peer] / ours

@@ -11,7 +11,6 @@ counts. pandas is no dependency of recalign: without it only ours runs.
 import argparse
 import importlib.util
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from statistics import median
 
 import numpy as np
 import polars as pl
+from peak_memory import peak_mib
 
 N_ITEMS = 60_000
 K = 5
@@ -106,8 +106,7 @@ def run(variant: str, folder: Path, out: Path) -> None:
             with_pandas(folder, out, "c")
         case "pandas (pyarrow)":
             with_pandas(folder, out, "pyarrow")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(time.process_time() - started, peak)
+    print(time.process_time() - started, peak_mib())
 
 
 def in_child(variant: str, folder: Path, out: Path) -> tuple[float, float]:

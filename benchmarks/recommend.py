@@ -21,7 +21,7 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 import torch
-from stopwatch import peak_mib
+from peak_memory import peak_mib
 
 from recalign.artifacts.shards import files_of_shards, write_joined
 from recalign.config import OracleConfig, RecommenderConfig, ServingConfig
@@ -66,8 +66,8 @@ def ranker_of(n_users: int, n_items: int) -> Ranker:
     return Ranker(table, sequences, oracle, reader, cast(Any, VectorsAtHand()))
 
 
-def serve(ranker: Ranker, n_users: int, shard: int, folder: Path) -> tuple[int, int]:
-    """Rows in the file, and shards that were computed."""
+def serve(ranker: Ranker, n_users: int, shard: int, folder: Path) -> tuple[int, list[int]]:
+    """Rows in the file, and the users of each shard that was computed."""
     users = pl.DataFrame(
         {
             "user_id": [f"u{number}" for number in range(n_users)],
@@ -76,13 +76,12 @@ def serve(ranker: Ranker, n_users: int, shard: int, folder: Path) -> tuple[int, 
         },
         schema={"user_id": pl.String, "user_index": pl.Int32, "reasoning": pl.String},
     )
-    shards, made = list(users.iter_slices(shard)), 0
+    shards, made = list(users.iter_slices(shard)), list[int]()
 
     def compute(missing: list[int]) -> Iterator[tuple[int, pl.DataFrame]]:
-        nonlocal made
         for number in missing:
             yield number, ranker.rows(shards[number], ServingConfig())
-            made += 1
+            made.append(shards[number].height)
 
     keys = [str(number) for number in range(len(shards))]
     paths = files_of_shards(keys, compute, folder, SERVING)
@@ -111,9 +110,9 @@ def main() -> None:
             cpu, wall = time.process_time(), time.monotonic()
             rows, made = serve(ranker, asked.users, asked.shard, folder)
             cpu, wall = time.process_time() - cpu, time.monotonic() - wall
-            print(f"{label}: {made} shards, {rows:,} rows; {cpu:.1f} CPU s, {wall:.1f} s")
+            print(f"{label}: {len(made)} shards, {rows:,} rows; {cpu:.1f} CPU s, {wall:.1f} s")
             if made:
-                rate = min(made * asked.shard, asked.users) / cpu
+                rate = sum(made) / cpu
                 print(f"{rate:,.0f} users per CPU second: a million in {MILLION / rate / 60:.0f} "
                       "CPU minutes")  # fmt: skip
     print(f"peak {peak_mib():,.0f} MiB, of which {before:,.0f} before the first shard")

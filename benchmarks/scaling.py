@@ -9,7 +9,6 @@ last part is a catalogue of a million items: an epoch with sampled softmax, and 
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from peak_memory import peak_mib
 
 if TYPE_CHECKING:  # torch is no part of ingest's peak
     from recalign.oracle.training import Training
@@ -173,8 +173,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.one:
         seconds, data = measure(given.one, given.size)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(seconds, data, peak)
+        print(seconds, data, peak_mib())
         return
     for part in given.only:
         if part == "catalogue":

@@ -5,19 +5,13 @@ Imported under the interpreters of other libraries too: the standard library and
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from peak_memory import peak_mib
 
 WARM_UP = 1  # batches before an epoch's stopwatch starts
 Found = dict[str, float]
-
-
-def peak_mib() -> float:
-    """Most memory this process ever held; unlike getrusage's, not what its parent held."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 class Stopwatch:

@@ -2,14 +2,17 @@
 
     recalign run dpo4rec ... --root ROOT --stop-after oracle
     python benchmarks/texts_by_rule.py ROOT [--seeds 3] [--users 2000] [--text FILE]...
+                                       [--encoder minilm] [--held-out 0.2]
 
 Reads interactions, splits and the oracle of ROOT. Each kind of text is written about the users'
 histories, a recommender is fitted on those of the fit window, and validation says what it gains
 beside the sequence model alone, and beside the texts of other users. The guard's figure is that of
 the fit window's held-out users, own texts against those of others, which decides whether a run goes
 on. The last two rows know the item that is taken next: what a perfect text would add. Intervals
-are over users, per seed. --text tries templates of yours instead (see `policy.warm_up.text`). With
-`splits.others_fit` the recommender learns from the texts about the other users, too, as in a run.
+are over users, per seed. --encoder and --held-out: give those of the run that is meant
+(`recommender.encoder`, `recommender.held_out`), for its preset may say otherwise. --text tries
+templates of yours instead (see `policy.warm_up.text`). With `splits.others_fit` the recommender
+learns from the texts about the other users, too, as in a run.
 """
 
 import argparse
@@ -52,6 +55,7 @@ class Data:
 
     root: Path
     n_users: int
+    recommender: RecommenderConfig
 
     def __post_init__(self) -> None:
         store = Store(self.root)
@@ -66,7 +70,8 @@ class Data:
         read = (store.open(newest.manifest.inputs[name]) for name in ("interactions", "splits"))
         self.tables = read_tables(*read)
         self.model, _ = load_oracle(newest.folder, "cpu")
-        self.encoder = SentenceEncoder("minilm", self.root / ".cache" / "sentences", "cpu")
+        name = self.recommender.encoder
+        self.encoder = SentenceEncoder(name, self.root / ".cache" / "sentences", "cpu")
         self.fit, self.valid = (self.some_of(name) for name in ("fit", "valid"))
         self.asked = self.fit.users
         self.fit = self.fit.beside(phase_of(self.tables.windows, "fit", prompted=False))
@@ -157,7 +162,7 @@ def measured(data: Data, kind: Texts, seed: int) -> str:
         partial(states_of, data.model, seen),
         seen,
     )
-    config = RecommenderConfig(seed=seed)
+    config = data.recommender.model_copy(update={"seed": seed})
     fitted = fit_recommender(config, examples, data.items, judged=data.asked)
     vectors, rows = data.encoder.encode_unique(written(data, kind, data.valid))
     own = torch.from_numpy(vectors[rows])
@@ -184,9 +189,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--users", type=int, default=1 << 30)
     parser.add_argument("--text", action="append", default=[])
+    parser.add_argument("--encoder", default=RecommenderConfig().encoder)
+    parser.add_argument("--held-out", type=float, default=RecommenderConfig().held_out)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    data = Data(asked.root, asked.users)
+    reader = RecommenderConfig(encoder=asked.encoder, held_out=asked.held_out)
+    data = Data(asked.root, asked.users, reader)
     print(f"{len(data.valid.users)} validation users, {data.tables.items.height} items")
     items = data.tables.items
     asked_for = {template: of_template(template, items) for template in asked.text}

@@ -5,8 +5,9 @@ import re
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.store import Store
-from recalign.chain import chain_of_run
+from recalign.chain import best_row, chain_of_run, doubt_of_run
 from recalign.config import InteractionsConfig
+from recalign.evaluation.texts.rows import policy_label
 from recalign.export.card import CardFacts
 from recalign.interactions.publishers import published
 from recalign.llm.published import SMOLLM2
@@ -34,10 +35,14 @@ def facts_of(
     if "aligned" in report.inputs:
         chain = chain_of_run(store, report)
         settings["reasonings"] = chain.asked.identity() | {"template": chain.template}
+        method, row = "DPO4Rec (arXiv 2410.05939)", policy_label("aligned", "greedy", "frozen")
+    else:
+        _, told = best_row(report)
+        settings["row"] = {name: told[name] for name in ("strategy", "estimator")}
+        method, row = "RosePO (2410.12519)", told["label"]
     read = [role for role in first.manifest.files if not role.startswith("model/")]
     if read:  # templates of a warm-up; of a title model's questions
         settings["files read"] = {role: first.manifest.files[role] for role in read}
-    method = "DPO4Rec (arXiv 2410.05939)" if "aligned" in report.inputs else "RosePO (2410.12519)"
     return CardFacts(
         title=f"{base.rpartition('/')[2] or 'small Llama'} aligned on {ingest.name}",
         base_model=base,
@@ -50,6 +55,8 @@ def facts_of(
         settings=settings,
         results=RESULTS.read(store.open(report.inputs.get("evaluation", report.reference))),
         rounds=f"{n_rounds} round{'s' * (n_rounds != 1)} of {method}",
+        row=row,
+        doubt=doubt_of_run(store, report),
         how_to_load=example,
         checked=checked,
     )

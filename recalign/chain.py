@@ -77,14 +77,19 @@ def policy_of_run(store: Store, report: Manifest) -> Reference:
     """The aligned LLM that a run ends with: of the best round, or of the best aligned row."""
     if "aligned" in report.inputs:
         return _manifest(store, report.inputs["aligned"]).inputs["policy"]
-    return _best_row(store, report).inputs["policy"]
+    return _best_judged(store, report).inputs["policy"]
 
 
-def _best_row(store: Store, comparison: Manifest) -> Manifest:
-    """The recommendations of the aligned row with the best validation."""
+def best_row(comparison: Manifest) -> tuple[int, dict[str, Any]]:
+    """The aligned row with the best validation: its number, and what it is."""
     rows, scores = comparison.config["rows"], _validations(comparison, "aligned")
     best = max(scores, key=scores.__getitem__)
-    number = next(n for n, row in enumerate(rows) if row["label"] == best)
+    return next((number, row) for number, row in enumerate(rows) if row["label"] == best)
+
+
+def _best_judged(store: Store, comparison: Manifest) -> Manifest:
+    """The recommendations of that row."""
+    number, _ = best_row(comparison)
     return _manifest(store, comparison.inputs[f"row_{number}"])
 
 
@@ -132,7 +137,7 @@ def _doubt(before: float | None, aligned: dict[str, float]) -> str:
 
 def title_chain_of_run(store: Store, comparison: Manifest) -> TitleChain:
     """What the RosePO run behind a comparison recommends with."""
-    row, known = _best_row(store, comparison), comparison.inputs
+    row, known = _best_judged(store, comparison), comparison.inputs
     judged = {name: row.config[name] for name in ("likelihood", "beam")}
     policy = row.inputs["policy"]
     first = _manifest(store, policy)

@@ -1,5 +1,6 @@
 """Export of a finished run: which artifacts go into the folder, and what its card says."""
 
+import gc
 import shutil
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ def _export_policy(store: Store, root: str, report: Manifest, folder: Path, merg
     greedy = Greedy(asked.max_new_tokens, ends)
     base = Base(place.weights, place.held.revision)
     save_llm(policy, folder, base, greedy, merge=merge)
+    del policy
+    gc.collect()  # one LLM in memory, not two: the exported one is read next
     found = texts_of_folder(folder, asking, prompts, place.held.dtype)
     checked = _checked(place, wanted, found)
     adapter = (folder / "adapter_config.json").is_file()

@@ -43,18 +43,42 @@ NDCG_AT_10 = Metric(CATALOGUE, "NDCG", 10)
 """What rows are compared by first, unless told otherwise."""
 RERANKED_NDCG = Metric(RERANKED, "NDCG", 5)
 """What they are compared by where lists are re-ranked."""
+MEASURES = {
+    "HR": "the target is among the first k, k 1, 5, 10",
+    "NDCG": "1 / log2(1 + rank) within the first k, k 5, 10",
+    "MRR": "1 / rank",
+    "wrong": "another item than the target stands in the first place",
+    "semantic hallucination": "among wrong first places: nearly the same text as the target",
+    "semantic error": "among all cases: wrong, and nearly the same text as the target",
+    "popular hallucination": "among wrong first places: one of the most popular 5 %",
+    "popular error": "among all cases: wrong, and one of the most popular 5 %",
+    "popularity lift": "mean log(1 + popularity) of what is recommended, minus the target's",
+    "long-tail share": "of the recommended list outside the most popular fifth",
+    "average popularity": "of the recommended list, in interactions of the history windows",
+    "answer HR": "the free answer is the target's title",
+    "valid": "the free answer is a title of the catalogue",
+    "already seen": "the free answer is something the user took before",
+    "repeated": "the same free answer stood already for an earlier case of the user",
+    "in candidates": "the free answer is one of the titles to pick from",
+}
+"""What each measure of RosePO's rows means. Ranks in the catalogue leave out what the user took
+before; popularity lift is that of the `top` first items there, and of the first place in lists."""
 
 FEWEST_USERS = 10
 """Of fewer no interval is told: of 5 users 15 % of the 95 % intervals miss the mean, of 1 all."""
 BY_INTERVALS = (
     "low", "high", "difference_low", "difference_high", "p", "p_holm", "detectable",
+    "auc_low", "auc_high", "correlation_low", "correlation_high",
 )  # fmt: skip
 """Columns that are left out with the intervals."""
 
 
 def primary_of(table: pl.DataFrame) -> Metric:
-    """What the rows of a table of DPO4Rec's results are compared by first."""
-    return RERANKED_NDCG if (table["lists"] == RERANKED).any() else NDCG_AT_10
+    """What the rows of a table of results are compared by first: what every row has, if it can."""
+    if (table["lists"] == RERANKED).any():
+        return RERANKED_NDCG
+    shared = validated_by(table)
+    return shared if shared.lines(table).height else NDCG_AT_10
 
 
 def validated_by(table: pl.DataFrame) -> Metric:
@@ -82,7 +106,8 @@ def cells(results: pl.DataFrame) -> dict[tuple[str, Metric], dict[str, Any]]:
 def told_intervals(results: pl.DataFrame) -> pl.DataFrame:
     """RESULTS as people may read them: of fewer than FEWEST_USERS users without the intervals.
 
-    So are a sweep's tables read; p-values and what could be found go with the intervals.
+    So are a sweep's tables and HINDSIGHT read; p-values and what could be found go with the
+    intervals.
     """
     enough = pl.col("n_users") >= FEWEST_USERS
     left_out = [name for name in BY_INTERVALS if name in results.columns]

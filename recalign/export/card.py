@@ -37,6 +37,10 @@ class CardFacts:
     results: pl.DataFrame
     """RESULTS of the run."""
     rounds: str
+    row: str
+    """Label of the results that are this model's."""
+    doubt: str
+    """Why it may be no better than before alignment; empty where validation says that it is."""
     how_to_load: str
     checked: str
     """What was checked when the folder was written."""
@@ -55,15 +59,16 @@ def model_card(facts: CardFacts) -> str:
     based = f"`{facts.base_model}`" if facts.base_model else "a small Llama trained in the same run"
     lines += [
         f"Aligned by recalign {version('recalign')} with what users really did: {based}, "
-        f"{facts.rounds}.",
+        f'{facts.rounds}; this model is the row "{facts.row}" of the results below.'
+        + (f" Mind: {facts.doubt}." if facts.doubt else ""),
         "", "## Load it", "", "```python", facts.how_to_load.strip(), "```", "", facts.checked, "",
         "## Data", "",
         f"{facts.data}: {facts.n_users:,} users, {facts.n_items:,} items, "
         f"{facts.n_interactions:,} interactions. {facts.data_terms}",
         "", "## Results", "",
-        "On the test window, which was read once; 95 % intervals by bootstrap over users, "
+        "On the test window, read once by this run; 95 % intervals by bootstrap over users, "
         "differences paired by user.",
-        "", *result_table(facts.results), "", "## Licences", "",
+        "", *result_table(facts.results, facts.row), "", "## Licences", "",
         f"Base model: {facts.base_licence}. Data: see above; its terms may also bind what is "
         "trained on it. recalign itself: Apache-2.0.",
         "", "## Limits", "",
@@ -76,9 +81,9 @@ def model_card(facts: CardFacts) -> str:
     return "\n".join(lines)
 
 
-def result_table(results: pl.DataFrame) -> list[str]:
-    """Markdown rows of RESULTS in the first of SHOWN that it holds."""
-    shown = next((one for one in SHOWN if one.lines(results).height), None)
+def result_table(results: pl.DataFrame, own: str) -> list[str]:
+    """Markdown rows of RESULTS in the first of SHOWN that the model's own row has."""
+    shown = next((one for one in SHOWN if own in one.lines(results)["row"]), None)
     if shown is None:
         return ["No metric of the usual ones was computed."]
     lines = [

@@ -40,6 +40,8 @@ def llm_example(asking: AskedIn, prompt: str, base: Base | None) -> str:
     base: what an adapter stands on; None for a whole LLM.
     """
     loading = ADAPTER.format(base=_source(base)) if base else WHOLE
+    if asking == "lines":
+        prompt = prompt.removesuffix("\n")  # the code closes the last title itself
     return f"{loading}prompt = {prompt!r}\n{ENCODED[asking]}{WRITTEN}"
 
 

@@ -60,6 +60,10 @@ class Round:
     """Share of users whose samples all earn the same reward."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Users without a pair, by reason."""
+    n_aligned: int | None = None
+    """Pairs that were aligned on, none held out; prompts where all samples of one are read."""
+    by_pairs: bool = True
+    """Whether they are pairs."""
 
 
 @dataclass(frozen=True)

@@ -96,11 +96,12 @@ def what_was_run(data: DataSet, rounds: Sequence[Round]) -> str:
     aligned = [one for one in rounds if one.number > 0]
     if not aligned:
         return f"{with_data(data)} no round of alignment was run."
-    n_pairs = sum(one.n_pairs or 0 for one in aligned)
-    pairs = f" on {plural(n_pairs, 'pair')} of texts" if n_pairs else ""
+    n_aligned, by_pairs = sum(one.n_aligned or 0 for one in aligned), aligned[0].by_pairs
+    learned = plural(n_aligned, "pair" if by_pairs else "prompt") + " of texts" * by_pairs
+    on = f" on {learned}" if n_aligned else ""
     return (
         f"{with_data(data)} a language model that writes what each user likes was aligned in "
-        f"{plural(len(aligned), 'round')}{pairs}, so that a recommender that reads its texts "
+        f"{plural(len(aligned), 'round')}{on}, so that a recommender that reads its texts "
         f"ranks better{_which_round(rounds)}."
     )
 

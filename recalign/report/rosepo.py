@@ -8,6 +8,8 @@ import polars as pl
 from recalign.config import ComparedRow
 from recalign.metric_columns import (
     CATALOGUE,
+    FEWEST_USERS,
+    MEASURES,
     STARTS,
     Metric,
     cells,
@@ -16,7 +18,7 @@ from recalign.metric_columns import (
     validated_by,
 )
 from recalign.report.content import Cell, DataSet, Figure, Grid, Page, Section, StageRun
-from recalign.report.result_lines import difference_cell, mean_cell
+from recalign.report.result_lines import Line, difference_cell, mean_cell
 from recalign.report.rosepo_opening import HELPFUL, LIFT, SHOWN, opening
 from recalign.report.sections import (
     data_section,
@@ -25,7 +27,7 @@ from recalign.report.sections import (
     training_section,
 )
 from recalign.report.tradeoff import tradeoff
-from recalign.report.wording import count, interval, metric, percent, signed
+from recalign.report.wording import TOO_FEW, count, interval, metric, percent, signed
 from recalign.schemas import HINDSIGHT, check_table
 
 HARMFUL = (LIFT, Metric("uniform", "semantic hallucination"))
@@ -155,7 +157,9 @@ def _biases(results: pl.DataFrame) -> Grid:
         [Cell(label), *(mean_cell(lined.get((label, name))) for name in names)]
         for label in results["row"].unique(maintain_order=True)
     ]
-    return Grid(["Row", *(one.name for one in names)], rows)
+    measures = dict.fromkeys(one.measure for one in names)
+    note = ". ".join(f"{name.capitalize()}: {MEASURES[name]}" for name in measures)
+    return Grid(["Row", *(one.name for one in names)], rows, note=f"{note}." if note else "")
 
 
 def _validations(run: RosePORun) -> Grid:
@@ -170,17 +174,16 @@ def _validations(run: RosePORun) -> Grid:
 
 def _in_hindsight(hindsight: pl.DataFrame) -> list[Grid]:
     """How well each eps foretold what users took later; none where no eps varies."""
-    lines = check_table(hindsight, HINDSIGHT, "hindsight").to_dicts()
+    lines = told_intervals(check_table(hindsight, HINDSIGHT, "hindsight")).to_dicts()
     if not lines:
         return []
     rows = [
         [
             Cell(line["pairs"]), Cell(count(line["rejected"])), Cell(count(line["n_users"])),
             Cell(percent(line["taken_later"])),
-            Cell(metric(line["auc"]), interval(line["auc_low"], line["auc_high"])),
+            Cell(metric(line["auc"]), _bounds(line, "auc")),
             Cell(metric(line["auc_popularity"])),
-            Cell(signed(line["correlation"]),
-                 interval(line["correlation_low"], line["correlation_high"], with_sign=True)),
+            Cell(signed(line["correlation"]), _bounds(line, "correlation", with_sign=True)),
         ]
         for line in lines
     ]  # fmt: skip
@@ -193,6 +196,12 @@ def _in_hindsight(hindsight: pl.DataFrame) -> list[Grid]:
         "intervals over users. Nothing is chosen by this: it reads the test window."
     )
     return [Grid(header, rows, "eps against what users took later", note)]
+
+
+def _bounds(line: Line, name: str, with_sign: bool = False) -> str:
+    """The interval of a figure of HINDSIGHT; empty where there is nothing to be wrong about."""
+    too_few = TOO_FEW if line["n_users"] < FEWEST_USERS else ""
+    return interval(line[f"{name}_low"], line[f"{name}_high"], with_sign) or too_few
 
 
 def _plain_grid(table: pl.DataFrame) -> Grid:

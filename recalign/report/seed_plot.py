@@ -30,12 +30,12 @@ def setting_plot(spots: Sequence[Spot], title: str, axis: str = "", differs: boo
     along = axis and len(spots) > 1 and all(one.at is not None for one in spots)
     description = f"{title}, by setting, with a point per training seed"
     if along:
-        return draw(lambda axes: _along(axes, spots, title, axis), description, 4.6, 3.0)
+        return draw(lambda axes: _along(axes, spots, title, axis, differs), description, 4.6, 3.0)
     height = 0.75 + LINE_HEIGHT * len(spots)
     return draw(lambda axes: _beside(axes, spots, title, differs), description, 4.6, height)
 
 
-def _along(axes: Axes, spots: Sequence[Spot], title: str, axis: str) -> None:
+def _along(axes: Axes, spots: Sequence[Spot], title: str, axis: str, differs: bool) -> None:
     from matplotlib.transforms import ScaledTranslation
 
     scale = axes.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
@@ -52,6 +52,8 @@ def _along(axes: Axes, spots: Sequence[Spot], title: str, axis: str) -> None:
         axes.set_xscale("log")
     axes.set_xticks(places, [f"{x:g}" for x in places])
     axes.minorticks_off()
+    if differs:
+        axes.axhline(0, color=MUTED, lw=0.9, zorder=0)
     axes.margins(x=0.1, y=0.12)
     axes.set_title(title, color=INK)
     axes.set_xlabel(axis, color=MUTED)

@@ -151,11 +151,14 @@ def test_reasonings_are_set_against_sasrec_shuffled_texts_and_the_best_template(
 
 
 def test_run_is_told_with_its_rounds_and_pairs():
-    rounds = [Round(0, 0.2), Round(1, 0.21, True, n_pairs=1000), Round(2, 0.205, n_pairs=500)]
+    first = Round(1, 0.21, True, n_pairs=1100, n_aligned=1000)
+    rounds = [Round(0, 0.2), first, Round(2, 0.205, n_pairs=560, n_aligned=500)]
     sentence = what_was_run(DATA, rounds)
     assert "999,611 interactions of 6,040 users and 3,416 items (ml-1m)" in sentence
     assert "2 rounds on 1,500 pairs of texts" in sentence
     assert "round 1 was kept by its validation (0.2100 against 0.2000 before)" in sentence
+    sentence = what_was_run(DATA, [Round(1, n_pairs=1100, n_aligned=900, by_pairs=False)])
+    assert "1 round on 900 prompts, so that" in sentence
 
 
 def test_kept_round_that_does_not_beat_the_base_policy_is_named_so():

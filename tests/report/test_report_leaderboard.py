@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from recalign.metric_columns import NDCG_AT_10
+from recalign.report.drawing import MUTED
 from recalign.report.leaderboard import leaderboard_page
 from recalign.report.page import render
 from recalign.report.seed_plot import Spot, setting_plot
@@ -158,6 +159,14 @@ def test_the_name_of_a_setting_is_not_drawn_over_its_figures():
     gaps = np.diff(sorted(heights))
     assert len(heights) == 2 * len(spots)
     assert gaps.min() > 10  # points: the letters have 8
+
+
+@pytest.mark.parametrize("axis", ["", "beta"])
+def test_a_difference_is_drawn_with_a_line_at_zero_and_a_mean_is_not(axis):
+    spots = [Spot(f"beta={n}", n, n - 1, n + 1, [n], at=n) for n in (5.0, 6.0)]
+    drawn = [setting_plot(spots, "NDCG@10", axis, differs=differs) for differs in (False, True)]
+    dashes = [svg.count(f"{MUTED}); stroke-width: 0.9") for svg in drawn]
+    assert dashes[1] == dashes[0] + 1
 
 
 def test_every_seed_has_its_point():

@@ -90,6 +90,10 @@ def test_page_makes_no_request_and_runs_no_script(page: str):
     }
 
 
+def test_the_page_says_whose_memory_stands_beside_a_stage(page: str):
+    assert "Memory: the most that the process had held by then, earlier stages included." in page
+
+
 def test_every_link_leads_to_a_place_on_the_page(page: str):
     parsed = Page(page)
     assert {"#section-1", "#stages", "#artifact-" + "a" * 32} <= set(parsed.references)

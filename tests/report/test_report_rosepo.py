@@ -12,6 +12,7 @@ from recalign.report.rosepo_opening import HELPFUL, LIFT, opening, verdict
 from recalign.report.tradeoff import tradeoff
 from recalign.report.wording import VERDICTS, signed, tone_of
 from tests.report.sample_pages import (
+    HINDSIGHT_LINES,
     QUESTION,
     ROSEPO_RESULTS,
     cell,
@@ -124,9 +125,16 @@ def test_the_sections_hold_claims_trade_off_validation_pairs_and_eps():
         ("5.0 %", ""), ("0.6100", "[0.5800, 0.6400]"), ("0.5500", ""),
         ("+0.0800", "[+0.0500, +0.1100]"),
     ]  # fmt: skip
+    few = HINDSIGHT_LINES.with_columns(n_users=pl.lit(9, pl.Int64))
+    named = {one.short: one for one in rosepo_page(replace(rosepo_run(), hindsight=few)).sections}
+    below = [one.below for one in named["eps"].grids[1].rows[0]]
+    assert below[3:] == ["", "too few users", "", "too few users"]
     assert len(named["Trade-off"].figures) == 2
     assert "over users; more lift above 0 is more harm." in named["Claims"].note
     assert named["Trade-off"].note.endswith("avoided; of popularity lift only above 0.")
+    assert named["Trade-off"].grids[0].note == (
+        "Popularity lift: mean log(1 + popularity) of what is recommended, minus the target's."
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,17 @@
 import subprocess
 import sys
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import tokenizers
 import torch
+from transformers import PreTrainedTokenizerFast
 
 import recalign
 import recalign.stored
@@ -17,14 +21,17 @@ from flows.cli.inventory import list_artifacts
 from flows.cli.takehome import export_model
 from flows.cli.upkeep import collect_garbage
 from recalign.artifacts.roots import open_root
-from recalign.card_facts import ranker_card
-from recalign.chain import finished_run
-from recalign.config import SamplingConfig
+from recalign.card_facts import facts_of, ranker_card
+from recalign.chain import finished_run, policy_of_run
+from recalign.config import SamplingConfig, TitlePromptConfig
 from recalign.errors import UserError
+from recalign.export import llm
 from recalign.export.card import CardFacts, model_card, result_table
+from recalign.export.examples import llm_example
 from recalign.export.place import new_folder
 from recalign.exports import export_run
 from recalign.llm.local_writer import LocalWriter
+from recalign.metric_columns import NDCG_AT_10, Metric
 from recalign.oracle.inference import states_of
 from recalign.oracle.storage import load_oracle
 from recalign.recommender.encoder import SentenceEncoder
@@ -32,11 +39,15 @@ from recalign.recommender.storage import load_recommender
 from recalign.schemas import COMPLETIONS, ITEMS, RESULTS, USERS
 from recalign.sequences import Sequences
 from recalign.stored import open_policy
+from recalign.titles.prompts import TitlePrompts
 from recalign.writer import Asked
 from tasks.oracle import oracle
 from tasks.splits import splits
+from tests.report.sample_pages import cell, table
 from tests.tasks.tiny_run import CONFIG, direct, made_anew
 from tests.test_docs import FENCED
+
+OWN = "Aligned policy, greedy"
 
 
 def exported(root, folder, what="policy", *, merge=False):
@@ -186,11 +197,63 @@ def test_a_card_tells_data_rounds_results_licences_and_limits(finished, tmp_path
 def test_a_card_gives_no_interval_where_too_few_users_were_tested(finished):
     results = RESULTS.read(finished.artifact("evaluation"))
     few = results.with_columns(n_users=pl.lit(5, pl.Int64))
-    for line, known in zip(result_table(few)[2:], result_table(results)[2:], strict=True):
+    for line, known in zip(result_table(few, OWN)[2:], result_table(results, OWN)[2:], strict=True):
         cells, others = line.split("|"), known.split("|")
         assert cells[3].strip() == "too few users"
         assert cells[5].strip() == ("too few users" if others[5].strip() else "")
         assert (cells[2], cells[4]) == (others[2], others[4])
+
+
+def test_a_card_says_which_row_of_its_results_the_model_is_and_any_doubt_of_it(finished, tmp_path):
+    store, report = finished.store, finished_run(finished.store)
+    made = store.open(policy_of_run(store, report))
+    facts = facts_of(store, str(store.root), report, made, "", "")
+    assert facts.row in RESULTS.read(finished.artifact("evaluation"))["row"]
+    told = model_card(replace(facts, doubt="it is no better"))
+    assert 'of DPO4Rec (arXiv 2410.05939); this model is the row "Aligned policy, greedy"' in told
+    assert "Mind: it is no better." in told
+    assert "Mind" not in model_card(replace(facts, doubt=""))
+
+
+def test_a_card_shows_a_metric_that_the_model_itself_has():
+    listed = Metric("uniform", "HR", 1)
+    others = [cell("Popularity", one, 0.1) for one in (NDCG_AT_10, listed)]
+    lines = result_table(table(*others, cell("hard, eps", listed, 0.2)), "hard, eps")
+    assert "list HR@1" in lines[0]
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["Popularity", "hard, eps"]
+
+
+def test_the_exported_llm_is_read_once_the_runs_own_is_out_of_memory(
+    finished, tmp_path, monkeypatch
+):
+    save, read, kept = llm.save_llm, llm.texts_of_folder, []
+
+    def saved(policy, *args, **how):
+        kept.append(weakref.ref(policy.model))
+        save(policy, *args, **how)
+
+    def texts(*args):
+        assert kept[0]() is None
+        return read(*args)
+
+    monkeypatch.setattr(llm, "save_llm", saved)
+    monkeypatch.setattr(llm, "texts_of_folder", texts)
+    exported(finished.store.root, tmp_path / "llm")
+    assert len(kept) == 1
+
+
+def test_the_code_on_the_card_of_an_llm_of_lines_asks_as_it_was_trained():
+    """Of a tokenizer that keeps line breaks, unlike that of the embedded titles."""
+    words = {word: n for n, word in enumerate(["[UNK]", "<s>", "A", "B", "\n"])}
+    plain = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    plain.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="<s>")
+    prompt = TitlePrompts(TitlePromptConfig(), ["", "A", "B"]).text([1, 2])
+    _, _, asking = llm_example("lines", prompt, None).partition("(folder)\nmodel")
+    known: dict[str, Any] = {"tokenizer": tokenizer}
+    exec(asking.partition("\n")[2].partition("written")[0], known)
+    assert known["inputs"]["input_ids"][0].tolist() == [1, 2, 4, 3, 4]
+    assert llm.prompt_ids(tokenizer, "lines", prompt) == [1, 2, 4, 3, 4]
 
 
 def test_an_empty_folder_is_filled_also_where_one_stands_in_it(finished, tmp_path, monkeypatch):
@@ -269,7 +332,6 @@ def test_a_push_without_a_token_is_told_in_a_line(tmp_path, monkeypatch):
     ],
 )
 def test_the_hub_is_told_of_a_base_model_that_is_on_the_hub(base, told):
-    facts = CardFacts(
-        "t", base, "d", "", "", 1, 1, 1, {}, pl.DataFrame(schema=RESULTS), "1 round", "", ""
-    )
+    results, told_of = pl.DataFrame(schema=RESULTS), ("1 round", "row", "", "", "")
+    facts = CardFacts("t", base, "d", "", "", 1, 1, 1, {}, results, *told_of)
     assert next((one for one in model_card(facts).split("\n") if "base_model" in one), "") == told

@@ -13,9 +13,8 @@ import tasks.recommendations
 from recalign.config import RecommendationsConfig, SftConfig
 from recalign.embedded.title_tokenizer import title_tokenizer
 from recalign.errors import LeakageError
-from recalign.evaluation.next_items.measures import MEASURES
 from recalign.llm.storage import SFT
-from recalign.metric_columns import Metric
+from recalign.metric_columns import MEASURES, Metric
 from recalign.schemas import (
     CANDIDATES,
     INTERACTIONS,

@@ -6,6 +6,7 @@ import polars as pl
 
 from recalign.report import PAGE
 from recalign.schemas import REASONINGS
+from tests.tasks.tiny_run import CONFIG
 
 
 def test_the_report_calls_every_artifact_what_the_flow_calls_its_step(finished):
@@ -13,6 +14,21 @@ def test_the_report_calls_every_artifact_what_the_flow_calls_its_step(finished):
     shown = dict(re.findall(r'<tr id="artifact-(\w+)"><td class="l wrap">([^<]*)<', page))
     made = {reference.fingerprint: label for label, reference in finished.done.items()}
     assert shown == {key: label for key, label in made.items() if label != "report"}
+
+
+def test_an_example_shows_the_history_that_the_policy_was_shown(finished):
+    page = finished.artifact("report").path(PAGE).read_text()
+    shown = re.findall(r'<span class="small">History</span> ([^<]*)<', page)
+    assert len(shown) == CONFIG.report.n_examples
+    assert {len(one.split(" · ")) for one in shown} == {CONFIG.reasonings.history_items}
+
+
+def test_the_page_opens_with_the_pairs_that_were_aligned_on(finished):
+    page = finished.artifact("report").path(PAGE).read_text()
+    figures = finished.artifact("alignment, round 1").manifest.figures
+    assert figures["held_out_pairs"] > 0
+    learned = figures["pairs"] - figures["held_out_pairs"]
+    assert f"was aligned in 1 round on {learned:,} pairs of texts" in page
 
 
 def test_the_report_tells_malformed_texts_of_greedy_and_of_sampled_ones_apart(finished):

@@ -8,6 +8,7 @@ from recalign.config import RosePOConfig, ShownCell
 from recalign.config.presets import load_settings
 from recalign.errors import UserError
 from recalign.metric_columns import Metric
+from recalign.report.result_lines import result_lines
 from tasks.interactions import interactions
 from tasks.leaderboard import judge
 from tests.tasks.llama3_folder import save_llama3
@@ -53,6 +54,7 @@ def test_the_preset_runs_on_a_shrunken_llama_3(llama3, preset):
     told = Metric("uniform", "valid").lines(results)
     assert set(told["row"]) == {row.label for row in wanted} - {"SASRec", "Popularity"}
     assert Metric("uniform", "HR", 1).lines(results)["row"].n_unique() == len(wanted)
+    assert [line["row"] for line in result_lines(results)] == [row.label for row in wanted]
     assert_one_metric_is_chosen_by(walk, wanted)
 
 

@@ -172,6 +172,15 @@ def test_an_exported_llm_has_room_for_the_longest_title(run, tmp_path):
     assert settings["max_new_tokens"] == 2 * longest != 32
 
 
+def test_its_card_says_which_row_it_is_and_shows_a_metric_that_this_row_has(run, tmp_path):
+    exported(run, tmp_path / "llm")
+    card = (tmp_path / "llm" / "README.md").read_text()
+    assert '1 round of RosePO (2410.12519); this model is the row "random, eps"' in card
+    assert "\n| random, eps |" in card
+    settings = json.loads(card.rpartition("```json")[2].partition("```")[0])
+    assert settings["row"] == {"strategy": "random", "estimator": "pairwise"}
+
+
 @pytest.fixture
 def quantised(monkeypatch):
     """The run's LLM, as if it had been held in four bits."""
