@@ -26,8 +26,8 @@ def refuse_worse(figures: Mapping[str, Any], config: AlignmentConfig, stage: str
     room = (WORSE - 1) * unit
     if not after <= before + room:
         raise UserError(
-            f"{stage}: training diverged: the held-out loss was {before:.5f} before the first step "
-            f"and at best {after:.5f} after it; lower {stage}.learning_rate (now "
+            f"{stage}: training diverged: the held-out loss was {before:.4g} before the first step "
+            f"and at best {after:.4g} after it; lower {stage}.learning_rate (now "
             f"{config.learning_rate:g}), or set {stage}.allow_worse=true to keep such a policy"
         )
 

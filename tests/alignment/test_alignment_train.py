@@ -280,7 +280,7 @@ def test_what_does_not_fit_is_said(run: Run, tmp_path: Path, plain: Policy) -> N
 @pytest.mark.parametrize("after", [3.21, float("nan"), float("inf")])
 def test_a_training_that_diverged_is_refused_by_the_setting_that_mends_it(after: float) -> None:
     figures = {"held_out_loss_start": 0.854, "held_out_loss": after}
-    message = f"alignment: training diverged: .* 0.854 before .* {after:.3f} after it; lower alignm"
+    message = f"alignment: training diverged: .* 0.854 before .* {after:.4g} after it; lower alignm"
     with pytest.raises(UserError, match=message):
         refuse_worse(figures, CONFIG, "alignment")
     for noise in (0.5, 0.854, 0.88):

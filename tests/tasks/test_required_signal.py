@@ -131,7 +131,8 @@ def test_a_signal_that_validation_does_not_confirm_is_told(tmp_path, low, high, 
     ]  # fmt: skip
     pl.DataFrame(lines, schema=RESULTS).write_parquet(tmp_path / RESULTS.file)
     opened: Any = SimpleNamespace(path=lambda name: tmp_path / name)
-    run: Any = SimpleNamespace(plan_only=False, open=lambda reference: opened)
+    store = SimpleNamespace(open=lambda reference: opened)
+    run: Any = SimpleNamespace(plan_only=False, store=store)
     said = unconfirmed(run, opened)
     assert bool(said) == bool(told)
     if told:
