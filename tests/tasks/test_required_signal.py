@@ -49,7 +49,7 @@ def test_a_policy_that_another_run_was_allowed_to_make_worse_is_refused(tmp_path
     draft = run.store.draft(Identity("alignment", 3, {}, {}, {}), {})
     draft.tell({"held_out_loss_start": 1.0, "held_out_loss": 2.0})
     made = run.store.commit(draft).reference
-    with pytest.raises(UserError, match=r"diverged: the held-out loss was 1\.000"):
+    with pytest.raises(UserError, match=r"diverged: the held-out loss was 1 before"):
         check_progress(run, made, AlignmentConfig())
     check_progress(run, made, AlignmentConfig(allow_worse=True))
     for config, reference, stops in (
