@@ -162,16 +162,14 @@ class Store:
 
     def open(self, reference: Reference) -> Artifact:
         """The artifact behind a reference; UserError when it is missing, damaged or another now."""
-        artifact = self.find(reference.stage, reference.fingerprint)
-        if artifact is None:
+        if (artifact := self.find(reference.stage, reference.fingerprint)) is None:
             raise _missing(reference)
         require_same(artifact.manifest, reference)
         return artifact
 
     def told(self, reference: Reference) -> Manifest:
         """The manifest of what `open` would open, with its checks; nothing is fetched."""
-        manifest = self.known(reference.stage, reference.fingerprint)
-        if manifest is None:
+        if (manifest := self.known(reference.stage, reference.fingerprint)) is None:
             raise _missing(reference)
         require_same(manifest, reference)
         return manifest
