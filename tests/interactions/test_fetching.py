@@ -2,10 +2,6 @@ import gzip
 import hashlib
 import io
 import logging
-import resource
-import signal
-import subprocess
-import sys
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -19,6 +15,7 @@ from recalign.errors import BadInputError, UserError
 from recalign.interactions.fetch import Download, UnknownChecksum, fetch
 from recalign.interactions.ingest import ingest
 from recalign.interactions.sources import read_source, source_files
+from tests.full_disk import on_a_full_disk
 
 CONTENT = gzip.compress(bytes(range(256)) * 4096, compresslevel=0, mtime=0)  # about a megabyte
 MD5, SHA256 = hashlib.md5(CONTENT).hexdigest(), hashlib.sha256(CONTENT).hexdigest()
@@ -240,12 +237,6 @@ def test_a_passing_server_error_is_tried_again_and_a_lasting_one_refused(publish
         get(publisher, tmp_path / "b")
 
 
-def limit_files():
-    """A write beyond 50 kB fails, as on a full disk."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-
-
 def test_a_disk_that_fills_up_is_told_in_one_line_and_the_download_resumed(publisher, tmp_path):
     code = f"""
 from pathlib import Path
@@ -257,12 +248,9 @@ try:
 except UserError as error:
     print(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, preexec_fn=limit_files, capture_output=True,
-        text=True, timeout=120, check=False,
-    )  # fmt: skip
+    printed = on_a_full_disk(code, tmp_path)
     told = "cache: cannot be written (File too large); what is there is kept, run again to resume\n"
-    assert done.stdout == told, done
+    assert printed == told
     assert get(publisher, tmp_path).read_bytes() == CONTENT
     assert publisher.requests[-1] == ("/data.gz", "bytes=50000-")
 

@@ -12,6 +12,7 @@ import torch
 from recalign.config import DPO4RecConfig, PolicyConfig, RecommendationsConfig, WarmUpConfig
 from recalign.errors import UserError
 from tasks.engine.trouble import batch_settings, trouble_explained
+from tests.full_disk import on_a_full_disk
 
 WRITERS = {
     "text": "Path('out').write_text('x' * 10**6)",
@@ -22,12 +23,6 @@ WRITERS = {
     "polars": "import polars; polars.DataFrame({'a': [i * 0.7 for i in range(10**5)]})"
     ".write_parquet('out.parquet')",
 }  # fmt: skip
-
-
-def limit_files():
-    """A write beyond 50 kB fails, as on a full disk."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
 
 def limit_memory():
@@ -47,12 +42,9 @@ try:
 except UserError as error:
     print(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, preexec_fn=limit_files, capture_output=True,
-        text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.stdout.startswith(("oracle: File too large (", "oracle: a file could not be")), done
-    assert "what is finished is kept, run again to continue" in done.stdout
+    printed = on_a_full_disk(code, tmp_path)
+    assert printed.startswith(("oracle: File too large (", "oracle: a file could not be"))
+    assert "what is finished is kept, run again to continue" in printed
 
 
 @pytest.mark.parametrize(
