@@ -13,7 +13,13 @@ from recalign.llm.storage import MODEL, SFT, TEMPLATES, trained_part
 from recalign.policy import Policy, in_lines
 from recalign.schemas import CURVE_FILE, PROMPTS
 from recalign.sft.examples import Asking, Examples, history_examples, next_item_examples
-from recalign.sft.questions import draw_candidates, drawn_positions, positions_from
+from recalign.sft.questions import (
+    draw_candidates,
+    drawn_positions,
+    drawn_windows,
+    positions_from,
+    title_windows,
+)
 from recalign.splits.guard import check_window_prompts
 from recalign.splits.phases import phase_of
 from recalign.titles.names import distinct_titles
@@ -72,7 +78,10 @@ def sft(
         question = template_file(config.template)
         shutil.copyfile(question, job.draft.path(f"{TEMPLATES}/{question.name}"))
     tuned.log.write_parquet(job.draft.path(CURVE_FILE), compression="zstd")
-    job.draft.count(len(train), {"too long": train.left_out, "validation too long": valid.left_out})
+    left_out = {"too long": train.left_out, "validation too long": valid.left_out}
+    if train.not_drawn:
+        left_out["over_max_windows"] = train.not_drawn
+    job.draft.count(len(train), left_out)
     job.draft.tell(tuned.figures | {"prompts_proved": proved})
 
 
@@ -115,7 +124,9 @@ def _training(config: SftConfig, tables: Tables, asking: Asking) -> Examples:
     """From the history windows alone, which is proved."""
     seen = tables.before("sft", tables.windows["fit_start"].to_numpy())
     if config.format == "history":
-        return history_examples(seen, config.history_items, asking)
+        windows = title_windows(seen.lengths, config.history_items)
+        drawn = drawn_windows(windows, config.max_windows, config.seed)
+        return history_examples(seen, drawn, asking, not_drawn=len(windows) - len(drawn))
     users, positions = drawn_positions(seen.lengths, config.n_examples, config.seed)
     candidates = draw_candidates(seen, users, positions, config.n_candidates, config.seed)
     return next_item_examples(seen, users, positions, candidates, asking)

@@ -1,5 +1,6 @@
 """The LLM that names the next item: how it is asked, and how it is fine-tuned to answer."""
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +11,7 @@ from recalign.config.small_llama import SmallLlamaConfig
 from recalign.config.training import WeightsConfig
 
 QUESTIONS = only_when(format="candidates")
+WINDOWS = replace(only_when(format="history"), unless_default=True)
 
 
 class TitlePromptConfig(Config):
@@ -60,6 +62,8 @@ class SftConfig(TitlePromptConfig, WeightsConfig, LoadedModelConfig):
     """Sequences per forward pass; must divide batch_size."""
     n_examples: int = Field(20_000, ge=10, le=100_000_000, json_schema_extra=QUESTIONS)
     """Most questions to train on; users and positions are drawn."""
+    max_windows: int = Field(0, ge=0, le=100_000_000, json_schema_extra=WINDOWS)
+    """Most windows of titles to train on, drawn among all users' histories; 0: all."""
     n_valid: int = Field(1_000, ge=10, le=10_000_000)
     """Most validation answers scored for early stopping."""
     evaluations: int = Field(16, ge=1, le=1000)

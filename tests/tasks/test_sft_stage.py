@@ -106,6 +106,16 @@ def test_each_process_of_a_launch_writes_and_reads_a_first_llm_of_its_own(
     assert len(both - first) == 1
 
 
+def test_it_trains_on_as_many_windows_as_asked_and_counts_the_others(world):
+    short = EMBEDDED.model_copy(update={"epochs": 1, "evaluations": 1})
+    every, some = (
+        tune(world, short.model_copy(update={"max_windows": n})).manifest for n in (0, 40)
+    )
+    assert every.rows > 40
+    assert "over_max_windows" not in every.dropped
+    assert (some.rows, some.dropped["over_max_windows"]) == (40, every.rows - 40)
+
+
 @pytest.fixture(scope="module")
 def llama3(world, tmp_path_factory):
     """The shrunken Llama-3, whose tokenizer has read the titles."""
