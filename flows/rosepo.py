@@ -8,6 +8,8 @@ from flows.session import Wiring
 from recalign.artifacts.digests import local_files
 from recalign.artifacts.manifest import Reference
 from recalign.config import ComparedRow, Loss, RosePOAlignmentConfig, RosePOConfig
+from recalign.errors import UserError
+from recalign.evaluation.next_items.claims import questions
 from tasks.alignment import alignment, check_progress
 from tasks.comparison import comparison
 from tasks.engine.run import Run
@@ -28,8 +30,14 @@ STAGES = (
 
 
 def one_strategy(run: Run, config: RosePOConfig) -> Reference:
-    """One strategy with its smoothing, beside all its controls."""
-    return stages(run, config, variants(config))
+    """One strategy with its smoothing, beside the controls that are asked for."""
+    rows = variants(config)
+    if not questions(rows):
+        raise UserError(
+            f"recommendations.controls: nothing there is a control of {configured_row(config)!r};"
+            " add another smoothing of its pairs, random, continued or continued_fresh"
+        )
+    return stages(run, config, rows)
 
 
 def configured_row(config: RosePOConfig) -> str:
@@ -165,34 +173,39 @@ class Contest:
 
 
 def variants(config: RosePOConfig) -> list[ComparedRow]:
-    """The configured strategy with its smoothing, and what it has to be compared with."""
+    """The configured strategy with its smoothing, and the controls that are asked for."""
     strategy, estimator = config.rejections.strategy, config.smoothing.estimator
-    optimiser = config.alignment.optimiser
-    unaligned = _baselines(config.oracle.name) + _continued(strategy)
+    optimiser, controls = config.alignment.optimiser, config.recommendations.controls
+    unaligned = _baselines(config.oracle.name, controls) + _continued(strategy, controls)
     if optimiser != "pairs":  # the others read no smoothing
         return [*unaligned, _row(strategy, optimiser)]
-    controls = ["none", estimator, "constant", "permuted"]
-    controls += ["truth"] if config.interactions.source == "synthetic" else []
-    pairs = [("random", "none"), *((strategy, one) for one in controls)]
+    smoothed = ["none", estimator, "constant", "permuted"]
+    smoothed += ["truth"] if config.interactions.source == "synthetic" else []
+    pairs = [(strategy, one) for one in smoothed if one == estimator or one in controls]
+    if "random" in controls:
+        pairs.insert(0, ("random", "none"))
     return unaligned + _aligned(pairs, config.alignment)
 
 
-def _baselines(oracle: str) -> list[ComparedRow]:
+def _baselines(oracle: str, controls: Sequence[str]) -> list[ComparedRow]:
     """What ranks without any of the strategy's pairs; `oracle` is the sequence model's name."""
-    return [
+    rows = [
         ComparedRow(label="Popularity", kind="popularity"),
         ComparedRow(label=oracle, kind="sasrec"),
         ComparedRow(label="SFT", kind="sft"),
     ]
+    left_out = {"popularity", "oracle"} - set(controls)
+    return [row for row in rows if row.kind.replace("sasrec", "oracle") not in left_out]
 
 
-def _continued(strategy: str) -> list[ComparedRow]:
+def _continued(strategy: str, controls: Sequence[str]) -> list[ComparedRow]:
     """The controls of a strategy's rows: trained on without rejected items, for as many steps."""
     label = f"SFT continued, {strategy}"
-    return [
+    rows = [
         ComparedRow(label=f"{label} items", kind="continued", strategy=strategy),
         ComparedRow(label=f"{label}, fresh items", kind="continued_fresh", strategy=strategy),
     ]
+    return [row for row in rows if row.kind in controls]
 
 
 def _aligned(

@@ -1,6 +1,6 @@
 """All settings of one RosePO run, stage by stage (arXiv 2410.12519)."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,10 @@ from recalign.config.sft import SftConfig
 from recalign.config.splits import SplitsConfig
 
 Estimator = Literal["none", "pairwise", "softmax", "constant", "permuted", "truth"]
-
+Control = Literal[
+    "popularity", "oracle", "continued", "continued_fresh", "random",
+    "none", "constant", "permuted", "truth",
+]  # fmt: skip
 
 DOUBTS = ("pairwise", "softmax", "permuted")  # estimators that read an oracle's scores
 DOUBTED = only_when(estimator=DOUBTS)
@@ -135,6 +138,11 @@ class RecommendationsConfig(JudgementConfig):
     """Bootstrap resamples of the users for the 95 % intervals."""
     seed: Seed = 0
     """Seed of the resamples."""
+    controls: list[Control] = Field(list(get_args(Control)), json_schema_extra=NOT_IDENTITY)
+    """Rows beside the SFT model and the configured one. popularity, oracle: what ranks without the
+    LLM; continued, continued_fresh: the SFT model trained further on the pairs' chosen items, or on
+    as many others; random: aligned on random rejections; none, constant, permuted, truth: another
+    smoothing of the same pairs (truth in the synthetic world alone)."""
 
     @model_validator(mode="after")
     def _beam_finds_what_is_counted(self) -> "RecommendationsConfig":
@@ -239,17 +247,17 @@ class RosePOConfig(Config):
             name = "reward" if per_user else "reward_share"
             raise ValueError(f"splits.{name} must be above 0: pairs come from that window")
         if not (self.splits.fit if per_user else self.splits.fit_share) and (
-            self.alignment.reads_eps  # of some control by an oracle, whatever the estimator is
+            not self.estimators.isdisjoint(DOUBTS)
             and self.smoothing.calibrated and self.smoothing.oracle == "earlier"
         ):  # fmt: skip
             name = "fit" if per_user else "fit_share"
             raise ValueError(
                 f"smoothing.calibrated needs splits.{name} above 0: the temperature is fitted on"
-                " that window, and permuted eps, a control of every estimator, are calibrated, too;"
-                " or set smoothing.calibrated = false"
+                " that window, and permuted eps, a control, are calibrated, too; or set"
+                " smoothing.calibrated = false, or leave permuted out of recommendations.controls"
             )
-        eps = min(self.smoothing.constant, self.smoothing.cap)  # a control of every estimator
-        if self.alignment.reads_eps and self.alignment.drop_above < eps:
+        eps = min(self.smoothing.constant, self.smoothing.cap)
+        if "constant" in self.estimators and self.alignment.drop_above < eps:
             raise ValueError(
                 f"alignment.drop_above = {self.alignment.drop_above} leaves no pair to the control"
                 f" whose eps are all smoothing.constant = {self.smoothing.constant}: raise the one"
@@ -262,6 +270,14 @@ class RosePOConfig(Config):
         if self.smoothing.estimator == "truth" and self.interactions.source != "synthetic":
             raise ValueError("smoothing.estimator = truth needs interactions.source = synthetic")
         return self
+
+    @property
+    def estimators(self) -> set[str]:
+        """All smoothings of the strategy's pairs: the configured one and its controls."""
+        if not self.alignment.reads_eps:
+            return set()
+        asked: set[str] = {self.smoothing.estimator, *self.recommendations.controls}
+        return asked & set(get_args(Estimator))
 
     def _check_adapters(self) -> None:
         """ValueError where alignment could not go on with what sft has trained."""

@@ -95,7 +95,7 @@ def test_a_mistake_names_the_field_and_what_is_allowed(override, message):
         ({"splits": {"fit": 0}}, "smoothing.calibrated needs splits.fit above 0"),
         (
             {"splits": {"fit": 0}, "smoothing": {"estimator": "none"}},
-            "permuted eps, a control of every estimator, are calibrated, too",
+            "permuted eps, a control, are calibrated, too",
         ),
         ({"alignment": {"drop_above": 0.05}}, "drop_above = 0.05 .* smoothing.constant = 0.1: rai"),
         (
@@ -111,6 +111,19 @@ def test_a_mistake_names_the_field_and_what_is_allowed(override, message):
 def test_settings_of_rosepo_that_would_measure_something_else_are_refused(settings, message):
     with pytest.raises(ValidationError, match=message):
         RosePOConfig.model_validate(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "left_out"),
+    [
+        ({"splits": {"fit": 0}, "smoothing": {"estimator": "none"}}, "permuted"),
+        ({"alignment": {"drop_above": 0.05}}, "constant"),
+    ],
+)
+def test_what_a_control_needs_is_not_asked_where_the_control_is_left_out(settings, left_out):
+    every = RosePOConfig().recommendations.controls
+    fewer = {"controls": [one for one in every if one != left_out]}
+    RosePOConfig.model_validate(settings | {"recommendations": fewer})
 
 
 @pytest.mark.parametrize("share", ["fit_share", "reward_share"])

@@ -101,6 +101,28 @@ def test_every_row_is_there_for_the_same_users_and_the_page_is_whole(both):
     assert "<svg" in page
 
 
+def test_fewer_controls_compute_the_comparison_alone(recalign, copied):
+    asked = ("--set", 'recommendations.controls=["oracle", "none"]')
+    assert len(planned(recalign, copied, "rosepo", *asked)) == 1
+    before = manifests(copied)
+    recalign(*RUN, "--root", str(copied), *asked)
+    (new,) = set(manifests(copied)) - set(before)
+    values = pl.read_parquet(copied / "/".join(new) / "per_user.parquet")
+    assert values["row"].unique(maintain_order=True).to_list() == [
+        "SASRec", "SFT", "self_hard, no eps", "self_hard, eps"
+    ]  # fmt: skip
+    page = (copied / "/".join(new) / "report.html").read_text()
+    assert "Does a personal eps beat none?" in page
+    assert "constant eps" not in page
+
+
+def test_controls_that_no_claim_needs_are_refused_before_any_work(recalign, both):
+    asked = ("--set", 'recommendations.controls=["popularity"]')
+    told = recalign("plan", *RUN[1:], "--root", str(both), *asked, check=False)
+    assert told.returncode
+    assert "recommendations.controls: nothing there is a control of 'self_hard, eps'" in told.stderr
+
+
 def test_rows_that_claim_an_equal_budget_have_it(both):
     """The same pairs and steps as the manifests of their alignments have them, and the table."""
     (folder,) = (both / "comparison").glob("[!.]*")
