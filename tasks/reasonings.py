@@ -25,7 +25,7 @@ from recalign.report.stage_page import table_section
 from recalign.schemas import PROMPTS, REASONINGS
 from recalign.splits.guard import check_prompts
 from recalign.splits.phases import phase_of
-from recalign.stored import grammar_of
+from recalign.stored import grammar_of, stored
 from recalign.writer import Asked
 from tasks.engine.device import wanted_device
 from tasks.engine.job import Job
@@ -35,6 +35,7 @@ from tasks.tables import read_tables
 from tasks.writers import open_writer
 
 N_SHOWN = 12  # texts on the run page
+USUAL_WEIGHTS = 135_000_000  # of the LLM whose speed runtime.shard_tokens is set for
 
 
 def prompt_files(config: AnswersConfig) -> dict[str, list[Path]]:
@@ -87,7 +88,9 @@ def users_per_shard(job: Job, policy: Artifact, asked: Asked, prompts: pl.DataFr
     """`runtime.shard_users`; fewer where the LLM takes long: a killed run loses a shard's texts."""
     size, slow = job.runtime.shard_users, grammar_of(policy, job.runtime.root) is None
     if slow and asked.sampling.writer == "local" and wanted_device(job.runtime) == "cpu":
-        return shard_size(prompts, asked, size, job.runtime.shard_tokens)
+        n_weights = stored(policy, job.runtime.root).unweighted().model.num_parameters()
+        share = min(1.0, USUAL_WEIGHTS / n_weights)
+        return shard_size(prompts, asked, size, int(job.runtime.shard_tokens * share))
     return size
 
 

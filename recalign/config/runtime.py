@@ -74,7 +74,7 @@ class Runtime(Config):
     """Users per shard of generation; a killed run loses at most one shard."""
     shard_tokens: int = Field(25_000, ge=1, le=1_000_000_000)
     """Tokens per shard where a loaded LLM writes on a processor, which takes a minute or two with
-    one of 135 M weights."""
+    one of 135 M weights; of one with more, fewer in proportion."""
     report_to: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
     """Tracker of trainings beside the log; tensorboard and mlflow are told of every stage."""
     threads: int = Field(0, ge=0, le=1024)

@@ -27,6 +27,7 @@ from recalign.recommending import Ranker, open_ranker, template_path
 from recalign.schemas import INTERACTIONS, ITEMS, REASONINGS, SERVING, UNKNOWN_ITEMS, USERS
 from recalign.sequences import Sequences
 from recalign.serving import top_lists
+from recalign.stored import stored
 from tasks.serving import serving
 from tests.tasks.tiny_run import direct, made_anew
 
@@ -215,8 +216,9 @@ def test_an_interrupted_night_continues_after_its_last_shard(root, monkeypatch):
     assert again.equals(whole)
 
 
-def test_a_loaded_llm_writes_on_a_processor_in_short_shards(copy, monkeypatch):
-    """Each takes a minute or two, and a killed run loses one."""
+@pytest.mark.parametrize("larger", [1, 3])
+def test_a_loaded_llm_writes_on_a_processor_in_short_shards(copy, monkeypatch, larger):
+    """Each takes a minute or two, and a killed run loses one; of a larger LLM they are shorter."""
     monkeypatch.setattr("tasks.reasonings.grammar_of", lambda *given: None)  # as of a loaded LLM
     kept, add = [], KeptRows.add
 
@@ -229,8 +231,10 @@ def test_a_loaded_llm_writes_on_a_processor_in_short_shards(copy, monkeypatch):
     walk.runtime = walk.runtime.model_copy(update={"shard_users": 50, "shard_tokens": 1000})
     chain = chosen(walk.store, config)
     assert isinstance(chain, Chain)
+    held = stored(walk.store.open(chain.policy), walk.runtime.root).unweighted()
+    monkeypatch.setattr("tasks.reasonings.USUAL_WEIGHTS", held.model.num_parameters() / larger)
     stages(walk, config, chain)
-    prompts = 1000 // (chain.asked.max_new_tokens + 1)  # no prompt is empty
+    prompts = 1000 // larger // (chain.asked.max_new_tokens + 1)  # no prompt is empty
     assert len(kept) > 3
     assert max(kept) <= prompts < 50
     assert sum(kept) > N_USERS - 10  # a few have a text in common
