@@ -20,20 +20,36 @@ def connect(server: ChatServerConfig) -> "OpenAI":
     """A client that tries again after no connection, 408, 409, 429 and 5xx.
 
     It waits as long as Retry-After says (up to two minutes), else from half a second, doubled each
-    time up to 8 s, with jitter. Raises UserError without a URL or without the package openai.
+    time up to 8 s, with jitter. Raises UserError without a URL, for a key that no header can hold,
+    and without the package openai.
     """
     if not server.url:
         raise UserError("runtime.server.url: name the server that writes (http://host:8000/v1)")
+    key = _key()
     try:
         from openai import OpenAI
     except ImportError:
         raise UserError(f"reasonings.writer = openai needs: {install('server')}") from None
     return OpenAI(
         base_url=server.url,
-        api_key=os.environ.get(KEY) or "none",  # servers of one's own take any
+        api_key=key or "none",  # servers of one's own take any
         timeout=server.timeout,
         max_retries=server.retries,
     )
+
+
+def _key() -> str:
+    """The key, if one is set. UserError, before the HTTP client shows a bad one in its own error.
+
+    That error would hold the whole key, and end in the log.
+    """
+    key = os.environ.get(KEY, "")
+    if any(char.isspace() or not char.isprintable() or not char.isascii() for char in key):
+        raise UserError(
+            f"{KEY}: the key holds white space, a line break or a character outside printable "
+            "ASCII (a curly quote?); set it again, without what was copied along with it"
+        )
+    return key
 
 
 @contextmanager
@@ -54,7 +70,7 @@ def told_in_one_line(server: ChatServerConfig, model: str) -> Iterator[None]:
     except APIStatusError as error:
         raise UserError(
             f"{server.url}: the server answers {error.status_code} for model {model}: "
-            f"{_said(error.response.text)}"
+            f"{said(error.response.text)}"
         ) from None
     except OpenAIError as error:
         raise UserError(f"{server.url}: no chat completion in the answer ({error})") from None
@@ -71,10 +87,11 @@ def reading(raw: "LegacyAPIResponse[Any]") -> Iterator[None]:
     except (AttributeError, TypeError, ValueError):
         raise UserError(
             f"{raw.http_request.url}: the answer is none of OpenAI's API; is runtime.server.url "
-            f"right? It starts: {_said(raw.text)}"
+            f"right? It starts: {said(raw.text)}"
         ) from None
 
 
-def _said(text: str) -> str:
+def said(text: str) -> str:
     """The start of a server's answer in one line, without the key."""
-    return " ".join(text.split())[:300].replace(os.environ.get(KEY) or "\0", "...")
+    without = text.replace(os.environ.get(KEY) or "\0", "...")  # first: a cut key would stay
+    return " ".join(without.split())[:300]

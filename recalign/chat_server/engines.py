@@ -24,6 +24,21 @@ OWNERS: dict[str, Engine] = {  # `owned_by` in the list of models
     "vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp", "library": "ollama",
 }  # fmt: skip
 
+NEUTRAL: dict[str, Any] = {
+    "num_beams": 1, "num_return_sequences": 1, "penalty_alpha": 0.0, "guidance_scale": 1.0,
+    "min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0,
+    "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0,
+    "min_new_tokens": 0, "max_time": 1e9,  # the former goes before the model's min_length
+    "exponential_decay_length_penalty": [10**9, 1.0],  # from that token on
+    "suppress_tokens": [], "begin_suppress_tokens": [], "sequence_bias": [[[0], 0.0]],
+    "token_healing": False, "use_mtp": False,
+}  # fmt: skip
+"""What says "no" to each habit of transformers; it takes what is not told from the model's own.
+
+None can be said to top_h, stop_strings, watermarking_config and forced_eos_token_id.
+"""
+
 
 def find_engine(client: "OpenAI") -> Engine:
     """The kind of server behind `client`, by its list of models and its other paths.
@@ -72,8 +87,12 @@ def extra_fields(
             return plain | {"top_k": sampling.top_k, "repeat_penalty": 1.0}
         case "transformers":
             own = {"do_sample": True, "top_k": sampling.top_k, "pad_token_id": pad_id}
+            ends = {
+                "eos_token_id": list(eos_ids),
+                "bad_words_ids": [[end] for end in eos_ids],  # ends are never forbidden: no words
+            }
             return {
-                "generation_config": json.dumps(own | {"eos_token_id": list(eos_ids)}),
+                "generation_config": json.dumps(NEUTRAL | own | ends),
                 "chat_template_kwargs": told,
             }
         case "ollama" | "unknown":

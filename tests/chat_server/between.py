@@ -26,6 +26,9 @@ class Between:
     owner: str = ""  # `owned_by` of its models; empty: it is seen to be transformers' server
     troubles: list[str] = field(default_factory=list)  # of the next chat requests, in order
     load_adapter: Callable[[str], Path] | None = None  # from an adapter to a folder upstream reads
+    no_load: str = ""  # why it refuses every adapter
+    lost_loads: int = 0  # adapters that are loaded without an answer
+    loads: list[str] = field(default_factory=list)  # folders of the adapters it was asked to load
     page: str = ""  # of a web UI, which is all that is to be had by GET
     delay: float = 0.0  # seconds that every answer takes longer
     asked: list[dict[str, Any]] = field(default_factory=list)  # bodies of all chat requests
@@ -90,8 +93,7 @@ class Between:
         if self._refused(request):
             return
         if request.path == "/v1/load_lora_adapter" and self.load_adapter:
-            self.models[body["lora_name"]] = str(self.load_adapter(body["lora_path"]))
-            _reply(request, 200, "Success")
+            self._load(request, body["lora_name"], body["lora_path"], self.load_adapter)
         elif request.path == CHAT:
             with self._lock:
                 self._now += 1
@@ -107,11 +109,31 @@ class Between:
         else:
             _reply(request, 404, {"detail": "Not Found"})
 
+    def _load(
+        self, request: BaseHTTPRequestHandler, name: str, folder: str, load: Callable[[str], Path]
+    ) -> None:
+        """As vLLM does."""
+        self.loads.append(folder)
+        told = f"'{name}' has already been loaded." if name in self.models else self.no_load
+        if told:
+            _reply(request, 400, {"error": {"message": told, "code": 400}})
+            return
+        try:
+            self.models[name] = str(load(folder))
+        except FileNotFoundError:
+            told = f"Loading lora {name} failed: No adapter found for {folder}"
+            _reply(request, 404, {"error": {"message": told, "code": 404}})
+            return
+        if self.lost_loads:
+            self.lost_loads -= 1
+            _drop(request)
+        else:
+            _reply(request, 200, "Success")
+
     def _chat(self, request: BaseHTTPRequestHandler, body: dict[str, Any], trouble: str) -> None:
         match trouble.split():
             case ["dropped"]:
-                request.connection.shutdown(socket.SHUT_RDWR)
-                request.close_connection = True
+                _drop(request)
                 return
             case ["slow", seconds]:
                 time.sleep(float(seconds))
@@ -152,6 +174,11 @@ class Between:
             )
             return True
         return False
+
+
+def _drop(request: BaseHTTPRequestHandler) -> None:
+    request.connection.shutdown(socket.SHUT_RDWR)
+    request.close_connection = True
 
 
 def _reply(

@@ -1,5 +1,6 @@
 """A real server of a tiny random LLM: `transformers serve`, for all tests of this folder."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from recalign.config import LoadedModelConfig
+from recalign.chat_server.server_writer import ServedPolicy, ServerWriter
+from recalign.config import ChatServerConfig, LoadedModelConfig
+from recalign.llm.local_writer import LocalWriter
 from recalign.llm.storage import StoredPolicy
+from tests.chat_server.asking import texts_of
 from tests.chat_server.between import Between
 from tests.conftest import free_port
 from tests.tasks.llama3_folder import save_llama3
@@ -24,7 +28,14 @@ def llm_folder(tmp_path_factory):
     """A model folder as of Llama-3-8B-Instruct, shrunk, with random weights."""
     folder = tmp_path_factory.mktemp("served")
     save_llama3(TEXTS, folder)
+    add_habits(folder, repetition_penalty=1.8)
     return folder
+
+
+def add_habits(folder, **habits):
+    """Habits of sampling in the folder's generation_config.json, as published models have them."""
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"do_sample": True} | habits))
 
 
 @pytest.fixture(scope="session")
@@ -74,3 +85,20 @@ def stored(llm_folder):
 def unweighted(stored):
     """The served LLM's tokenizer and template, here."""
     return stored.unweighted()
+
+
+@pytest.fixture(scope="session")
+def here(stored):
+    """What the writer in this process writes with the same weights."""
+    return texts_of(LocalWriter(stored.load("cpu")))
+
+
+@pytest.fixture
+def open_writer(between, llm_folder, unweighted, tmp_path):
+    """Opens a writer on the server in front; what is not named is the LLM of `llm_folder`."""
+
+    def open_it(model=str(llm_folder), aligned=None, local=unweighted, **settings):
+        server = ChatServerConfig(url=between.url, **({"timeout": 60.0, "retries": 3} | settings))
+        return ServerWriter(server, ServedPolicy(model, local, aligned), tmp_path / "work")
+
+    return open_it

@@ -2,49 +2,16 @@
 
 import shutil
 from dataclasses import replace
-from typing import Any
 
 import pytest
-import torch
-from transformers import LlamaForCausalLM
 
 from recalign.chat_server.client import KEY
 from recalign.chat_server.engines import extra_fields
 from recalign.chat_server.server_writer import ServedPolicy, ServerWriter
 from recalign.chat_server.usage import Usage
-from recalign.config import ChatServerConfig, SamplingConfig
+from recalign.config import ChatServerConfig
 from recalign.errors import UserError
-from recalign.llm.local_writer import LocalWriter
-from recalign.writer import Asked
-
-SAMPLING = SamplingConfig(writer="openai", max_new_tokens=8)
-ASKED = Asked(SAMPLING, 2, stream="reasonings fit")
-USERS = range(20, 23)
-PROMPTS = [f"Which genres? Titles: {title}" for title in ("Up", "Alien", "The Matrix")]
-
-
-@pytest.fixture
-def open_writer(between, llm_folder, unweighted, tmp_path):
-    def open_it(model=str(llm_folder), aligned=None, local=unweighted, **settings):
-        server = ChatServerConfig(url=between.url, **({"timeout": 60.0, "retries": 3} | settings))
-        return ServerWriter(server, ServedPolicy(model, local, aligned), tmp_path / "work")
-
-    return open_it
-
-
-def texts_of(writer, prompts=PROMPTS, asked=ASKED):
-    written = [one for some in writer.write(prompts, USERS[: len(prompts)], asked) for one in some]
-    return {(one.user, one.sample): one for one in written}
-
-
-@pytest.fixture(scope="module")
-def here(stored):
-    """What the writer in this process writes with the same weights."""
-    return texts_of(LocalWriter(stored.load("cpu")))
-
-
-def greedy(texts):
-    return {user: one.text for (user, sample), one in texts.items() if sample == -1}
+from tests.chat_server.asking import PROMPTS, SAMPLING, USERS, greedy, texts_of
 
 
 def test_greedy_texts_are_those_of_the_same_weights_here(open_writer, here, between):
@@ -223,43 +190,6 @@ def test_control_tokens_in_a_title_are_no_control_tokens_for_the_server(open_wri
     control = set(policy.tokenizer.all_special_ids)
     assert [i for i in inside if i in control] == [i for i in plain if i in control]
     assert writer.usage.prompts_with_control_tokens == 1
-
-
-def adapted(folder, tmp_path):
-    """An adapter on the served LLM that changes its texts, and the merged weights."""
-    from peft import LoraConfig, get_peft_model
-
-    llm = LlamaForCausalLM.from_pretrained(folder)
-    torch.manual_seed(3)
-    config = LoraConfig(r=2, init_lora_weights=False, target_modules="all-linear")
-    model: Any = get_peft_model(llm, config)
-    model.save_pretrained(str(tmp_path / "adapter"))
-    merged = shutil.copytree(folder, tmp_path / "merged")
-    model.merge_and_unload().save_pretrained(merged)
-    return tmp_path / "adapter", merged
-
-
-def test_an_adapter_is_loaded_while_the_server_runs_or_it_is_said_what_to_start(
-    open_writer, between, stored, llm_folder, here, tmp_path
-):
-    adapter, merged = adapted(llm_folder, tmp_path)
-    with pytest.raises(UserError, match=f"--lora-modules recalign-1={adapter}"):
-        open_writer("recalign-1", adapter)
-    with pytest.raises(UserError, match=f"vllm serve {merged} --served-model-name recalign-1"):
-        open_writer("recalign-1", merged)
-    between.load_adapter = {str(adapter): merged}.__getitem__
-    texts = texts_of(open_writer("recalign-1", adapter))
-    aligned = texts_of(LocalWriter(replace(stored, adapter=adapter).load("cpu")))
-    assert greedy(texts) == greedy(aligned) != greedy(here)
-
-
-def test_a_model_that_the_server_lists_is_not_loaded_again(open_writer, between, llm_folder):
-    between.owner = "unheard-of"
-    between.models = {"recalign-1": str(llm_folder)}
-    writer = open_writer("recalign-1", llm_folder)
-    assert writer.engine == "unknown"
-    assert "of the server's own may apply" in writer.usage.not_promised[1]
-    assert len(texts_of(writer)) == 9
 
 
 @pytest.mark.parametrize(
