@@ -21,6 +21,7 @@ from recalign.policy import Policy
 from recalign.schemas import COMPLETIONS, ITEMS, REASONINGS
 from recalign.stored import stored
 from recalign.titles.names import distinct_titles
+from recalign.user_text import UserText
 
 N_CHECKED = 3  # prompts whose greedy texts are compared
 
@@ -53,7 +54,8 @@ def _export_policy(store: Store, root: str, report: Manifest, folder: Path, merg
     closing = policy.sentence_ends() if asked.ends_at == "sentence" else []
     ends = [*policy.eos_ids, *closing]
     completions = COMPLETIONS.read(store.open(made.manifest.inputs["completions"]))
-    prompts = completions["prompt"].unique(maintain_order=True).head(N_CHECKED).to_list()
+    obeyed = UserText(policy.tokenizer).obeyed
+    prompts = prompts_to_check(completions["prompt"], obeyed)
     wanted = _greedy_texts(policy, prompts, asked)
     greedy = Greedy(asked.max_new_tokens, ends)
     base = Base(place.weights, place.held.revision)
@@ -63,11 +65,28 @@ def _export_policy(store: Store, root: str, report: Manifest, folder: Path, merg
     found = texts_of_folder(folder, asking, prompts, place.held.dtype)
     checked = _checked(place, wanted, found)
     adapter = (folder / "adapter_config.json").is_file()
-    example = llm_example(asking, prompts[0], base if adapter else None)
-    (folder / "README.md").write_text(
-        model_card(facts_of(store, root, report, made, example, checked))
-    )
+    example = llm_example(asking, completions["prompt"][0], base if adapter else None)
+    facts = facts_of(store, root, report, made, example, checked + warned_of(obeyed))
+    (folder / "README.md").write_text(model_card(facts))
     return checked
+
+
+def prompts_to_check(prompts: pl.Series, obeyed: list[str]) -> list[str]:
+    """The first ones that transformers alone reads as recalign does: they spell none of these."""
+    plain = [text for text in prompts.unique(maintain_order=True)
+             if not any(word in text for word in obeyed)]  # fmt: skip
+    return plain[:N_CHECKED]
+
+
+def warned_of(obeyed: list[str]) -> str:
+    """What else the card says where transformers alone obeys some words of a title."""
+    if not obeyed:
+        return ""
+    words = ", ".join(f"`{word}`" for word in obeyed)
+    return (
+        f" Mind: in a title, the code above takes {words} for control tokens, while recalign reads"
+        " letters; the prompts compared hold none of them. Break such words up before asking."
+    )
 
 
 def _checked(place: StoredPolicy, wanted: list[str], found: list[str]) -> str:

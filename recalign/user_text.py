@@ -30,12 +30,17 @@ class UserText:
         self._spelled = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         ends = {tokenizer.bos_token_id, tokenizer.eos_token_id}
         unknown = {tokenizer.unk_token_id} - ends  # stands for words of any text
-        self._control = control.keys() - unknown
+        self._control = {token: word for token, word in control.items() if token not in unknown}
+
+    @property
+    def obeyed(self) -> list[str]:
+        """Control tokens that transformers obeys in a text also with split_special_tokens."""
+        return [word for token, word in self._control.items() if token in self._ids(word)]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, nothing added around it."""
         ids = self._ids(text)
-        if self._control.isdisjoint(ids):
+        if self._control.keys().isdisjoint(ids):
             return ids
         # A word that some vocabularies hold, or an added token that is not marked as special: cut
         # behind its first letter. What still looks like one (a single letter) is left out.

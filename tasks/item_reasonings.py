@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from recalign.artifacts.artifact import Artifact
+from recalign.artifacts.kept_rows import folder_of
 from recalign.chat_server.usage import server_used
 from recalign.config import ItemReasoningsConfig
 from recalign.reasonings.prompts import Renderer
@@ -14,7 +15,8 @@ from recalign.schemas import ITEM_REASONINGS, ITEMS, PROMPTS
 from recalign.writer import Asked
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
-from tasks.reasonings import N_SHOWN, written
+from tasks.kept_texts import greedy_texts
+from tasks.reasonings import N_SHOWN
 
 
 @stage(version=1)
@@ -25,7 +27,11 @@ def item_reasonings(
     policy: Artifact,
     files: dict[str, list[Path]],
 ) -> None:
-    """The greedy text about each item, from its title and attributes alone: no user is in it."""
+    """The greedy text about each item, from its title and attributes alone: no user is in it.
+
+    Texts are kept by the content of the LLM, so that other interactions, which make another
+    artifact of a loaded LLM, cost the texts of new or changed items alone.
+    """
     items = ITEMS.read(interactions)
     render = Renderer(str(files["template"][0]), items)
     numbers = items["item_index"].to_list()
@@ -40,14 +46,16 @@ def item_reasonings(
         schema=PROMPTS,
     )
     asked = Asked(config, n_samples=0, greedy=True, stream="item reasonings")
-    table = written(job, asked, prompts, policy)
+    made_by = {"settings": config.identity()}
+    folder = folder_of(job.cache, policy.manifest.digest, "about-items", made_by)
+    table, told = greedy_texts(job, asked, prompts, policy, folder)
     report = text_report(table)
     ITEM_REASONINGS.write(
         table.select(pl.col("user_index").alias("item_index"), *list(ITEM_REASONINGS)[1:]),
         job.draft,
     )
     job.draft.count(table.height, {f"malformed: {k}": n for k, n in report["malformed"].items()})
-    job.draft.tell(report | server_used(job.draft.work))
+    job.draft.tell(report | told | server_used(job.draft.work))
 
 
 @item_reasonings.shows

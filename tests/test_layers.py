@@ -40,6 +40,7 @@ BESIDE_STAGES = {
     "models",
     "rule_texts",
     "writers",
+    "kept_texts",
 }  # what several stages open
 LATE = {"torch", "transformers", "trl", "peft", "datasets", "sentence_transformers"}
 """What takes seconds to load: only bodies of stages do."""

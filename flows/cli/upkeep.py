@@ -93,7 +93,8 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
     leftovers += store.without_manifest()
     leftovers += records_of_failures(store.root)
     by_llm = (store.root / ".cache" / BY_LLM).glob("*")
-    leftovers += [path for path in by_llm if path.name not in kept]
+    llms = kept | {manifests[fingerprint].digest for fingerprint in kept}
+    leftovers += [path for path in by_llm if path.name not in llms]
     for path in leftovers:
         typer.echo(f"delete {path.relative_to(store.root)}")
         if not dry_run:

@@ -17,7 +17,10 @@ BY_LLM = "by-llm"  # in the cache: a folder per LLM, which goes when the LLM doe
 
 
 def folder_of(cache: Path, llm: str, what: str, made_by: Mapping[str, object]) -> Path:
-    """Where rows are kept that an LLM (its artifact's fingerprint) made under these settings."""
+    """Where rows are kept that an LLM made under these settings.
+
+    llm: its artifact's fingerprint, or the digest of its content, which several may share.
+    """
     return cache / BY_LLM / llm / f"{what}-{fingerprint(made_by)}"
 
 

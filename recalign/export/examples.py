@@ -1,8 +1,10 @@
 """Runnable examples of model cards: each is tested as it stands, inside the exported folder."""
 
 from recalign.export.llm import BASE, AskedIn, Base
+from recalign.policy import PLACE
 
 WHOLE = """
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 folder = "."  # this one
@@ -10,6 +12,7 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForCausalLM.from_pretrained(folder)
 """
 ADAPTER = """
+import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -19,18 +22,37 @@ base = AutoModelForCausalLM.from_pretrained({base})
 model = PeftModel.from_pretrained(base, folder)
 """
 ENCODED: dict[AskedIn, str] = {
-    "text": 'inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)',
-    "lines": 'text = (tokenizer.bos_token or "") + prompt + "\\n"  # a title a line, oldest first\n'
-    'inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False,\n'
-    "                   return_token_type_ids=False)",
-    "chat": 'inputs = tokenizer.apply_chat_template([{"role": "user", "content": prompt}],\n'
-    "    add_generation_prompt=True, enable_thinking=False, return_dict=True,\n"
-    '    return_tensors="pt")',
+    "text": """
+# split_special_tokens: what a title spells out stays a title, and is no control token
+ids = tokenizer(prompt, split_special_tokens=True)["input_ids"]
+""",
+    "lines": """
+# split_special_tokens: what a title spells out stays a title, and is no control token
+ids = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+for title in prompt.split("\\n"):  # a title a line, oldest first
+    ids += tokenizer(
+        title + "\\n", add_special_tokens=False, split_special_tokens=True
+    )["input_ids"]
+""",
+    "chat": f"""
+turn = tokenizer.apply_chat_template(
+    [{{"role": "user", "content": "{PLACE}"}}],
+    add_generation_prompt=True, tokenize=False, enable_thinking=False,
+)
+before, after = (
+    tokenizer(part, add_special_tokens=False)["input_ids"]
+    for part in turn.split("{PLACE}")
+)
+# split_special_tokens: what a title spells out stays a title, and is no control token
+text = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+ids = before + text + after
+""",
 }
 WRITTEN = """
-written = model.generate(**inputs, generation_config=GenerationConfig.from_pretrained(folder))
-new = written[0, inputs["input_ids"].shape[1]:]
-print(tokenizer.decode(new, skip_special_tokens=True).strip())
+asked = torch.tensor([ids])
+settings = GenerationConfig.from_pretrained(folder)
+written = model.generate(asked, attention_mask=torch.ones_like(asked), generation_config=settings)
+print(tokenizer.decode(written[0, len(ids):], skip_special_tokens=True).strip())
 """
 
 
@@ -42,7 +64,7 @@ def llm_example(asking: AskedIn, prompt: str, base: Base | None) -> str:
     loading = ADAPTER.format(base=_source(base)) if base else WHOLE
     if asking == "lines":
         prompt = prompt.removesuffix("\n")  # the code closes the last title itself
-    return f"{loading}prompt = {prompt!r}\n{ENCODED[asking]}{WRITTEN}"
+    return f"{loading}prompt = {prompt!r}\n{ENCODED[asking].strip()}{WRITTEN}"
 
 
 def _source(base: Base) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from recalign.policy import Policy
+from recalign.policy import PLACE, Policy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -133,16 +133,25 @@ def texts_of_folder(
 
 
 def prompt_ids(tokenizer: Any, asking: AskedIn, prompt: str) -> list[int]:
-    """A prompt's tokens, as the model card tells to make them."""
-    match asking:
-        case "chat":
-            encoded = tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}],
-                add_generation_prompt=True, tokenize=True, return_dict=True, enable_thinking=False,
-            )  # fmt: skip
-            return list(encoded["input_ids"])
-        case "lines":
-            text = (tokenizer.bos_token or "") + prompt.removesuffix("\n") + "\n"
-            return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-        case "text":
-            return list(tokenizer(prompt)["input_ids"])
+    """A prompt's tokens, as the model card tells to make them.
+
+    As recalign does, control tokens that the prompt spells out are read as letters, all but those
+    of `UserText.obeyed`, which transformers alone cannot take apart.
+    """
+    if asking == "text":
+        return list(tokenizer(prompt, split_special_tokens=True)["input_ids"])
+
+    def ids(text: str, *, split: bool = True) -> list[int]:
+        encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=split)
+        return list(encoded["input_ids"])
+
+    if asking == "lines":
+        start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        lines = prompt.removesuffix("\n").split("\n")
+        return [*start, *(token for line in lines for token in ids(f"{line}\n"))]
+    turn = tokenizer.apply_chat_template(
+        [{"role": "user", "content": PLACE}],
+        add_generation_prompt=True, tokenize=False, enable_thinking=False,
+    )  # fmt: skip
+    before, after = turn.split(PLACE)
+    return [*ids(before, split=False), *ids(prompt), *ids(after, split=False)]

@@ -29,14 +29,22 @@ def converted(file: Path, folder: Path, work: Path, dtype: torch.dtype) -> Path:
     with FileLock(f"{draft}.lock"):
         if not folder.is_dir():
             shutil.rmtree(draft, ignore_errors=True)
-            try:
-                with explained(str(file), None):
-                    _convert(file, draft, dtype)
-            except struct.error as error:
-                raise UserError(f"{file}: no whole GGUF file: download it again") from error
+            with explained(str(file), None):
+                _require_whole(file)
+                _convert(file, draft, dtype)
             folder.parent.mkdir(parents=True, exist_ok=True)
             draft.rename(folder)
     return folder
+
+
+def _require_whole(file: Path) -> None:
+    """UserError unless the header can be read, and all weights that it lists are there."""
+    from gguf import GGUFReader  # an extra
+
+    try:
+        GGUFReader(file)  # maps the weights into memory, and so reads the header alone
+    except (IndexError, KeyError, OverflowError, ValueError, struct.error) as error:
+        raise UserError(f"{file}: no whole GGUF file: download it again") from error
 
 
 def _convert(file: Path, folder: Path, dtype: torch.dtype) -> None:

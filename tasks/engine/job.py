@@ -21,6 +21,8 @@ class Job:
     take_device: Callable[[], str]
     labels: Mapping[str, str] = field(default_factory=dict)
     """What the flow calls the artifacts of this run, by fingerprint; a report names them so."""
+    forced: bool = False
+    """Whether the stage was asked to compute anew even what is there."""
 
     @property
     def device(self) -> str:

@@ -123,7 +123,7 @@ class Stage:
             track = tracked(runtime, self._label(), key)
             with stage_progress(self._label()) as progress, taking as device, track as tell:
                 artifacts = {name: store.open(one) for name, one in call.inputs.items()}
-                job = Job(draft, runtime, progress, device, call.labels)
+                job = Job(draft, runtime, progress, device, call.labels, call.force)
                 with unchanged(call.files, call.identity.files, store.digests.digest):
                     self._fill(job, call, artifacts)
                 made = store.commit(draft)

@@ -29,16 +29,21 @@ def test_a_gguf_becomes_a_folder_that_loads_and_is_made_once(tmp_path):
     assert converted(file, folder, tmp_path / "work", torch.float32) == folder
 
 
-def test_an_unknown_architecture_and_a_damaged_file_are_one_line_each(tmp_path):
+def test_an_unknown_architecture_is_one_line(tmp_path):
     strange = save_gguf(tmp_path / "strange.gguf", architecture="strange")
     with pytest.raises(UserError, match="architecture strange") as told:
         converted(strange, tmp_path / "model", tmp_path, torch.float32)
     assert "\n" not in str(told.value)
+
+
+def test_a_file_is_one_line_wherever_it_was_cut_off(tmp_path):
     cut = save_gguf(tmp_path / "cut.gguf")
-    cut.write_bytes(cut.read_bytes()[:40])
-    with pytest.raises(UserError, match=r"cut\.gguf: ") as told:
-        converted(cut, tmp_path / "model", tmp_path, torch.float32)
-    assert "\n" not in str(told.value)
+    whole = cut.read_bytes()
+    for n in [*range(40), *range(40, len(whole), 997), len(whole) - 1]:
+        cut.write_bytes(whole[:n])
+        with pytest.raises(UserError) as told:
+            converted(cut, tmp_path / "model", tmp_path, torch.float32)
+        assert str(told.value) == f"{cut}: no whole GGUF file: download it again", n
     assert not (tmp_path / "model").exists()
 
 

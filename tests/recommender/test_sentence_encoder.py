@@ -112,6 +112,17 @@ def test_no_sentence_is_too_long_to_be_read_to_its_end(encoder):
     np.testing.assert_array_equal(beside[0], short[0])
 
 
+@pytest.mark.parametrize("control", ["[SEP]", "[CLS]", "[MASK]", "[PAD]"])
+def test_a_control_token_in_a_title_is_letters(encoder, sentence_vector, control):
+    title = f"Heat {control} Alien"
+    (found,) = encoder.encode([title])
+    obeyed, letters = sentence_vector(title), sentence_vector(f"Heat [ {control[1:]} Alien")
+    assert np.abs(found - obeyed).max() > 0.01
+    np.testing.assert_allclose(found, letters, atol=1e-5)
+    (item,) = encoder.encode_items([title])[1:]
+    np.testing.assert_allclose(item, letters, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_sentence_has_the_same_vector_whatever_is_encoded_with_it(dtype):
     encoder = SentenceEncoder("minilm", dtype=dtype)

@@ -182,6 +182,7 @@ def test_a_card_tells_data_rounds_results_licences_and_limits(finished, tmp_path
     assert "1 round of DPO4Rec" in card
     assert '"template": "attributes.txt"' in card
     assert "synthetic: 60 users" in card
+    assert "takes `<pad>`, `<s>`, `</s>` for control tokens" in card
     aligned = next(
         line for line in card.splitlines() if line.startswith("| Aligned policy, greedy")
     )
@@ -251,8 +252,8 @@ def test_the_code_on_the_card_of_an_llm_of_lines_asks_as_it_was_trained():
     prompt = TitlePrompts(TitlePromptConfig(), ["", "A", "B"]).text([1, 2])
     _, _, asking = llm_example("lines", prompt, None).partition("(folder)\nmodel")
     known: dict[str, Any] = {"tokenizer": tokenizer}
-    exec(asking.partition("\n")[2].partition("written")[0], known)
-    assert known["inputs"]["input_ids"][0].tolist() == [1, 2, 4, 3, 4]
+    exec(asking.partition("\n")[2].partition("\nasked")[0], known)
+    assert known["ids"] == [1, 2, 4, 3, 4]
     assert llm.prompt_ids(tokenizer, "lines", prompt) == [1, 2, 4, 3, 4]
 
 

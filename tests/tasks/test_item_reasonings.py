@@ -1,5 +1,8 @@
 """What an LLM writes about items, once, and that the recommender reads it."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -8,7 +11,7 @@ from recalign.artifacts.artifact import Draft
 from recalign.config import DPO4RecConfig, ItemReasoningsConfig, PolicyConfig
 from recalign.errors import UserError
 from recalign.progress import silent
-from recalign.schemas import ITEM_REASONINGS, ITEMS
+from recalign.schemas import INTERACTIONS, ITEM_REASONINGS, ITEMS
 from tasks.encoding import item_vectors, open_encoder
 from tasks.engine.job import Job
 from tasks.interactions import interactions
@@ -47,6 +50,51 @@ def test_every_item_has_one_text_and_malformed_ones_are_counted(written):
 
 def test_texts_depend_on_nothing_but_the_item_and_the_llm(written):
     assert set(written.artifact("item_reasonings").manifest.inputs) == {"interactions", "policy"}
+
+
+def with_an_item_more(walk):
+    """Interactions, and their splits, like the walk's but for one item more at the front."""
+    old = walk.artifact("interactions")
+    config = old.manifest.config | {"min_rating": 0.5}  # a name of its own
+    draft = walk.store.draft(replace(old.manifest.identity, config=config), {})
+    for name in old.manifest.outputs:
+        shutil.copyfile(old.path(name), draft.path(name))
+    items = ITEMS.read(old)
+    new = items.head(1).with_columns(title=pl.lit("A new one"), item_id=pl.lit("new"))
+    items = pl.concat([new, items]).with_columns(
+        item_index=pl.int_range(1, items.height + 2).cast(ITEMS["item_index"])
+    )
+    moved = INTERACTIONS.read(old).with_columns(pl.col("item_index") + 1)
+    ITEMS.write(items, draft)
+    INTERACTIONS.write(moved, draft)
+    draft.manifest.rows = old.manifest.rows
+    draft.manifest.figures = old.manifest.figures | {"items": items.height}
+    data = walk.store.commit(draft).reference
+    return {"interactions": data, "splits": walk(splits, CONFIG.splits, {"interactions": data})}
+
+
+def test_of_newer_interactions_only_the_new_item_is_written_about(written, tmp_path):
+    walk = direct(shutil.copytree(written.store.root, tmp_path / "artifacts"))
+    first = written.artifact("item_reasonings")
+    n_items = first.manifest.rows
+    assert first.manifest.figures["texts_written"] == n_items
+    walk.done |= written.done
+    loaded = PolicyConfig.model_validate(written.artifact("policy").manifest.config)
+    world = with_an_item_more(walk)
+    llm = walk(policy, loaded, world, files=policy_files(loaded))
+    assert llm != written.done["policy"]
+    inputs = {"interactions": world["interactions"], "policy": llm}
+    walk(item_reasonings, ASKED, inputs, files=prompt_files(ASKED))
+    second = walk.artifact("item_reasonings")
+    figures = second.manifest.figures
+    assert (figures["texts_written"], figures["texts_kept"]) == (1, n_items)
+    about, before = ITEM_REASONINGS.read(second), ITEM_REASONINGS.read(first)
+    assert about[1:].drop("item_index").equals(before.drop("item_index"))
+    # The texts do not depend on which were kept: a forced stage writes them all, to the letter.
+    walk(item_reasonings, ASKED, inputs, files=prompt_files(ASKED), force=True)
+    forced = walk.artifact("item_reasonings")
+    assert forced.manifest.figures["texts_written"] == n_items + 1
+    assert ITEM_REASONINGS.read(forced).equals(about)
 
 
 def test_usable_texts_are_read_beside_title_and_attributes(written, tmp_path):

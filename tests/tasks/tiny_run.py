@@ -58,6 +58,7 @@ class Direct(Run):
         *,
         label: str = "",
         files: dict[str, list[Path]] | None = None,
+        force: bool = False,
     ) -> Reference:
         """The artifact of this stage, computed here and now unless the root has it."""
         files = files or {}
@@ -68,7 +69,7 @@ class Direct(Run):
         }
         identity = stage.identity(config, inputs or {}, digests)
         labels = {reference.fingerprint: label for label, reference in self.done.items()}
-        call = Call(identity, config, inputs or {}, files, self.runtime, labels=labels)
+        call = Call(identity, config, inputs or {}, files, self.runtime, force, labels)
         made = self.done[label or stage.name] = stage.compute(call)
         return made
 
