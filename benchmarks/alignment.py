@@ -6,17 +6,16 @@
 
 A random Llama of about 5 million parameters, or `--model` (a fetched one, a folder or a GGUF file;
 random ones: shapes.py); 8 pairs a batch, prompts of about 100 tokens, completions of about 25.
-Variants: TRL with its defaults (bfloat16, activation
-checkpointing, the reference by its own default), TRL tuned (bfloat16, no checkpointing, reference
-precomputed), and ours with precision "weights" (those of --weights) and "bfloat16". Reported is the
-median step over all repeats, in CPU seconds with one thread (so that a busy machine does not
-matter), else in wall seconds. Precomputation of reference log-probabilities is outside the steps
-for all who do it.
+Variants: ours with precision "weights" (those of --weights) and "bfloat16", TRL with its defaults
+(bfloat16, activation checkpointing, the reference by its own default) and TRL tuned (bfloat16,
+checkpointing as in ours: none on a processor, reference precomputed). Reported is the median step
+over all repeats, in CPU seconds with one thread (so that a busy machine does not matter), else in
+wall seconds. Precomputation of reference log-probabilities is outside the steps for all who do it.
 """
 
 import argparse
 import os
-import re
+import secrets
 import statistics
 import tempfile
 import warnings
@@ -27,11 +26,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import datasets
 import numpy as np
-import polars as pl
 import torch
 import transformers
 from datasets import Dataset
 from device import clock, forget_peak, peak_gib, products_per_second, row
+from made_pairs import completions, sample_pairs
 from peft import LoraConfig
 from shapes import folder_of, tokenizer_of
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,27 +39,21 @@ from transformers import (
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
-    PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerCallback,
 )
 from trl import DPOConfig, DPOTrainer
+from trl.trainer import dpo_trainer
 
 from recalign.alignment.train import align
 from recalign.config import AlignmentConfig, LoadedModelConfig
 from recalign.llm.load import load_policy
-from recalign.schemas import COMPLETIONS
+from recalign.training.arguments import recomputes_activations
 from recalign.training.run import TrainingRun
 
 BATCH = 8
 WARM_UP_STEPS = 2
 GOALS = {"TRL defaults": 4.0, "TRL tuned": 2.0}
-
-
-def words_of(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Words that are one token each behind a space."""
-    found = re.findall(r"^(?:Ġ[a-z]{3,}|w\d+)$", "\n".join(tokenizer.get_vocab()), re.MULTILINE)
-    return sorted(word.removeprefix("Ġ") for word in found)
 
 
 def random_model(vocabulary: int) -> LlamaForCausalLM:
@@ -81,30 +74,6 @@ def random_model(vocabulary: int) -> LlamaForCausalLM:
     )
 
 
-def sample_pairs(n: int, tokenizer: PreTrainedTokenizerBase, about: int) -> pl.DataFrame:
-    """n users' pairs of random words: prompts of `about` (10 % more or less), completions of 25."""
-    random, words = np.random.default_rng(0), words_of(tokenizer)
-
-    def text(low: int, high: int) -> str:
-        length = int(random.integers(low, high + 1))
-        return " ".join(words[i] for i in random.integers(0, len(words), length))
-
-    few = about // 10
-    rows = [(u, text(about - few, about + few), text(20, 30), text(20, 30)) for u in range(n)]
-    columns = ["user_index", "prompt", "chosen", "rejected"]
-    return pl.DataFrame(rows, schema=columns, orient="row")
-
-
-def completions(pairs: pl.DataFrame) -> pl.DataFrame:
-    """COMPLETIONS of `sample_pairs`."""
-    rows = [
-        {"user_index": user, "prompt": prompt, "completions": texts, "chosen": 0, "rejected": [1],
-         "smoothing": [0.0]}
-        for user, prompt, *texts in pairs.iter_rows()
-    ]  # fmt: skip
-    return pl.DataFrame(rows, schema=COMPLETIONS)
-
-
 class Steps(NamedTuple):
     """What steps took."""
 
@@ -115,30 +84,45 @@ class Steps(NamedTuple):
 class Clock(TrainerCallback):
     """Seconds between the ends of consecutive steps: batch, forward, backward, optimiser, log.
 
-    Floating-point operations of the first step's products are counted; it is not timed.
+    Floating-point operations of the first step's products are counted (`counts`); it is not timed,
+    and the peak of the memory is that of the steps behind it. TRL's cannot be counted: torch's
+    counter has no formula for a product that it makes on a GPU.
     """
 
-    def __init__(self, threads: int, n_steps: int, device: str = "cpu") -> None:
+    def __init__(
+        self, threads: int, n_steps: int, device: str = "cpu", counts: bool = True
+    ) -> None:
+        self.device, self.n_steps = device, n_steps
         self.now = clock(device, threads)
-        self.n_steps = n_steps
         self.ends: list[float] = []
-        self.counter = FlopCounterMode(display=False)
+        self.counter = FlopCounterMode(display=False) if counts else None
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count, in the first step."""
-        if not self.ends:
+        if self.counter and not self.ends:
             self.counter.__enter__()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note the time."""
         if not self.ends:
-            self.counter.__exit__(None, None, None)
+            if self.counter:
+                self.counter.__exit__(None, None, None)
+            forget_peak(self.device)
         self.ends.append(self.now())
 
     def timed(self) -> Steps:
         """Every whole batch after the warm-up; the last one of an epoch may be smaller."""
         ends = self.ends[: self.n_steps]
-        return Steps(np.diff(ends)[WARM_UP_STEPS - 1 :].tolist(), self.counter.get_total_flops())
+        operations = self.counter.get_total_flops() if self.counter else 0
+        return Steps(np.diff(ends)[WARM_UP_STEPS - 1 :].tolist(), operations)
+
+
+def tuned_arguments(device: str) -> dict[str, Any]:
+    """The best that TRL offers; activations are kept or recomputed as in ours, so memory is too."""
+    recomputed = recomputes_activations(device)
+    return {
+        "activation_checkpointing": recomputed, "precompute_ref_log_probs": True, "bf16": True,
+    }  # fmt: skip
 
 
 def time_trl(folder: Path, place: Path, options: argparse.Namespace, tuned: bool) -> Steps:
@@ -149,14 +133,16 @@ def time_trl(folder: Path, place: Path, options: argparse.Namespace, tuned: bool
         row | {key: f" {row[key]} {tokenizer.eos_token}" for key in ("chosen", "rejected")}
         for row in pairs.to_dicts()
     ]
-    faster = {"activation_checkpointing": False, "precompute_ref_log_probs": True, "bf16": True}
     args = DPOConfig(
         output_dir=str(place), per_device_train_batch_size=BATCH, num_train_epochs=1,
         use_cpu=options.device == "cpu", save_strategy="no", report_to="none", disable_tqdm=True,
-        **(faster if tuned else {}),
+        **(tuned_arguments(options.device) if tuned else {}),
     )  # fmt: skip
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    watch = Clock(options.threads, options.steps, options.device)
+    watch = Clock(options.threads, options.steps, options.device, counts=False)
+    # Names the file of reference log-probabilities, which nobody reads again; of 16 GB it takes a
+    # minute.
+    dpo_trainer.hash_module = lambda module: secrets.token_hex()
     trainer = DPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, options.weights)),
         args=args,
@@ -196,27 +182,48 @@ def time_ours(folder: Path, place: Path, options: argparse.Namespace, precision:
     return watch.timed()
 
 
-def tell(
-    seconds: dict[str, list[float]], peaks: dict[str, float], named: str, needed: dict[str, float]
-) -> None:
-    """Speeds, ratios and goals, and a row of the table for each of ours.
+def title(options: argparse.Namespace) -> str:
+    """What was trained, and how."""
+    held = options.weights if options.quantisation == "none" else options.quantisation
+    recomputed = ", activations recomputed" if recomputes_activations(options.device) else ""
+    return f"{Path(options.model).name or '5 M'}, {options.method}, {held}{recomputed}"
 
-    needed: seconds that the products of ours take at the device's best.
+
+class Measured(NamedTuple):
+    """What a variant showed, over all repeats."""
+
+    seconds: list[float]  # of every timed step
+    peak: float  # GiB
+    operations: float  # of a step, 0 where they are not counted
+
+
+def tell(found: dict[str, Measured], name: str, named: str, at_best: dict[str, float]) -> None:
+    """The row of variant `name` as soon as it is measured, beside those measured before it.
+
+    at_best: operations a second that products reach here, for ours.
     """
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    peers = [peer for peer in GOALS if peer in medians]
+    one = found[name]
+    step = statistics.median(one.seconds)
+    beside = ", ".join(
+        f"{statistics.median(other.seconds) / step:.2f} x {peer}"
+        for peer, other in found.items()
+        if peer != name and len(other.seconds) == len(one.seconds)
+    )
+    row(f"DPO step, {named}, {name}", f"{BATCH / step:,.1f} pairs/s", beside or "-", one.peak)
+    if one.operations:
+        print(f"{'':18s} {one.operations / at_best[name] / step:.0%} of what products reach")
+
+
+def goals(found: dict[str, Measured]) -> None:
+    """Speeds, and whether the better of ours meets the goals."""
+    medians = {name: statistics.median(one.seconds) for name, one in found.items()}
     for name, step in medians.items():
-        against = [f"{medians[peer] / step:.2f} x {peer}" for peer in peers if peer != name]
-        print(f"{name:18s} {1 / step:6.2f} steps/s {BATCH / step:7.1f} pairs/s  {against}")
-        if name not in GOALS:
-            beside = ", ".join(against) or "-"
-            row(f"DPO step, {named}, {name}", f"{BATCH / step:,.1f} pairs/s", beside, peaks[name])
-            print(f"{'':18s} {needed[name] / step:.0%} of what products reach")
-    for peer in peers:
-        best = min((step for name, step in medians.items() if name not in GOALS), default=0.0)
-        if best:
-            met = "met" if medians[peer] / best >= GOALS[peer] else "MISSED"
-            print(f"goal {GOALS[peer]:.0f}x {peer}: {met} ({medians[peer] / best:.2f}x)")
+        print(f"{name:18s} {1 / step:6.2f} steps/s {BATCH / step:7.1f} pairs/s")
+    best = min((step for name, step in medians.items() if name not in GOALS), default=0.0)
+    for peer, goal in GOALS.items():
+        if best and peer in medians:
+            ratio = medians[peer] / best
+            print(f"goal {goal:.0f}x {peer}: {'met' if ratio >= goal else 'MISSED'} ({ratio:.2f}x)")
 
 
 def main() -> None:
@@ -241,37 +248,35 @@ def main() -> None:
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     os.environ["TQDM_DISABLE"] = "1"
-    variants = {
-        "TRL defaults": lambda at: time_trl(folder, at, options, tuned=False),
-        "TRL tuned": lambda at: time_trl(folder, at, options, tuned=True),
+    variants = {  # ours first: its row is there though TRL fails or takes too long
         "recalign": lambda at: time_ours(folder, at, options, "weights"),
         "recalign bfloat16": lambda at: time_ours(folder, at, options, "bfloat16"),
+        "TRL defaults": lambda at: time_trl(folder, at, options, tuned=False),
+        "TRL tuned": lambda at: time_trl(folder, at, options, tuned=True),
     }
-    wanted = options.variants or list(variants)
-    seconds: dict[str, list[float]] = {name: [] for name in variants if name in wanted}
-    peaks, operations = dict.fromkeys(seconds, 0.0), dict.fromkeys(seconds, 0.0)
+    wanted = [name for name in variants if name in (options.variants or variants)]
+    found: dict[str, Measured] = {}
+    dtypes = {"recalign": getattr(torch, options.weights), "recalign bfloat16": torch.bfloat16}
+    at_best = dict.fromkeys(dtypes, 0.0)
     with tempfile.TemporaryDirectory() as root:
         folder = folder_of(options.model) if options.model else Path(root, "model")
         if not options.model:
             random_model(options.vocabulary).save_pretrained(folder)
             tokenizer_of(options.vocabulary).save_pretrained(folder)
         print(options)
-        dtypes = {"recalign": getattr(torch, options.weights), "recalign bfloat16": torch.bfloat16}
-        at_best = dict.fromkeys(dtypes, 0.0)
         for repeat in range(options.repeats):
             for name, dtype in dtypes.items():
-                found = products_per_second(options.device, dtype)
-                at_best[name] = max(at_best[name], found)
-            for name in seconds:
+                best = products_per_second(options.device, dtype)
+                at_best[name] = max(at_best[name], best)
+            for name in wanted:
                 forget_peak(options.device)
                 steps = variants[name](Path(root, f"{repeat}-{name}"))
-                seconds[name] += steps.seconds
-                operations[name] = steps.operations
-                peaks[name] = max(peaks[name], peak_gib(options.device))
-    needed = {name: operations.get(name, 0.0) / best for name, best in at_best.items()}
-    held = options.weights if options.quantisation == "none" else options.quantisation
-    name = Path(options.model).name or "5 M"
-    tell(seconds, peaks, f"{name}, {options.method}, {held}", needed)
+                before = found.get(name, Measured([], 0.0, 0.0))
+                peak = max(before.peak, peak_gib(options.device))
+                found[name] = Measured(before.seconds + steps.seconds, peak, steps.operations)
+                if repeat == options.repeats - 1:
+                    tell(found, name, title(options), at_best)
+    goals(found)
 
 
 if __name__ == "__main__":

@@ -62,8 +62,13 @@ def folder_of(name: str) -> Path:
     source = source_of(name)
     if not is_gguf(source):
         return Path(source)
-    folder = Path(source).parent.with_suffix(".safetensors")
+    folder = kept_beside(Path(source))
     return converted(Path(source), folder, folder.parent, torch.float32)
+
+
+def kept_beside(gguf: Path) -> Path:
+    """Where a benchmark keeps what it has made of a GGUF file."""
+    return gguf.parent.with_suffix(".safetensors")
 
 
 def main() -> None:
@@ -75,13 +80,21 @@ def main() -> None:
     if given.shape in SHAPES:
         save(given.shape, given.folder, given.device)
         return
-    source = Path(source_of(given.shape))
-    if is_gguf(str(source)):
-        work = given.folder.parent / ".work"
-        work.mkdir(parents=True, exist_ok=True)
-        converted(source, given.folder, work, torch.float32)
-    elif not given.folder.exists():
-        shutil.copytree(source, given.folder)
+    bring(Path(source_of(given.shape)), given.folder)
+
+
+def bring(source: Path, folder: Path) -> None:
+    """A copy of a folder, or of what a GGUF file was converted to; converted now if it was not."""
+    if folder.exists():
+        return
+    kept = kept_beside(source) if is_gguf(str(source)) else source
+    work = folder.parent / ".work"
+    work.mkdir(parents=True, exist_ok=True)
+    if not kept.is_dir():
+        converted(source, folder, work, torch.float32)
+        return
+    shutil.copytree(kept, work / folder.name, dirs_exist_ok=True)
+    (work / folder.name).rename(folder)  # whole, or not there
 
 
 if __name__ == "__main__":

@@ -112,8 +112,15 @@ def shards_by(job: Job, policy: Artifact, asked: Asked, n_users: int) -> WriteSh
         given = [PromptShard(runtime, asked, policy.reference, one) for one in shards]
         return map_shards(job, write_reasonings, given)
 
-    spread = is_mapped(job.runtime) and asked.sampling.writer != "openai"  # it has many at once
-    return by_workers if spread else here
+    return by_workers if is_spread(job.runtime, asked.sampling.writer) else here
+
+
+def is_spread(runtime: Runtime, writer: str) -> bool:
+    """Whether workers write: not where a server does, with many requests at once, or vLLM.
+
+    vLLM spreads its own work over GPUs; an engine of each worker would take the first GPU.
+    """
+    return writer == "local" and is_mapped(runtime)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def open_writer(
         case "vllm":
             from recalign.llm.vllm_writer import VllmWriter
 
-            return VllmWriter(stored(policy, runtime.root), device())
+            return VllmWriter(stored(policy, runtime.root), device(), runtime.devices)
 
 
 def _served(config: AnswersConfig, policy: Artifact, root: str) -> ServedPolicy:

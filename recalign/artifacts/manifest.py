@@ -51,7 +51,8 @@ class Manifest(BaseModel):
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     device: str = "cpu"
-    peak_memory_mb: float = 0.0
+    peak_memory_mb: float = 0.0  # of the process
+    peak_gpu_memory_mb: float = 0.0  # on one GPU; 0: none was used, or an earlier version
     git_commit: str = ""
     packages: dict[str, str] = {}
 

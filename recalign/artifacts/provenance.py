@@ -43,6 +43,23 @@ def peak_memory_mb() -> float:
     return max(resource.getrusage(who).ru_maxrss for who in both) / unit
 
 
+def peak_gpu_memory_mb() -> float:
+    """Most memory so far that torch held on one GPU for this process, in MB; 0 where it used none.
+
+    What did not import torch used none: it is not imported to look.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0.0
+    numbers = range(torch.cuda.device_count())
+    return max(float(torch.cuda.max_memory_allocated(number)) for number in numbers) / 2**20
+
+
+def peaks_mb() -> tuple[float, float]:
+    """`peak_memory_mb` and `peak_gpu_memory_mb`, as a manifest tells them."""
+    return round(peak_memory_mb(), 1), round(peak_gpu_memory_mb(), 1)
+
+
 def cpu_seconds() -> float:
     """CPU seconds so far of this process and of all that it waited for."""
     return sum(os.times()[:4])

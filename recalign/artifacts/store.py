@@ -32,7 +32,7 @@ from recalign.artifacts.manifest import (
     parse_manifest,
     require_same,
 )
-from recalign.artifacts.provenance import cpu_seconds, git_commit, package_versions, peak_memory_mb
+from recalign.artifacts.provenance import cpu_seconds, git_commit, package_versions, peaks_mb
 from recalign.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -246,7 +246,7 @@ class Store:
         manifest.told = manifest.telling
         manifest.seconds = round(time.monotonic() - draft._started, 3)
         manifest.cpu_seconds = round(cpu_seconds() - draft._started_cpu, 3)
-        manifest.peak_memory_mb = round(peak_memory_mb(), 1)
+        manifest.peak_memory_mb, manifest.peak_gpu_memory_mb = peaks_mb()
         write_atomically(draft.folder / STAMPS, json.dumps(stamps))
         mode = stat.S_IMODE((draft.folder / STAMPS).stat().st_mode)  # what the umask makes of it
         for name in manifest.outputs:  # safetensors writes for the owner only

@@ -46,7 +46,11 @@ class ChatServerConfig(Config):
 
 
 class Runtime(Config):
-    """Place, device and sizes that do not change what is computed."""
+    """Place, device and sizes: they make no other artifact.
+
+    On a processor they change no bit of it (an LLM's texts in float32). On a GPU sums are rounded
+    otherwise in batches of another size, so a few texts of an LLM may differ.
+    """
 
     heading = "Where and how to compute"
 
@@ -69,7 +73,8 @@ class Runtime(Config):
     generation_rows: int = Field(2048, ge=1, le=1_000_000)
     """Most samples decoded at once."""
     generation_gb: float = Field(2.0, gt=0, le=10_000)
-    """Most memory for the caches and logits of the samples decoded at once, in GB."""
+    """Most memory for the caches and logits of the samples decoded at once, in GB; raise it on a
+    GPU."""
     shard_users: int = Field(256, ge=1, le=1_000_000)
     """Users per shard of generation; a killed run loses at most one shard."""
     shard_tokens: int = Field(25_000, ge=1, le=1_000_000_000)

@@ -14,7 +14,13 @@ from transformers import PreTrainedModel
 from recalign.errors import UserError
 from recalign.llm.probe import shared_prefix_refusal
 from recalign.llm.repeated_cache import RepeatedCache
-from recalign.llm.sampling import sample_tokens, stream_keys, uniforms
+from recalign.llm.sampling import (
+    GPU_SHARE,
+    logits_at_once,
+    sample_tokens,
+    stream_keys,
+    uniforms,
+)
 from recalign.llm.shared_prefix import SharedPrefix, hooked
 from recalign.writer import Asked
 
@@ -40,10 +46,19 @@ class Generated(NamedTuple):
 
 
 class Room(NamedTuple):
-    """How much is decoded at once; changes no text."""
+    """How much is decoded at once; in float32 on a processor it changes no text.
+
+    Elsewhere sums are rounded otherwise in a batch of another size, so a few texts may differ.
+    """
 
     rows: int = 2048  # texts
     gigabytes: float = 2.0  # of caches and logits
+
+    def beside_scratch(self, device: str) -> "Room":
+        """What is left for caches and logits; a GPU takes a part to draw tokens in."""
+        return (
+            self if device == "cpu" else self._replace(gigabytes=(1 - GPU_SHARE) * self.gigabytes)
+        )
 
 
 ROOM = Room()
@@ -75,12 +90,13 @@ def generate(
 
     prompt_ids: one token list per user of `users` [U]. stops: the tokens that end a text. As many
     texts are decoded at once as `room` has (at least those of one prompt). Each token is drawn with
-    one number of its text's own random stream (see `Asked`), so in float32 a text depends on
-    neither `room` nor the other prompts. In a batch the texts of a prompt follow each other,
-    samples ascending. Raises UserError for a prompt that is empty or leaves no room for
+    one number of its text's own random stream (see `Asked`), so in float32 on a processor a text
+    depends on neither `room` nor the other prompts. In a batch the texts of a prompt follow each
+    other, samples ascending. Raises UserError for a prompt that is empty or leaves no room for
     max_new_tokens.
     """
     users, max_new = np.asarray(users), asked.sampling.max_new_tokens
+    device = model.device.type
     _check_prompts(model, prompt_ids, users, max_new)
     model.eval()
     refusal = shared_prefix_refusal(model, prompt_ids, max_new)
@@ -90,11 +106,13 @@ def generate(
     ends = torch.tensor(list(stops), dtype=torch.int64, device=model.device)
     order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
     copies = 1 if refusal is None else len(asked.samples)
-    parts = _parts(model, [len(prompt_ids[i]) for i in order], asked, room, copies)
+    left, at_once = room.beside_scratch(device), logits_at_once(device, room.gigabytes)
+    parts = _parts(model, [len(prompt_ids[i]) for i in order], asked, left, copies)
     for batch in _even_batches(order, parts):
         prompts = [prompt_ids[i] for i in batch]
         with hooked(model) if refusal is None else nullcontext():
-            tokens, lengths = _decode(decoder, prompts, torch.as_tensor(users[batch]), asked, ends)
+            owners = torch.as_tensor(users[batch])
+            tokens, lengths = _decode(decoder, prompts, owners, asked, ends, at_once)
         texts = product(users[batch].tolist(), asked.samples)
         decoded = zip(texts, tokens.tolist(), lengths.tolist(), strict=True)
         yield [
@@ -146,7 +164,12 @@ def _check_prompts(
 
 
 def _decode(
-    decoder: Decoder, prompts: list[Sequence[int]], users: Tensor, asked: Asked, stops: Tensor
+    decoder: Decoder,
+    prompts: list[Sequence[int]],
+    users: Tensor,
+    asked: Asked,
+    stops: Tensor,
+    at_once: int,
 ) -> tuple[Tensor, Tensor]:
     """Decode one batch; tokens [P*S, max_new] and lengths [P*S], max_new where no stop token came.
 
@@ -163,7 +186,7 @@ def _decode(
     logits = decoder.prefill(prompts)
     for step in range(max_new):
         draws, greedy = uniforms(keys[live], step), sample_of[live] < 0
-        new = sample_tokens(logits, row_of, draws, greedy, asked.sampling)
+        new = sample_tokens(logits, row_of, draws, greedy, asked.sampling, at_once)
         tokens[live, step] = new
         stopped = torch.isin(new, stops)
         lengths[live[stopped]] = step

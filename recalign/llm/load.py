@@ -139,7 +139,11 @@ def _with_adapter(
     try:
         # In float32, as PEFT would keep it, an adapter on bfloat16 weights reads half as fast.
         adapted = PeftModel.from_pretrained(
-            model, str(adapter), is_trainable=trainable, autocast_adapter_dtype=trainable
+            model,
+            str(adapter),
+            is_trainable=trainable,
+            autocast_adapter_dtype=trainable,
+            torch_device=str(model.device),  # PEFT would read it onto any GPU that it finds
         )
     except (OSError, ValueError, RuntimeError) as error:
         first_line = str(error).splitlines()[0]

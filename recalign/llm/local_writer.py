@@ -13,7 +13,8 @@ from recalign.writer import Asked, Written
 class LocalWriter:
     """Samples from `policy` on the device it lies on, as many texts at once as `room` has.
 
-    In float32 a text depends on neither `room` nor the other prompts. See `recalign.writer.Writer`.
+    In float32 on a processor a text depends on neither `room` nor the other prompts (elsewhere
+    rounding does). See `recalign.writer.Writer`.
     """
 
     policy: Policy

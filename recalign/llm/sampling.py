@@ -12,8 +12,10 @@ _GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
 _FACTOR_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _FACTOR_2 = 0x94D049BB133111EB - (1 << 64)
 
-_CHUNK = 1 << 22  # logits turned into probabilities at once: bounds the float64 scratch space
-_CACHED = 1 << 19  # the same on a processor: they stay in its cache
+CACHED = 1 << 19  # logits turned into probabilities at once on a processor: they stay in its cache
+_LEAST_ON_GPU = 1 << 22
+_SCRATCH = 64  # bytes that one of them takes meanwhile, in copies of up to 8 bytes
+GPU_SHARE = 1 / 8  # of the room of texts written at once is scratch space, on a GPU
 
 
 def _shifted(values: Tensor, bits: int) -> Tensor:
@@ -40,17 +42,32 @@ def uniforms(keys: Tensor, step: int) -> Tensor:
     return _shifted(splitmix64(keys, step), 11).to(torch.float64) * 2.0**-53
 
 
+def logits_at_once(device: str, gigabytes: float) -> int:
+    """How many logits are turned into probabilities at once, where texts have so much room.
+
+    A GPU takes longer to start the work on a few of them than to do it.
+    """
+    if device == "cpu":
+        return CACHED
+    return max(_LEAST_ON_GPU, int(GPU_SHARE * gigabytes * 1e9 / _SCRATCH))
+
+
 def sample_tokens(
-    logits: Tensor, rows: Tensor, draws: Tensor, greedy: Tensor, sampling: AnswersConfig
+    logits: Tensor,
+    rows: Tensor,
+    draws: Tensor,
+    greedy: Tensor,
+    sampling: AnswersConfig,
+    at_once: int = CACHED,
 ) -> Tensor:
     """The next token of each sample, int64 [A].
 
     logits [R, V]; rows int64 [A], the row of `logits` each sample draws from; draws float64 [A] in
     [0, 1); greedy bool [A]: those take the arg-max. Temperature, then top-k (0: off), then top-p
-    (1: off), as in Hugging Face's generate.
+    (1: off), as in Hugging Face's generate. `at_once` logits are looked at together.
     """
     parts = []
-    size = max(1, (_CACHED if logits.device.type == "cpu" else _CHUNK) // logits.shape[-1])
+    size = max(1, at_once // logits.shape[-1])
     for first in range(0, len(rows), size):
         part = logits[rows[first : first + size]].float()
         scaled, part_draws = part / sampling.temperature, draws[first : first + size]

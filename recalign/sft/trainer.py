@@ -1,8 +1,8 @@
 """TRL's SFTTrainer on rows of ready token ids.
 
 What is overridden (and pinned by `tests/sft/test_sft_trainer_contract.py`): what `OrderedTrainer`
-exchanges and, on a processor, the loss. Callbacks, checkpoints, resume, PEFT, accelerate and the
-logging are the ordinary Trainer's.
+exchanges and the loss. Callbacks, checkpoints, resume, PEFT, accelerate and the logging are the
+ordinary Trainer's.
 """
 
 from typing import Any, cast
@@ -33,7 +33,6 @@ class TitleSFTTrainer(OrderedTrainer, SFTTrainer):
         self.lengths = np.array([len(ids) for ids in train_dataset["input_ids"]])
         counts = [sum(label != IGNORED for label in row[1:]) for row in eval_dataset["labels"]]
         self.held_out_tokens = float(np.mean(counts))  # labels of a held-out row
-        self.own_loss = model.device.type == "cpu"  # a GPU has TRL's fused LM head
         super().__init__(
             model,
             args=args,
@@ -53,21 +52,11 @@ class TitleSFTTrainer(OrderedTrainer, SFTTrainer):
 
         transformers averages held-out batches by their rows: each batch tells its sum over what its
         rows hold on average, so that the mean is over tokens, however rows are batched.
-        On a processor the LM head runs only where a label is predicted, and once (TRL's fused head
-        runs everywhere, and again in the backward pass); on a GPU the loss is TRL's.
+        The LM head runs only where a label is predicted, and once (TRL's fused head runs again in
+        the backward pass, and on a GPU it wants Triton, hence a C compiler).
         """
         targets = inputs["labels"][:, 1:]
         mode = "train" if cast(nn.Module, self.model).training else "eval"
-        if not self.own_loss:
-            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            if mode == "train":
-                return loss
-            # TRL has told a batch's accuracy once, and will average what it was told.
-            n_tokens = self.accelerator.gather_for_metrics((targets != IGNORED).sum()).sum()
-            told = self._metrics[mode]["mean_token_accuracy"]
-            told.extend([told.pop()] * int(n_tokens))
-            share = (targets != IGNORED).sum() / (len(targets) * self.held_out_tokens)
-            return (loss[0] * share, loss[1]) if return_outputs else loss * share
         kept = functional.pad(targets != IGNORED, (0, 1))  # [B, L]
         logits = model(
             input_ids=inputs["input_ids"],

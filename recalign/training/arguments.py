@@ -28,6 +28,11 @@ def require_even_batches(config: TrainingConfig, n_devices: int, stage: str) -> 
         )
 
 
+def recomputes_activations(device: str) -> bool:
+    """Whether the backward pass computes activations anew: memory is scarce on a GPU, time here."""
+    return device != "cpu"
+
+
 def shared_arguments(config: TrainingConfig, run: TrainingRun, steps: int) -> dict[str, Any]:
     """Arguments of TRL's configurations, by name; `Schedule` decides when to evaluate and save.
 
@@ -46,7 +51,7 @@ def shared_arguments(config: TrainingConfig, run: TrainingRun, steps: int) -> di
         "warmup_steps": warm_up_steps(steps),
         "bf16": config.precision == "bfloat16",
         "use_cpu": run.device == "cpu",
-        "activation_checkpointing": run.device != "cpu",  # memory is scarce there, time is here
+        "activation_checkpointing": recomputes_activations(run.device),
         "dataloader_pin_memory": run.device != "cpu",
         "eval_strategy": "no",
         "save_strategy": "no",

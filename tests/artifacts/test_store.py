@@ -16,7 +16,7 @@ import pytest
 from recalign.artifacts.digests import write_atomically
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.manifest import Reference, fingerprints
-from recalign.artifacts.provenance import peak_memory_mb
+from recalign.artifacts.provenance import peak_gpu_memory_mb, peak_memory_mb
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
 from recalign.schemas import USERS
@@ -63,6 +63,20 @@ def test_peak_memory_is_in_megabytes_where_the_system_counts_bytes_too(monkeypat
     for system, megabytes in (("darwin", 3 * 2**10), ("linux", 3 * 2**20)):
         monkeypatch.setattr(sys, "platform", system)
         assert peak_memory_mb() == megabytes
+
+
+def test_the_peak_of_a_gpu_is_that_of_the_fullest_one_and_nothing_without_one(monkeypatch):
+    held = [2**20, 7 * 2**20]
+    cuda = SimpleNamespace(
+        is_initialized=lambda: True, device_count=lambda: 2, max_memory_allocated=held.__getitem__
+    )
+    for torch, megabytes in (
+        (SimpleNamespace(cuda=cuda), 7.0),
+        (SimpleNamespace(cuda=SimpleNamespace(is_initialized=lambda: False)), 0.0),
+        (None, 0.0),
+    ):
+        monkeypatch.setitem(sys.modules, "torch", torch)
+        assert peak_gpu_memory_mb() == megabytes
 
 
 def test_processes_of_one_number_write_the_same_file_at_once(tmp_path, monkeypatch):

@@ -5,8 +5,16 @@ import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from recalign.config import SamplingConfig
+from recalign.llm.generate import Room
 from recalign.llm.nucleus import _cut
-from recalign.llm.sampling import sample_tokens, splitmix64, stream_keys, uniforms
+from recalign.llm.sampling import (
+    CACHED,
+    logits_at_once,
+    sample_tokens,
+    splitmix64,
+    stream_keys,
+    uniforms,
+)
 
 ANY = torch.zeros(1, dtype=torch.int64)
 PLAIN = SamplingConfig()
@@ -115,3 +123,22 @@ def test_impossible_tokens_are_never_drawn_even_at_the_ends_of_the_range():
     draws = torch.tensor([0.0, 1 - 2.0**-53]).double()
     tokens = sample_tokens(logits, ANY.expand(2), draws, torch.zeros(2) > 0, PLAIN)
     assert tokens.tolist() == [1, 2]
+
+
+def test_a_gpu_draws_more_at_once_in_a_larger_room_and_leaves_it_that_part():
+    assert logits_at_once("cpu", 30.0) == logits_at_once("cpu", 2.0) == CACHED
+    large = logits_at_once("cuda", 30.0)
+    assert large > 10 * logits_at_once("cuda", 2.0)
+    for gigabytes in (10.0, 30.0):
+        left = Room(100, gigabytes).beside_scratch("cuda").gigabytes
+        assert left + logits_at_once("cuda", gigabytes) * 64 / 1e9 == pytest.approx(gigabytes)
+    assert Room(100, 30.0).beside_scratch("cpu") == Room(100, 30.0)
+
+
+def test_tokens_do_not_depend_on_how_many_are_drawn_at_once():
+    drawn = torch.Generator().manual_seed(0)
+    logits = torch.randn(9, 50, generator=drawn)
+    draws = torch.rand(9, generator=drawn, dtype=torch.float64)
+    rows, greedy = torch.arange(9), torch.arange(9) % 4 == 0
+    one, all_ = (sample_tokens(logits, rows, draws, greedy, PLAIN, n) for n in (50, 10**6))
+    assert torch.equal(one, all_)

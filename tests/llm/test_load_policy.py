@@ -153,6 +153,18 @@ def test_an_adapter_is_merged_in_float32_and_stays_apart_otherwise(tmp_path: Pat
     assert {w.dtype for w in trained.parameters() if w.requires_grad} == {torch.float32}
 
 
+def test_an_adapter_is_read_onto_the_models_device_and_not_onto_any_gpu_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_model(tmp_path / "model")
+    adapter_on(folder, tmp_path / "adapter")
+    # What PEFT finds on a machine with a GPU; to read onto it fails here.
+    monkeypatch.setattr("peft.peft_model.infer_device", lambda: "cuda")
+    for trainable in (False, True):
+        model = load_policy(folder, CONFIG, tmp_path / "adapter", trainable=trainable).model
+        assert {weight.device.type for weight in model.parameters()} == {"cpu"}
+
+
 def test_a_wrong_adapter_folder_is_named(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model")
     with pytest.raises(UserError, match=r"nowhere: no adapter here"):

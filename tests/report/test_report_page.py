@@ -94,6 +94,15 @@ def test_the_page_says_whose_memory_stands_beside_a_stage(page: str):
     assert "Memory: the most that the process had held by then, earlier stages included." in page
 
 
+def test_what_a_gpu_held_is_told_apart_from_the_process():
+    run = dpo4rec_run()
+    run.stages[1].manifest.device = "NVIDIA H200"
+    run.stages[1].manifest.peak_gpu_memory_mb = 30_720.4
+    page = render(dpo4rec_page(run))
+    assert "NVIDIA H200, 10 MB, 30,720 MB on the GPU</small>" in page
+    assert "earlier stages included; on a GPU, what torch had held there." in page
+
+
 def test_every_link_leads_to_a_place_on_the_page(page: str):
     parsed = Page(page)
     assert {"#section-1", "#stages", "#artifact-" + "a" * 32} <= set(parsed.references)

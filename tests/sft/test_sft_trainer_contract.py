@@ -53,10 +53,9 @@ def test_a_process_of_a_launch_computes_its_share_as_trl_does(
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("own_loss", [True, False])  # as on a processor, as on a GPU
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 8])
 def test_held_out_figures_are_means_over_tokens_however_rows_are_batched(
-    tmp_path: Path, micro_batch_size: int, own_loss: bool
+    tmp_path: Path, micro_batch_size: int
 ) -> None:
     lengths = [1, 6, 2, 1, 1, 3, 1]  # labels of each row, behind two tokens
     drawn = torch.Generator().manual_seed(0)
@@ -65,7 +64,6 @@ def test_held_out_figures_are_means_over_tokens_however_rows_are_batched(
     held_out = _dataset(Examples(rows, [2] * len(rows)))
     arguments = _arguments(config, run(tmp_path), 10)
     trainer = TitleSFTTrainer(model(), arguments, _dataset(examples()[0]), held_out, tokenizer())
-    trainer.own_loss = own_loss
     whole: Any = trainer.model
     losses, hits = [], []
     for ids in rows:

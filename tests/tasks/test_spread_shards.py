@@ -21,6 +21,7 @@ from tasks.engine import spread
 from tasks.engine.job import Job
 from tasks.engine.run import Run, StoppedAfter
 from tasks.engine.spread import take_slot
+from tasks.reasonings import is_spread
 from tests.tasks.tiny_run import CONFIG
 
 WRITTEN, SCORED = "reasonings for reward, base", "rewards, round 1"
@@ -103,3 +104,11 @@ def test_workers_on_one_machine_take_different_gpus(tmp_path):
         take_slot(["0", "1"], tmp_path)
     first.release()
     assert take_slot(["0", "1"], tmp_path).lock_file == first.lock_file
+
+
+@pytest.mark.parametrize("runner", ["threads", "dask", "ray"])
+def test_a_server_and_vllm_get_all_shards_from_the_stage_itself(runner):
+    runtime = Runtime(devices=2, task_runner=runner)
+    spread = [is_spread(runtime, writer) for writer in ("local", "openai", "vllm")]
+    assert spread == [True, False, False]
+    assert not is_spread(Runtime(), "local")

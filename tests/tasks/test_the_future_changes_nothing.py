@@ -127,8 +127,8 @@ class Until(Direct):
 
     last: str = ""
 
-    def __call__(self, stage, config, inputs=None, *, label="", files=None):
-        made = super().__call__(stage, config, inputs, label=label, files=files)
+    def __call__(self, stage, config, inputs=None, *, label="", files=None, force=False):
+        made = super().__call__(stage, config, inputs, label=label, files=files, force=force)
         if self.last in (label, stage.name):
             raise StoppedAfter(self.last)
         return made
