@@ -22,6 +22,7 @@ from recalign.config.presets import complete, idle, load_settings, own_preset
 from recalign.errors import UserError
 from recalign.report import PAGE
 from recalign.report.terminal import print_table
+from tasks.engine.interruption import watch_for_ctrl_c
 
 if TYPE_CHECKING:
     from tasks.engine.run import Step
@@ -122,6 +123,7 @@ def start_server() -> None:
     kind, _, file = (PREFECT_API_DATABASE_CONNECTION_URL.value() or "").partition(":///")
     if not PREFECT_API_URL.value() and kind.startswith("sqlite"):
         database.check(Path(file), "give this one its own: export PREFECT_HOME=FOLDER")
+    watch_for_ctrl_c()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it: the terminal may go
             signal.signal(number, _end)

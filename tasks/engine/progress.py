@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from recalign.report.live_page import Point, figure_of, live_page, seconds_left
+from tasks.engine.interruption import end_if_interrupted
 from tasks.engine.run_page import key_of
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class StageProgress:
         self._curve: list[Point] = []
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
+        end_if_interrupted()
         now = time.monotonic()
         if total != self._total or (self._curve and done < self._curve[-1][0]):
             self._begin(done, total)
