@@ -28,8 +28,8 @@ ROOMS = {  # folder: its files, beside __init__
         "processes record register reports server service"
     ),
     "tasks/engine": (
-        "cache device interruption job launch progress provenance run run_names run_page spread stage "
-        "tracking trouble"
+        "cache device interruption job launch progress provenance run run_names run_page spread "
+        "stage tracking trouble"
     ),
 }
 BESIDE_STAGES = {
