@@ -189,13 +189,12 @@ def variants(config: RosePOConfig) -> list[ComparedRow]:
 
 def _baselines(oracle: str, controls: Sequence[str]) -> list[ComparedRow]:
     """What ranks without any of the strategy's pairs; `oracle` is the sequence model's name."""
-    rows = [
-        ComparedRow(label="Popularity", kind="popularity"),
-        ComparedRow(label=oracle, kind="sasrec"),
-        ComparedRow(label="SFT", kind="sft"),
-    ]
-    left_out = {"popularity", "oracle"} - set(controls)
-    return [row for row in rows if row.kind.replace("sasrec", "oracle") not in left_out]
+    rows = {
+        "popularity": ComparedRow(label="Popularity", kind="popularity"),
+        "oracle": ComparedRow(label=oracle, kind="sasrec"),
+        "sft": ComparedRow(label="SFT", kind="sft"),
+    }
+    return [row for name, row in rows.items() if name in ("sft", *controls)]
 
 
 def _continued(strategy: str, controls: Sequence[str]) -> list[ComparedRow]:
