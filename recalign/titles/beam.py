@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from recalign.titles.packed import normalisers
 from recalign.titles.reading import Reading
 from recalign.titles.trie import Catalogue
 
@@ -24,17 +25,17 @@ def beam_search(
     state.scores[:, 0] = 0.0  # one empty prefix per prompt
     logits = reading.first[:, None]
     device = logits.device
-    ancestors = torch.zeros(n_rows, width, 0, dtype=torch.bool, device=device)
-    itself = torch.eye(width, dtype=torch.bool, device=device).expand(n_rows, -1, -1)
+    ancestors = torch.zeros(n_rows, 1, 0, dtype=torch.bool, device=device)
     for depth in range(catalogue.trie.paths.shape[1]):
-        log_probs = logits.log_softmax(-1, dtype=torch.float32)
-        state = _advance(state, log_probs, catalogue, below)
-        if not state.live.any():
+        state = _advance(state, logits, catalogue, below)
+        n_fed = state.live.sum(1).max()  # of each row: live ones come first
+        if not n_fed:
             break
-        kept = torch.from_numpy(state.parents).to(device)[:, :, None]
+        kept = torch.from_numpy(state.parents[:, :n_fed]).to(device)[:, :, None]
         kept = kept.expand(-1, -1, ancestors.shape[2])
+        itself = torch.eye(n_fed, dtype=torch.bool, device=device).expand(n_rows, -1, -1)
         ancestors = torch.cat([ancestors.gather(1, kept), itself], 2)
-        tokens = torch.from_numpy(catalogue.trie.tokens[state.nodes]).to(device)
+        tokens = torch.from_numpy(catalogue.trie.tokens[state.nodes[:, :n_fed]]).to(device)
         logits = reading.extend(tokens, torch.full_like(tokens, depth), ancestors)
     reading.forget()
     return state.items, np.where(state.items > 0, state.scores, -np.inf).astype(np.float32)
@@ -43,7 +44,8 @@ def beam_search(
 class _State:
     """Hypotheses [B, W]: scores (-inf: none), nodes, items once finished, and which each continues.
 
-    `parents` are places among the hypotheses one token before.
+    Live ones come first, best first, then finished ones, best first. `parents` of live ones are
+    places among the live ones one token before.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -57,9 +59,9 @@ class _State:
 
 
 def _advance(
-    state: _State, log_probs: torch.Tensor, catalogue: Catalogue, below: np.ndarray
+    state: _State, logits: torch.Tensor, catalogue: Catalogue, below: np.ndarray
 ) -> _State:
-    """Every live prefix by one token; the best survive."""
+    """Every live prefix by one token, logits [B, n, V] for the first n; the best survive."""
     starts = catalogue.starts
     rows, beams = np.nonzero(state.live)
     nodes = state.nodes[rows, beams]
@@ -68,19 +70,21 @@ def _advance(
     within = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
     children = catalogue.children[first + within]
     tokens = catalogue.trie.tokens[children]
-    index = [torch.from_numpy(a).to(log_probs.device) for a in (rows, beams, tokens)]
-    scores = state.scores[rows, beams] + log_probs[index[0], index[1], index[2]].cpu().numpy()
+    at = [torch.from_numpy(a).to(logits.device) for a in (rows, beams, tokens)]
+    log_probs = logits[at[0], at[1], at[2]].float() - normalisers(logits)[at[0], at[1]]
+    scores = state.scores[rows, beams] + log_probs.cpu().numpy()
     items = catalogue.items[children]
     low, high = catalogue.lows[children], catalogue.highs[children]
     behind = low + (items > 0)  # a title that ends at the node comes first among those below it
     ends = (items > 0) & (below[rows, behind] > below[rows, low])
     goes_on = below[rows, high] > below[rows, behind]
     done_rows, done_beams = np.nonzero(state.items)
+    nowhere = np.zeros(len(done_rows), dtype=np.int64)  # a finished one goes on from none
     options = [
         np.concatenate(parts)
         for parts in (
             (done_rows, rows[ends], rows[goes_on]),
-            (done_beams, beams[ends], beams[goes_on]),
+            (nowhere, beams[ends], beams[goes_on]),
             (state.nodes[done_rows, done_beams], children[ends], children[goes_on]),
             (state.items[done_rows, done_beams], items[ends], np.zeros(goes_on.sum(), np.int64)),
             (state.scores[done_rows, done_beams], scores[ends], scores[goes_on]),
@@ -91,12 +95,16 @@ def _advance(
 
 def _best(options: list[np.ndarray], shape: tuple[int, ...]) -> _State:
     """The best options (row, parent, node, item, score) of every row."""
-    order = np.lexsort((-options[4], options[0]))
+    best = np.lexsort((-options[4], options[0]))
+    best = best[_places(options[0][best]) < shape[1]]
+    order = best[np.lexsort((options[3][best] > 0, options[0][best]))]  # live ones first
     rows, parents, nodes, items, scores = (option[order] for option in options)
-    places = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    kept = places < shape[1]
-    at = rows[kept], places[kept]
+    at = rows, _places(rows)
     new = _State(shape)
-    new.nodes[at], new.items[at], new.scores[at] = nodes[kept], items[kept], scores[kept]
-    new.parents[at] = parents[kept]
+    new.nodes[at], new.items[at], new.scores[at], new.parents[at] = nodes, items, scores, parents
     return new
+
+
+def _places(rows: np.ndarray) -> np.ndarray:
+    """Sorted rows: the place of each within its row."""
+    return np.arange(len(rows)) - np.searchsorted(rows, rows)

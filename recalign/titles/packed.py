@@ -37,13 +37,13 @@ def title_log_probs(reading: Reading, tries: Sequence[Trie]) -> Tensor:
         reading.forget()
         above = (slots - 1).clamp(min=0)
         picked = logits.flatten(1).gather(1, above * logits.shape[2] + tokens)
-        behind = picked.float() - _normalisers(logits).gather(1, above)
+        behind = picked.float() - normalisers(logits).gather(1, above)
         root = torch.where(slots > 0, behind, root)
     root[:, 0] = 0.0  # node 0 pads the paths
     return root.gather(1, paths.flatten(1)).view(paths.shape).sum(2)
 
 
-def _normalisers(logits: Tensor) -> Tensor:
+def normalisers(logits: Tensor) -> Tensor:
     """log of the sum of exp over the vocabulary, float32 [B, F] of [B, F, V]."""
     rows = logits.flatten(0, 1)
     at_once = max(1, NORMALISED // rows.shape[1])

@@ -5,6 +5,7 @@ import pytest
 
 from recalign.errors import UserError
 from recalign.titles.likelihood import TitleScorer
+from recalign.titles.reading import Reading
 from recalign.titles.trie import catalogue_of, trie_of
 from tests.titles import title_samples as samples
 
@@ -101,3 +102,14 @@ def test_a_tree_feeds_shared_tokens_once_and_last_ones_never():
 def test_titles_of_the_same_tokens_are_told_apart_or_refused():
     with pytest.raises(UserError, match="items 2 and 3 with the same tokens"):
         catalogue_of([[], [3], [4], [4]])
+
+
+def test_finished_titles_are_fed_no_more(monkeypatch):
+    fed = []
+    extend = Reading.extend
+    monkeypatch.setattr(
+        Reading, "extend", lambda self, *to: fed.append(to[0].shape) or extend(self, *to)
+    )
+    ids = [[], [20, 30, 40], [50], [60]]
+    samples.beam(TitleScorer(samples.pieces_policy(), ids), [[5, 6]], 3, [NOTHING])
+    assert fed == [(1, 1), (1, 1)]  # of three hypotheses, the one of three tokens
