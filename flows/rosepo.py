@@ -154,8 +154,9 @@ class Contest:
         return self.run(fold_oracles, settings.folding, inputs, files=files)
 
     def judge(self, number: int, row: ComparedRow, judged: dict[str, Reference]) -> None:
-        """Rank and answer for validation and test; the test is what the table shows."""
-        self.story[f"valid_{number}"] = self._recommend("valid", row, judged)
+        """Rank and answer for validation, if asked, and test; the test is what the table shows."""
+        if self.config.recommendations.validated:
+            self.story[f"valid_{number}"] = self._recommend("valid", row, judged)
         self.story[f"row_{number}"] = self._recommend("test", row, judged)
 
     def _recommend(

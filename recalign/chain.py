@@ -83,6 +83,11 @@ def policy_of_run(store: Store, report: Manifest) -> Reference:
 def best_row(comparison: Manifest) -> tuple[int, dict[str, Any]]:
     """The aligned row with the best validation: its number, and what it is."""
     rows, scores = comparison.config["rows"], _validations(comparison, "aligned")
+    if not scores:
+        raise UserError(
+            f"{comparison.reference.name} judged its rows on test alone, and the best is chosen by"
+            " validation: run it again with recommendations.validated = true; it judges that alone"
+        )
     best = max(scores, key=scores.__getitem__)
     return next((number, row) for number, row in enumerate(rows) if row["label"] == best)
 
@@ -94,9 +99,10 @@ def _best_judged(store: Store, comparison: Manifest) -> Manifest:
 
 
 def _validations(comparison: Manifest, kind: str) -> dict[str, float]:
-    """Of the rows of this kind, by label."""
+    """Of the rows of this kind, by label; empty where validation was not judged."""
     labels = [row["label"] for row in comparison.config["rows"] if row["kind"] == kind]
-    return {label: comparison.figures["validation"][label] for label in labels}
+    scores = comparison.figures["validation"]
+    return {label: scores[label] for label in labels if label in scores}
 
 
 def doubt_of_run(store: Store, report: Manifest) -> str:

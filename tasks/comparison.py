@@ -60,7 +60,11 @@ def comparison(
     contrasts = contrast_table(config.rows, means)
     told = {label: one.manifest.figures.get("recommended") for label, one in judged.items()}
     recommended = recommended_table({label: one for label, one in told.items() if one})
-    valid = {row.label: made[f"valid_{number}"] for number, row in enumerate(config.rows)}
+    valid = {
+        row.label: made[f"valid_{number}"]
+        for number, row in enumerate(config.rows)
+        if f"valid_{number}" in made
+    }
     chosen_by = validated_by(results).label  # one metric, which every row has
     validation = {n: float(one.manifest.figures["means"][chosen_by]) for n, one in valid.items()}
     budgets = budget_table({label: _trained(job, one) for label, one in judged.items()})

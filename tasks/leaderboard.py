@@ -50,7 +50,8 @@ class FinishedCell:
     results: pl.DataFrame
     row: str
     """What the cell is about."""
-    validation: float
+    validation: float | None
+    """Missing where a RosePO run judged its rows on test alone."""
     validated_by: Metric
     """What its validation is measured in."""
     stands_on: Mapping[str, Manifest]
@@ -110,7 +111,8 @@ def judge(store: Store, cell: ShownCell, report: Artifact) -> FinishedCell:
         case "comparison":
             results, labels = RESULTS.read(report), [one["label"] for one in told.config["rows"]]
             row = cell.headline or main_row(results)
-            ends, score = [told.inputs[f"row_{labels.index(row)}"]], told.figures["validation"][row]
+            ends = [told.inputs[f"row_{labels.index(row)}"]]
+            score = told.figures["validation"].get(row)  # None: judged on test alone
             measured, chosen_by = report, validated_by(results)
         case _:
             measured = store.open(told.inputs["evaluation"])

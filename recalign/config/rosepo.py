@@ -143,6 +143,8 @@ class RecommendationsConfig(JudgementConfig):
     LLM; continued, continued_fresh: the SFT model trained further on the pairs' chosen items, or on
     as many others; random: aligned on random rejections; none, constant, permuted, truth: another
     smoothing of the same pairs (truth in the synthetic world alone)."""
+    validated: bool = Field(True, json_schema_extra=NOT_IDENTITY)
+    """Judge rows on validation, too; false halves what judging costs, and no row can be chosen."""
 
     @model_validator(mode="after")
     def _beam_finds_what_is_counted(self) -> "RecommendationsConfig":

@@ -123,7 +123,8 @@ def _lede(run: LeaderboardRun) -> str:
             f"({', '.join(measured)})."
         )
     if run.chosen is None:
-        return text
+        choice = run.board["setting"].n_unique() > 1 and done["validation"].null_count()
+        return f"{text} No setting was chosen: validation was not judged." if choice else text
     label, seed = run.chosen
     text = f"{text} {label} was chosen by its validation on seed {seed}; "
     if n := run.confirmed.height:

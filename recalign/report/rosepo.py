@@ -54,7 +54,7 @@ class RosePORun:
     unequal: Sequence[str]
     """Rows of a claim whose pairs or steps differ, in words."""
     validation: Mapping[str, float]
-    """Score by row label, in the metric that `validated_by` says of the results."""
+    """Score by row label, in the metric that `validated_by` says of the results; may be empty."""
     rejections: pl.DataFrame
     """One line per set of pairs, printed as it is."""
     smoothing: pl.DataFrame
@@ -79,12 +79,7 @@ def rosepo_page(run: RosePORun) -> Page:
         _claims(contrasts, run.unequal),
         segments_section(_first_answers(told_intervals(run.segments), contrasts)),
         _tradeoffs(results),
-        Section(
-            "Chosen by validation",
-            "Validation",
-            "A policy is worth delivering only if its validation beats the SFT model's.",
-            grids=[_validations(run)],
-        ),
+        *_chosen(run),
         *training_section(run.oracle_curve, run.sft_curve, "the fine-tuned model"),
         Section("Items chosen and rejected", "Pairs", grids=[_plain_grid(run.rejections)]),
         Section(
@@ -162,14 +157,19 @@ def _biases(results: pl.DataFrame) -> Grid:
     return Grid(["Row", *(one.name for one in names)], rows, note=f"{note}." if note else "")
 
 
-def _validations(run: RosePORun) -> Grid:
+def _chosen(run: RosePORun) -> list[Section]:
+    """What to choose a row by; nothing where rows were judged on test alone."""
+    if not run.validation:
+        return []
     base = next((run.validation[one.label] for one in run.compared if one.kind == "sft"), None)
     rows = []
     for one in run.compared:
         score = run.validation[one.label]
         gain = "" if not base or one.kind == "sft" else percent(score / base - 1, 1, True)
         rows.append([Cell(one.label), Cell(metric(score)), Cell(gain)])
-    return Grid(["Row", f"Validation {_header(validated_by(run.results))}", "against SFT"], rows)
+    header = ["Row", f"Validation {_header(validated_by(run.results))}", "against SFT"]
+    told = "A policy is worth delivering only if its validation beats the SFT model's."
+    return [Section("Chosen by validation", "Validation", told, grids=[Grid(header, rows)])]
 
 
 def _in_hindsight(hindsight: pl.DataFrame) -> list[Grid]:

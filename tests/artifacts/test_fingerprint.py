@@ -132,7 +132,8 @@ def test_every_setting_of_dpo4rec_changes_the_identity_unless_it_says_that_it_do
 def test_every_setting_of_rosepo_changes_the_identity_unless_it_says_that_it_does_not_count():
     config = RosePOConfig()
     unread = {"sft.template", "alignment.reference", "alignment.allow_worse"}
-    unread |= {"recommendations.controls"}  # the rows that are compared tell
+    # the rows that are compared tell, and its inputs
+    unread |= {"recommendations.controls", "recommendations.validated"}
     assert without_effect(config) == PLACES | unread | not_counting(config)
     assert {"rejections.mix.random", "sft.n_candidates"} <= not_counting(config)
 

@@ -116,6 +116,24 @@ def test_fewer_controls_compute_the_comparison_alone(recalign, copied):
     assert "constant eps" not in page
 
 
+def test_rows_judged_on_test_alone_give_the_same_table_and_choose_nothing(recalign, copied):
+    asked = ("--set", "recommendations.validated=false")
+    (before,) = copied.glob("comparison/[!.]*")
+    recalign("sweep", *RUN[1:], "--seeds", "1", "--root", str(copied), *asked)
+    (new,) = set(copied.glob("comparison/[!.]*")) - {before}
+    inputs = json.loads((new / "manifest.json").read_text())["inputs"]
+    assert not [name for name in inputs if name.startswith("valid_")]
+    assert (new / "results.parquet").read_bytes() == (before / "results.parquet").read_bytes()
+    assert "Chosen by validation" in (before / "report.html").read_text()
+    assert "Chosen by validation" not in (new / "report.html").read_text()
+    (cells,) = copied.glob("leaderboard/[!.]*/cells.parquet")
+    assert pl.read_parquet(cells)["validation"].to_list() == [None]
+    told = recalign("recommend", "--latest", "--root", str(copied), check=False)
+    assert told.returncode
+    assert f"comparison/{new.name[:10]} judged its rows on test alone" in told.stderr
+    assert "recommendations.validated = true" in told.stderr
+
+
 def test_controls_that_no_claim_needs_are_refused_before_any_work(recalign, both):
     asked = ("--set", 'recommendations.controls=["popularity"]')
     told = recalign("plan", *RUN[1:], "--root", str(both), *asked, check=False)

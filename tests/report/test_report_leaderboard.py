@@ -108,6 +108,15 @@ def test_a_validation_says_its_metric_and_where_they_differ_that_nothing_was_cho
     assert "No setting was chosen" not in leaderboard_page(run).opening.lede
 
 
+def test_settings_without_a_validation_are_said_not_to_be_chosen_from():
+    run = leaderboard_run()
+    apart = replace(run, chosen=None, confirmed=run.confirmed.clear())
+    assert "No setting was chosen" not in leaderboard_page(apart).opening.lede
+    unjudged = run.cells.with_columns(validation=pl.lit(None, pl.Float64))
+    page = leaderboard_page(replace(apart, cells=unjudged))
+    assert page.opening.lede.endswith("No setting was chosen: validation was not judged.")
+
+
 def test_settings_are_sorted_by_their_numbers_and_show_metrics_and_costs():
     (grid,) = next(s for s in leaderboard_page(leaderboard_run()).sections
                    if s.short == "Settings").grids  # fmt: skip

@@ -107,9 +107,12 @@ def test_titles_of_the_same_tokens_are_told_apart_or_refused():
 def test_finished_titles_are_fed_no_more(monkeypatch):
     fed = []
     extend = Reading.extend
-    monkeypatch.setattr(
-        Reading, "extend", lambda self, *to: fed.append(to[0].shape) or extend(self, *to)
-    )
+
+    def noted(self, tokens, depths, sees):
+        fed.append(tokens.shape)
+        return extend(self, tokens, depths, sees)
+
+    monkeypatch.setattr(Reading, "extend", noted)
     ids = [[], [20, 30, 40], [50], [60]]
     samples.beam(TitleScorer(samples.pieces_policy(), ids), [[5, 6]], 3, [NOTHING])
     assert fed == [(1, 1), (1, 1)]  # of three hypotheses, the one of three tokens
