@@ -46,7 +46,9 @@ def item_reasonings(
         schema=PROMPTS,
     )
     asked = Asked(config, n_samples=0, greedy=True, stream="item reasonings")
-    made_by = {"settings": config.identity()}
+    # A folder's weights are no output of policy, whose digest is of its outputs.
+    weights = {n: sha for n, sha in policy.manifest.files.items() if n.startswith("model/")}
+    made_by = {"settings": config.identity(), "weights": weights}
     folder = folder_of(job.cache, policy.manifest.digest, "about-items", made_by)
     table, told = greedy_texts(job, asked, prompts, policy, folder)
     report = text_report(table)

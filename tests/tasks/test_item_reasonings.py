@@ -2,10 +2,12 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.torch import load_file, save_file
 
 from recalign.artifacts.artifact import Draft
 from recalign.config import DPO4RecConfig, ItemReasoningsConfig, PolicyConfig
@@ -95,6 +97,26 @@ def test_of_newer_interactions_only_the_new_item_is_written_about(written, tmp_p
     forced = walk.artifact("item_reasonings")
     assert forced.manifest.figures["texts_written"] == n_items + 1
     assert ITEM_REASONINGS.read(forced).equals(about)
+
+
+def test_another_llm_in_the_same_folder_writes_anew(written, tmp_path):
+    walk = direct(shutil.copytree(written.store.root, tmp_path / "artifacts"))
+    walk.done |= written.done
+    first = written.artifact("item_reasonings").manifest
+    loaded = PolicyConfig.model_validate(written.artifact("policy").manifest.config)
+    weights = Path(loaded.model) / "model.safetensors"
+    before, tensors = weights.read_bytes(), load_file(weights)
+    try:
+        save_file({n: t.flip(0) for n, t in tensors.items()}, weights, {"format": "pt"})
+        world = {name: written.done[name] for name in ("interactions", "splits")}
+        llm = walk(policy, loaded, world, files=policy_files(loaded))
+        assert llm.digest == written.done["policy"].digest  # its outputs name the folder alone
+        inputs = {"interactions": world["interactions"], "policy": llm}
+        walk(item_reasonings, ASKED, inputs, files=prompt_files(ASKED))
+    finally:
+        weights.write_bytes(before)
+    figures = walk.artifact("item_reasonings").manifest.figures
+    assert (figures["texts_written"], figures["texts_kept"]) == (first.rows, 0)
 
 
 def test_usable_texts_are_read_beside_title_and_attributes(written, tmp_path):
