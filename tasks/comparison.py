@@ -98,6 +98,7 @@ def comparison(
         budgets=budgets,
         unequal=unequal,
         validation=validation,
+        beam=max(_beam(one) for one in judged.values()),
         rejections=_described(made, "rejections", "describe.parquet"),
         smoothing=_described(made, "smoothing", "quality.parquet"),
         hindsight=hindsight,
@@ -110,6 +111,12 @@ def comparison(
     write_page(rosepo_page(run), job.draft.path(PAGE))
     job.draft.count(results.height)
     job.draft.tell({"validation": validation, "unequal_budgets": unequal})
+
+
+def _beam(judged: Artifact) -> int:
+    """How many titles of the catalogue an LLM's beam kept; 0 where all were ranked."""
+    told = judged.manifest
+    return told.config["beam"] if "policy" in told.inputs else 0
 
 
 def _trained(job: Job, judged: Artifact) -> dict[str, Any]:

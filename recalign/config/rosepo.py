@@ -121,10 +121,11 @@ class JudgementConfig(Config):
     top: int = Field(10, ge=1, le=1000)
     """Length of the recommended list whose popularity bias is measured."""
     beam: int = Field(0, ge=0, le=1000)
-    """Width of the beam search over the catalogue's titles; 0: score every title. Not read where
-    sft.format is candidates, which ranks no catalogue."""
+    """Width of the beam search over the catalogue's titles, which can miss some; 0: score every
+    title. Not read where sft.format is candidates, which ranks no catalogue."""
     likelihood: Literal["sum", "mean"] = "sum"
-    """Log-probability of a title over all its tokens, or per token (titles differ in length)."""
+    """Log-probability of a title over all its tokens, or per token (titles differ in length). The
+    beam, and self-hard rejections, go by sums in either case."""
     neighbours: int = Field(10, ge=1, le=1000)
     """A wrong answer among this many nearest texts of the true item counts as semantic."""
     encoder: str = "minilm"

@@ -1,7 +1,7 @@
 """RosePO's page: its claims one by one, the trade-off, the pairs and how sure eps is of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -33,6 +33,12 @@ from recalign.schemas import HINDSIGHT, check_table
 HARMFUL = (LIFT, Metric("uniform", "semantic hallucination"))
 
 
+BEAM = (
+    "LLMs found the best {} titles of the catalogue by beam search, which can miss titles; "
+    "the others ranked all: what is measured on the catalogue is no exact comparison of both."
+)
+
+
 @dataclass(frozen=True)
 class RosePORun:
     """What a run of RosePO has to show; tables have the schemas of `recalign.schemas`."""
@@ -55,6 +61,8 @@ class RosePORun:
     """Rows of a claim whose pairs or steps differ, in words."""
     validation: Mapping[str, float]
     """Score by row label, in the metric that `validated_by` says of the results; may be empty."""
+    beam: int
+    """Titles of the catalogue that LLMs found by beam search; 0: they scored all."""
     rejections: pl.DataFrame
     """One line per set of pairs, printed as it is."""
     smoothing: pl.DataFrame
@@ -74,8 +82,11 @@ class RosePORun:
 def rosepo_page(run: RosePORun) -> Page:
     """Results, claims and trade-off, training, pairs and eps, what went in."""
     results, contrasts = told_intervals(run.results), told_intervals(run.contrasts)
+    main = results_section(results, HELPFUL._replace(lists=CATALOGUE), run.recommended, run.budgets)
+    if run.beam:
+        main = replace(main, note=f"{main.note} {BEAM.format(run.beam)}")
     sections = [
-        results_section(results, HELPFUL._replace(lists=CATALOGUE), run.recommended, run.budgets),
+        main,
         _claims(contrasts, run.unequal),
         segments_section(_first_answers(told_intervals(run.segments), contrasts)),
         _tradeoffs(results),

@@ -166,6 +166,7 @@ def rosepo_run(low: float = 0.01, high: float = 0.03) -> RosePORun:
         ),
         unequal=["SFT continued had 1200 pairs and 80 steps, hard, eps 1300 and 84"],
         validation={"Popularity": 0.05, "SFT": 0.10, "hard, eps": 0.11},
+        beam=0,
         rejections=pairs,
         smoothing=smoothing,
         hindsight=HINDSIGHT_LINES,

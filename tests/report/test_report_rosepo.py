@@ -192,3 +192,11 @@ def test_pairs_and_steps_stand_beside_the_metrics_and_an_unequal_budget_is_said(
     assert [one.text for one in spent["hard, eps"]] == ["1,300", "84"]
     assert spent["hard, eps"][1].below == "kept: step 56 of 70"
     assert sections["Claims"].note.endswith("1200 pairs and 80 steps, hard, eps 1300 and 84.")
+
+
+def test_where_llms_searched_by_beam_it_is_said_that_the_others_did_not():
+    whole, searched = (rosepo_page(replace(rosepo_run(), beam=beam)) for beam in (0, 10))
+    assert "beam" not in whole.sections[0].note
+    assert "LLMs found the best 10 titles of the catalogue by beam search" in (
+        searched.sections[0].note
+    )
