@@ -11,11 +11,37 @@ from recalign.config import AnswersConfig
 
 Malformed = Literal["empty", "refusal", "repetition", "unfinished", "short", "ungrammatical"]
 
+# Songs and films are called "I'm Sorry" or "I Can't Help Myself", and a text may list them: a
+# refusal begins a text, a sentence or a clause AND goes on as titles do not.
+_WHAT = (
+    r"(?:this|that|these|those|an?|any|anything|the(?! way\b)|your|their|his|her|such|what|which"
+    r"|who|how|whether|if|more|specific|personal|with|without|based|for|from|you (?:with|an?|any))"
+)
+_CANNOT = r"i (?:cannot|can't|can not|won't|will not)"
+_DECLINES = (
+    rf"(?:i(?:'m| am) (?:unable|not able) to\b|{_CANNOT} (?:help (?:you )?(?:with|by|in|to)\b"
+    r"|(?:assist|comply)(?: (?:with|you|in)\b|[.!])"
+    rf"|(?:provide|answer|fulfill?|determine|analy[sz]e|describe|create) {_WHAT}\b))"
+)
+_EXCUSES = (
+    r"(?:i (?:can|could|do|did|have|need|was|am)(?:not|n't|'t)?\b|i'm (?:not|unable|just|only)\b"
+    r"|(?:as an|there|it|this|that|the|you (?:did|gave|have)|your|without|no) )"
+)
+_SORRY = r"i(?:'m| am) (?:so |very |really |truly )?sorry"
+_REGRETS = (
+    rf"(?:{_SORRY} to (?:say|tell|inform)\b"
+    rf"|{_SORRY},? (?:that )?(?:{_DECLINES}|i (?:don't|do not) (?:have|see|understand)\b)"
+    rf"|(?:{_SORRY}|i apologi[sz]e),? (?:but|however),? {_EXCUSES}"
+    rf"|(?:{_SORRY}|i apologi[sz]e) (?:for|about) (?:the|any|not|my)\b)"
+)
 REFUSALS = re.compile(
-    r"\b(i(?:'m| am) (?:sorry|unable|not able)|i (?:cannot|can't|can not|won't|will not) "
-    r"(?:help|assist|provide|answer|do|fulfil|comply|determine|analy[sz]e|describe|create)"
-    r"|(?<!such )as an ai(?:,| assistant| (?:large )?(?:language )?model)"
-    r"|as a (?:large )?language model|i apologi[sz]e)"
+    rf"^\W*(?:{_SORRY}|i apologi[sz]e|{_CANNOT} (?:help(?: you)?|do (?:this|that|so)))[.!]"
+    r"|(?:^|[.!?:]\s|\n)[\s\"'“*_-]*"
+    r"(?:(?:and|but|so|however|therefore|unfortunately|regrettably|sorry),? )*"
+    rf"(?:{_DECLINES}|{_REGRETS})"
+    rf"|, (?:and |as |because |but |so )?{_DECLINES}"
+    r"|(?<!such )\bas an ai(?:,|(?: assistant| (?:large )?(?:language )?model)\b)"
+    r"|\bas a (?:large )?language model\b"
 )
 _REFUSAL_SPAN = 200  # first characters searched for a refusal: later such words are mostly quoted
 _LONGEST_BLOCK = 30  # words; the longest run whose repetition counts as a loop

@@ -59,6 +59,39 @@ def test_a_larger_share_takes_more_of_the_same_sentences_away():
         assert {one[0] for one in sentences} == {one[0] for one in little[text]}
 
 
+def counts(lengths: tuple[int, int], share: float) -> list[tuple[int, int]]:
+    """Own and foreign sentences of 800 texts; even users' have lengths[0], odd ones' lengths[1]."""
+    given = [
+        (user, 0, "\n".join(f"{user}/{i}" for i in range(lengths[user % 2])), 9, None)
+        for user in range(800)
+    ]
+    table = pl.DataFrame(given, schema=REASONINGS, orient="row")
+    mixed_texts = mixed_across_users(table, share, str.splitlines, seed=3)
+    found = []
+    for user, text in mixed_texts.select("user_index", "reasoning").iter_rows():
+        own = [int(line.split("/")[0]) == user for line in text.splitlines()]
+        found.append((sum(own), len(own) - sum(own)))
+    return found
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
+@pytest.mark.parametrize("length", [1, 3])
+def test_what_is_no_whole_number_of_sentences_is_right_on_average(length, share):
+    found = counts((length, length), share)
+    assert {own + foreign for own, foreign in found} == {length}
+    mean = sum(foreign for _, foreign in found) / len(found)
+    assert mean == pytest.approx(share * length, abs=0.06)  # three standard errors at most
+
+
+def test_between_texts_of_two_lengths_nothing_is_empty_and_all_of_the_other_is_all_of_it():
+    half = counts((1, 3), 0.5)
+    assert min(own + foreign for own, foreign in half) >= 1
+    for part in zip(*half, strict=True):
+        assert sum(part) / len(half) == pytest.approx(1.0, abs=0.1)  # half of two on average
+    assert {own for own, _ in counts((1, 3), 1.0)} == {0}
+    assert {foreign for _, foreign in counts((1, 3), 1.0)} == {1, 3}
+
+
 def test_each_share_is_a_row_against_the_base_policys_own_texts():
     rows = {row.policy: row for row in dpo4rec_rows([], ["frozen"], "SASRec", [0.25, 1.0])}
     quarter = rows[mixed_policy(0.25)]

@@ -44,6 +44,49 @@ def test_the_first_reason_that_applies_is_given(text, finished, reason):
     assert check_text(text, finished, CONFIG) == reason
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry. The history is empty, so there is nothing to say.",
+        "I am sorry to say that these titles tell me nothing.",
+        "I'm sorry, I can't help you with that.",
+        "Thank you for asking. I'm so sorry, but there is no history here.",
+        "I apologize, but the history you gave is empty.",
+        "I apologise for the confusion; ask me again.",
+        "Unfortunately, I cannot provide personal information about users.",
+        "Sorry, but I can't assist with that.",
+        "Based on these titles alone, I cannot determine the taste of this viewer.",
+        'Here is an answer:\n"I will not create a profile of anybody."',
+        "I can't do that. Ask somebody else.",
+        "The list is short. I am not able to tell what they like.",
+        "As a large language model I have no taste in films.",
+    ],
+)
+def test_a_refusal_begins_a_sentence_or_a_clause(text):
+    assert check_text(text, True, CONFIG) == "refusal"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Likes soul. Lately I Can't Help Myself (Sugar Pie, Honey Bunch); My Girl.",
+        "Likes pop. Lately I'm Sorry; Hound Dog; Stay.",
+        "Likes pop. I'm Sorry; Hound Dog.",
+        "Likes pop. I'm Sorry, I Can't Help It, Hound Dog.",
+        "Likes pop. I'm Sorry.",
+        "I'm Sorry, Hound Dog and My Girl are what this user plays.",
+        "Likes disco. I'm Sorry But I'm Beautiful; Stay.",
+        "Likes soul. I Can't Help Falling in Love; I Can't Describe (The Way I Feel).",
+        "Likes country. I Can't Help You Now; I Can't Do That Anymore.",
+        "Likes rock. I Apologize; I'd Do Anything for Love (But I Won't Do That).",
+        "Likes rock. Lately Stay, I Can't Do This.",
+        "This viewer enjoys films that I can't help admiring.",
+    ],
+)
+def test_titles_that_apologise_or_cannot_help_themselves_are_no_refusals(text):
+    assert check_text(text, True, CONFIG) is None
+
+
 def test_a_loop_cut_at_the_length_limit_counts_as_a_loop():
     assert check_text("and so on " * 20, False, CONFIG) == "repetition"
 

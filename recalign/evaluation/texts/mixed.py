@@ -19,7 +19,10 @@ def mixed_across_users(
 
     Both are drawn at random, the same for every share as far as they go: a larger share takes more
     of the same sentences away. The other text is that of another user with the same sample
-    number; at share 1 everyone has exactly that. Malformed texts stay as they are and give nothing.
+    number; at share 1 everyone has exactly that. Where the share of a text is no whole number of
+    sentences, one draw of the text's own rounds what goes and what comes, up or down: over many
+    texts the share is right, and a text gets no longer or shorter than both it is made of.
+    Malformed texts stay as they are and give nothing.
     UserError: fewer than two users have a usable text.
     """
     sampled = reasonings.filter(pl.col("sample") >= 0)
@@ -39,14 +42,19 @@ def mixed_across_users(
         mixed = []
         for user, own, giver in zip(part["user_index"], texts, givers.tolist(), strict=True):
             draw = stream(seed, "sentences mixed", user, sample)
-            kept = _some(own, 1 - share, draw)
-            mixed.append("\n".join(kept + _some(texts[giver], share, draw)))  # a line: one sentence
+            mixed.append("\n".join(_mix(own, texts[giver], share, draw)))  # a line: one sentence
         parts.append(part.with_columns(reasoning=pl.Series(mixed, dtype=pl.String)))
     return pl.concat(parts)
 
 
-def _some(sentences: list[str], share: float, draw: np.random.Generator) -> list[str]:
-    """A share of the sentences, rounded to the nearest whole number, in their order."""
-    order = draw.permutation(len(sentences))
-    taken = np.sort(order[: int(share * len(sentences) + 0.5)])
-    return [sentences[place] for place in taken]
+def _mix(own: list[str], other: list[str], share: float, draw: np.random.Generator) -> list[str]:
+    """1 - share of `own`, then share of `other`; what is no whole number is rounded by chance."""
+    orders = [draw.permutation(len(sentences)) for sentences in (own, other)]
+    up = draw.random()  # one for both: of texts of one length as many come as go
+    gone, come = (min(int(share * len(order) + up), len(order)) for order in orders)
+    return _some(own, orders[0][: len(own) - gone]) + _some(other, orders[1][:come])
+
+
+def _some(sentences: list[str], places: np.ndarray) -> list[str]:
+    """The sentences at these places, in their order."""
+    return [sentences[place] for place in np.sort(places)]
