@@ -65,9 +65,12 @@ def item_vectors(
     if about is not None:
         usable = about.filter(pl.col("malformed").is_null())
         if usable.is_empty():
+            counts = about["malformed"].value_counts().sort("malformed").iter_rows()
+            reasons = ", ".join(f"{n} {reason}" for reason, n in counts)
             raise UserError(
-                f"all {about.height} texts about items are malformed: look at the LLM, "
-                "item_reasonings.template and item_reasonings.max_new_tokens"
+                f"all {about.height} texts about items are malformed ({reasons}): look at the LLM, "
+                "item_reasonings.template, item_reasonings.max_new_tokens and, for short ones, "
+                "item_reasonings.min_words"
             )
         told, rows = opened.encode_unique(usable["reasoning"].to_list(), job.progress)
         added = np.tile(told[rows].mean(0), (len(vectors), 1))

@@ -125,12 +125,13 @@ def _demonstrated(
     ask, tell = (Renderer(name, tables.items) for name in (config.template, config.text))
     made: dict[bool, tuple[list[list[int]], list[int]]] = {False: ([], []), True: ([], [])}
     left_out: Counter[str] = Counter()
+    words = AnswersConfig(min_words=config.min_words)
     for row, history in enumerate(drawn.histories):
         told = tell(history, liked=drawn.liked[row], next=tell.items[drawn.following[row]])
         ids, first = made[bool(held[row])]
         for question, text in _answered(ask(history), told, config):
             prompt, answer = llm.encode_prompt(question), llm.encode_completion(text)
-            problem = check_text(text, len(answer) <= config.longest_text, AnswersConfig())
+            problem = check_text(text, len(answer) <= config.longest_text, words)
             if problem or len(prompt) + len(answer) > config.max_length:
                 left_out[f"malformed: {problem}" if problem else "too long"] += 1
                 continue
@@ -143,8 +144,10 @@ def _demonstrated(
             f"policy.warm_up: of {len(held)} texts, {len(fitted)} can be trained on and"
             f" {len(kept_aside)} held out; each needs at least one (left out: {reasons}). A text is"
             f" unfinished above {config.longest_text} tokens (longest_text; where that is 0,"
-            " reasonings.max_new_tokens). Raise these, n_prompts, held_out or max_length of"
-            " policy.warm_up, or choose a template (its text) that writes shorter texts"
+            f" reasonings.max_new_tokens) and short below {config.min_words} words"
+            " (reasonings.min_words, unless policy.warm_up has its own). Set these otherwise, raise"
+            " n_prompts, held_out or max_length of policy.warm_up, or choose another text (a"
+            " template)"
         )
     return fitted, kept_aside, dict(left_out)
 

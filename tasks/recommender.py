@@ -68,9 +68,10 @@ def recommender(
     about = None if item_reasonings is None else ITEM_REASONINGS.read(item_reasonings)
     tables, written = read_tables(interactions, splits), REASONINGS.read(reasonings)
     fit = _fit_on_lists if config.kind == "prm" else _fit_on_targets
-    shown = reasonings.manifest.config["history_items"]
+    asked = reasonings.manifest.config
+    shown, least = asked["history_items"], asked["min_words"]
     text = str((files or {}).get("text", [""])[0])
-    given = FitInputs(splits, tables, oracle, written, about, shown, text)
+    given = FitInputs(splits, tables, oracle, written, about, shown, least, text)
     fitted, n_examples, left_out = fit(job, config, given)
     save_recommender(job.draft.folder, fitted.model, fitted.figures)
     fitted.curve.drop("seconds").write_parquet(job.draft.path(CURVE_FILE), compression="zstd")
@@ -97,6 +98,8 @@ class FitInputs:
     """ITEM_REASONINGS, if the LLM wrote about items."""
     history_items: int
     """Most items that a prompt showed."""
+    min_words: int
+    """Fewest words of a text that the LLM may have written, and so of one by rule."""
     others_text: str
     """The template of texts by rule."""
 
@@ -143,7 +146,8 @@ def _by_rule(given: FitInputs, others: Phase) -> pl.DataFrame:
     first = others.starts - given.history_items
     histories = given.tables.sequences.slices(others.users, first, others.starts)
     texts = rule_texts(given.others_text, given.tables.items, histories)
-    problems = [check_text(text, True, AnswersConfig()) for text in texts]
+    words = AnswersConfig(min_words=given.min_words)
+    problems = [check_text(text, True, words) for text in texts]
     told = {"user_index": others.users, "sample": -1, "reasoning": texts, "malformed": problems}
     return pl.DataFrame(told | {"n_tokens": None}, schema=REASONINGS)
 

@@ -108,10 +108,12 @@ class DPO4RecConfig(Config):
     def first_policy(self) -> PolicyConfig:
         """`policy`; template and lengths that its warm-up leaves out are those of `reasonings`."""
         own, asked = self.policy.warm_up, self.reasonings
+        usual = type(own).model_fields["min_words"].default
         filled = {
             "template": own.template or asked.template,
             "history_items": own.history_items or asked.history_items,
             "longest_text": own.longest_text or asked.max_new_tokens,
+            "min_words": asked.min_words if own.min_words == usual else own.min_words,
         }
         warm_up = own.model_copy(update=filled if own.n_prompts else {})
         return self.policy.model_copy(update={"warm_up": warm_up})

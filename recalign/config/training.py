@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from recalign.config.base import NOT_IDENTITY, Config, Seed, only_when
+from recalign.config.base import NOT_IDENTITY, UNLESS_DEFAULT, Config, Seed, only_when
 
 ADAPTER = only_when(method="lora")
 
@@ -39,6 +39,8 @@ class WarmUpConfig(WeightsConfig):
     """Most values of an attribute that a text may name, of at most four attributes."""
     longest_text: int = Field(0, ge=0, le=8192)
     """Longest text to train on, in tokens; 0: what reasonings may write. Others are left out."""
+    min_words: int = Field(3, ge=1, le=1000, json_schema_extra=UNLESS_DEFAULT)
+    """Fewest words of a text to train on; 3: what reasonings.min_words says. Others are dropped."""
     template: str = Field("", json_schema_extra=NOT_IDENTITY)
     """Prompt template; empty: that of reasonings."""
     history_items: int = Field(0, ge=0, le=1000)

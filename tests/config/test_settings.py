@@ -364,6 +364,12 @@ def test_a_warm_up_is_asked_as_the_reasonings_are_unless_it_says_otherwise():
     own = ("policy.warm_up.template=movies", "policy.warm_up.history_items=3")
     first = dpo4rec("", *loaded, *asked, *own).first_policy.warm_up
     assert (first.template, first.history_items) == ("movies", 3)
+    assert first.min_words == 3
+    assert "min_words" not in first.identity()  # what was warmed up before is still found
+    short = dpo4rec("", *loaded, "reasonings.min_words=1").first_policy.warm_up
+    assert (short.min_words, short.identity()["min_words"]) == (1, 1)
+    told = ("reasonings.min_words=1", "policy.warm_up.min_words=5")
+    assert dpo4rec("", *loaded, *told).first_policy.warm_up.min_words == 5
     assert dpo4rec("", *asked).first_policy == dpo4rec("", *asked).policy  # there is none
     with pytest.raises(UserError, match="merged into the weights: use quantisation = none"):
         dpo4rec("", *loaded, "policy.quantisation=nf4")

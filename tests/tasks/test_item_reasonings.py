@@ -130,7 +130,9 @@ def test_usable_texts_are_read_beside_title_and_attributes(written, tmp_path):
     expected = alone[1:] + np.stack([told[0], told.mean(0), told[1]])
     assert np.allclose(both[1:], expected, atol=1e-6)
     assert not both[0].any()
-    with pytest.raises(UserError, match="all 1 texts about items are malformed"):
+    with pytest.raises(
+        UserError, match=r"all 1 .* malformed \(1 short\): .* item_reasonings\.min_words"
+    ):
         item_vectors(job, "minilm", items, about.filter(item_index=2))
 
 

@@ -323,6 +323,26 @@ def test_texts_that_reasonings_would_not_use_are_not_taught_and_counted(world, s
         world(policy, config, inputs_of(world), files=policy_files(config))
 
 
+def test_texts_without_blanks_are_taught_where_one_word_is_enough(world, save_llm, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("{{ history[-1].title | replace(' ', '') }}")
+    warm_up = WarmUpConfig(
+        n_prompts=40, template="attributes", text=str(text), history_items=4, longest_text=30,
+        batch_size=8, micro_batch_size=8,
+    )  # fmt: skip
+    llm = own(save_llm(False))
+    usual = llm.model_copy(update={"warm_up": warm_up})
+    with pytest.raises(
+        UserError, match=r"40 malformed: short.*below 3 words.*reasonings\.min_words"
+    ):
+        world(policy, usual, inputs_of(world), files=policy_files(usual))
+    one_word = warm_up.model_copy(update={"min_words": 1})
+    config = llm.model_copy(update={"warm_up": one_word})
+    made = world.store.open(world(policy, config, inputs_of(world), files=policy_files(config)))
+    assert not made.manifest.dropped
+    assert made.manifest.rows > 30
+
+
 def test_a_text_and_a_prompt_that_change_places_make_another_policy(save_llm):
     config = own(save_llm(False))
     ways = [WarmUpConfig(n_prompts=9, template=a, text=b) for a, b in

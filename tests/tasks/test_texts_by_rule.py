@@ -9,6 +9,7 @@ from recalign.config import DPO4RecConfig, RosePOConfig
 from recalign.errors import UserError
 from recalign.schemas import ITEMS, WINDOWS
 from recalign.splits.phases import phase_of
+from tasks.reasonings import prompt_files, reasonings
 from tasks.recommender import recommender, recommender_files
 from tasks.report import data_set, with_rules
 from tasks.rule_texts import rule_texts
@@ -100,6 +101,26 @@ def test_what_a_user_took_next_may_not_be_told_and_refusals_are_not_learned_from
     walk(recommender, reader, made_from, files=files, label="refused")
     dropped = walk.artifact("refused").manifest.dropped
     assert dropped["user without a usable reasoning"] >= 60 - ASKED
+
+
+def test_texts_by_rule_may_be_as_short_as_those_of_the_llm(walks, tmp_path):
+    text = tmp_path / "one_word.txt"
+    text.write_text("{{ history[-1].title | replace(' ', '') }}")
+    reader = CONFIG.recommender.model_copy(update={"others_text": str(text)})
+    walk, files = walks[True], recommender_files(reader, with_others(True).splits)
+    world = {name: walk.done[name] for name in ("interactions", "splits")}
+    dropped = {}
+    for least in (3, 1):
+        asked = CONFIG.reasonings.model_copy(update={"min_words": least})
+        written = walk(
+            reasonings, asked.for_phase("fit"), world | {"policy": walk.done["policy"]},
+            files=prompt_files(asked), label=f"texts of {least}",
+        )  # fmt: skip
+        made_from = world | {"oracle": walk.done["oracle"], "reasonings": written}
+        walk(recommender, reader, made_from, files=files, label=f"read from {least}")
+        left_out = walk.artifact(f"read from {least}").manifest.dropped
+        dropped[least] = left_out.get("user without a usable reasoning", 0)
+    assert dropped[3] - dropped[1] >= 60 - ASKED
 
 
 def test_the_report_tells_who_was_described_by_rule(walks):
