@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from flows.session import Wiring
 from recalign.artifacts.manifest import Reference
 from recalign.config import DPO4RecConfig, RoundsConfig
+from recalign.recommender.required import why_refused
 from recalign.splits.phases import PhaseName
 from tasks.alignment import alignment, check_progress
 from tasks.engine.run import Run
@@ -36,7 +37,7 @@ def stages(run: Run, config: DPO4RecConfig) -> Reference:
     rounds = begin(run, config)
     while not rounds.ended:
         rounds.advance()
-    run.note = how_many(rounds.scores, config.rounds)
+    run.note = how_many(rounds.scores, config.rounds, rounds.refused)
     run.note += f"; {rounds.doubt}" if rounds.doubt else ""
     return rounds.judge()
 
@@ -88,13 +89,17 @@ class Rounds:
     """Validation of the base policy and of every round; None while it is only planned."""
     doubt: str = ""
     """Why rewards may be noise although the recommender reads texts; told before any round."""
+    refused: str = ""
+    """Why the round after the last one may not be rewarded; empty: it may, or is not yet due."""
     story: dict[str, Reference] = field(default_factory=dict)
-    """Pairs, rewards, alignments and validations by round, for the report."""
+    """Pairs, rewards, alignments and validations by round, and who was refused, for the report."""
 
     def fit_base(self) -> None:
         """The recommender by which every round is judged, and what the base policy is worth."""
         self.base_fit = self.write("fit", None, BASE)
-        self.frozen = self.rewarding(self.fit(self.base_fit, BASE))
+        self.frozen = self.fit(self.base_fit, BASE)
+        if self.config.recommender.guard:
+            check_signal(self.run, self.frozen)
         self.base_valid = self.write("valid", None, BASE)
         self.scores = [self.validate(self.base_valid, BASE)]
         self.doubt = unconfirmed(self.run, self.story["validation_0"])
@@ -104,13 +109,15 @@ class Rounds:
     @property
     def ended(self) -> str:
         """Why there is no further round; empty while there is one."""
-        return why_ended(self.scores, self.config.rounds)
+        return why_ended(self.scores, self.config.rounds, self.refused)
 
     def advance(self) -> None:
-        """One round, and what it is worth on validation."""
+        """One round, and what it is worth on validation; none where `refused` says why not."""
         number = len(self.aligned) + 1
         previous = self.aligned[-1] if self.aligned else None
-        reader = self.rewarding(self.refit(self.aligned)) if self.aligned else self.frozen
+        reader = self.refit(self.aligned) if self.aligned else self.frozen
+        if self.aligned and self.refuses(number, reader):
+            return
         self.aligned.append(self.align(number, reader, previous))
         texts = self.write("valid", self.aligned[-1], round_name(number))
         self.scores.append(self.validate(texts, round_name(number)))
@@ -146,11 +153,20 @@ class Rounds:
         files = recommender_files(settings, self.config.splits)
         return self.run(recommender, settings, inputs, label=label, files=files)
 
-    def rewarding(self, reader: Reference) -> Reference:
-        """The same recommender, if it may give rewards: if it reads what texts say at all."""
-        if self.config.recommender.guard:
-            check_signal(self.run, reader)
-        return reader
+    def refuses(self, number: int, reader: Reference) -> bool:
+        """Whether the guard ends the rounds before this one; a plan may not know it yet.
+
+        The base recommender's refusal is the run's failure. A later one is no reason to lose the
+        rounds that are paid for: the best of them is judged.
+        """
+        known = self.config.recommender.guard and reader.digest
+        made = self.run.told(reader) if known else None
+        self.refused = why_refused(made.figures, number) if made else ""
+        if self.refused:
+            self.story["refused"] = reader
+            if not self.run.plan_only:
+                log.warning("no further round: %s", self.refused)
+        return bool(self.refused)
 
     def refit(self, aligned: list[Reference]) -> Reference:
         """The recommender that reads what the last of these aligned policies writes."""
@@ -162,7 +178,7 @@ class Rounds:
         settings, label = self.config.oracle.independent(), "oracle, independent"
         files = oracle_files(settings)
         other = self.run(oracle, settings, self.world, label=label, files=files)
-        reads = self.config.recommender
+        reads = self.config.recommender.independent()
         inputs = self.world | {"oracle": other, "reasonings": self.base_fit} | self.about
         files, label = recommender_files(reads, self.config.splits), "recommender, independent"
         reader = self.run(recommender, reads, inputs, label=label, files=files)
@@ -224,18 +240,20 @@ def has_converged(scores: list[float | None], patience: int) -> bool:
     return max(known[-patience:]) <= max(known[:-patience])
 
 
-def why_ended(scores: list[float | None], rounds: RoundsConfig) -> str:
+def why_ended(scores: list[float | None], rounds: RoundsConfig, refused: str = "") -> str:
     """Why no round follows these validation scores, in words; empty when one does."""
     number = len(scores) - 1
+    if refused:
+        return f"has ended after round {number}: {refused}"
     if has_converged(scores, rounds.patience):
         return f"has converged after round {number}"
     return f"has reached round {number}, the last by rounds.n" if number >= rounds.n else ""
 
 
-def how_many(scores: list[float | None], rounds: RoundsConfig) -> str:
+def how_many(scores: list[float | None], rounds: RoundsConfig, refused: str = "") -> str:
     """How many rounds there were, and why not more."""
     number = len(scores) - 1
-    few = "" if number >= rounds.n else ": validation did not rise"
+    few = "" if number >= rounds.n else f": {refused or 'validation did not rise'}"
     return f"{number} of {rounds.n} round{'s' * (rounds.n != 1)}{few}"
 
 

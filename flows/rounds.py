@@ -83,20 +83,7 @@ def advance(run: Run, name: str, config: DPO4RecConfig, new_source: str) -> str:
 
     rounds = walk_to(run, config, number)
     page = finish(run, rounds.judge()) if rounds.ended else ""
-    scores = [score for score in rounds.scores if score is not None]
-    policies = [None, *rounds.aligned]
-    finished = datetime.now(UTC)
-    new = [
-        SeriesRound(
-            number=n,
-            validation=scores[n],
-            alignment=policies[n],
-            run=me,
-            started=started,
-            finished=finished,
-        )
-        for n in range(len(good), number + 1)
-    ]
+    new = new_rounds(rounds, len(good), me, started)
     after = _extended(run, before, [*good, *new], rounds.ended, bool(good))
     told = standing(after) + (f"; report: {page}" if page else "")
     create_table_artifact(key=f"series-{name}", table=history(after), description=f"# {told}")
@@ -108,11 +95,28 @@ def advance(run: Run, name: str, config: DPO4RecConfig, new_source: str) -> str:
 
 
 def walk_to(run: Run, config: DPO4RecConfig, number: int) -> Rounds:
-    """DPO4Rec up to and including this round."""
+    """DPO4Rec up to and including this round, or to where the guard ends the rounds before it."""
     rounds = begin(run, config)
     for _ in range(number):
         rounds.advance()
     return rounds
+
+
+def new_rounds(rounds: Rounds, first: int, run: str, started: datetime) -> list[SeriesRound]:
+    """The rounds from this number on; none where the guard refused the next one."""
+    scores = [score for score in rounds.scores if score is not None]
+    policies, finished = [None, *rounds.aligned], datetime.now(UTC)
+    return [
+        SeriesRound(
+            number=n,
+            validation=scores[n],
+            alignment=policies[n],
+            run=run,
+            started=started,
+            finished=finished,
+        )
+        for n in range(first, len(policies))
+    ]
 
 
 def good_rounds(run: Run, series: Series, config: DPO4RecConfig) -> list[SeriesRound]:

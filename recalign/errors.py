@@ -17,6 +17,13 @@ class NoSignalError(UserError):
     """A reward or an oracle that would be noise; the message carries the figures."""
 
 
+NO_SIGNAL = (
+    "the recommender does not tell a user's own reasonings from those of other users, so rewards "
+    "would be noise"
+)
+"""How the signal guard's refusal begins; a sweep's page tells by it which runs that ended."""
+
+
 def install(extra: str) -> str:
     """How to get an optional part of recalign; for messages."""
     return f'install the extra: pip install -e ".[{extra}]" --constraint constraints.txt'

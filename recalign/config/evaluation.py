@@ -42,7 +42,8 @@ class EvaluationConfig(Config):
     """Shares of another user's sentences in the base policy's test texts, a row of the table each:
     how much worse the ranking gets as texts get worse."""
     independent: bool = Field(True, json_schema_extra=NOT_IDENTITY)  # its inputs tell
-    """Let a recommender of the other architecture, which gave no reward, judge the test texts."""
+    """Let a recommender of the other architecture, which gave no reward, judge the test texts;
+    where PRM gives the rewards, an adapter beside GRU4Rec."""
 
     def for_phase(self, phase: Literal["valid", "test"]) -> "EvaluationPhase":
         """The settings for judging on validation, which compares rounds alone, or test targets."""

@@ -43,6 +43,17 @@ class RecommenderConfig(Config):
     seed: Seed = 0
     """Seed of initial weights, batches, dropout and shuffles."""
 
+    def independent(self) -> "RecommenderConfig":
+        """What reads texts for a judge that gave no reward: an adapter, also where PRM gives them.
+
+        PRM takes from its sequence model the order of a list alone: over another one it would be
+        nearly the same judge.
+        """
+        if self.kind == "sasrec":
+            return self
+        usual = type(self).model_fields["gate"].default
+        return self.model_copy(update={"kind": "sasrec", "gate": self.gate or usual})
+
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "RecommenderConfig":
         if self.kind == "prm" and self.hidden % 4:

@@ -3,7 +3,7 @@
 import math
 from statistics import NormalDist
 
-from recalign.errors import NoSignalError
+from recalign.errors import NO_SIGNAL, NoSignalError
 
 MIN_DIFFERENCE = 1e-3
 """Nats: a smaller gain is no reward to align on, however sure it is."""
@@ -44,12 +44,26 @@ def require_signal(figures: Figures) -> None:
     if figures["signal"]:
         return
     raise NoSignalError(
-        "the recommender does not tell a user's own reasonings from those of other users, so "
-        f"rewards would be noise: {described(figures)}. The whole interval "
+        f"{NO_SIGNAL}: {described(figures)}. The whole interval "
         f"must lie above 0, and the difference be at least {MIN_DIFFERENCE} nats.{_power(figures)} "
         "Look at a few reasonings (do they say something about the items?), give the fit more "
         "users or a larger recommender.held_out, or set recommender.guard to false to go on"
         " regardless"
+    )
+
+
+def why_refused(figures: Figures, number: int) -> str:
+    """Why this round may not be rewarded by a recommender fitted after the round before it.
+
+    A clause with what the guard saw; empty where there is a signal.
+    """
+    if figures["signal"]:
+        return ""
+    low, high = figures["log_prob_low"], figures["log_prob_high"]
+    return (
+        f"the recommender fitted on the texts of round {number - 1} does not tell users' own from "
+        f"those of others ({figures['log_prob_difference']:+.4f} nats [{low:+.4f}, {high:+.4f}] on "
+        f"{figures['users']} held-out users), so rewards of round {number} would be noise"
     )
 
 

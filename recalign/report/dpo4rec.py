@@ -35,6 +35,13 @@ SEGMENTED = (pl.col("recommender") == "frozen") & (
 )
 """Rows whose segments the page shows: what a reasoning adds, and what alignment adds to that."""
 
+LEARNED_ABOUT = (
+    "The refitted recommender, and from round 2 on the one that gives rewards, read texts of a "
+    "policy that was aligned on prompts about most of the same users, those held out of the fit "
+    "among them: what the signal guard sees there may be flattered, validation and test are not."
+)
+"""Windows of every user: alignment learns from prompts that show the items of the fit window."""
+
 
 @dataclass(frozen=True)
 class DPO4RecRun:
@@ -65,6 +72,8 @@ class DPO4RecRun:
     facets: pl.DataFrame | None = None
     """FACETS, on the synthetic world."""
     examples: Sequence[Example] = ()
+    refused: str = ""
+    """Why the round after the last one was not run, where the signal guard refused it."""
 
 
 def dpo4rec_page(run: DPO4RecRun) -> Page:
@@ -77,7 +86,7 @@ def dpo4rec_page(run: DPO4RecRun) -> Page:
     sections = [
         results_section(results, primary_of(results), run.recommended),
         segments_section(segments.filter(SEGMENTED)),
-        _rounds(run.rounds, run.reward),
+        _rounds(run, own_users=primary_of(results).lists == "reranked"),
         *training_section(run.oracle_curve, run.policy_curve, "the first policy"),
         _texts(run),
         data_section(run.data),
@@ -90,8 +99,12 @@ def dpo4rec_page(run: DPO4RecRun) -> Page:
     return Page(title, run.created, first, sections, run.stages)
 
 
-def _rounds(rounds: Sequence[Round], reward: str) -> Section:
-    """Every round in a line, then validation, rewards, margins and training curves."""
+def _rounds(run: DPO4RecRun, own_users: bool) -> Section:
+    """Every round in a line, then validation, rewards, margins and training curves.
+
+    own_users: whether rewards come from other users than those whom recommenders are fitted on.
+    """
+    rounds, reward = run.rounds, run.reward
     aligned = [one for one in rounds if one.number > 0]
     drawn = [plots.validation_by_round(rounds)] if len(rounds) > 1 else []
     for kind, arrays in (
@@ -105,7 +118,9 @@ def _rounds(rounds: Sequence[Round], reward: str) -> Section:
         "Rounds of alignment",
         "Rounds",
         f"The reward is the {reward}; a margin is the reward of the chosen text minus that of the "
-        "rejected one.",
+        "rejected one."
+        + f" {LEARNED_ABOUT}" * (not own_users)
+        + f" There is no further round: {run.refused}." * bool(run.refused),
         grids=[_round_grid(rounds, reward)],
         figures=[Figure(svg) for svg in drawn + plots.alignment_curves(aligned)],
     )

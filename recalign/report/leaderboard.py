@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from recalign.config import ShownSetting
+from recalign.errors import NO_SIGNAL
 from recalign.metric_columns import FEWEST_USERS, Metric
 from recalign.report.content import Card, Figure, Opening, Page, Section
 from recalign.report.leaderboard_tables import (
@@ -43,6 +44,10 @@ INTERVALS = (
     "are a random effect with their own degrees of freedom. With one seed they are about users "
     f"alone, with two they are too narrow where seeds matter much. Of fewer than {FEWEST_USERS} "
     "users none is told, and no claim is made."
+)
+SELECTED = (
+    "The signal guard ended some runs before any reward: means and intervals are about the "
+    "training seeds whose texts passed it, and say nothing of the others"
 )
 
 
@@ -165,7 +170,10 @@ def _failures(cells: pl.DataFrame) -> list[str]:
         return []
     runs = [f"{line['setting']}, seed {line['seed']}: {line['error']}"
             for line in failed.iter_rows(named=True)]  # fmt: skip
-    return [f"Failed, and missing here: {'; '.join(runs)}"]
+    told = [f"Failed, and missing here: {'; '.join(runs)}"]
+    if failed["error"].str.starts_with(NO_SIGNAL).any():
+        told.append(SELECTED)
+    return told
 
 
 def _apart(run: LeaderboardRun) -> list[str]:

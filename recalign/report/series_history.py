@@ -9,11 +9,12 @@ def standing(series: Series) -> str:
     if latest is None:
         return f"series {series.name} has no round yet"
     last, best, base = latest.rounds[-1], latest.best, latest.rounds[0]
-    state = latest.ended or f"goes on after round {last.number}"
     count = len(series.generations)
-    where = f" of generation {count}" if count > 1 else ""
+    state = f" goes on after round {last.number}" + f" of generation {count}" * (count > 1)
+    if latest.ended:  # a clause that may be long, and end with other words than a round
+        state = f", generation {count}," * (count > 1) + f" {latest.ended}"
     return (
-        f"series {series.name} {state}{where}; best round {best.number}, "
+        f"series {series.name}{state}; best round {best.number}, "
         f"validation {best.validation:.4f} (base {base.validation:.4f})"
     )
 

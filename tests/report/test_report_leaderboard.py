@@ -7,7 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from flows.sweep import in_one_line
+from recalign.errors import NoSignalError
 from recalign.metric_columns import NDCG_AT_10
+from recalign.recommender.required import require_signal
 from recalign.report.drawing import MUTED
 from recalign.report.leaderboard import leaderboard_page
 from recalign.report.page import render
@@ -73,6 +76,22 @@ def test_what_was_chosen_and_what_failed_is_said():
     alone = leaderboard_page(replace(run, confirmed=run.confirmed.clear())).opening
     assert alone.lede.endswith("on seed 0; the tables are over all seeds.")
     assert page.notes == ["Failed, and missing here: alignment.beta=0.3, seed 1: no signal <b>"]
+
+
+def test_where_the_guard_ended_a_run_the_page_says_which_seeds_its_intervals_are_about():
+    with pytest.raises(NoSignalError) as refused:
+        require_signal(
+            {"signal": False, "users": 98, "log_prob_real": -5.0, "log_prob_shuffled": -5.0,
+             "log_prob_no_text": -5.0, "log_prob_difference": 0.0053, "log_prob_low": -0.0037,
+             "log_prob_high": 0.0143}
+        )  # fmt: skip
+    run = leaderboard_run()
+    failed = pl.col("error").is_not_null()
+    told = pl.when(failed).then(pl.lit(in_one_line(refused.value)))
+    page = leaderboard_page(replace(run, cells=run.cells.with_columns(error=told))).opening
+    missing, selected = page.notes
+    assert missing.startswith("Failed, and missing here: alignment.beta=0.3, seed 1: the recomm")
+    assert "about the training seeds whose texts passed it" in selected
 
 
 def test_settings_that_share_no_seed_are_said_not_to_be_compared():

@@ -11,8 +11,11 @@ from recalign.config.presets import load_settings
 from recalign.errors import LeakageError, UserError
 from recalign.exports import export_run
 from recalign.metric_columns import RERANKED_NDCG, SCORE
+from recalign.recommender.model import KnowledgeRecommender
+from recalign.recommender.prm import Reranker
+from recalign.recommender.storage import load_reader
 from recalign.report import PAGE
-from recalign.schemas import INTERACTIONS, ITEMS, LISTS, WINDOWS
+from recalign.schemas import INTERACTIONS, ITEMS, LISTS, ROWS_PER_USER, WINDOWS
 from recalign.splits.phases import phase_of
 from tasks.engine.run import StoppedAfter
 from tests.tasks.llama3_folder import SPECIAL, save_llama3
@@ -84,6 +87,23 @@ def test_the_order_of_the_lists_is_that_of_the_given_backbone(finished):
     results = pl.read_parquet(finished.artifact("evaluation").path("results.parquet"))
     values = dict(RERANKED_NDCG.lines(results).select("row", "mean").iter_rows())
     assert len({values["Popularity"], values["SASRec's order"], values["PRM, no reasoning"]}) == 3
+
+
+def test_the_judge_that_gave_no_reward_is_no_prm(finished):
+    readers = {name: finished.artifact(f"recommender, {name}") for name in ("base", "independent")}
+    opened = {name: load_reader(made.folder, "cpu")[0] for name, made in readers.items()}
+    assert isinstance(opened["base"], Reranker)
+    assert isinstance(opened["independent"], KnowledgeRecommender)
+    read = {name: made.manifest.inputs["oracle"] for name, made in readers.items()}
+    assert read["independent"] == finished.done["oracle, independent"] != read["base"]
+    values = RERANKED_NDCG.lines(ROWS_PER_USER.read(finished.artifact("evaluation")))
+    both = [values.filter(row=f"Base policy, greedy{by}").sort("user_index")["value"]
+            for by in ("", ", independent recommender")]  # fmt: skip
+    assert (both[0] != both[1]).sum() > len(both[0]) / 2
+    config = settings(PRM | {"gate": 0.0}).recommender.independent()
+    assert (config.kind, config.gate) == ("sasrec", 0.1)  # an adapter has to read the text
+    adapter = settings(SMALLEST["recommender"]).recommender
+    assert adapter.independent() == adapter
 
 
 def test_the_frozen_sequence_model_with_an_adapter_ranks_the_same_lists(finished):

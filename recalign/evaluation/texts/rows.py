@@ -22,7 +22,8 @@ def dpo4rec_rows(
     are?), and so are those with `mixed` shares of another user's sentences; the aligned policy with
     the base policy under the same decoding and recommender. The frozen recommender was fitted on
     the base policy's reasonings, the refitted one on the aligned policy's. The independent one, of
-    another architecture, read the base policy's reasonings when it was fitted, and gave no reward.
+    another architecture, read the base policy's reasonings when it was fitted, and gave no reward;
+    where the others are PRM, it is an adapter beside its sequence model.
     `readers` are those of the three that read texts here; `oracle` is the name of the sequence
     model. Where the recommender is of the kind "prm", it is compared with itself without texts, and
     the order in which the sequence model gives it the lists is a row.
