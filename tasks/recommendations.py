@@ -52,7 +52,7 @@ def recommendations(
         nearest_items,
         ranking_measures,
     )
-    from recalign.evaluation.next_items.outcomes import by_item, by_states, judge
+    from recalign.evaluation.next_items.outcomes import by_item, by_states, cases_at_once, judge
     from recalign.oracle.inference import states_of
     from recalign.oracle.storage import load_oracle
 
@@ -62,8 +62,8 @@ def recommendations(
     drawn = CANDIDATES.read(splits)
     lists = {kind: fixed_lists(cases, drawn, kind, config.list_length) for kind in DRAWN}
     popularity = history_popularity(tables.sequences, tables.windows)
-    llm, rows = None, len(cases)
-    given: Callable[[slice], Response]
+    llm, parts = None, None
+    given: Callable[[np.ndarray], Response]
     if policy is not None:
         root = job.runtime.root
         settings = title_prompt(policy, root)
@@ -71,8 +71,9 @@ def recommendations(
         opened = open_policy(policy, root, job.device)
         llm = _llm(config, opened, settings, tables, cases, shown)
         given = partial(_ask, llm, config, cases, lists)
-        asked = llm.prompts.values()
-        rows = min(llm.scorer.rows_at_once(ids, job.runtime.generation_rows) for ids in asked)
+        longest = [max(asked, key=len) for asked in zip(*llm.prompts.values(), strict=True)]
+        rows = min(job.runtime.generation_rows, cases_at_once(cases))
+        parts = llm.scorer.batches(longest, rows)
     elif oracle is not None:
         model, _ = load_oracle(oracle.folder, job.device)
         states = states_of(model, tables.sequences, cases.users, cases.positions)
@@ -80,7 +81,7 @@ def recommendations(
     else:
         given = by_item(torch.from_numpy(popularity).float())
     outcomes = judge(
-        given, cases, lists, config.top, job.draft.work, rows=rows, progress=job.progress
+        given, cases, lists, config.top, job.draft.work, parts=parts, progress=job.progress
     )
     vectors = item_vectors(job, config.encoder, tables.items)
     neighbours = nearest_items(vectors, cases.targets, config.neighbours)
@@ -174,7 +175,7 @@ def _ask(
     config: RecommendationsPhase,
     cases: Cases,
     lists: dict[str, np.ndarray],
-    where: slice,
+    where: np.ndarray,
 ) -> "Response":
     """Every question about some cases; each prompt is read once.
 
@@ -183,7 +184,8 @@ def _ask(
     """
     from recalign.evaluation.next_items.outcomes import Response
 
-    readings = {kind: llm.scorer.read(ids[where]) for kind, ids in llm.prompts.items()}
+    asked = {kind: [ids[case] for case in where] for kind, ids in llm.prompts.items()}
+    readings = {kind: llm.scorer.read(prompts) for kind, prompts in asked.items()}
     answers = {kind: _texts(llm, reading) for kind, reading in readings.items()}
     if CATALOGUE not in readings:
         scored = {kind: one.candidates(lists[kind][where]) for kind, one in readings.items()}

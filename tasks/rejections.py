@@ -58,7 +58,7 @@ def rejections(
         history_popularity(tables.sequences, tables.windows),
         unit_vectors(item_vectors(job, config.encoder, tables.items)),
         prompts.text,
-        score_titles(open_policy(sft, job.runtime.root, job.device), titles) if sft else None,
+        _sft_model(job, sft, titles) if sft else None,
     )
     drawing = tables.windows, config.n_pairs, config.seed
     if matched is None:
@@ -81,16 +81,26 @@ def rejections(
     job.draft.tell({"strategies": described.to_dicts()})
 
 
-def score_titles(policy: Policy, titles: list[str]) -> ScoreTitles:
-    """The SFT model as the callable that rejects: texts in, log-probabilities of titles out."""
-    from recalign.titles.likelihood import TitleScorer  # slow: not in a plan
+def _sft_model(job: Job, sft: Artifact, titles: list[str]) -> ScoreTitles:
+    policy = open_policy(sft, job.runtime.root, job.device)
+    return score_titles(policy, titles, job.runtime.generation_rows)
+
+
+def score_titles(policy: Policy, titles: list[str], rows: int) -> ScoreTitles:
+    """The SFT model as the callable that rejects: texts in, log-probabilities of titles out.
+
+    At most `rows` prompts are read at once.
+    """
+    from recalign.titles.likelihood import ROWS, TitleScorer  # slow: not in a plan
 
     title_ids = [[], *(policy.encode_completion(title) for title in titles[1:])]
-    scorer = TitleScorer(policy, title_ids)
+    scorer, rows = TitleScorer(policy, title_ids), min(rows, ROWS)
 
     def score(prompts: list[str], pools: np.ndarray | None) -> np.ndarray:
         encoded = [policy.encode_prompt(text) for text in prompts]
-        return scorer.catalogue(encoded) if pools is None else scorer.candidates(encoded, pools)
+        if pools is None:
+            return scorer.catalogue(encoded, rows=rows)
+        return scorer.candidates(encoded, pools, rows=rows)
 
     return score
 

@@ -65,7 +65,11 @@ def sft(
     asking = Asking(prompts.text, titles, policy.encode_prompt, policy.encode_completion)
     train = _training(config, tables, asking).no_longer_than(config.max_length)
     valid, proved = _validation(config, tables, asking)
+    if config.kind == "huggingface":  # the embedded one is made for its prompts
+        _check_room(config, policy, tables, asking, valid)
     valid = valid.no_longer_than(config.max_length)
+    for name, examples in (("training", train), ("validation", valid)):
+        examples.tell_too_long(name, config.max_length)
     work, folder = job.draft.work / "training", job.draft.path(trained_part(config.method))
     run = TrainingRun(
         "sft", work, folder, job.progress, job.device, report_to=job.runtime.report_to
@@ -92,7 +96,28 @@ def _check_titles(config: SftConfig, policy: Policy, titles: list[str]) -> None:
     if config.kind == "huggingface":
         check_policy(policy)
     if config.format == "history":  # which ranks the whole catalogue
-        catalogue_of([[], *map(policy.encode_completion, titles[1:])])
+        catalogue_of([[], *map(policy.encode_completion, titles[1:])], titles)
+
+
+def _check_room(
+    config: SftConfig, policy: Policy, tables: Tables, asking: Asking, valid: Examples
+) -> None:
+    """UserError for an LLM without room for what it will be asked in the test.
+
+    A history's prompts in the test are known here: they end where the test begins. Lists are not;
+    those of validation stand for them, without the longest tenth, which the test may not reach.
+    """
+    from recalign.titles.likelihood import TitleScorer  # slow: not in a plan
+
+    if config.format == "history":
+        asked = phase_of(tables.windows, "test")
+        starts = np.maximum(asked.starts - config.history_items, 0)
+        shown = tables.sequences.slices(asked.users, starts, asked.starts)
+        longest = max((len(asking.prompt(items.tolist())) for items in shown), default=1)
+    else:
+        longest = int(np.quantile(valid.first or [1], 0.9, method="lower"))
+    title_ids = [[], *map(asking.answer, range(1, len(asking.titles)))]
+    TitleScorer(policy, title_ids).require_room(longest)
 
 
 def _first_policy(

@@ -1,5 +1,6 @@
 """Which items RosePO rejects in favour of the one that was taken."""
 
+import math
 from typing import Literal, cast
 
 from pydantic import Field, model_validator
@@ -75,6 +76,24 @@ class RejectionsConfig(Config):
         if self.needs_sft and 0 < self.pool <= self.n_rejected:
             raise ValueError("pool must be 0 (the whole catalogue) or above n_rejected")
         return self
+
+    @model_validator(mode="after")
+    def _neighbours_hold_the_rejected(self) -> "RejectionsConfig":
+        asked = self.n_rejected * self._semantic_share
+        if asked > self.neighbours:
+            raise ValueError(
+                f"neighbours = {self.neighbours} must be at least {math.ceil(asked)}: so many"
+                " rejected items of a pair are drawn among them (n_rejected, in a mix times the"
+                " share of semantic)"
+            )
+        return self
+
+    @property
+    def _semantic_share(self) -> float:
+        """The share of rejected items that are neighbours."""
+        if self.strategy != "mix":
+            return float(self.strategy == "semantic")
+        return self.mix.semantic / sum(self.mix.weights().values())
 
     @property
     def needs_sft(self) -> bool:

@@ -55,6 +55,7 @@ def reject_in_shards(
         told = ", ".join(f"{reason}: {n}" for reason, n in left_out.items())
         raise UserError(
             f"rejections: none of {len(users)} pairs can be made ({told}): lower "
-            "rejections.n_rejected, or choose another strategy"
+            "rejections.n_rejected, raise rejections.neighbours (semantic), or choose another "
+            "strategy"
         )
     return kept.rechunk(), left_out

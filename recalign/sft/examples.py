@@ -1,5 +1,6 @@
 """What the LLM is fine-tuned on: token ids, and which of them it is trained to predict."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,10 @@ import numpy as np
 
 from recalign.sequences import Sequences
 from recalign.sft.questions import TitleWindow
+
+logger = logging.getLogger(__name__)
+
+MANY = 0.1  # share of the examples: where more are too long, it is said
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,16 @@ class Examples:
     def n_trained(self) -> int:
         """Tokens that are trained on."""
         return sum(len(ids) - first for ids, first in zip(self.ids, self.first, strict=True))
+
+    def tell_too_long(self, name: str, max_length: int) -> None:
+        """A warning where many of these, `name`, are left out for their length."""
+        total = len(self) + self.left_out
+        if self.left_out > MANY * total:
+            logger.warning(
+                "sft.max_length: %d of %d %s examples are left out, as they have more than %d"
+                " tokens: raise it, or lower sft.history_items; prompts are not cut in the test",
+                self.left_out, total, name, max_length,
+            )  # fmt: skip
 
     def no_longer_than(self, max_length: int) -> "Examples":
         """Without the sequences of more than `max_length` tokens, which are counted, never cut."""

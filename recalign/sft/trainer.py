@@ -1,8 +1,8 @@
 """TRL's SFTTrainer on rows of ready token ids.
 
 What is overridden (and pinned by `tests/sft/test_sft_trainer_contract.py`): what `OrderedTrainer`
-exchanges and the loss. Callbacks, checkpoints, resume, PEFT, accelerate and the logging are the
-ordinary Trainer's.
+exchanges, the loss and that it is a mean over an optimiser step. Callbacks, checkpoints, resume,
+PEFT, accelerate and the logging are the ordinary Trainer's.
 """
 
 from typing import Any, cast
@@ -40,6 +40,9 @@ class TitleSFTTrainer(OrderedTrainer, SFTTrainer):
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
         )
+        # Whatever the model does: the loss below is over the labels of a whole optimiser step,
+        # which the Trainer counts only where this is said.
+        self.model_accepts_loss_kwargs = True
 
     def compute_loss(
         self,

@@ -11,7 +11,7 @@ from recalign.policy import Policy
 from recalign.titles.answers import greedy_answers
 from recalign.titles.beam import beam_search
 from recalign.titles.packed import title_log_probs
-from recalign.titles.reading import Reading
+from recalign.titles.reading import Reading, check_room
 from recalign.titles.trie import Catalogue, Trie, catalogue_of, trie_of
 
 FED = 256  # at most about as many title tokens stand behind one prompt in one pass
@@ -42,6 +42,10 @@ class TitleScorer:
     def n_answer_tokens(self) -> int:
         """Most tokens of a free answer: room for texts that are no title, where titles end."""
         return 1 if self.single else 2 * self.longest
+
+    def require_room(self, prompt: int) -> None:
+        """UserError when prompts of so many tokens leave the LLM no room for free answers."""
+        check_room(self.policy.model, prompt + self.n_answer_tokens, not self.single)
 
     @cached_property
     def tree(self) -> Catalogue:
@@ -75,11 +79,20 @@ class TitleScorer:
         self, prompts: Sequence[Sequence[int]], rows: int
     ) -> "Iterator[tuple[np.ndarray, TitleReading]]":
         """Prompts of nearly equal length, read together: their places int64 [b], and these read."""
-        order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
-        step = self.rows_at_once(prompts, rows)
-        for start in range(0, len(order), step):
-            batch = order[start : start + step]
+        for batch in self.batches(prompts, rows):
             yield batch, self.read([prompts[i] for i in batch])
+
+    def batches(self, prompts: Sequence[Sequence[int]], rows: int) -> list[np.ndarray]:
+        """Which prompts to read together, at most `rows`: int64 [b] each, the longest first.
+
+        So a few long prompts cost the others neither padding nor room.
+        """
+        order, parts = np.argsort([-len(prompt) for prompt in prompts], kind="stable"), []
+        while len(order):
+            n = self.rows_at_once([prompts[order[0]]], rows)
+            parts.append(order[:n])
+            order = order[n:]
+        return parts
 
     def rows_at_once(self, prompts: Sequence[Sequence[int]], rows: int) -> int:
         """How many of these prompts may be read together, at most `rows`."""
@@ -99,7 +112,7 @@ class TitleScorer:
     def _logits_of_tokens(self) -> int:
         """Of how many tokens the logits are held at once."""
         held = LOGITS.get(self.policy.model.device.type, LOGITS["cpu"])
-        return held // self.policy.model.config.vocab_size
+        return held // self.policy.model.config.get_text_config().vocab_size
 
     def chunks(self, fed: int) -> list[tuple[np.ndarray, Trie]]:
         """The catalogue in parts of about `fed` title tokens: items [t] and their tree."""
@@ -127,8 +140,8 @@ class TitleReading:
 
     def __init__(self, scorer: TitleScorer, prompts: Sequence[Sequence[int]]) -> None:
         self.scorer = scorer
-        room, continued = scorer.n_answer_tokens, not scorer.single
-        self.reading = Reading(scorer.policy, prompts, room, continued=continued)
+        continued = not scorer.single
+        self.reading = Reading(scorer.policy, prompts, scorer.longest, continued=continued)
 
     def candidates(self, candidates: np.ndarray) -> np.ndarray:
         """See `TitleScorer.candidates`."""
@@ -164,7 +177,8 @@ class TitleReading:
         return np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1)
 
     def answers(self, max_new_tokens: int) -> list[list[int]]:
-        """Free greedy answers, as token ids up to a stop token."""
+        """Free greedy answers, as token ids up to a stop token; UserError without room for them."""
+        self.reading.require_room(max_new_tokens)
         return greedy_answers(self.reading, self.scorer.policy.eos_ids, max_new_tokens)
 
     def _single(self) -> Tensor:

@@ -39,7 +39,7 @@ class Reading:
         if not min(sizes):
             raise ValueError("an empty prompt: there is nothing to predict from")
         width = max(sizes)
-        _check_room(model, width + longest, continued)
+        check_room(model, width + longest, continued)
         tokens = torch.full((len(prompts), width), policy.pad_id)
         for row, prompt in enumerate(prompts):
             tokens[row, : len(prompt)] = torch.as_tensor(prompt)
@@ -62,11 +62,15 @@ class Reading:
         """
         prompt = self.inside[:, None].expand(-1, tokens.shape[1], -1)
         mask = torch.cat([prompt, sees], 2)[:, None]
-        if self.model.config._attn_implementation == "eager":
+        if self.model.config.get_text_config()._attn_implementation == "eager":
             lowest = torch.finfo(self.model.dtype).min
             mask = torch.zeros_like(mask, dtype=self.model.dtype).masked_fill(~mask, lowest)
         self.n_fed += tokens.shape[1]
         return self._forward(tokens, self.lengths[:, None] + depths, mask, 0)
+
+    def require_room(self, longest: int) -> None:
+        """UserError when the prompts and so many more tokens do not fit the model."""
+        check_room(self.model, self.inside.shape[1] + longest, self.cache is not None)
 
     def forget(self) -> None:
         """Back to the prompts alone."""
@@ -88,8 +92,9 @@ class Reading:
         ).logits
 
 
-def _check_room(model: "PreTrainedModel", width: int, continued: bool) -> None:
-    config, name = model.config, type(model).__name__
+def check_room(model: "PreTrainedModel", width: int, continued: bool) -> None:
+    """UserError when a prompt and what follows, `width` tokens, do not fit; see `Reading`."""
+    config, name = model.config.get_text_config(), type(model).__name__  # its limits, not an eye's
     limit = getattr(config, "max_position_embeddings", None)
     if limit is not None and width > limit:
         raise UserError(
@@ -110,6 +115,7 @@ def _check_room(model: "PreTrainedModel", width: int, continued: bool) -> None:
         "sliding_attention" in kinds and window is not None and width > window
     ):
         raise UserError(
-            f"{name} has {', '.join(sorted(kinds))} (window {window}): titles that share a prompt "
-            f"of {width} tokens need full attention"
+            f"{name} has {', '.join(sorted(kinds))} (window {window}): a prompt and its answer, "
+            f"{width} tokens, need full attention: show fewer items (sft.history_items) or "
+            "candidates, or choose another LLM"
         )

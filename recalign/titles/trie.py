@@ -83,8 +83,11 @@ class Catalogue:
     starts: np.ndarray
 
 
-def catalogue_of(titles: Sequence[Sequence[int]]) -> Catalogue:
-    """The tree of titles[1:] (titles[0] is padding). UserError: two titles are the same tokens."""
+def catalogue_of(titles: Sequence[Sequence[int]], names: Sequence[str] = ()) -> Catalogue:
+    """The tree of titles[1:] (titles[0] is padding). UserError: two titles are the same tokens.
+
+    names: the titles in letters, where they are at hand to be told.
+    """
     order = np.array(sorted(range(1, len(titles)), key=lambda item: list(titles[item])))
     trie = trie_of([titles[item] for item in order])
     n_nodes = len(trie.tokens)
@@ -98,9 +101,11 @@ def catalogue_of(titles: Sequence[Sequence[int]]) -> Catalogue:
     items = np.zeros(n_nodes, dtype=np.int64)
     items[ends] = order
     for row in np.flatnonzero(items[ends] != order)[:1]:
+        one, other = sorted([int(order[row]), int(items[ends[row]])])
+        told = f"{names[one]!r} and {names[other]!r}" if names else f"of items {one} and {other}"
         raise UserError(
-            f"the tokenizer writes the titles of items {order[row]} and {items[ends[row]]} with the"
-            " same tokens: they cannot be told apart"
+            f"the tokenizer writes the titles {told} with the same tokens: they cannot be told"
+            " apart; change one of them, or choose another LLM"
         )
     children = 1 + np.argsort(trie.parents[1:], kind="stable")
     starts = np.searchsorted(trie.parents[children], np.arange(n_nodes + 1))

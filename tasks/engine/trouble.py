@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recalign.config import Config
+from recalign.config import Config, RejectionsConfig
 from recalign.errors import UserError
 
 _RUST = re.compile(r"\(os error (\d+)\)")  # safetensors and polars
@@ -91,11 +91,13 @@ def _memory_trouble(error: Exception, stage: str, config: Config | None) -> str:
 
 def _advice(stage: str, config: Config | None) -> str:
     """What makes a stage need less memory."""
-    lower = batch_settings(stage, config) if config else []
+    path = "alignment" if stage == "reference" else stage  # whose settings it takes
+    lower = batch_settings(path, config) if config else []
     if stage in ("reasonings", "item_reasonings", "current_reasonings"):
         lower = ["runtime.generation_gb"]
-    if stage in ("recommendations", "title_serving"):
-        lower = ["runtime.generation_rows"]
+    asks = isinstance(config, RejectionsConfig) and config.needs_sft
+    if stage in ("recommendations", "title_serving") or asks:
+        lower = ["runtime.generation_rows to 16 or fewer (long prompts are read by few anyway)"]
     return f"lower {' or '.join(lower)}" if lower else "it needs a machine with more"
 
 

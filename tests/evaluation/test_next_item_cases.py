@@ -16,7 +16,7 @@ def test_cases_are_the_windows_items_in_order_with_what_came_before():
     assert cases.positions.tolist() == [2, 3, 2, 3, 2]
     assert cases.targets.tolist() == [3, 4, 5, 1, 6]
     assert cases.numbers.tolist() == [0, 1, 0, 1, 0]
-    seen = cases.seen(slice(0, 5))
+    seen = cases.seen(np.arange(5))
     # The target of user 2 was taken before: it alone of the seen items stays recommendable.
     assert [sorted(set(row) - {0}) for row in seen.tolist()] == [
         [1, 2],

@@ -91,15 +91,23 @@ def test_perfect_inverse_and_constant_recommenders_reach_the_bounds(sign, expect
         assert table["list MRR"] == pytest.approx([1 / n for n in (4, 4, 4, 4, 2)])
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5])
-def test_chunks_of_cases_change_nothing(rows, monkeypatch):
+def in_parts(*parts):
+    return [np.array(part) for part in parts]
+
+
+@pytest.mark.parametrize(
+    "asked", [[[0], [1], [2], [3], [4]], [[0, 1], [2, 3], [4]], [[3, 0], [4, 2, 1]]]
+)
+def test_how_cases_are_asked_for_together_changes_nothing(asked, monkeypatch):
     whole = judged(world.by_table(BEST_FIRST))
     told: list[tuple[int, int]] = []
     parts = judged(
-        world.by_table(BEST_FIRST), rows=rows, progress=lambda d, t, note="": told.append((d, t))
+        world.by_table(BEST_FIRST),
+        parts=in_parts(*asked),
+        progress=lambda d, t, note="": told.append((d, t)),
     )
     assert told[-1] == (5, 5)
-    assert len(told) == -(-5 // rows)
+    assert len(told) == len(asked)
     monkeypatch.setattr(judge_module, "CHUNK_SCORES", 16)  # two rows of eight
     for one in (parts, judged(world.by_table(BEST_FIRST))):
         assert {k: v.tolist() for k, v in one.ranks.items()} == {
@@ -110,19 +118,20 @@ def test_chunks_of_cases_change_nothing(rows, monkeypatch):
 
 def test_a_killed_judgement_goes_on_behind_its_last_cases(tmp_path):
     by_table = world.by_table(BEST_FIRST)
-    asked: list[slice] = []
+    asked: list[list[int]] = []
 
-    def given(where: slice) -> Response:
-        asked.append(where)
+    def given(where: np.ndarray) -> Response:
+        asked.append(where.tolist())
         if len(asked) == 3:
             raise KeyboardInterrupt
-        texts = [f"a{n}" for n in range(5)][where]
+        texts = [f"a{n}" for n in where]
         return replace(by_table(where), answers={CATALOGUE: texts, "uniform": texts})
 
+    parts = in_parts([3, 4], [0, 2], [1])
     with pytest.raises(KeyboardInterrupt):
-        judged(given, tmp_path, rows=2)
-    one = judged(given, tmp_path, rows=2)
-    assert asked == [slice(0, 2), slice(2, 4), slice(4, 5), slice(4, 5)]
+        judged(given, tmp_path, parts=parts)
+    one = judged(given, tmp_path, parts=parts)
+    assert asked == [[3, 4], [0, 2], [1], [1]]
     whole = judged(by_table)
     for found, expected in ((one.ranks, whole.ranks), (one.firsts, whole.firsts)):
         assert {k: v.tolist() for k, v in found.items()} == {
@@ -130,15 +139,15 @@ def test_a_killed_judgement_goes_on_behind_its_last_cases(tmp_path):
         }
     assert one.recommended.tolist() == whole.recommended.tolist()
     assert one.answers == {key: [f"a{n}" for n in range(5)] for key in (CATALOGUE, "uniform")}
-    judged(given, tmp_path, rows=3)  # other batches: nothing of before fits
-    assert asked[4:] == [slice(0, 3), slice(3, 5)]
+    judged(given, tmp_path, parts=in_parts([3, 4, 0], [2, 1]))  # nothing of before fits
+    assert asked[4:] == [[3, 4, 0], [2, 1]]
 
 
 def test_a_beam_that_misses_the_target_is_a_miss_and_lists_are_scored_apart():
     best = np.array([[3, 5], [6, 5], [4, 5], [3, 1], [6, 0]])
     lists = {kind: fixed_lists(CASES, world.candidates(), kind, 4) for kind in DRAWN}
 
-    def given(where: slice) -> Response:
+    def given(where: np.ndarray) -> Response:
         return Response(
             best=best[where], lists={k: -items[where] + 0.0 for k, items in lists.items()}
         )
@@ -164,10 +173,10 @@ def test_states_and_items_are_scored_as_such():
     import torch
 
     states, matrix = torch.eye(2), torch.tensor([[0.0, 0], [1, 2], [3, 4]])
-    scores = by_states(states, matrix, torch.tensor([0.0, 10, 20]))(slice(1, 2)).scores
+    scores = by_states(states, matrix, torch.tensor([0.0, 10, 20]))(np.array([1])).scores
     assert scores is not None
     assert scores.tolist() == [[0.0, 12.0, 24.0]]
-    scores = by_item(torch.tensor([0.0, 1, 2]))(slice(3, 5)).scores
+    scores = by_item(torch.tensor([0.0, 1, 2]))(np.array([3, 4])).scores
     assert scores is not None
     assert scores.tolist() == [[0, 1, 2]] * 2
 
@@ -247,8 +256,8 @@ def test_cases_leave_their_lists_and_answers():
         sum((2 * i - 8) * x for i, x in enumerate([0, 0, 1, 2, 2, 2, 3], 1)) / (7 * 10)
     )
 
-    def answer(where: slice) -> Response:
-        uniform = [f"a{i}" for i in range(5)][where]
+    def answer(where: np.ndarray) -> Response:
+        uniform = [f"a{case}" for case in where]
         return Response(answers={"uniform": uniform, "popularity": ["b"] * 5})
 
     answered = judged(answer)

@@ -18,6 +18,7 @@ from recalign.config import (
     Strategy,
     TitlePromptConfig,
 )
+from recalign.errors import UserError
 from recalign.rejections.collect import reject_in_shards
 from recalign.rejections.describe import describe_rejections
 from recalign.rejections.draft import TOO_FEW, Sources
@@ -260,6 +261,20 @@ def test_rows_with_too_few_items_left_are_left_out_and_counted(tmp_path: Path):
     table, left_out = reject_in_shards(partial(reject, config, sources), USERS, POSITIONS, tmp_path)
     assert left_out == {TOO_FEW: 2 * N_USERS}  # 32 items are free at position 7, 31 and 30 later
     assert set(table["position"]) == {7}
+
+
+def test_that_no_pair_can_be_made_is_told_with_what_would_make_some(tmp_path: Path):
+    config = RejectionsConfig(strategy="random", n_rejected=33).asked_as(HISTORY)
+    make = partial(reject, config, Sources(SEQUENCES, POPULARITY, VECTORS, render))
+    told = r"lower rejections\.n_rejected, raise rejections\.neighbours \(semantic\), or choose"
+    with pytest.raises(UserError, match=told):
+        reject_in_shards(make, USERS, POSITIONS, tmp_path)
+
+
+def test_a_mix_that_draws_few_neighbours_needs_no_more_of_them_than_it_draws():
+    mix = {"self_hard": 0, "semantic": 1, "popularity": 2, "random": 2}
+    table = rejected(strategy="mix", n_rejected=6, neighbours=5, mix=mix)  # one or two of six
+    assert table["left_out"].is_null().all()
 
 
 def test_finished_shards_are_read_and_not_made_again(tmp_path: Path):

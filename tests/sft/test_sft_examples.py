@@ -73,6 +73,17 @@ def test_windows_are_entered_one_position_after_another() -> None:
     assert len(positions_from(np.array([5, 7, 9]), np.array([7, 7, 12]), 99)[0]) == 2 + 0 + 3
 
 
+@pytest.mark.parametrize(("n_long", "told"), [(1, False), (2, True)])
+def test_many_examples_that_are_too_long_are_told(
+    n_long: int, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = [[1, 5]] * (10 - n_long) + [[1, 5, 6]] * n_long
+    Examples(ids, [1] * 10).no_longer_than(2).tell_too_long("training", 2)
+    words = f"sft.max_length: {n_long} of 10 training examples are left out, as they have more than"
+    assert (words in caplog.text) == told
+    assert ("raise it, or lower sft.history_items" in caplog.text) == told
+
+
 def test_drawn_positions_differ_and_have_an_item_before_them() -> None:
     lengths = np.array([4, 1, 0, 3])
     users, positions = drawn_positions(lengths, 99, seed=0)

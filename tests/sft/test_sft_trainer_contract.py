@@ -53,6 +53,25 @@ def test_a_process_of_a_launch_computes_its_share_as_trl_does(
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
 
 
+def test_a_step_is_a_mean_over_its_labels_whatever_the_model_says_of_losses(
+    tmp_path: Path,
+) -> None:
+    """Gemma 3n and 4 say that their own loss takes no count of labels; ours does."""
+    both = [_dataset(rows) for rows in examples()]
+    arguments = _arguments(CONFIG, run(tmp_path), 10)
+    uncounted: Any = model()
+    uncounted.accepts_loss_kwargs = False
+    step: Any = TitleSFTTrainer(uncounted, arguments, both[0], both[1], tokenizer())
+    rows = list(_dataset(Examples([[1, 5, 6, 7, 8], [1, 9], [1, 4]], [1, 1, 1])))
+    micro = [step.data_collator(rows[:1]), step.data_collator(rows[1:])]
+    step.current_gradient_accumulation_steps = len(micro)
+    batches, n_items = step.get_batch_samples(iter(micro), 2, torch.device("cpu"))
+    losses = [step.training_step(step.model, batch, n_items) for batch in batches]
+    with torch.no_grad():
+        whole = step.compute_loss(step.model, step.data_collator(rows))  # 6 labels: 4 and 2
+    assert sum(losses).item() == pytest.approx(whole.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 8])
 def test_held_out_figures_are_means_over_tokens_however_rows_are_batched(
     tmp_path: Path, micro_batch_size: int

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from recalign.config import DPO4RecConfig, PolicyConfig, RecommendationsConfig, WarmUpConfig
+from recalign.config import (
+    DPO4RecConfig,
+    PolicyConfig,
+    RecommendationsConfig,
+    RejectionsConfig,
+    RosePOAlignmentConfig,
+    WarmUpConfig,
+)
 from recalign.errors import UserError
 from tasks.engine.trouble import batch_settings, trouble_explained
 from tests.full_disk import on_a_full_disk
@@ -23,6 +30,13 @@ WRITERS = {
     "polars": "import polars; polars.DataFrame({'a': [i * 0.7 for i in range(10**5)]})"
     ".write_parquet('out.parquet')",
 }  # fmt: skip
+
+
+FEWER = "lower runtime.generation_rows to 16 or fewer (long prompts are read by few anyway)"
+ROSEPO = {
+    "rejections": RejectionsConfig(),
+    "reference": RosePOAlignmentConfig().for_reference(),
+}
 
 
 def limit_memory():
@@ -53,18 +67,27 @@ except UserError as error:
         ("alignment", lambda: torch.empty(2**50), "lower alignment.micro_batch_size"),
         ("reasonings", lambda: cuda_full(), "lower runtime.generation_gb"),
         ("current_reasonings", lambda: cuda_full(), "lower runtime.generation_gb"),
-        ("recommendations", lambda: cuda_full(), "lower runtime.generation_rows"),
-        ("title_serving", lambda: cuda_full(), "lower runtime.generation_rows"),
+        ("recommendations", lambda: cuda_full(), FEWER),
+        ("title_serving", lambda: cuda_full(), FEWER),
+        ("rejections", lambda: cuda_full(), FEWER),
+        ("reference", lambda: cuda_full(), "lower alignment.micro_batch_size"),
         ("oracle", lambda: no_primitive(), "it needs a machine with more"),
         ("splits", lambda: bytearray(2**60), "it needs a machine with more"),
     ],
 )
 def test_memory_that_runs_out_names_the_stage_and_what_to_lower(stage, allocate, told):
-    config = getattr(DPO4RecConfig(), stage, None) or RecommendationsConfig()
+    config = getattr(DPO4RecConfig(), stage, None) or ROSEPO.get(stage) or RecommendationsConfig()
     with pytest.raises(UserError) as raised, trouble_explained(stage, Path("."), config):
         allocate()
     assert str(raised.value).startswith(f"{stage}: out of memory (")
     assert f"); {told}; what is finished is kept" in str(raised.value)
+
+
+def test_items_rejected_without_an_llm_need_no_fewer_prompts_at_once():
+    config = RejectionsConfig(strategy="semantic")
+    told = r"\); it needs a machine with more;"
+    with pytest.raises(UserError, match=told), trouble_explained("rejections", Path("."), config):
+        cuda_full()
 
 
 def cuda_full():

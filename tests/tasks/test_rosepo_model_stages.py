@@ -1,5 +1,7 @@
 """Stages that ask an LLM for titles: what it prefers, and its log-probabilities as reference."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -15,6 +17,7 @@ from recalign.errors import UserError
 from recalign.llm.storage import MODEL, SFT
 from recalign.rejections.strategies import NOT_ABOVE
 from recalign.stored import open_policy
+from recalign.titles.likelihood import TitleScorer
 from recalign.titles.names import distinct_titles
 from tasks.engine.stage import Stage
 from tasks.reference import reference
@@ -90,6 +93,21 @@ def test_self_hard_rejects_what_the_model_itself_finds_likeliest_in_the_catalogu
     manifest = walk.store.open(made).manifest
     assert manifest.rows + manifest.dropped.get(NOT_ABOVE, 0) == 150
     assert manifest.figures["strategies"][0]["above_truth"] == 1
+
+
+@pytest.mark.parametrize("pool", [0, 20])
+def test_as_few_prompts_are_read_at_once_as_asked(walk, monkeypatch, pool):
+    sft = untrained(walk, SftConfig())
+    sizes, read = [], TitleScorer.read
+
+    def counted(self, prompts):
+        sizes.append(len(prompts))
+        return read(self, prompts)
+
+    monkeypatch.setattr(TitleScorer, "read", counted)
+    few = replace(walk, runtime=walk.runtime.model_copy(update={"generation_rows": 7}))
+    rejected(few, sft=sft, strategy="self_hard", pool=pool)
+    assert max(sizes) == 7
 
 
 def test_a_model_that_is_asked_with_candidates_prefers_among_those_it_is_shown(walk):

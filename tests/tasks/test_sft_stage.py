@@ -13,8 +13,10 @@ from transformers import MistralConfig, MistralForCausalLM
 
 import tasks.sft
 from recalign.artifacts.artifact import Draft
-from recalign.config import SftConfig, TitleModelConfig
+from recalign.config import LoadedModelConfig, SftConfig, TitleModelConfig
 from recalign.errors import LeakageError, UserError
+from recalign.llm.load import load_policy
+from recalign.policy import in_lines
 from recalign.progress import silent
 from recalign.schemas import INTERACTIONS, ITEMS, WINDOWS
 from recalign.sequences import Sequences
@@ -187,6 +189,48 @@ def test_an_llm_that_later_stages_could_not_ask_is_refused_before_training(
         tune(world, questions(str(folder), format=format))
 
 
+def with_room(folder, place, n_tokens):
+    """The LLM of a folder, which reads no more than so many tokens."""
+    folder = shutil.copytree(folder, place)
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(told | {"max_position_embeddings": n_tokens}))
+    return str(folder)
+
+
+def test_an_llm_without_room_for_the_tests_longest_prompt_is_refused_before_training(
+    world, llama3, tmp_path
+):
+    titles, sequences, windows = tables(world)
+    policy = in_lines(load_policy(llama3, LoadedModelConfig()))
+    prompts = [
+        "".join(f"{titles[item]}\n" for item in sequences.slice(user, start - 4, start))
+        for user, start in windows.select("user_index", "test_start").iter_rows()
+    ]
+    answer = max(len(policy.encode_completion(title)) for title in titles[1:])
+    needed = max(len(policy.encode_prompt(text)) for text in prompts) + 2 * answer
+    config = {"format": "history", "max_windows": 20, "epochs": 1, "evaluations": 1}
+    tight = with_room(llama3, tmp_path / "tight", needed - 1)
+    with pytest.raises(UserError, match=f"need {needed} tokens, LlamaForCausalLM takes"):
+        tune(world, questions(tight, **config))
+    tune(world, questions(with_room(llama3, tmp_path / "fits", needed), **config))
+
+
+def test_an_llm_without_room_for_questions_is_refused_before_training(world, llama3, tmp_path):
+    tight = with_room(llama3, tmp_path / "tight", 100)
+    with pytest.raises(UserError, match="takes 100: show fewer items"):
+        tune(world, questions(tight))
+
+
+def test_windows_of_titles_that_are_too_long_are_told_before_training(world, caplog):
+    full = EMBEDDED.model_copy(update={"max_length": 7})  # the start and six titles, no answer
+    with pytest.raises(UserError, match="no validation example fits"):
+        tune(world, full)
+    told = r"sft.max_length: (\d+) of (\d+) {} examples are left out, as they have more than 7 tok"
+    [(n_long, n)] = re.findall(told.format("training"), caplog.text)
+    assert 0 < int(n_long) < int(n)
+    assert re.findall(told.format("validation"), caplog.text) == [("50", "50")]
+
+
 def test_titles_that_the_tokenizer_cannot_tell_apart_are_refused_before_training(
     world, llama3, tmp_path
 ):
@@ -195,7 +239,7 @@ def test_titles_that_the_tokenizer_cannot_tell_apart_are_refused_before_training
     told = json.loads(tokenizer.read_text())
     told["normalizer"] = {"type": "Replace", "pattern": {"Regex": "[^\n]+"}, "content": "A"}
     tokenizer.write_text(json.dumps(told))
-    told = "with the same tokens: they cannot be told apart"
+    told = r"writes the titles '[A-Z].+' and '[A-Z].+' with the same tokens: they cannot be told"
     with pytest.raises(UserError, match=told):
         tune(world, questions(str(folder), format="history"))
 

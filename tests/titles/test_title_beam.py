@@ -102,6 +102,8 @@ def test_a_tree_feeds_shared_tokens_once_and_last_ones_never():
 def test_titles_of_the_same_tokens_are_told_apart_or_refused():
     with pytest.raises(UserError, match="items 2 and 3 with the same tokens"):
         catalogue_of([[], [3], [4], [4]])
+    with pytest.raises(UserError, match="the titles 'Heat' and 'The Heat' with the same tokens"):
+        catalogue_of([[], [3], [4], [4]], ["", "Up", "Heat", "The Heat"])
 
 
 def test_finished_titles_are_fed_no_more(monkeypatch):

@@ -60,6 +60,14 @@ def test_batches_and_chunks_change_nothing(make, monkeypatch):
     np.testing.assert_allclose(some, np.take_along_axis(whole, CANDIDATES, 1), atol=1e-4)
 
 
+def test_a_long_prompt_takes_no_room_from_the_others(monkeypatch):
+    monkeypatch.setitem(likelihood.TOKENS, "cpu", 12)
+    prompts = [[5] * n for n in (3, 12, 2, 4, 1)]
+    own = scorer(samples.pieces_policy())
+    assert [b.tolist() for b in own.batches(prompts, 99)] == [[1], [3, 0, 2], [4]]
+    assert [b.tolist() for b in own.batches(prompts, 2)] == [[1], [3, 0], [2, 4]]
+
+
 def test_more_prompts_at_once_have_fewer_title_tokens_fed_behind_each(monkeypatch):
     policy = samples.pieces_policy()
     prompts, whole = samples.prompts_of(policy), scorer(policy)
@@ -119,6 +127,21 @@ def test_a_prompt_too_long_for_the_model_is_told():
         scorer(policy).catalogue([[5] * 250])
 
 
+def test_room_for_free_answers_is_needed_only_where_they_are_asked_for():
+    policy = samples.pieces_policy()
+    asked = scorer(policy)
+    fits = 256 - asked.longest
+    reading = asked.read([[5] * fits])
+    assert np.isfinite(reading.catalogue()[0, 1:]).all()
+    with pytest.raises(UserError, match=f"need {fits + asked.n_answer_tokens} tokens"):
+        reading.answers(asked.n_answer_tokens)
+    asked.require_room(256 - asked.n_answer_tokens)
+    with pytest.raises(UserError, match="need 257 tokens"):
+        asked.require_room(257 - asked.n_answer_tokens)
+    with pytest.raises(UserError, match="need 257 tokens"):
+        asked.read([[5] * (fits + 1)])
+
+
 @pytest.mark.parametrize("layers", [None, ["sliding_attention", "full_attention"]])
 def test_a_model_with_a_window_shorter_than_the_prompt_is_refused(layers):
     policy = samples.pieces_policy()
@@ -128,6 +151,23 @@ def test_a_model_with_a_window_shorter_than_the_prompt_is_refused(layers):
     policy.model.config.sliding_window = 30
     with pytest.raises(UserError, match="need full attention"):
         scorer(policy).catalogue([[5] * 20])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_an_llm_with_an_eye_is_scored_and_refused_by_its_text_part(attention):
+    policy = samples.pieces_policy()
+    model = samples.gemma3(len(policy.tokenizer))
+    model.set_attn_implementation(attention)
+    assert not hasattr(model.config, "vocab_size")
+    policy = replace(policy, model=model)
+    found = scorer(policy).catalogue(samples.prompts_of(policy))
+    expected = samples.all_alone(policy)
+    assert np.ptp(expected[:, 1:]) > 5  # nats
+    np.testing.assert_allclose(found[:, 1:], expected[:, 1:], atol=1e-4)
+    with pytest.raises(UserError, match=r"\(window 100\): .* need full attention"):
+        scorer(policy).catalogue([[5] * 90])
+    with pytest.raises(UserError, match="takes 256: show fewer items"):
+        scorer(policy).catalogue([[5] * 250])
 
 
 def test_an_adapter_that_stays_apart_is_scored_too():

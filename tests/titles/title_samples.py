@@ -5,7 +5,14 @@ from typing import Literal
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from recalign.embedded.title_tokenizer import title_tokenizer
 from recalign.policy import Policy, in_lines
@@ -38,6 +45,24 @@ def llama(n_tokens: int, attention: str = "sdpa") -> PreTrainedModel:
     ).eval()
     model.set_attn_implementation(attention)
     return model
+
+
+def gemma3(n_tokens: int) -> PreTrainedModel:
+    """An LLM with an eye: what says how it reads texts is a config inside its config."""
+    torch.manual_seed(0)
+    text = {
+        "vocab_size": n_tokens, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+        "initializer_range": 0.3, "max_position_embeddings": 256, "sliding_window": 100,
+        "layer_types": ["sliding_attention", "full_attention"], "pad_token_id": 0,
+        "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    eye = {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
+    }  # fmt: skip
+    config = Gemma3Config(text_config=text, vision_config=eye, mm_tokens_per_image=4)
+    return Gemma3ForConditionalGeneration(config).eval()
 
 
 def pieces_policy(

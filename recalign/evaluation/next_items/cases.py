@@ -27,10 +27,10 @@ class Cases:
     def __len__(self) -> int:
         return len(self.users)
 
-    def seen(self, where: slice) -> np.ndarray:
-        """What each case's user took before, the target aside: int64 [n, L], 0 padded.
+    def seen(self, where: np.ndarray) -> np.ndarray:
+        """What users of the cases at `where` [n] took before, the target aside: int64 [n, L].
 
-        A target taken once before stays recommendable, else nobody could be right about it.
+        0 padded. A target taken before stays recommendable, else nobody could be right about it.
         """
         users, stops = self.users[where], self.positions[where]
         items, _ = self.sequences.until(users, stops, int(stops.max(initial=1)))

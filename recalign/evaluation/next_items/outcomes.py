@@ -1,6 +1,6 @@
 """From what a recommender makes of each case to ranks, first places and recommended lists."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Response:
     answers: Mapping[str, list[str]] = field(default_factory=dict)
 
 
-JUDGED: Schema = {  # one row per case and ranking, or prompt, of it; in the order of the cases
+JUDGED: Schema = {  # one row per case and ranking, or prompt, of it
     "ranked": pl.String,  # a key of `metric_columns.STARTS`
     "rank": pl.Int32,  # of the target, from 1, ties against it; 0: not found; null: not ranked
     "first": pl.Int32,  # the item in the first place (where the target ties for it, another)
@@ -59,10 +59,10 @@ class Outcomes:
     answers: dict[str, list[str]]
 
     @classmethod
-    def of(cls, judged: pl.DataFrame) -> "Outcomes":
-        """What a JUDGED table holds."""
+    def of(cls, judged: pl.DataFrame, order: np.ndarray) -> "Outcomes":
+        """What a JUDGED table holds; order: where each case's rows stand in it, int64 [N]."""
         names = judged["ranked"].unique(maintain_order=True)
-        parts = {name: judged.filter(ranked=name) for name in names}
+        parts = {name: judged.filter(ranked=name)[order] for name in names}
         ranked = {name: rows for name, rows in parts.items() if not rows["rank"].null_count()}
         answered = {name: rows for name, rows in parts.items() if not rows["answer"].null_count()}
         heads = ranked[CATALOGUE]["head"].to_list() if CATALOGUE in ranked else None
@@ -85,22 +85,26 @@ class Outcomes:
 
 
 def judge(
-    given: Callable[[slice], Response],
+    given: Callable[[np.ndarray], Response],
     cases: Cases,
     lists: Mapping[str, np.ndarray],
     top: int,
     work: Path,
     *,
-    rows: int = 1 << 30,
+    parts: Sequence[np.ndarray] | None = None,
     progress: Progress = silent,
 ) -> Outcomes:
-    """Ask for at most `rows` cases at a time; items taken before a case are never ranked in full.
+    """Ask for some cases at a time; items taken before a case are never ranked in full.
 
-    lists: int64 [N, C] by how they are drawn, see `fixed_lists`. `work` belongs to one recommender
-    and these cases: what was judged of them before a kill is found there, and not asked again.
+    lists: int64 [N, C] by how they are drawn, see `fixed_lists`. `parts`: places of the cases that
+    are asked for together, int64 [n] each; by default as many as `cases_at_once`, in their order.
+    `work` belongs to one recommender and these cases: what was judged of them before a kill is
+    found there, and not asked again.
     """
-    step = max(1, min(rows, CHUNK_SCORES // (cases.sequences.n_items + 1)))
-    parts = [slice(at, min(at + step, len(cases))) for at in range(0, len(cases), step)]
+    if parts is None:
+        step = cases_at_once(cases)
+        parts = [np.arange(at, min(at + step, len(cases))) for at in range(0, len(cases), step)]
+    ends = np.cumsum([len(part) for part in parts])
 
     def compute(missing: list[int]) -> Iterator[tuple[int, pl.DataFrame]]:
         for number in missing:
@@ -108,10 +112,16 @@ def judge(
             own = {kind: items[where] for kind, items in lists.items()}
             targets, seen = cases.targets[where], cases.seen(where)
             yield number, _judged(given(where), targets, seen, own, top)
-            progress(where.stop, len(cases), "cases")
+            progress(int(ends[number]), len(cases), "cases")
 
-    keys = [f"cases {part.start} to {part.stop}" for part in parts]
-    return Outcomes.of(pl.concat(tables_in_shards(keys, compute, work, JUDGED)))
+    keys = [f"cases {part.tolist()}" for part in parts]
+    judged = pl.concat(tables_in_shards(keys, compute, work, JUDGED))
+    return Outcomes.of(judged, np.argsort(np.concatenate(parts)))
+
+
+def cases_at_once(cases: Cases) -> int:
+    """Of how many cases the scores of the whole catalogue are held at a time."""
+    return max(1, CHUNK_SCORES // (cases.sequences.n_items + 1))
 
 
 def _judged(
@@ -146,12 +156,12 @@ def _judged(
     return pl.concat(tables)
 
 
-def by_item(item_scores: Tensor) -> Callable[[slice], Response]:
+def by_item(item_scores: Tensor) -> Callable[[np.ndarray], Response]:
     """The same scores [I+1] for every case, such as popularity."""
-    return lambda where: Response(scores=item_scores.expand(where.stop - where.start, -1))
+    return lambda where: Response(scores=item_scores.expand(len(where), -1))
 
 
-def by_states(states: Tensor, matrix: Tensor, bias: Tensor) -> Callable[[slice], Response]:
+def by_states(states: Tensor, matrix: Tensor, bias: Tensor) -> Callable[[np.ndarray], Response]:
     """A sequential recommender: states [N, d] of the cases, item matrix [I+1, d], bias [I+1]."""
     return lambda where: Response(scores=torch.addmm(bias, states[where], matrix.T))
 
