@@ -125,6 +125,8 @@ class _Llm:
     policy: Policy
     scorer: "TitleScorer"
     titles: list[str]
+    begins: Callable[[str], bool]
+    """Whether a text may yet become a title."""
     prompts: dict[str, list[list[int]]]
     proved: int
 
@@ -147,7 +149,8 @@ def _llm(
     shown: dict[str, list[list[int]]],
 ) -> _Llm:
     """The LLM with its prompts, each proved to end right before its target."""
-    from recalign.titles.likelihood import TitleScorer  # transformers: seconds
+    from recalign.titles.answers import beginnings  # torch, transformers: seconds
+    from recalign.titles.likelihood import TitleScorer
 
     titles = distinct_titles(tables.items)
     title_ids = [[], *(policy.encode_completion(title) for title in titles[1:])]
@@ -163,7 +166,7 @@ def _llm(
         )
         prompts[kind] = [policy.encode_prompt(text) for text in table["prompt"]]
     scorer = TitleScorer(policy, title_ids, mean=config.likelihood == "mean")
-    return _Llm(policy, scorer, titles, prompts, proved)
+    return _Llm(policy, scorer, titles, beginnings(titles, normalised), prompts, proved)
 
 
 def _prompt(prompts: TitlePrompts, candidates: list[list[int]], case: int, items: list[int]) -> str:
@@ -199,7 +202,10 @@ def _ask(
 
 
 def _texts(llm: _Llm, reading: "TitleReading") -> list[str]:
-    return [llm.policy.decode(ids).strip() for ids in reading.answers(llm.scorer.n_answer_tokens)]
+    answers = reading.answers(
+        llm.scorer.n_answer_tokens, lambda ids: llm.begins(llm.policy.decode(ids))
+    )
+    return [llm.policy.decode(ids).strip() for ids in answers]
 
 
 def _answered(

@@ -1,6 +1,6 @@
 """How likely an LLM finds titles as the answer to a prompt: candidates, or the whole catalogue."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -148,11 +148,14 @@ class TitleReading:
         items = torch.from_numpy(candidates).to(self.reading.first.device, torch.int64)
         if self.scorer.single:
             return self._single()[torch.arange(len(items))[:, None], items].cpu().numpy()
-        longest = int(self.scorer.lengths[candidates].sum(1).max())  # title tokens of a row
+        lengths = self.scorer.lengths[candidates]
+        longest = int(lengths.sum(1).max())  # title tokens of a row
         n_parts = min(-(-longest // self.scorer.fed_at_once(len(items))), candidates.shape[1])
-        parts = np.array_split(candidates, n_parts, axis=1)
+        order = lengths.argsort(dim=1, stable=True)  # titles of like length together: less padding
+        parts = np.array_split(np.take_along_axis(candidates, order.numpy(), 1), n_parts, axis=1)
         tries = ([self.scorer.trie(row) for row in part] for part in parts)
         found = torch.cat([title_log_probs(self.reading, own) for own in tries], 1)
+        found = found.gather(1, order.argsort(1).to(found.device))
         return self.scorer.normed(found, items).cpu().numpy()
 
     def catalogue(self) -> Tensor:
@@ -176,10 +179,12 @@ class TitleReading:
         order = np.argsort(-scores, axis=1, kind="stable")
         return np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1)
 
-    def answers(self, max_new_tokens: int) -> list[list[int]]:
-        """Free greedy answers, as token ids up to a stop token; UserError without room for them."""
+    def answers(
+        self, max_new_tokens: int, promising: Callable[[list[int]], bool] = lambda ids: True
+    ) -> list[list[int]]:
+        """Free greedy answers, see `greedy_answers`; UserError without room for them."""
         self.reading.require_room(max_new_tokens)
-        return greedy_answers(self.reading, self.scorer.policy.eos_ids, max_new_tokens)
+        return greedy_answers(self.reading, self.scorer.policy.eos_ids, max_new_tokens, promising)
 
     def _single(self) -> Tensor:
         """All titles are single tokens: one distribution holds them all, [B, I+1]."""

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from recalign.titles.answers import match_titles
+from recalign.titles import answers as answers_module
+from recalign.titles.answers import beginnings, match_titles
 from recalign.titles.likelihood import TitleScorer
 from recalign.titles.names import normalised
 from tests.titles import title_samples as samples
@@ -39,6 +40,30 @@ def test_the_answer_of_one_token_titles_is_the_likeliest_token_and_decodes_to_it
     items = match_titles(texts, samples.TITLES, normalised)
     assert items.tolist() == [max(0, token - 3) for token in expected]
     assert items.any()
+
+
+def test_an_answer_that_can_be_no_title_any_more_is_cut_where_enough_is_written(monkeypatch):
+    monkeypatch.setattr(answers_module, "ENOUGH", 4)
+    policy = samples.pieces_policy()
+    prompts = samples.prompts_of(policy)
+    scorer = TitleScorer(policy, samples.title_ids(policy))
+    whole = samples.answers(scorer, prompts, 12)
+    assert {len(ids) for ids in whole} == {12}  # so raw a model does not stop
+    one = whole[0]
+    cut = scorer.read(prompts).answers(12, lambda ids: ids == one[: len(ids)] and len(ids) < 9)
+    assert cut[0] == one[:9]
+    assert [ids for ids in cut[1:] if ids[0] != one[0]] == [
+        ids[:4] for ids in whole[1:] if ids[0] != one[0]
+    ]
+
+
+def test_what_may_become_a_title_is_told_from_what_cannot():
+    begins = beginnings(["", "Alien", "Léon: The Professional"], normalised)
+    for text in ("", "A", "alien", "LÉON:  the prof", "Léon: The Professional", "Le"):
+        assert begins(text)
+    assert begins("Léon: The \ufffd")  # half a letter
+    for text in ("Aliens are here", "Leon: The Professional", "Léon: The Professional again"):
+        assert not begins(text)
 
 
 def test_titles_are_matched_whole_and_normalised():
