@@ -152,7 +152,7 @@ def _even_batches(order: list[int], parts: list[float]) -> list[list[int]]:
 def _check_prompts(
     model: PreTrainedModel, prompt_ids: Sequence[Sequence[int]], users: np.ndarray, max_new: int
 ) -> None:
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for user, prompt in zip(users, prompt_ids, strict=True):
         if not len(prompt):
             raise UserError(f"the prompt of user {user} is empty")

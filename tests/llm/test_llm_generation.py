@@ -17,6 +17,7 @@ from recalign.llm.repeated_cache import RepeatedCache
 from recalign.llm.sampling import sample_tokens, stream_keys, uniforms
 from recalign.llm.shared_prefix import SharedPrefix, hooked
 from recalign.writer import Asked
+from tests.titles.title_samples import gemma3
 
 STOP = 2
 LENGTHS = [7, 19, 4, 5, 30, 7]
@@ -247,3 +248,5 @@ def test_bad_prompts_are_named(make_model):
         sampled(model, [[3], []], [7, 8], config, 2)
     with pytest.raises(UserError, match=r"user 7 has 101 tokens.*more than the model's 128"):
         sampled(model, [[3] * 101], [7], config, 2)
+    with pytest.raises(UserError, match=r"user 7 has 240 tokens.*more than the model's 256"):
+        sampled(gemma3(64), [[3] * 240], [7], config, 2)
