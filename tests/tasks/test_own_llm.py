@@ -2,6 +2,7 @@
 
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -306,13 +307,18 @@ def test_a_warm_up_teaches_what_the_template_says_and_is_part_of_the_weights(
     assert first.fingerprint != make_policy(world, folder).fingerprint
 
 
+def taught(text: Path, n_prompts: int) -> WarmUpConfig:
+    """A warm-up on what this template writes."""
+    return WarmUpConfig(
+        n_prompts=n_prompts, template="attributes", text=str(text), history_items=4,
+        longest_text=30, batch_size=8, micro_batch_size=8,
+    )  # fmt: skip
+
+
 def test_texts_that_reasonings_would_not_use_are_not_taught_and_counted(world, save_llm, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("{{ 'A good tale. ' * (4 if history | length == 3 else 1) }}{{ next.title }}.")
-    warm_up = WarmUpConfig(
-        n_prompts=80, template="attributes", text=str(text), history_items=4, longest_text=30,
-        batch_size=8, micro_batch_size=8,
-    )  # fmt: skip
+    warm_up = taught(text, 80)
     config = own(save_llm(False)).model_copy(update={"warm_up": warm_up})
     made = world.store.open(world(policy, config, inputs_of(world), files=policy_files(config)))
     assert 0 < made.manifest.dropped["malformed: repetition"] < 80
@@ -326,11 +332,7 @@ def test_texts_that_reasonings_would_not_use_are_not_taught_and_counted(world, s
 def test_texts_without_blanks_are_taught_where_one_word_is_enough(world, save_llm, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("{{ history[-1].title | replace(' ', '') }}")
-    warm_up = WarmUpConfig(
-        n_prompts=40, template="attributes", text=str(text), history_items=4, longest_text=30,
-        batch_size=8, micro_batch_size=8,
-    )  # fmt: skip
-    llm = own(save_llm(False))
+    warm_up, llm = taught(text, 40), own(save_llm(False))
     usual = llm.model_copy(update={"warm_up": warm_up})
     with pytest.raises(
         UserError, match=r"40 malformed: short.*below 3 words.*reasonings\.min_words"
