@@ -58,7 +58,7 @@ class FinishedCell:
     """All that the row was made from, by fingerprint."""
 
 
-@stage(version=2)
+@stage(version=3)
 def leaderboard(job: Job, config: LeaderboardConfig, **cells: Artifact) -> None:
     """Every setting's rows with intervals over users and seeds, what it cost, and the page."""
     store = open_root(job.runtime.root)
@@ -92,6 +92,7 @@ def leaderboard(job: Job, config: LeaderboardConfig, **cells: Artifact) -> None:
         title=config.title,
         created=f"{max(one.report.manifest.created for one in judged):%Y-%m-%d %H:%M} UTC",
         settings=[shown for shown in config.settings if shown.label in settings],
+        notes=config.notes,
         metrics=metrics,
         board=board,
         comparisons=told,

@@ -44,8 +44,8 @@ def shown_runs(store: Store, reports: Sequence[Manifest]) -> LeaderboardConfig:
     made = [_settings(store, report) for report in reports]
     differ = [name for name in dict.fromkeys(name for one in made for name in one)
               if len({one.get(name) for one in made}) > 1]  # fmt: skip
-    seeds = [name for name in differ
-             if name.endswith(".seed") and name.partition(".")[0] in TRAINED]  # fmt: skip
+    seeds = sorted(name for name in differ
+                   if name.endswith(".seed") and name.partition(".")[0] in TRAINED)  # fmt: skip
     values = [[f"{name}={one.get(name, '-')}" for name in differ if name not in seeds]
               for one in made]  # fmt: skip
     first = {
@@ -56,6 +56,7 @@ def shown_runs(store: Store, reports: Sequence[Manifest]) -> LeaderboardConfig:
     # A seed that does not count in some run would keep it from sharing a number with any other.
     everywhere = [name for name in seeds if all(name in one for one in made)]
     cells = _numbered(labels, made, everywhere) or _numbered(labels, made, seeds)
+    notes = [*_never_changed(made), *_shared(labels, made, seeds)] if seeds and cells else []
     if not cells:
         labels = [report.reference.name for report in reports]
         cells = [(label, 0) for label in labels]
@@ -64,17 +65,50 @@ def shown_runs(store: Store, reports: Sequence[Manifest]) -> LeaderboardConfig:
         title="Runs side by side",
         settings=[ShownSetting(label=label, values=own) for label, own in given.items()],
         cells=[ShownCell(setting=label, seed=number) for label, number in cells],
+        notes=notes,
     )
 
 
 def _numbered(
     labels: Sequence[str], made: Sequence[Mapping[str, str]], seeds: Sequence[str]
 ) -> list[tuple[str, int]]:
-    """Label and number of every run: one number for each draw of these seeds; empty: some agree."""
-    drawn = [tuple(one.get(name) for name in seeds) for one in made]
-    numbers = {seed: number for number, seed in enumerate(dict.fromkeys(drawn))}
-    cells = [(label, numbers[seed]) for label, seed in zip(labels, drawn, strict=True)]
+    """Label and number of every run: one number for each draw of these seeds; empty: some agree.
+
+    The number is the seed itself where a run has the same in all stages, else its draw's place in
+    order: in what order runs are named makes no difference to which setting is chosen.
+    """
+    # Where stages of one run have several seeds, as rounds may, they stand there as "4/10".
+    drawn = [
+        tuple(tuple(int(n) for n in one.get(name, "-1").split("/")) for name in seeds)
+        for one in made
+    ]
+    places = {seed: place for place, seed in enumerate(sorted(set(drawn)))}
+    if all(len(set(seed)) == 1 and len(seed[0]) == 1 for seed in drawn):
+        places = {seed: seed[0][0] for seed in drawn}
+    cells = [(label, places[seed]) for label, seed in zip(labels, drawn, strict=True)]
     return cells if len(set(cells)) == len(cells) else []
+
+
+def _never_changed(made: Sequence[Mapping[str, str]]) -> list[str]:
+    """Which training seeds are one and the same in all runs: intervals know nothing of others."""
+    names = {name for method in METHODS for name in method.config.seeds}
+    same = [name for name in sorted(names) if len({one.get(name) for one in made} - {None}) == 1]
+    same = [name for name in same if all(name in one for one in made)]
+    told = ", ".join(f"{name} = {made[0][name]}" for name in same)
+    return [f"The same in all runs, so that intervals do not hold for others: {told}"] * bool(same)
+
+
+def _shared(
+    labels: Sequence[str], made: Sequence[Mapping[str, str]], seeds: Sequence[str]
+) -> list[str]:
+    """Which varied seeds several runs of one setting have in common: these are no new draws."""
+    shared = []
+    for name in seeds:
+        drawn = [(label, one[name]) for label, one in zip(labels, made, strict=True) if name in one]
+        if len(set(drawn)) < len(drawn):
+            shared.append(name)
+    told = f"Some runs of one setting share {', '.join(shared)}: they count as drawn apart all the"
+    return [f"{told} same, which makes intervals too narrow"] * bool(shared)
 
 
 def _settings(store: Store, report: Manifest) -> dict[str, str]:

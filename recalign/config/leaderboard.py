@@ -1,5 +1,7 @@
 """What a leaderboard shows: the settings and runs of a sweep, or earlier runs."""
 
+from pydantic import Field
+
 from recalign.config.base import Config
 
 
@@ -34,6 +36,8 @@ class LeaderboardConfig(Config):
     """In the order of the leaderboard; the first is what the others are compared with."""
     cells: list[ShownCell]
     """In any order; every setting has one or more that did not fail."""
+    notes: list[str] = Field([])
+    """What is to be known of its intervals."""
     n_resamples: int = 2000
     """Bootstrap resamples of the users."""
     seed: int = 0

@@ -158,19 +158,19 @@ def comparison_table(
 
 
 def chosen_setting(cells: pl.DataFrame, validated_by: Collection[Metric]) -> tuple[str, int] | None:
-    """The setting with the best validation on the first seed of CELLS, and that seed.
+    """The setting with the best validation on one seed of CELLS, and that seed.
 
-    None where nothing can be chosen: one setting, not every one has that validation, or they are
-    `validated_by` several metrics.
+    It is the first of the seeds on which the most settings have a validation: runs fail. None where
+    nothing can be chosen: no two settings have one on the same seed, or they are `validated_by`
+    several metrics.
     """
-    if len(set(validated_by)) > 1:
+    scored = cells.drop_nulls("validation")
+    shared = scored.group_by("seed").agg(n=pl.col("setting").n_unique()).filter(pl.col("n") > 1)
+    if len(set(validated_by)) > 1 or shared.is_empty():
         return None
-    first = cells["seed"].min()
-    scored = cells.filter(pl.col("seed") == first).drop_nulls("validation")
-    if cells["setting"].n_unique() < 2 or scored.height < cells["setting"].n_unique():
-        return None
-    best = scored.sort("validation", descending=True, maintain_order=True)
-    return best["setting"][0], best["seed"][0]
+    seed = shared.sort(["n", "seed"], descending=[True, False])["seed"][0]
+    best = scored.filter(seed=seed).sort("validation", descending=True, maintain_order=True)
+    return best["setting"][0], seed
 
 
 def confirmation(

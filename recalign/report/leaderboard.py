@@ -41,9 +41,9 @@ SAID: dict[Tone, str] = {
 INTERVALS = (
     "Intervals hold for other users and other training seeds of the same data, windows and "
     "oracle: users are resampled, the same for all seeds and both sides of a difference; seeds "
-    "are a random effect with their own degrees of freedom. With one seed they are about users "
-    f"alone, with two they are too narrow where seeds matter much. Of fewer than {FEWEST_USERS} "
-    "users none is told, and no claim is made."
+    "are a random effect, whose size so few can hardly tell: two seeds make them wide. With one "
+    f"seed they are about users alone. Of fewer than {FEWEST_USERS} users none is told, and no "
+    "claim is made."
 )
 SELECTED = (
     "The signal guard ended some runs before any reward: means and intervals are about the "
@@ -90,7 +90,7 @@ def opening(run: LeaderboardRun) -> Opening:
         Figure(picture, caption),
         [_card(line) for line in lines[:N_CARDS]],
         f"{label}: {lines[0]['row']}, in {primary.label}:" if lines else "",
-        notes=[*_failures(run.cells), *_apart(run)],
+        notes=[*_failures(run.cells), *_apart(run), *run.notes],
     )
 
 
@@ -132,6 +132,9 @@ def _lede(run: LeaderboardRun) -> str:
         return f"{text} No setting was chosen: validation was not judged." if choice else text
     label, seed = run.chosen
     text = f"{text} {label} was chosen by its validation on seed {seed}; "
+    scored = run.cells.filter(seed=seed).drop_nulls("validation")["setting"]
+    if missing := [one.label for one in run.settings if one.label not in scored]:
+        text += f"not chosen from, without a validation on that seed: {', '.join(missing)}; "
     if n := run.confirmed.height:
         text += (
             "the verdict and cards are over the other seeds, corrected for their own "

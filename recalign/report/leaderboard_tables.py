@@ -49,6 +49,8 @@ class LeaderboardRun:
     """The setting with the best validation on a seed, and that seed; None: nothing to choose."""
     confirmed: pl.DataFrame
     """COMPARISONS of the setting to trust, over seeds that it was not chosen on."""
+    notes: Sequence[str] = ()
+    """What is to be known of its intervals."""
 
 
 def as_told(run: LeaderboardRun) -> LeaderboardRun:

@@ -57,8 +57,8 @@ def test_a_difference_is_paired_by_user_and_seed():
     assert found.per_seed == pytest.approx((0.02, 0.03, 0.04))
     # Users leave .01 / sqrt(200 * 3) = .0004 open, seeds .01 / sqrt(3) = .0058; unpaired users
     # would leave .2 / sqrt(200) * sqrt(2) = .02.
-    assert found.error == pytest.approx(0.0058, rel=0.05)
-    assert found.freedom == pytest.approx(2, rel=0.05)
+    # The interval is that of Student's t with 2 degrees of freedom, 4.30 of those.
+    assert found.interval[1] - found.mean == pytest.approx(4.30 * 0.0058, rel=0.05)
 
 
 def test_two_settings_are_compared_over_the_seeds_that_both_have():
@@ -98,13 +98,21 @@ def test_what_was_chosen_on_a_seed_is_judged_by_the_others():
     assert told["per_seed"][0].to_list() == pytest.approx([0.01, 0.02])  # without seed 0's .5
 
 
-def test_nothing_is_chosen_of_one_setting_or_where_a_validation_is_missing():
+def test_nothing_is_chosen_of_one_setting_or_where_no_two_validations_share_a_seed():
     assert chosen_setting(cells_of(a=[0.1, 0.2]), [NDCG_AT_10]) is None
     assert chosen_setting(cells_of(a=[0.1], b=[None]), [NDCG_AT_10] * 2) is None
+    assert chosen_setting(cells_of(a=[0.1, None], b=[None, 0.2]), [NDCG_AT_10] * 2) is None
     only = {"a": setting({0: 0.1, 1: 0.2})}
     asked = list(comparisons({"a": OWN}, {"a": "aligned"}))
     told = confirmation(asked, only, None, NDCG_AT_10)
     assert told["n_seeds"].to_list() == [2]
+
+
+def test_where_a_run_failed_the_choice_is_made_on_the_seed_that_most_settings_have():
+    missed = cells_of(a=[0.3, 0.1], b=[0.2, 0.4], c=[None, 0.2])
+    assert chosen_setting(missed, [NDCG_AT_10] * 3) == ("b", 1)
+    without = cells_of(a=[0.3, 0.1], b=[0.2, 0.4], c=[None, None])
+    assert chosen_setting(without, [NDCG_AT_10] * 3) == ("a", 0)
 
 
 def test_nothing_is_chosen_between_validations_in_different_metrics():

@@ -46,30 +46,33 @@ def coverage(n_seeds, seed_sd, **more):
 LARGE = 2.4 / N_USERS**0.5
 
 
-@pytest.mark.parametrize("n_seeds", [3, 5, 10])
+@pytest.mark.parametrize("n_seeds", [2, 3, 5, 10])
 def test_intervals_hold_the_truth_in_95_percent_where_users_alone_give_55(n_seeds):
     share, by_users = coverage(n_seeds, LARGE * n_seeds**0.5)
-    assert 0.93 <= share <= 0.97
+    assert 0.94 <= share <= 0.98
     assert 0.50 < by_users < 0.60
 
 
 @pytest.mark.parametrize("seed_sd", [0.0, 0.5 / N_USERS**0.5, 1.0 / N_USERS**0.5])
-def test_intervals_stay_nominal_where_seeds_matter_little_or_not(seed_sd):
+def test_intervals_hold_it_where_seeds_matter_little_or_not(seed_sd):
     share, _ = coverage(5, seed_sd)
-    assert 0.93 <= share <= 0.98  # a little wide where seeds do not vary at all
+    assert 0.95 <= share <= 0.99  # wide where seeds do not vary at all
 
 
-def test_two_seeds_are_too_few_for_a_nominal_interval():
-    share, _ = coverage(2, LARGE * 2**0.5)
-    assert 0.85 < share < 0.93
+@pytest.mark.parametrize("n_seeds", [2, 3, 5])
+def test_of_38_comparisons_without_effect_one_stands_by_holm_in_5_percent_of_pages(n_seeds):
+    p_values = [measured(one).p for one in worlds(n_seeds, LARGE * n_seeds**0.5, 38 * 200)]
+    pages = np.reshape(p_values, (200, 38)).tolist()
+    assert np.mean([min(holm(page)) < 0.05 for page in pages]) <= 0.075
 
 
-def test_an_effect_of_the_detectable_size_is_found_in_80_percent():
-    known = [measured(values) for values in worlds(5, LARGE * 5**0.5)]
-    error = float(np.mean([one.error**2 for one in known]) ** 0.5)
-    freedom = float(np.median([one.freedom for one in known]))
-    size = Estimate(0, error, freedom, ()).detectable
-    found = [one.mean + size > one.interval[1] - one.mean for one in known]
+@pytest.mark.parametrize("n_seeds", [1, 3, 5])
+def test_an_effect_of_the_detectable_size_is_found_in_80_percent(n_seeds):
+    seed_sd = LARGE * n_seeds**0.5 if n_seeds > 1 else 0.0
+    known = [measured(values) for values in worlds(n_seeds, seed_sd, 600)]
+    halves = np.array([one.interval[1] - one.mean for one in known])
+    means = np.array([one.mean for one in known])
+    found = [np.mean(means + one.detectable > halves) for one in known[:200]]
     assert np.mean(found) == pytest.approx(0.8, abs=0.04)
 
 
@@ -102,7 +105,7 @@ def test_where_nothing_differs_there_is_no_effect_and_no_error():
 
 
 def test_a_known_t_interval_is_met_when_users_leave_nothing_open():
-    exact = estimate([1.0, 2.0, 3.0], np.zeros((3, 3)), 50)
+    exact = estimate([1.0, 2.0, 3.0], np.zeros((3, 3)), 10**6)
     # mean 2, standard error 1 / sqrt(3), t of 2 degrees of freedom 4.3027
     assert exact.interval == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), rel=1e-4)
     assert exact.p == pytest.approx(0.0742, abs=1e-4)  # t = 2 sqrt(3), 2 degrees of freedom

@@ -136,6 +136,16 @@ def test_settings_without_a_validation_are_said_not_to_be_chosen_from():
     assert page.opening.lede.endswith("No setting was chosen: validation was not judged.")
 
 
+def test_a_setting_that_failed_on_the_seed_of_the_choice_is_named():
+    run = leaderboard_run()
+    first = run.settings[0].label
+    missed = pl.when(setting=first, seed=0).then(None).otherwise(pl.col("validation"))
+    page = leaderboard_page(replace(run, cells=run.cells.with_columns(missed.alias("validation"))))
+    told = f"not chosen from, without a validation on that seed: {first}; "
+    assert told in page.opening.lede
+    assert "not chosen from" not in leaderboard_page(run).opening.lede
+
+
 def test_settings_are_sorted_by_their_numbers_and_show_metrics_and_costs():
     (grid,) = next(s for s in leaderboard_page(leaderboard_run()).sections
                    if s.short == "Settings").grids  # fmt: skip

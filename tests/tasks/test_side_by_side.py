@@ -95,6 +95,39 @@ def test_runs_that_differ_in_such_a_seed_alone_are_still_told_apart(store):
     assert {label for label, _ in cells} == {"alignment.kind=a", "alignment.kind=b"}
 
 
+def test_seeds_keep_their_numbers_in_whatever_order_runs_are_named(store):
+    settings: list[dict[str, object]]
+    settings = [{"beta": beta, "seed": seed} for beta in (0.1, 0.2) for seed in (2, 1)]
+    told = [("alignment.beta=0.1", 2), ("alignment.beta=0.1", 1),
+            ("alignment.beta=0.2", 2), ("alignment.beta=0.2", 1)]  # fmt: skip
+    assert shown(store, *settings) == told
+    assert shown(store, *settings[::-1]) == told[::-1]
+
+
+def rosepo_ends(store: Store, *seeds: tuple[int, int]) -> list[Manifest]:
+    """A report for each pair of seeds, of drawing rejections and of alignment, on one SFT model."""
+    sft, ends = made(store, "sft", {"seed": 0}), []
+    for drawn, aligned in seeds:
+        pairs = made(store, "rejections", {"seed": drawn}, sft=sft)
+        policy = made(store, "alignment", {"seed": aligned}, pairs=pairs)
+        ends.append(made(store, "report", {}, alignment=policy))
+    return ends
+
+
+def test_seeds_that_never_change_or_are_shared_are_told(store):
+    apart = shown_runs(store, rosepo_ends(store, (1, 1), (2, 2)))
+    assert apart.notes == [
+        "The same in all runs, so that intervals do not hold for others: sft.seed = 0"
+    ]
+    assert [cell.seed for cell in apart.cells] == [1, 2]
+    crossed = shown_runs(store, rosepo_ends(store, (1, 0), (0, 1), (0, 0)))
+    assert crossed.notes[1:] == [
+        "Some runs of one setting share alignment.seed, rejections.seed: they count as drawn apart"
+        " all the same, which makes intervals too narrow"
+    ]
+    assert [cell.seed for cell in crossed.cells] == [1, 2, 0]
+
+
 @pytest.mark.parametrize("stage", ["evaluation", "oracle", "smoothing"])
 def test_a_seed_that_trains_no_policy_is_a_setting_like_others(store, stage):
     ends = []
@@ -103,4 +136,4 @@ def test_a_seed_that_trains_no_policy_is_a_setting_like_others(store, stage):
         aligned = made(store, "alignment", {"seed": trained}, drawn=drawn)
         ends.append(made(store, "report", {}, alignment=aligned))
     cells = [(cell.setting, cell.seed) for cell in shown_runs(store, ends).cells]
-    assert cells == [(f"{stage}.seed=0", 0), (f"{stage}.seed=1", 0), (f"{stage}.seed=1", 1)]
+    assert cells == [(f"{stage}.seed=0", 0), (f"{stage}.seed=1", 0), (f"{stage}.seed=1", 5)]
