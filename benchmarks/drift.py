@@ -27,9 +27,9 @@ from recalign.interactions.ingest import Ingested, ingest
 from recalign.interactions.sources import read_source, source_files
 from recalign.metrics import ndcg
 from recalign.oracle.fit import FittedOracle
-from recalign.oracle.inference import padded, rank_in_full
+from recalign.oracle.inference import rank_in_full
 from recalign.recommender.signal import t_interval
-from recalign.sequences import Sequences
+from recalign.sequences import Sequences, padded_items
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def periods_of(data: pl.DataFrame, sequences: Sequences, share: float, n: int) -
     for began, start, stop in zip(moments, stops, stops[1:], strict=False):
         users = np.flatnonzero((start > 0) & (stop > start))
         items = sequences.slices(users, start[users], stop[users])
-        found.append(Period(float(began), start, users, padded(items)))
+        found.append(Period(float(began), start, users, padded_items(items)))
     return found
 
 

@@ -45,6 +45,12 @@ class Lists:
             positive=self.positive[chosen],
         )
 
+    def positives(self, n_users: int) -> list[np.ndarray]:
+        """The items that belong first in each user's lists, n_users arrays."""
+        owners = np.repeat(self.owners, self.positive.sum(1))
+        stops = np.cumsum(np.bincount(owners, minlength=n_users))
+        return np.split(self.items[self.positive], stops[:-1])
+
     def with_positives(self) -> "Lists":
         """The lists in which something belongs first."""
         return self.rows(np.asarray(self.positive.any(1)))

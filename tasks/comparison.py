@@ -36,9 +36,10 @@ from recalign.schemas import (
     SEGMENTS,
 )
 from recalign.splits.candidates import history_popularity
+from recalign.splits.phases import phase_of
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
-from tasks.report import data_set, segmented, stage_runs
+from tasks.report import data_set, segmented, stage_runs, targets_of
 from tasks.tables import Tables, read_tables
 
 
@@ -72,8 +73,11 @@ def comparison(
     tables = read_tables(interactions, splits)
     hindsight = _hindsight(config, tables, made)
     asked = rows_of(results) + rows_of(contrasts.filter(question=contrasts["question"][0]))
-    judged_first = made["row_0"].manifest.config["n_cases"]
-    segments = segmented(tables, config, HELPFUL.lines(per_user), asked, judged_first)
+    phase = phase_of(tables.windows, "test")
+    if n_cases := made["row_0"].manifest.config["n_cases"]:
+        phase = phase.first(n_cases)
+    first = targets_of(tables, phase)
+    segments = segmented(tables, config, HELPFUL.lines(per_user), asked, first)
     written = (
         (ROWS_PER_USER, per_user), (RESULTS, results), (RECOMMENDED, recommended),
         (BUDGETS, budgets), (HINDSIGHT, hindsight), (SEGMENTS, segments),

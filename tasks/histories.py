@@ -27,7 +27,7 @@ def histories(
     tables = (table.read(interactions) for table in (INTERACTIONS, ITEMS, USERS))
     known = RunTables(*tables)
     (path,) = files["newer"]
-    newer = read_newer(path, config, job.progress)
+    newer = read_newer(path, config, known, job.progress)
     found = extend(known, newer, config)
     INTERACTIONS.write(found.interactions, job.draft)
     ITEMS.write(known.items, job.draft)

@@ -43,10 +43,11 @@ from recalign.schemas import (
     read_table,
 )
 from recalign.splits.candidates import history_popularity
-from recalign.splits.phases import phase_of
+from recalign.splits.phases import Phase, phase_of
 from recalign.training.log_table import LOG
 from tasks.engine.job import Job
 from tasks.engine.stage import stage
+from tasks.kar_lists import read_lists
 from tasks.tables import Tables, read_tables
 
 N_SHOWN = 12  # items of what followed, shown in an example
@@ -72,7 +73,10 @@ def report(
     primary = primary_of(results)
     shown = headline_metrics(results, primary, primary.lists)[0]
     judging = EvaluationPhase(**evaluation.manifest.config)
-    segments = segmented(tables, judging, shown.lines(per_user), rows_of(results))
+    phase = phase_of(tables.windows, "test")
+    lists = read_lists(splits, tables, phase) if tables.protocol == "kar" else None
+    judged = lists.positives(len(phase.users)) if lists else targets_of(tables, phase)
+    segments = segmented(tables, judging, shown.lines(per_user), rows_of(results), judged)
     SEGMENTS.write(segments, job.draft)
     facets = evaluation.path(FACETS.file)
     curve = policy.path(POLICY_CURVE)
@@ -135,21 +139,24 @@ def segmented(
     config: EvaluationPhase | ComparisonConfig,
     per_user: pl.DataFrame,
     rows: list[ResultRow],
-    n_targets: int = 0,
+    judged: list[np.ndarray],
 ) -> pl.DataFrame:
     """SEGMENTS of the test users: the rows in the one metric that ROWS_PER_USER is of.
 
-    n_targets: how many of a user's targets are judged, the first; 0: all.
+    judged: the items that each user's rows are judged by.
     """
     phase = phase_of(tables.windows, "test")
-    if n_targets:
-        phase = phase.first(n_targets)
     popularity = history_popularity(tables.sequences, tables.windows)
     moments = tables.interactions["timestamp"].to_numpy() if tables.protocol == "temporal" else None
     segments = user_segments(
-        tables.sequences, phase.users, phase.starts, phase.ends, popularity, moments
+        tables.sequences, phase.users, phase.starts, judged, popularity, moments
     )
     return segment_results(per_user, rows, segments, config.n_resamples, config.seed)
+
+
+def targets_of(tables: Tables, phase: Phase) -> list[np.ndarray]:
+    """The items of each user's window."""
+    return tables.sequences.slices(phase.users, phase.starts, phase.ends)
 
 
 def _rounds(artifacts: dict[str, Artifact], kept: Artifact) -> list[Round]:

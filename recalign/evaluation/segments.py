@@ -18,8 +18,8 @@ KINDS = {
 """What users are cut by, and the names of the parts, of equal sizes but for ties.
 
 taste: mean log(1 + popularity) of all a user took before the test; history: how much that is;
-targets: the same mean of the items to be foreseen, whose popularity is of before; time: when the
-user's test begins, where all users are cut at the same moments.
+targets: the same mean of the items that a row is judged by, whose popularity is of before; time:
+when the user's test begins, where all users are cut at the same moments.
 """
 
 
@@ -27,29 +27,31 @@ def user_segments(
     sequences: Sequences,
     users: np.ndarray,
     starts: np.ndarray,
-    ends: np.ndarray,
+    targets: Sequence[np.ndarray],
     popularity: np.ndarray,
     timestamps: np.ndarray | None = None,
 ) -> dict[tuple[str, str], np.ndarray]:
     """The users of each (kind, part) that anyone is in; all arrays int64 [U].
 
-    starts and ends: the test window of each user; popularity [I+1]: interactions in history
-    windows; timestamps: of all interactions, in the order of `sequences.items`; None leaves the
-    kind "time" out.
+    A kind in which all users are the same is left out. starts: where the test window of each user
+    begins; targets: the items that each is judged by, U arrays, and who has none is in no part of
+    that kind; popularity [I+1]: interactions in history windows; timestamps: of all interactions,
+    in the order of `sequences.items`; None leaves the kind "time" out.
     """
     logs = np.log1p(popularity)
     before = sequences.slices(users, np.zeros_like(starts), starts)
-    window = sequences.slices(users, starts, ends)
+    judged = users[np.array([len(items) > 0 for items in targets], dtype=bool)]
     values = {
-        "taste": np.array([logs[items].mean() for items in before]),
-        "history": starts,
-        "targets": np.array([logs[items].mean() for items in window]),
+        "taste": (users, np.array([logs[items].mean() for items in before])),
+        "history": (users, starts),
+        "targets": (judged, np.array([logs[items].mean() for items in targets if len(items)])),
     }
     if timestamps is not None:
-        values["time"] = timestamps[sequences.offsets[users] + starts]
+        values["time"] = (users, timestamps[sequences.offsets[users] + starts])
     return {
-        (kind, name): users[part == place]
-        for kind, value in values.items()
+        (kind, name): owners[part == place]
+        for kind, (owners, value) in values.items()
+        if (value != value[:1]).any()
         for part in [_parts(value, len(KINDS[kind]))]
         for place, name in enumerate(KINDS[kind])
         if (part == place).any()
@@ -64,15 +66,22 @@ def segment_results(
     seed: int,
 ) -> pl.DataFrame:
     """SEGMENTS: RESULTS of the rows among the users of each segment; per_user: ROWS_PER_USER."""
-    told = []
+    kinds = {name: kind() if isinstance(kind, type) else kind for name, kind in SEGMENTS.items()}
+    told = [pl.DataFrame(schema=kinds)]  # of no segment, too, the table has its columns
     for (kind, name), users in segments.items():
         own = per_user.filter(pl.col("user_index").is_in(users.tolist()))
         results = resample(own, n_resamples, seed).results(rows)
-        told.append(results.select(pl.lit(kind).alias("kind"), pl.lit(name).alias("segment"), "*"))
-    return pl.concat(told).select(list(SEGMENTS))
+        own = results.with_columns(pl.lit(kind).alias("kind"), pl.lit(name).alias("segment"))
+        told.append(own.select(list(SEGMENTS)))
+    return pl.concat(told)
 
 
 def _parts(values: np.ndarray, n_parts: int) -> np.ndarray:
-    """The part of each value, int64 [U]: quantiles cut them, and equal values stay together."""
+    """The part of each value, int64 [U]: quantiles cut them, and equal values stay together.
+
+    An edge is of the part below it, but the largest value, held by many, is the uppermost part:
+    else the longest histories of all would be in the part "short".
+    """
     edges = np.quantile(values, np.arange(1, n_parts) / n_parts)
-    return np.searchsorted(edges, values, side="left")
+    parts = np.searchsorted(edges, values, side="left")
+    return np.where(values == values.max(), n_parts - 1, parts)

@@ -122,8 +122,26 @@ def _csv_cells(
         return _lenient_cells(path, content, separator, n_columns, places)
     table = table.with_columns(pl.col(columns).replace("", None))  # "" in quotes is empty, too
     blank = pl.all_horizontal(pl.col(column).is_null() for column in columns)
+    told = table.filter(~blank)
+    if told[columns[-1]].null_count() and not _all_whole(table, content, separator, columns):
+        _refuse_ragged(path, content, separator, n_columns)  # polars fills short records up
     wanted = (pl.col(str(place)).alias(name) for name, place in places.items())
-    return table.filter(~blank).select(pl.col("row").cast(pl.Int64), *wanted)
+    return told.select(pl.col("row").cast(pl.Int64), *wanted)
+
+
+def _all_whole(table: pl.DataFrame, content: bytes, separator: str, columns: list[str]) -> bool:
+    """Whether all records surely have every separator, as a file with empty last cells does.
+
+    Told by their number in the whole file, which is quick: polars refuses records with too many,
+    so that none can make up for one that lacks some. Blank lines make it False.
+    """
+    inside = [0]  # cells hold separators only between quotes
+    if b'"' in content:
+        counts = pl.col(columns).str.count_matches(separator, literal=True)
+        inside = list(table.select(counts.sum()).row(0))
+    header = sum(name.count(separator) for name in next(_reader(content, separator)))
+    between = (len(columns) - 1) * (table.height + 1)
+    return content.count(separator.encode()) == between + header + sum(inside)
 
 
 def _lenient_cells(
@@ -135,13 +153,7 @@ def _lenient_cells(
     """
     for row, line in enumerate(io.BytesIO(content), start=1):
         decoded(line.removesuffix(b"\n"), path, row)
-    for number, record in enumerate(_records(path, content, separator), start=1):
-        if record and number > 1 and len(record) != n_columns:
-            raise BadInputError(
-                f"{path}, row {_line_of(content, separator, number)}: has {len(record)} fields, "
-                f"the header has {n_columns}; mend the row, or quote the cell that holds the "
-                "separator"
-            )
+    _refuse_ragged(path, content, separator, n_columns)
     rows = (
         (number, *(record[place] or None for place in places.values()))
         for number, record in enumerate(_records(path, content, separator), start=1)
@@ -152,6 +164,20 @@ def _lenient_cells(
     while some := list(islice(rows, LENIENT_ROWS)):
         tables.append(pl.DataFrame(some, schema=schema, orient="row"))
     return pl.concat(tables)
+
+
+def _refuse_ragged(path: Path, content: bytes, separator: str, n_columns: int) -> None:
+    """BadInputError for the first record that has not as many cells as the header.
+
+    Its cells would stand in other columns. A record of empty cells is blank, however few it has.
+    """
+    for number, record in enumerate(_records(path, content, separator), start=1):
+        if len(record) != n_columns and (any(record) or len(record) > n_columns):
+            raise BadInputError(
+                f"{path}, row {_line_of(content, separator, number)}: has {len(record)} fields, "
+                f"the header has {n_columns}; mend the row, or quote the cell that holds the "
+                "separator"
+            )
 
 
 def _records(path: Path, content: bytes, separator: str) -> Iterator[list[str]]:

@@ -23,11 +23,14 @@ LARGEST_WHOLE = 2.0**53
 """Above it not every whole number is a float: two ids may have become one."""
 
 
-def typed_interactions(cells: pl.DataFrame, origin: Origin) -> pl.DataFrame:
+def typed_interactions(
+    cells: pl.DataFrame, origin: Origin, *, may_be_dates: bool = True
+) -> pl.DataFrame:
     """RAW_INTERACTIONS and `row` from cells of any type: ids, row; timestamp and rating if given.
 
     Without a timestamp column the row number is the time. Rows that a finer clock than seconds
     puts in another order are put in that order here, since ties in seconds keep the row order.
+    may_be_dates: whether numbers such as 41760 or 20140501 are days; else they are seconds.
     Raises BadInputError at the first empty id, unreadable time or rating.
     """
     row = cells["row"].cast(pl.Int64)
@@ -35,7 +38,7 @@ def typed_interactions(cells: pl.DataFrame, origin: Origin) -> pl.DataFrame:
     item_ids = ids(cells["item_id"], row, origin, "item_id")
     times = row
     if "timestamp" in cells.columns:
-        times = _times(cells["timestamp"], row, origin)
+        times = _times(cells["timestamp"], row, origin, may_be_dates)
     table = pl.DataFrame(
         {
             "user_id": user_ids,
@@ -91,7 +94,7 @@ def _ratings(cells: pl.DataFrame, row: pl.Series, origin: Origin) -> pl.Series:
     return numbers
 
 
-def _times(cells: pl.Series, row: pl.Series, origin: Origin) -> pl.Series:
+def _times(cells: pl.Series, row: pl.Series, origin: Origin, may_be_dates: bool) -> pl.Series:
     """Seconds since 1970 (UTC), Int64 or with their fractions Float64.
 
     From dates, ISO 8601 text, numbers in one of UNITS, days of a spreadsheet, or dates as 20140501.
@@ -109,17 +112,25 @@ def _times(cells: pl.Series, row: pl.Series, origin: Origin) -> pl.Series:
         coarse = (numbers.abs() >= 2.0**24) | (numbers != numbers.floor())
         problem = "is of type Float32, in which near times are one; write Float64 or integers"
         refuse_first(coarse, given, row, origin, "timestamp", problem)
+    dates = _dates(numbers) if may_be_dates else None
+    return _in_seconds(numbers, given, row, origin) if dates is None else dates
+
+
+def _dates(numbers: pl.Series) -> pl.Series | None:
+    """Seconds of days that a spreadsheet numbers or of dates as 20140501, if all are such."""
     if numbers.is_between(*EXCEL_DAYS).all():
         return (numbers - DAYS_TO_1970) * 86400
     if numbers.is_between(*WRITTEN_DATES).all():
         days = numbers.cast(pl.Int64).cast(pl.String).str.to_date("%Y%m%d", strict=False)
         if not days.has_nulls() and (numbers == numbers.floor()).all():
             return days.cast(pl.Datetime("ms")).dt.epoch("s")
-    return _in_seconds(numbers, given, row, origin)
+    return None
 
 
 def _in_seconds(numbers: pl.Series, given: pl.Series, row: pl.Series, origin: Origin) -> pl.Series:
     """Seconds, from the one unit that the sizes of all numbers tell."""
+    if numbers.is_empty():
+        return numbers
     sizes = numbers.abs()
     unit = bisect(FINER_FROM, sizes.to_numpy().min())
     if unit < bisect(FINER_FROM, sizes.to_numpy().max()):

@@ -6,8 +6,9 @@ from pathlib import Path
 import polars as pl
 
 from recalign.config import InteractionsConfig
+from recalign.errors import BadInputError
 from recalign.interactions.cells import read_cells
-from recalign.interactions.columns import typed_interactions
+from recalign.interactions.columns import WRITTEN_DATES, typed_interactions
 from recalign.interactions.order import chronological
 from recalign.progress import Progress, silent
 from recalign.schemas import INTERACTIONS, ITEMLESS_USERS, UNKNOWN_ITEMS, USERS, check_table
@@ -37,12 +38,16 @@ class Extended:
     itemless_users: pl.DataFrame
 
 
-def read_newer(path: Path, config: InteractionsConfig, progress: Progress = silent) -> pl.DataFrame:
-    """RAW_INTERACTIONS of a file with the columns of the run's own files.
+def read_newer(
+    path: Path, config: InteractionsConfig, known: RunTables, progress: Progress = silent
+) -> pl.DataFrame:
+    """RAW_INTERACTIONS of a file with the columns of the run's own files, and times in its unit.
 
+    The few numbers of a newer file may look like dates where the run's own file counts events, so
+    the times of `known` decide what they are.
     A run on a publisher's data takes user_id, item_id, timestamp and, where ratings count, rating.
     A header alone is a day on which nobody took anything.
-    Raises BadInputError as for a run's own files.
+    Raises BadInputError as for a run's own files, and where all rows are before all known ones.
     """
     own = config.files
     rating = own.rating_column or ("rating" if config.min_rating else "")
@@ -55,7 +60,25 @@ def read_newer(path: Path, config: InteractionsConfig, progress: Progress = sile
     fields = {ours: theirs for ours, theirs in named.items() if theirs}
     where = "give it the columns that the run's own interactions have"
     cells = read_cells(path, fields, progress, advice=where, may_be_empty=True)
-    return typed_interactions(*cells)
+    if not own.timestamp_column:
+        return typed_interactions(*cells)
+    times = known.interactions["timestamp"]
+    may_be_dates = not times.is_between(0, WRITTEN_DATES[1]).all()
+    newer = typed_interactions(*cells, may_be_dates=may_be_dates)
+    _refuse_all_before(newer["timestamp"], times, f"{path}, field {own.timestamp_column}")
+    return newer
+
+
+def _refuse_all_before(newer: pl.Series, times: pl.Series, where: str) -> None:
+    """BadInputError where no row is newer than the first known one: the units must differ."""
+    if newer.is_empty() or times.is_empty():
+        return
+    latest, first = newer.to_numpy().max(), times.to_numpy().min()
+    if latest < first:
+        raise BadInputError(
+            f"{where}: the latest time is read as {latest} seconds since 1970, before all that the "
+            f"run knows (from {first} on); write times in the unit of the run's own file"
+        )
 
 
 def extend(known: RunTables, newer: pl.DataFrame, config: InteractionsConfig) -> Extended:

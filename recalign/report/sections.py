@@ -25,6 +25,7 @@ CUT_BY = (
     "same moments, the time at which the user's test begins. Popularity is counted in history "
     "windows."
 )
+CUT_ALWAYS = ("taste", "history", "targets")
 HOLLOW = "A hollow dot: the interval holds zero, so no difference is shown."
 
 
@@ -72,11 +73,15 @@ def segments_section(segments: pl.DataFrame) -> Section:
         users = f"{count(part['n_users'][0])} users by {kind}"
         told = [show(lines[one]) for one in compared for show in (mean_cell, difference_cell)]
         rows.append([Cell(str(segment), users), *told])
+    alike = [kind for kind in CUT_ALWAYS if kind not in table["kind"]]
+    left_out = f" Not cut by {' or '.join(alike)}, in which all users are alike." if alike else ""
+    if table.is_empty():
+        return Section("Who gains", "Segments", CUT_BY + left_out)
     measured = metrics_in(table)[0]
     note = (
-        f"{measured.name}, {RANKED[measured.lists].lower()}. {CUT_BY} That one segment shows a "
-        f"difference and another does not is no difference between the two. Of fewer than "
-        f"{FEWEST_USERS} users no interval is told."
+        f"{measured.name}, {RANKED[measured.lists].lower()}. {CUT_BY}{left_out} That one "
+        "segment shows a difference and another does not is no difference between the two. Of "
+        f"fewer than {FEWEST_USERS} users no interval is told."
     )
     return Section("Who gains", "Segments", note, grids=[Grid(["Users", *header], rows)])
 

@@ -229,7 +229,7 @@ BAD_INTERACTIONS: dict[str, tuple[str, str | bytes, str]] = {
         "i.csv", HEAD + "a,x,1400000000,2\na,y,1400000000000,2\n", "row 3, field timestamp"
     ),
     "empty id": ("i.csv", HEAD + "a,x,1,2\n,x,1,2\n", "row 3, field user_id: is empty"),
-    "cut row": ("i.csv", HEAD + "a,x,1,2\na,x", "row 3, field timestamp: is empty"),
+    "cut row": ("i.csv", HEAD + "a,x,1,2\na,x", "row 3: has 2 fields, the header has 4"),
     "ragged row": ("i.csv", HEAD + "a,x,1,2\na,x,1,2,9\n", "row 3: has 5 fields, the header has 4"),
     "latin 1": ("i.csv", HEAD.encode() + b"a,x,1,2\na,caf\xe9,1,2\n", "row 3: byte 6 is not UTF-8"),
     "line breaks": ("i.csv", HEAD + 'a,"x\n\ny",1,2\na,x,no,2\n', "row 5, field timestamp: 'no'"),

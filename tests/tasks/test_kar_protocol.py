@@ -1,5 +1,6 @@
 """DPO4Rec in KAR's protocol: whole users are kept apart, and lists of theirs are re-ranked."""
 
+import numpy as np
 import polars as pl
 import pytest
 from safetensors.torch import load_file, save_file
@@ -10,14 +11,17 @@ from recalign.config import DPO4RecConfig, RecommendConfig
 from recalign.config.presets import load_settings
 from recalign.errors import LeakageError, UserError
 from recalign.exports import export_run
-from recalign.metric_columns import RERANKED_NDCG, SCORE
+from recalign.metric_columns import RERANKED_NDCG, SCORE, metrics_in
 from recalign.recommender.model import KnowledgeRecommender
 from recalign.recommender.prm import Reranker
 from recalign.recommender.storage import load_reader
 from recalign.report import PAGE
-from recalign.schemas import INTERACTIONS, ITEMS, LISTS, ROWS_PER_USER, WINDOWS
+from recalign.schemas import INTERACTIONS, ITEMS, LISTS, ROWS_PER_USER, SEGMENTS, WINDOWS
+from recalign.splits.candidates import history_popularity
 from recalign.splits.phases import phase_of
 from tasks.engine.run import StoppedAfter
+from tasks.report import targets_of
+from tasks.tables import read_tables
 from tests.tasks.llama3_folder import SPECIAL, save_llama3
 from tests.tasks.test_the_future_changes_nothing import Until
 from tests.tasks.tiny_run import CONFIG, SMALLEST, direct
@@ -81,6 +85,32 @@ def test_every_phase_has_users_of_its_own_and_lists_behind_their_prompts(finishe
     assert sum(map(len, asked.values())) == len(set.union(*asked.values())) == 180
     rewarded = pl.read_parquet(finished.artifact("rewards, round 1").path("rewards.parquet"))
     assert set(rewarded["user_index"]) == asked["reward"]
+
+
+def test_cold_and_warm_are_cut_by_the_items_that_belong_first_and_by_no_others(finished):
+    tables = read_tables(finished.artifact("interactions"), finished.artifact("splits"))
+    phase = phase_of(tables.windows, "test")
+    logs = np.log1p(history_popularity(tables.sequences, tables.windows))
+    lists = LISTS.read(finished.artifact("splits"))
+    first = (
+        lists.explode("items", "positive").filter("positive").group_by("user_index").agg("items")
+    )
+    by_user = dict(first.iter_rows())
+    told = SEGMENTS.read(finished.artifact("report")).filter(kind="targets")
+    values = metrics_in(told)[0].lines(ROWS_PER_USER.read(finished.artifact("evaluation")))
+    worth = dict(values.filter(row="Popularity").select("user_index", "value").iter_rows())
+    ours = told.filter(row="Popularity").select("segment", "n_users", "mean").rows()
+
+    def cut(judged):
+        """What should be told where users are judged by these items."""
+        users = [user for user, items in judged.items() if len(items)]
+        means = np.array([logs[judged[user]].mean() for user in users])
+        parts = {"cold": means <= np.median(means), "warm": means > np.median(means)}
+        held = {name: [worth[user] for user in np.array(users)[own]] for name, own in parts.items()}
+        return [(name, len(one), pytest.approx(np.mean(one))) for name, one in held.items()]
+
+    assert ours == cut({user: by_user.get(user, []) for user in phase.users.tolist()})
+    assert ours != cut(dict(zip(phase.users.tolist(), targets_of(tables, phase), strict=True)))
 
 
 def test_the_order_of_the_lists_is_that_of_the_given_backbone(finished):
