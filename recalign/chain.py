@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-from recalign.artifacts.lookup import resolve
+from recalign.artifacts.lookup import of_stages, resolve
 from recalign.artifacts.manifest import Manifest, Reference, require_same
 from recalign.artifacts.series import SERIES
 from recalign.artifacts.store import Store
-from recalign.config import SamplingConfig
+from recalign.config import InteractionsConfig, SamplingConfig, SyntheticWorld
+from recalign.config.presets import changes
 from recalign.errors import UserError
 from recalign.metric_columns import SCORE
 from recalign.templates import template_read
@@ -66,11 +67,32 @@ def finished_run(store: Store, name: str = "", method: str = "") -> Manifest:
         if found.stage not in wanted:
             raise UserError(f"{found.reference.name} is no report of a finished run")
         return found
-    reports = [made for made in store.manifests() if made.stage in wanted]
+    reports = of_stages(store, wanted)
     if not reports:
         command = f"recalign run {method or 'dpo4rec'}"
         raise UserError(f"no finished run at {store.root} yet; `{command}` makes one")
     return reports[-1]
+
+
+def data_set(store: Store, world: Reference) -> str:
+    """Of interactions, or of histories laid over them, in words; empty where they are gone.
+
+    Own files go by the name of the interactions file, since the artifact knows no more of it. A
+    synthetic world of other settings has other users under the same ids.
+    """
+    made = store.manifest(world.stage, world.fingerprint)
+    if made is None:
+        return ""
+    if "interactions" in made.inputs:
+        return data_set(store, made.inputs["interactions"])
+    settings = InteractionsConfig.model_validate(made.config)
+    match settings.source:
+        case "files":
+            return next(iter(made.files), "").partition("/")[2]
+        case "synthetic":
+            own = changes(SyntheticWorld(), settings.synthetic)
+            return ", ".join(["synthetic", *(f"{name} {value}" for name, value in own.items())])
+    return settings.name
 
 
 def policy_of_run(store: Store, report: Manifest) -> Reference:

@@ -1,6 +1,8 @@
 """Finished runs in Python: their tables, their LLM, their recommendations (docs/python.md)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +13,8 @@ from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.store import Store
 from recalign.chain import METHOD_REPORTS, finished_run, policy_of_run
 from recalign.config import ServingConfig
+from recalign.config.presets import complete
+from recalign.config.runtime import checked_root
 from recalign.errors import UserError
 from recalign.policy import Policy
 from recalign.report import PAGE
@@ -92,14 +96,17 @@ class FinishedRun:
         return open_policy(made, self.root, device)
 
     def recommend(
-        self, users: list[str], k: int = 10, *, exclude_seen: bool = True
+        self, users: Iterable[str | int], k: int = 10, *, exclude_seen: bool = True
     ) -> pl.DataFrame:
-        """SERVING rows for these user ids, each once, from everything the run knows about them."""
+        """SERVING rows for these user ids, each once, from everything the run knows about them.
+
+        A whole number is the id of these digits. UserError for anything else, and for a bad k.
+        """
+        asked = pl.Series("user_id", ids_of(users), dtype=pl.String).unique(maintain_order=True)
+        config = complete(ServingConfig(), {"k": k, "exclude_seen": exclude_seen})
         from recalign.recommending import recommend_users  # torch and transformers: seconds
         from recalign.title_recommending import recommend_by_title
 
-        asked = pl.Series("user_id", users, dtype=pl.String).unique(maintain_order=True)
-        config = ServingConfig(k=k, exclude_seen=exclude_seen)
         by = recommend_by_title if self._is_rosepo else recommend_users
         return by(self.store, self.root, self.manifest, asked, config)
 
@@ -120,6 +127,19 @@ class FinishedRun:
         )
 
 
+def ids_of(users: Iterable[str | int]) -> list[str]:
+    """User ids as texts, as the tables have them; UserError for what can be no list of ids."""
+    if isinstance(users, str | bytes) or not isinstance(users, Iterable):
+        raise UserError(f"users: {users!r} is no list of user ids; one id needs a list, too")
+    ids = list(users)
+    for one in ids:
+        if isinstance(one, bool) or not isinstance(one, str | Integral):
+            kind = type(one).__name__  # a table's columns would fill lines
+            raise UserError(f"users: a {kind} is no user id; ids are texts or whole numbers")
+    return [str(one) for one in ids]
+
+
 def open_runs(root: str | Path = "artifacts") -> Runs:
     """The runs at a folder or URL that exists; UserError otherwise."""
-    return Runs(str(root), open_existing(str(root)))
+    place = checked_root(str(root))
+    return Runs(place, open_existing(place))

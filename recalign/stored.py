@@ -80,9 +80,11 @@ def stored(made: Artifact, root: str) -> StoredPolicy:
 def _refuse_changed(folder: str, first: Artifact, root: str) -> None:
     read = {name: one for name, one in first.manifest.files.items() if name.startswith("model/")}
     # Remembered by the root: nothing is hashed again unless it was written again.
-    found = file_digests(local_files("model", folder), open_root(root).digests.digest)
+    digest_of = open_root(root).digests.digest
+    found = file_digests(local_files("model", folder), digest_of)
     differ = sorted(name for name, _ in read.items() ^ found.items())
-    if differ:
+    # Earlier versions counted hidden files, too.
+    if differ and read != file_digests(local_files("model", folder, hidden=True), digest_of):
         raise UserError(
             f"{folder}: {differ[0].partition('/')[2]} is not as it was when "
             f"{first.manifest.reference.name} was made of this LLM: put the old files back, or run "

@@ -37,7 +37,8 @@ def current_reasonings(
     stops = sequences.lengths[users]
     prompts = render_prompts(render, sequences, users, stops, config.history_items)
     made_by = {"policy": policy.manifest.digest, "settings": config.identity()}
-    folder = folder_of(job.cache, policy.reference.fingerprint, "texts", made_by)
+    llm, version = policy.reference.fingerprint, job.draft.manifest.version
+    folder = folder_of(job.cache, llm, "texts", made_by, version)
     asked = Asked(config, n_samples=0, greedy=True)
     table, told = greedy_texts(job, asked, prompts, policy, folder)
     REASONINGS.write(table, job.draft)

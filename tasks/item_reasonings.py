@@ -49,7 +49,8 @@ def item_reasonings(
     # A folder's weights are no output of policy, whose digest is of its outputs.
     weights = {n: sha for n, sha in policy.manifest.files.items() if n.startswith("model/")}
     made_by = {"settings": config.identity(), "weights": weights}
-    folder = folder_of(job.cache, policy.manifest.digest, "about-items", made_by)
+    llm, version = policy.manifest.digest, job.draft.manifest.version
+    folder = folder_of(job.cache, llm, "about-items", made_by, version)
     table, told = greedy_texts(job, asked, prompts, policy, folder)
     report = text_report(table)
     ITEM_REASONINGS.write(

@@ -49,7 +49,8 @@ def title_serving(
     }  # fmt: skip
     if templates:
         made_by["template"] = file_digest(templates[0])
-    kept = KeptRows(folder_of(job.cache, policy.reference.fingerprint, "lists", made_by), RANKED)
+    llm, version = policy.reference.fingerprint, job.draft.manifest.version
+    kept = KeptRows(folder_of(job.cache, llm, "lists", made_by, version), RANKED)
     listed = read_asked_users(histories, files)["user_index"].drop_nulls().to_numpy()
     counted = job.draft.work / "counted.json"
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from flows.methods import REPORTS
-from recalign.artifacts.lookup import open_existing, resolve
+from recalign.artifacts.lookup import of_stages, open_existing, resolve
 from recalign.artifacts.series import SERIES
 from recalign.config.runtime import checked_root
 from recalign.errors import UserError
@@ -55,7 +55,7 @@ def report_path(
 ) -> None:
     """Print the path of a report."""
     store = open_existing(root)
-    found = [resolve(store, artifact)] if artifact else list(store.manifests())
+    found = [resolve(store, artifact)] if artifact else of_stages(store, REPORTS)
     reports = [one for one in found if one.stage in REPORTS]
     if artifact and not reports:
         raise UserError(f"{artifact} belongs to {found[0].stage}: no report")

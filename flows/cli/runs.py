@@ -19,6 +19,7 @@ from flows.service.record import without_password
 from recalign.artifacts.roots import is_url, open_root
 from recalign.config import Config, Runtime
 from recalign.config.presets import complete, idle, load_settings, own_preset
+from recalign.config.runtime import checked_root
 from recalign.errors import UserError
 from recalign.report import PAGE
 from recalign.report.terminal import print_table
@@ -59,7 +60,8 @@ class RunOptions:
         how = [text for text in self.settings if text.startswith("runtime.")]
         if any(text.partition("=")[0].strip() == "runtime.root" for text in how):
             raise UserError("runtime.root: name the folder of all artifacts with --root")
-        root = self.root if is_url(self.root) else str(Path(self.root).absolute())
+        root = checked_root(self.root)
+        root = root if is_url(root) else str(Path(root).absolute())
         runtime = load_settings(Runtime, "", [text.removeprefix("runtime.") for text in how])
         return complete(runtime, {"root": root})
 

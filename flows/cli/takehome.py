@@ -117,11 +117,11 @@ def export_model(
 ) -> None:
     """Write a run's LLM as a Hugging Face folder, or its recommender or oracle, with a card."""
     store = open_existing(root)
-    from recalign.export.place import hub_token, upload
+    from recalign.export.place import require_private, upload
     from recalign.exports import export_run  # transformers: seconds
 
     if push:
-        hub_token(push)  # told before anything is written
+        require_private(push)
     if merge and what != "policy":
         raise UserError(f"--merge is for an LLM's adapter: --what {what} has none")
     with store.in_use():

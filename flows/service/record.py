@@ -69,12 +69,12 @@ def home_of(root: str, home: Path | None) -> Path:
         raise UserError(
             f"--home: name a local folder for the service whose artifacts lie at {root}"
         )
-    return (home or Path(root) / INSIDE).absolute()
+    return Path(os.path.expanduser(home or Path(root) / INSIDE)).absolute()
 
 
 def presets_folder(root: str, home: Path) -> Path:
     """Where a user's presets lie: in the artifact root, or at home where that is a URL."""
-    return (home if "://" in root else Path(root)) / "presets"
+    return (home if "://" in root else Path(os.path.expanduser(root))) / "presets"
 
 
 def remembered(home: Path) -> Service | None:

@@ -77,6 +77,11 @@ def deploy(root: str, home: Path | None, file: Path) -> None:
     if kept.resolve() != file.resolve():
         if kept.is_file() and not kept.is_symlink():
             raise UserError(f"{file}: {kept} is another preset of this name; rename one of them")
+        if kept.is_file():  # else the file that the link led to is gone, or has another name by now
+            raise UserError(
+                f"{file}: {kept.resolve()} is deployed by this name already, and its schedules "
+                f"would run this preset: rename one of them, or delete the link {kept} first"
+            )
         kept.unlink(missing_ok=True)
         kept.symlink_to(file.resolve())
     if service is None or "server" not in _parts(place):

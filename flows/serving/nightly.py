@@ -2,7 +2,6 @@
 
 import logging
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -16,13 +15,13 @@ from flows.serving import recommend
 from flows.session import alone, begin_session, prepare, settle, titled
 from recalign.artifacts.journals import Name
 from recalign.artifacts.manifest import Manifest, Reference
-from recalign.artifacts.refreshes import REFRESHES, Drift, Refresh, Refreshes
+from recalign.artifacts.refreshes import REFRESHES, Drift, Refresh, Refreshes, refreshed_from
 from recalign.artifacts.series import SERIES
 from recalign.artifacts.store import Store
-from recalign.chain import finished_run
+from recalign.chain import data_set, finished_run
 from recalign.config import DriftConfig, RecommendConfig, Runtime
 from recalign.report.refresh_history import drift_curve, refresh_rows, refreshes_in_words
-from recalign.report.stage_page import picture
+from recalign.report.stage_page import escape, picture
 from recalign.schemas import SERVING
 from recalign.serving.output import check_output, write_output
 from tasks.drift import drift
@@ -82,13 +81,14 @@ def refresh(run: Run, name: str, config: RecommendConfig) -> str:
     last = before.last
     if last and last.run == me:  # a retry of what is done
         return refreshes_in_words(before)
-    check_output(Path(config.output))
+    check_output(config.output, config.given)
     chain = recommend.chosen(run.store, config)
+    before = from_same_data(run.store, before, config, chain)
     prepare(run, STAGES, lambda walk: stages(walk, config, chain, last))
     served, watched = stages(run, config, chain, last)
     made = run.store.open(served)
     recommend.warn(run.store, config)
-    path = write_output(made.path(SERVING.file), Path(config.output))
+    path = write_output(made.path(SERVING.file), config.output)
     at = {"run": me, "started": started, "finished": datetime.now(UTC)}
     new = Refresh(
         serving=served,
@@ -100,11 +100,25 @@ def refresh(run: Run, name: str, config: RecommendConfig) -> str:
         **at,
         **counts(run.store, made.manifest, first_start() or started),
     )
-    after = Refreshes(name=name, refreshes=[*before.refreshes, new])
+    after = before.model_copy(update={"refreshes": [*before.refreshes, new]})
     told = f"{refreshes_in_words(after)}; {recommend.in_words(run.store, made.manifest, path)}"
     REFRESHES.write(run.store, after)
     show(after, told)
     return told
+
+
+def from_same_data(
+    store: Store, before: Refreshes, config: RecommendConfig, chain: recommend.AnyChain
+) -> Refreshes:
+    """The history so far; UserError where what recommends is of another data set than its tables.
+
+    The newest report may be that of a demo or a sweep at the same root.
+    """
+    if before.last and not before.source:  # a file of an earlier version
+        kept = data_set(store, before.last.histories)
+        before = before.model_copy(update={"source": kept})
+    by = f"series {config.series}" if config.series else config.run or "the newest report"
+    return refreshed_from(before, data_set(store, chain.interactions), by)
 
 
 def stages(
@@ -163,7 +177,7 @@ def show(refreshes: Refreshes, told: str) -> None:
     if FlowRunContext.get() is None:
         return
     key = f"refreshes-{refreshes.name}"
-    create_table_artifact(key=key, table=refresh_rows(refreshes), description=f"# {told}")
+    create_table_artifact(key=key, table=refresh_rows(refreshes), description=f"# {escape(told)}")
     curve = drift_curve(refreshes)
     if curve:
         create_markdown_artifact(key=f"drift-{refreshes.name}", markdown=picture(curve))

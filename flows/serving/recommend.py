@@ -24,6 +24,7 @@ from recalign.chain import (
 )
 from recalign.config import InteractionsConfig, RecommendConfig, Runtime, TitleServingConfig
 from recalign.errors import UserError
+from recalign.report.stage_page import escape
 from recalign.schemas import SERVING
 from recalign.serving.output import check_output, write_output
 from recalign.stored import title_prompt
@@ -66,13 +67,18 @@ def recommend(
     with run.store.in_use():
         chain, _ = check(config, run)
         told = hand_over(run.store, config, stages(run, config, chain))
-    create_markdown_artifact(key="outcome", markdown=told)
+    show(told)
     return Completed(message=told)
+
+
+def show(told: str) -> None:
+    """The outcome on the run's page; ids and paths in it are text there, whatever they hold."""
+    create_markdown_artifact(key="outcome", markdown=escape(told))
 
 
 def check(config: RecommendConfig, run: Run) -> tuple[AnyChain, list[Step]]:
     """What recommends, and the plan; UserError for whatever is wrong before it starts."""
-    check_output(Path(config.output))
+    check_output(config.output, config.given)
     chain = chosen(run.store, config)
     return chain, prepare(run, STAGES, lambda walk: stages(walk, config, chain))
 
@@ -81,9 +87,7 @@ def hand_over(store: Store, config: RecommendConfig, table: Reference) -> str:
     """Write the table where it is asked for; tells what is in it."""
     warn(store, config)
     made = store.open(table)
-    return in_words(
-        store, made.manifest, write_output(made.path(SERVING.file), Path(config.output))
-    )
+    return in_words(store, made.manifest, write_output(made.path(SERVING.file), config.output))
 
 
 def warn(store: Store, config: RecommendConfig) -> None:

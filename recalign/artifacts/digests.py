@@ -104,15 +104,23 @@ def file_digests(files: dict[str, list[Path]], digest_of: Callable[[Path], str])
     return digests
 
 
-def local_files(role: str, name: str) -> dict[str, list[Path]]:
+def local_files(role: str, name: str, *, hidden: bool = False) -> dict[str, list[Path]]:
     """The files of a model named by its folder: their content counts, beside the setting itself.
 
-    None for a hub id. UserError for what can only be a path, and is not there, and for no name.
+    Not the hidden ones, unless asked for: what git and downloads note there (.git, .cache) changes
+    while the model does not. None for a hub id. UserError for what can only be a path, and is not
+    there, and for no name.
     """
     if not name:  # as a path it would be the folder that the run was started in
         raise UserError(f"the {role} has no name: give a folder or a hub id")
     folder = Path(os.path.expanduser(name))  # an unknown ~user stays as it is
     if name.startswith(("/", "./", "../", "~")) and not folder.is_dir():
         raise UserError(f"{name}: there is no such folder ({role})")
-    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    found = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    files = [path for path in found if hidden or not _is_hidden(path.relative_to(folder))]
     return {role: files} if files else {}
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether a file's name, or that of a folder on the way to it, begins with a dot."""
+    return any(part.startswith(".") for part in path.parts)

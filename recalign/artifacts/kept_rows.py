@@ -16,12 +16,16 @@ KEY = "key"  # column of digests of all that decides a row
 BY_LLM = "by-llm"  # in the cache: a folder per LLM, which goes when the LLM does
 
 
-def folder_of(cache: Path, llm: str, what: str, made_by: Mapping[str, object]) -> Path:
-    """Where rows are kept that an LLM made under these settings.
+def folder_of(
+    cache: Path, llm: str, what: str, made_by: Mapping[str, object], version: int
+) -> Path:
+    """Where rows are kept that an LLM made under these settings, for this version of a stage.
 
-    llm: its artifact's fingerprint, or the digest of its content, which several may share.
+    llm: its artifact's fingerprint, or the digest of its content, which several may share. A stage
+    whose output means something new, and has a higher version, must not go on with the old rows.
     """
-    return cache / BY_LLM / llm / f"{what}-{fingerprint(made_by)}"
+    newer = {"version": version} if version > 1 else {}  # the first rows were kept without one
+    return cache / BY_LLM / llm / f"{what}-{fingerprint({**made_by, **newer})}"
 
 
 class KeptRows:

@@ -1,5 +1,6 @@
 """Artifacts by the names that people use for them, at roots that are there."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from recalign.artifacts.manifest import Manifest
@@ -13,6 +14,12 @@ def open_existing(root: str) -> Store:
     if not is_url(root) and not Path(root).is_dir():
         raise UserError(f"no artifacts at {root}; run something, or name the folder with --root")
     return open_root(root)
+
+
+def of_stages(store: Store, stages: Iterable[str]) -> list[Manifest]:
+    """Manifests of these stages, oldest first; a URL is asked for no others."""
+    found = [made for stage in stages for made in store.manifests(stage)]
+    return sorted(found, key=lambda made: (made.created, made.fingerprint))
 
 
 def resolve(store: Store, name: str) -> Manifest:

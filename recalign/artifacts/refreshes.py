@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 from recalign.artifacts.journals import Journal, Journals
 from recalign.artifacts.manifest import Reference
+from recalign.errors import UserError
 
 
 class Drift(BaseModel, extra="forbid"):
@@ -40,6 +41,8 @@ class Refresh(BaseModel, extra="forbid"):
 class Refreshes(Journal):
     """The content of the file: refreshes, oldest first."""
 
+    source: str = ""
+    """The data set that all of them recommend from; empty in files of earlier versions."""
     refreshes: list[Refresh] = Field(default_factory=list)
 
     @property
@@ -49,3 +52,18 @@ class Refreshes(Journal):
 
 
 REFRESHES = Journals("refresh", ".refreshes", Refreshes)
+
+
+def refreshed_from(refreshes: Refreshes, source: str, by: str) -> Refreshes:
+    """The history with a refresh from this data set; UserError for another than before.
+
+    Another data set has other users and items, even where ids coincide: its lists would replace
+    the table, and drift would compare what has nothing to do with each other. `by`: the run or
+    series that recommends; an empty source is not known.
+    """
+    if source and refreshes.source not in ("", source):
+        raise UserError(
+            f"refresh {refreshes.name} recommends from {refreshes.source}, but {by} is of "
+            f"{source}: name a run or series of {refreshes.source}, or another history"
+        )
+    return refreshes.model_copy(update={"source": source or refreshes.source})

@@ -9,19 +9,22 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from recalign.artifacts import claims
-from recalign.artifacts.artifact import Artifact, Draft
+from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.claims import ClaimedLock, Lock
 from recalign.artifacts.digests import file_digest, stamp, write_atomically
 from recalign.artifacts.manifest import Manifest, parse_manifest
 from recalign.artifacts.remote import MANIFEST, Remote
-from recalign.artifacts.store import COLLECTING, STAMPS, Store
+from recalign.artifacts.sealing import STAMPS
+from recalign.artifacts.store import COLLECTING, Store
 
 log = logging.getLogger(__name__)
 
 PUBLISHED = ".published"  # in a local copy: the artifact has been at the URL
+AT_ONCE = 16  # manifests that the URL is asked for at the same time
 
 
 def is_url(root: str) -> bool:
@@ -101,8 +104,18 @@ class RemoteStore(Store):
         return any(now[name] not in (None, was) for name, was in held.items())
 
     def manifest(self, stage: str, key: str) -> Manifest | None:
-        """The manifest of the local copy, else of what is at the URL."""
-        return super().manifest(stage, key) or self._remote_manifest(stage, key)
+        """The manifest of what is at the URL, else of the local copy.
+
+        A copy that has never been there counts as it is, and so does one that was compared already.
+        """
+        here = self._manifest_here(stage, key)
+        if here and not self._may_be_outdated(stage, key):
+            return here
+        return self._remote_manifest(stage, key) or here
+
+    def _may_be_outdated(self, stage: str, key: str) -> bool:
+        """Whether another machine may have put other content at the URL since the copy was made."""
+        return key not in self._agreed and (self.folder(stage, key) / PUBLISHED).exists()
 
     def _remote_manifest(self, stage: str, key: str) -> Manifest | None:
         text = self.remote.read(f"{stage}/{key}/{MANIFEST}")
@@ -194,11 +207,11 @@ class RemoteStore(Store):
         remote = self._remote_manifest(stage, key)
         return wrong + (self.remote.damage(remote) if remote else [])
 
-    def commit(self, draft: Draft) -> Artifact:
+    def _promote(self, draft: Path, manifest: Manifest) -> Artifact:
         """Make the draft an artifact here, then at the URL."""
-        stage, key = draft.manifest.stage, draft.manifest.fingerprint
+        stage, key = manifest.stage, manifest.fingerprint
         with self._copying(stage, key):
-            made = super().commit(draft)
+            made = super()._promote(draft, manifest)
             with self._publishing(stage, key):
                 self._publish(made)
         return made
@@ -213,11 +226,17 @@ class RemoteStore(Store):
         super().discard(stage, key)
 
     def manifests(self, stage: str | None = None) -> Iterator[Manifest]:
-        """Manifests here and at the URL, oldest first."""
+        """Manifests at the URL, and of what is only here, oldest first.
+
+        The URL is asked for many at a time: a root holds hundreds.
+        """
         found = {m.fingerprint: m for m in super().manifests(stage)}
-        for name, key in self.remote.keys(stage):
-            if key not in found and (manifest := self._remote_manifest(name, key)):
-                found[key] = manifest
+        there = self.remote.keys(stage)
+        asked = [one for one in there if one[1] not in found or self._may_be_outdated(*one)]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for manifest in pool.map(lambda one: self._remote_manifest(*one), asked):
+                if manifest:
+                    found[manifest.fingerprint] = manifest
         yield from sorted(found.values(), key=lambda m: (m.created, m.fingerprint))
 
 

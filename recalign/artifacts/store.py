@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shutil
-import stat
-import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -25,18 +23,11 @@ from recalign.artifacts.digests import (
     write_atomically,
 )
 from recalign.artifacts.identity import Identity
-from recalign.artifacts.manifest import (
-    Manifest,
-    OutputFile,
-    Reference,
-    parse_manifest,
-    require_same,
-)
-from recalign.artifacts.provenance import cpu_seconds, git_commit, package_versions, peaks_mb
+from recalign.artifacts.manifest import Manifest, Reference, parse_manifest, require_same
+from recalign.artifacts.provenance import git_commit, package_versions
+from recalign.artifacts.sealing import MANIFEST, STAMPS, seal
 from recalign.errors import UserError
 
-MANIFEST = "manifest.json"
-STAMPS = ".stamps.json"  # size, mtime and inode of each file when it was last hashed
 COLLECTION = ("garbage", "collection")  # the lock of whoever deletes artifacts
 COLLECTING = "-".join(COLLECTION)
 
@@ -134,15 +125,10 @@ class Store:
 
     def manifest(self, stage: str, key: str) -> Manifest | None:
         """The manifest of an artifact, or None when there is none, or not one of this identity."""
-        try:
-            text = (self.folder(stage, key) / MANIFEST).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except PermissionError as error:
-            raise UserError(
-                f"runtime.root: cannot read {error.filename}: {error.strerror}"
-            ) from error
-        return parse_manifest(text, stage, key)
+        return self._manifest_here(stage, key)
+
+    def _manifest_here(self, stage: str, key: str) -> Manifest | None:
+        return _manifest_in(self.folder(stage, key), stage, key)
 
     def known(self, stage: str, key: str) -> Manifest | None:
         """The manifest of what `find` would find."""
@@ -154,7 +140,7 @@ class Store:
 
         A file whose size, time or inode changed since it was last hashed is hashed again.
         """
-        manifest = self.manifest(stage, key)
+        manifest = self._manifest_here(stage, key)
         if manifest is None:
             return None
         folder = self.folder(stage, key)
@@ -204,63 +190,51 @@ class Store:
 
     def draft(self, identity: Identity, inputs: dict[str, Reference]) -> Draft:
         """Open (or find again) the draft of an artifact; outputs of a killed run are removed."""
-        key = identity.fingerprint
-        folder = self.root / identity.stage / f".draft-{key}"
+        folder = self._draft_folder(identity)
         started_from = {name: reference.digest for name, reference in inputs.items()}
-        self._empty_except_work(folder, started_from)
+        _empty_except_work(folder, started_from)
         manifest = Manifest(
             **(vars(identity) | {"inputs": inputs}),
-            fingerprint=key,
+            fingerprint=identity.fingerprint,
             created=datetime.now(UTC),
             git_commit=git_commit(),
             packages=package_versions(),
         )
         return Draft(folder, manifest)
 
-    def _empty_except_work(self, folder: Path, started_from: dict[str, str]) -> None:
-        """Keep checkpoints only if they were made from the same content of every input."""
-        note = folder / WORK / ".inputs.json"
-        same = read_object(note) == started_from
-        if folder.exists():
-            for path in folder.iterdir():
-                if not (same and path.name == WORK):
-                    whole = path.is_dir() and not path.is_symlink()
-                    shutil.rmtree(path) if whole else path.unlink()
-        write_atomically(note, json.dumps(started_from))
+    def finish(self, identity: Identity, inputs: dict[str, Reference]) -> Artifact | None:
+        """The artifact, where a run was killed when its draft was whole; None: there is no such.
+
+        A commit that got as far as the manifest has only renames left.
+        """
+        folder = self._draft_folder(identity)
+        manifest = _manifest_in(folder, identity.stage, identity.fingerprint)
+        if manifest is None or manifest.inputs != inputs or self.damage(folder, manifest):
+            return None
+        return self._promote(folder, manifest)
 
     def commit(self, draft: Draft) -> Artifact:
         """Make the draft an artifact: hash, sync, write the manifest last, rename once.
 
-        Until then the checkpoints stay where they are: a full disk here costs no training.
+        Until then the checkpoints stay where they are: a full disk here costs no training. A kill
+        after that costs nothing either: `finish` makes the rest of the renames.
         """
-        manifest, stamps = draft.manifest, {}
-        work = draft.folder / WORK
-        for path in sorted(p for p in draft.folder.rglob("*") if p.is_file()):
-            if work in path.parents:
-                continue
-            name = path.relative_to(draft.folder).as_posix()
-            sync(path)
-            manifest.outputs[name] = OutputFile(size=path.stat().st_size, sha256=file_digest(path))
-            stamps[name] = stamp(path)
-        manifest.digest = manifest.content
-        manifest.told = manifest.telling
-        manifest.seconds = round(time.monotonic() - draft._started, 3)
-        manifest.cpu_seconds = round(cpu_seconds() - draft._started_cpu, 3)
-        manifest.peak_memory_mb, manifest.peak_gpu_memory_mb = peaks_mb()
-        write_atomically(draft.folder / STAMPS, json.dumps(stamps))
-        mode = stat.S_IMODE((draft.folder / STAMPS).stat().st_mode)  # what the umask makes of it
-        for name in manifest.outputs:  # safetensors writes for the owner only
-            if stat.S_IMODE((draft.folder / name).stat().st_mode) != mode:
-                (draft.folder / name).chmod(mode)
-        write_atomically(draft.folder / MANIFEST, manifest.model_dump_json(indent=1))
+        seal(draft)
+        return self._promote(draft.folder, draft.manifest)
+
+    def _draft_folder(self, identity: Identity) -> Path:
+        return self.root / identity.stage / f".draft-{identity.fingerprint}"
+
+    def _promote(self, draft: Path, manifest: Manifest) -> Artifact:
+        """Make a whole draft the artifact; what is replaced, and its checkpoints, are deleted."""
         final = self.folder(manifest.stage, manifest.fingerprint)
         trash = self._trash(final)
         trash.mkdir()
-        if work.exists():
+        if (work := draft / WORK).exists():
             work.rename(trash / WORK)
         if final.exists():  # a reader misses it for two renames only, not while files are deleted
             final.rename(trash / "replaced")
-        draft.folder.rename(final)
+        draft.rename(final)
         sync(final.parent)
         # Ours, and what killed commits of this artifact left: another's may be at work right now.
         for left in final.parent.glob(f".trash-{final.name}-*"):
@@ -287,13 +261,35 @@ class Store:
             return
         pattern = f"{stage or '[!.]*'}/[!.]*/{MANIFEST}"
         places = [path.parts[-3:-1] for path in self.root.glob(pattern)]
-        found = [m for stage, key in places if (m := self.manifest(stage, key))]
+        found = [m for stage, key in places if (m := self._manifest_here(stage, key))]
         yield from sorted(found, key=lambda m: (m.created, m.fingerprint))
 
     def without_manifest(self) -> list[Path]:
         """Folders of artifacts whose manifest is missing or garbled."""
         folders = (path for path in self.root.glob(f"[!.]*/{'[0-9a-f]' * 32}") if path.is_dir())
         return sorted(p for p in folders if self.manifest(p.parent.name, p.name) is None)
+
+
+def _manifest_in(folder: Path, stage: str, key: str) -> Manifest | None:
+    try:
+        text = (folder / MANIFEST).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError as error:
+        raise UserError(f"runtime.root: cannot read {error.filename}: {error.strerror}") from error
+    return parse_manifest(text, stage, key)
+
+
+def _empty_except_work(draft: Path, started_from: dict[str, str]) -> None:
+    """Keep checkpoints only if they were made from the same content of every input."""
+    note = draft / WORK / ".inputs.json"
+    same = read_object(note) == started_from
+    if draft.exists():
+        for path in draft.iterdir():
+            if not (same and path.name == WORK):
+                whole = path.is_dir() and not path.is_symlink()
+                shutil.rmtree(path) if whole else path.unlink()
+    write_atomically(note, json.dumps(started_from))
 
 
 def _missing(reference: Reference) -> UserError:

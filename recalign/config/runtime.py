@@ -19,9 +19,12 @@ def _without_secret(url: str, instead: str) -> str:
 
 
 def checked_root(root: str) -> str:
-    """A root that the user has named, or the environment; UserError where it holds a password."""
+    """A root that the user has named, or the environment; UserError where it holds a password.
+
+    A shell leaves the ~ in `--root=~/artifacts` as it is, and an environment file does, too.
+    """
     try:
-        return _without_secret(root, KEYS)
+        return os.path.expanduser(_without_secret(root, KEYS))
     except ValueError as error:
         raise UserError(f"the root of all artifacts: {error}") from error
 
@@ -89,3 +92,8 @@ class Runtime(Config):
     @classmethod
     def _hold_no_password(cls, url: str) -> str:
         return _without_secret(url, KEYS)
+
+    @field_validator("root")
+    @classmethod
+    def _at_home(cls, root: str) -> str:
+        return os.path.expanduser(root)

@@ -1,8 +1,9 @@
 """What a user takes home: recommendations for everyone, from the newest history of each."""
 
+import os
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from recalign.config.base import NOT_IDENTITY, Config, Seed, only_when
 
@@ -49,11 +50,23 @@ class RecommendConfig(ServingConfig):
     output: str = Field("recs.parquet", json_schema_extra=NOT_IDENTITY, min_length=1)
     """File that is written, .parquet or .csv; the old one stays until the new one is whole."""
 
+    @field_validator("users", "interactions", "template", "output")
+    @classmethod
+    def _at_home(cls, path: str) -> str:
+        """A form, and many a shell, leaves a ~ as it is."""
+        return os.path.expanduser(path)
+
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if self.run and self.series:
             raise ValueError("name a run or a series, not both")
         return self
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Files that are read, by setting; a setting that is empty names none."""
+        named = ("users", "interactions", "template")
+        return {name: getattr(self, name) for name in named if getattr(self, name)}
 
     @property
     def serving(self) -> ServingConfig:

@@ -1,12 +1,12 @@
 """The aligned LLM as an ordinary Hugging Face folder: whole, or an adapter on its base."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from recalign.export.base_files import copy_base
 from recalign.policy import PLACE, Policy
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def save_llm(policy: Policy, folder: Path, base: Base, greedy: Greedy, *, merge:
     if apart and merge:
         model = model.merge_and_unload()
     elif apart and base.lies_here:
-        shutil.copytree(base.weights, folder / BASE, ignore=shutil.ignore_patterns("*.parquet"))
+        copy_base(Path(base.weights), folder / BASE)
     _settle_generation(policy, model, folder, greedy)
     if apart and not merge:
         model.save_pretrained(str(folder), save_embedding_layers=False)

@@ -118,6 +118,8 @@ class Stage:
             current = find_current(store, self.name, key, call.inputs)
             if current is not None and (made_meanwhile or not call.force):
                 return current.reference
+            if whole := self._left_whole(store, call):
+                return whole.reference
             draft = store.draft(call.identity, call.inputs)
             taking = device_of(runtime, self._label(), runtime.devices)
             track = tracked(runtime, self._label(), key)
@@ -131,6 +133,15 @@ class Stage:
             if left_out := reasons(made.manifest.dropped):
                 log.info("%s left out: %s", self._label(), left_out)
             return made.reference
+
+    def _left_whole(self, store: Store, call: Call) -> Artifact | None:
+        """The artifact where a killed run had computed all of it, and was about to rename it."""
+        whole = store.finish(call.identity, call.inputs)
+        if whole:
+            log.info("%s was done when its run was killed: it is taken as it is", self._label())
+            with tracked(call.runtime, self._label(), call.identity.fingerprint) as tell:
+                _tell(tell, whole.manifest, self._label())
+        return whole
 
     def _label(self) -> str:
         """What the flow calls this run of the stage; its name where no task runs."""

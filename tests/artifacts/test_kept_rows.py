@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from recalign.artifacts.kept_rows import KeptRows
+from recalign.artifacts.kept_rows import KeptRows, folder_of
 
 COLUMNS = {"text": pl.String, "n": pl.Int32}
 
@@ -36,3 +36,11 @@ def test_a_damaged_part_is_left_out_and_so_are_files_of_others(tmp_path):
     pl.DataFrame({"other": [1]}).write_parquet(tmp_path / "other.parquet")
     (tmp_path / ".half.parquet.draft").write_bytes(b"PAR1")
     assert found(KeptRows(tmp_path, COLUMNS), 1, 2) == [2]
+
+
+def test_rows_of_a_first_version_stay_where_they_were_and_those_of_a_higher_one_are_apart(tmp_path):
+    made_by = {"policy": "digest", "settings": {"k": 1}}
+    first, second, third = (folder_of(tmp_path, "llm", "texts", made_by, n) for n in (1, 2, 3))
+    assert first.name == "texts-97b24acb0f2dcd6cb63129df86604427"
+    assert len({first, second, third}) == 3
+    assert second.parent == third.parent == first.parent  # gc deletes them with the LLM

@@ -230,7 +230,7 @@ def test_a_disk_that_is_full_at_commit_costs_no_checkpoint(store, monkeypatch):
         raise OSError(28, "No space left on device", str(path))
 
     with monkeypatch.context() as patched:
-        patched.setattr("recalign.artifacts.store.write_atomically", full)
+        patched.setattr("recalign.artifacts.sealing.write_atomically", full)
         with pytest.raises(OSError, match="No space left"):
             store.commit(draft)
     again = drafted(store)

@@ -256,6 +256,22 @@ def test_a_preset_of_the_same_name_is_not_replaced_but_an_earlier_link_is(tmp_pa
     assert kept.resolve() == other
 
 
+def test_a_preset_of_another_project_does_not_take_over_a_deployed_one_of_its_name(tmp_path):
+    root, first, second = (tmp_path / name for name in ("artifacts", "a/mine.toml", "b/mine.toml"))
+    for file in (first, second):
+        file.parent.mkdir()
+        file.touch()
+    deploy(str(root), None, first)
+    kept = root / "presets" / "mine.toml"
+    told = f"{second}: {first} is deployed by this name already, .* delete the link {kept} first"
+    with pytest.raises(UserError, match=told):
+        deploy(str(root), None, second)
+    assert kept.resolve() == first
+    first.unlink()  # moved, or deleted: the link leads nowhere
+    deploy(str(root), None, second)
+    assert kept.resolve() == second
+
+
 def test_a_moved_or_copied_root_has_a_service_of_its_own(tmp_path, capsys):
     root, link, home = tmp_path / "root", tmp_path / "link", tmp_path / "root" / ".prefect"
     home.mkdir(parents=True)

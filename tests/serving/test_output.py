@@ -5,12 +5,15 @@ import resource
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import polars as pl
 import pytest
 
+from recalign.config import RecommendConfig, Runtime
 from recalign.errors import UserError
 from recalign.serving.output import check_output, write_output
+from tasks.engine.run import Run
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def table(tmp_path):
 
 @pytest.mark.parametrize("name", ["recs.parquet", "recs.csv", "new/folders/recs.csv"])
 def test_both_kinds_hold_the_same_rows_in_a_folder_that_is_made(table, tmp_path, name):
-    check_output(tmp_path / name)
+    check_output(tmp_path / name, {})
     path = write_output(table, tmp_path / name)
     read = pl.read_csv if path.suffix == ".csv" else pl.read_parquet
     assert read(path).equals(pl.read_parquet(table))
@@ -45,7 +48,56 @@ def test_a_place_that_cannot_be_written_to_is_told_before_anything_is_computed(
 ):
     (tmp_path / "made.csv").mkdir()
     with pytest.raises(UserError, match=message) as told:
-        check_output(tmp_path / name)
+        check_output(tmp_path / name, {})
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("setting", ["users", "interactions"])
+@pytest.mark.parametrize("way", ["same", "relative", "link", "hard link", "linked input"])
+def test_a_file_that_is_read_is_never_replaced(tmp_path, monkeypatch, setting, way):
+    from flows.serving.nightly import refresh
+    from flows.serving.recommend import check
+
+    monkeypatch.chdir(tmp_path)
+    own, other = tmp_path / "mine.csv", tmp_path / "other.csv"
+    own.write_text("user_id\nu1\n")
+    if way in ("link", "linked input"):
+        other.symlink_to(own)
+    if way == "hard link":
+        other.hardlink_to(own)
+    named = {"same": own, "relative": Path("mine.csv")}.get(way, other)
+    read, written = (named, own) if way == "linked input" else (own, named)
+    config = RecommendConfig(output=str(written), **{setting: str(read)})
+    run = Run(Runtime(root=str(tmp_path / "artifacts")))
+    for asked in (lambda: check(config, run), lambda: refresh(run, "home", config)):
+        with pytest.raises(UserError, match=rf"is the file that {setting} reads") as told:
+            asked()
+        assert "\n" not in str(told.value)
+    check_output(tmp_path / "third.csv", config.given)
+    assert own.read_text() == "user_id\nu1\n"
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_output_that_is_a_link_stays_one_and_what_it_leads_to_is_written(
+    table, tmp_path, is_there
+):
+    behind, link = tmp_path / "disk" / "recs.parquet", tmp_path / "recs.parquet"
+    behind.parent.mkdir()
+    if is_there:
+        behind.write_text("old")
+    link.symlink_to(behind)
+    check_output(link, {})
+    assert write_output(table, link) == behind
+    assert link.is_symlink()
+    assert pl.read_parquet(behind).equals(pl.read_parquet(table))
+    assert list(behind.parent.iterdir()) == [behind]
+
+
+def test_links_in_a_circle_are_told_in_a_line(tmp_path):
+    (tmp_path / "a.csv").symlink_to(tmp_path / "b.csv")
+    (tmp_path / "b.csv").symlink_to(tmp_path / "a.csv")
+    with pytest.raises(UserError, match=r"a\.csv leads nowhere: ") as told:
+        check_output(tmp_path / "a.csv", {})
     assert "\n" not in str(told.value)
 
 

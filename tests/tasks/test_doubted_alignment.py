@@ -10,8 +10,9 @@ from flows.serving.nightly import refresh
 from flows.serving.recommend import hand_over
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.manifest import fingerprints
+from recalign.artifacts.sealing import MANIFEST
 from recalign.artifacts.series import SERIES, Generation, Series, SeriesRound
-from recalign.artifacts.store import MANIFEST, Store
+from recalign.artifacts.store import Store
 from recalign.chain import doubt_of_run
 from recalign.config import RecommendConfig
 from recalign.export.place import What

@@ -10,12 +10,14 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from recalign.artifacts.artifact import Draft
-from recalign.config import DPO4RecConfig, ItemReasoningsConfig, PolicyConfig
+from recalign.config import DPO4RecConfig, ItemReasoningsConfig, PolicyConfig, SamplingConfig
 from recalign.errors import UserError
 from recalign.progress import silent
 from recalign.schemas import INTERACTIONS, ITEM_REASONINGS, ITEMS
+from tasks.current_reasonings import current_reasonings
 from tasks.encoding import item_vectors, open_encoder
 from tasks.engine.job import Job
+from tasks.engine.stage import Stage
 from tasks.interactions import interactions
 from tasks.item_reasonings import item_reasonings
 from tasks.policy import policy, policy_files
@@ -117,6 +119,29 @@ def test_another_llm_in_the_same_folder_writes_anew(written, tmp_path):
         weights.write_bytes(before)
     figures = walk.artifact("item_reasonings").manifest.figures
     assert (figures["texts_written"], figures["texts_kept"]) == (first.rows, 0)
+
+
+@pytest.mark.parametrize("about", ["items", "users"])
+def test_a_stage_of_a_new_version_writes_anew_what_its_earlier_one_has_kept(
+    written, tmp_path, about
+):
+    walk = direct(shutil.copytree(written.store.root, tmp_path / "artifacts"))
+    data, llm = written.done["interactions"], written.done["policy"]
+    config: SamplingConfig | ItemReasoningsConfig = ASKED
+    if about == "items":
+        stage, inputs = item_reasonings, {"interactions": data, "policy": llm}
+    else:
+        stage, inputs = current_reasonings, {"histories": data, "policy": llm}
+        config = SamplingConfig(max_new_tokens=4, min_words=1)
+    told = []
+    for version in (1, 2, 2):
+        raised = Stage(stage.name, version, stage.body)
+        walk(raised, config, inputs, files=prompt_files(config), force=version == 1)
+        made = walk.artifact(stage.name)
+        figures = made.manifest.figures
+        told.append((figures["texts_written"] > 0, figures["texts_kept"] > 0))
+        walk.store.discard(stage.name, made.manifest.fingerprint)
+    assert told == [(True, False), (True, False), (False, True)]
 
 
 def test_usable_texts_are_read_beside_title_and_attributes(written, tmp_path):

@@ -18,7 +18,7 @@ from recalign.artifacts.identity import Identity
 from recalign.artifacts.kept_rows import KeptRows
 from recalign.artifacts.refreshes import REFRESHES
 from recalign.artifacts.series import SERIES
-from recalign.config import DriftConfig, RecommendConfig, Runtime
+from recalign.config import DriftConfig, InteractionsConfig, RecommendConfig, Runtime
 from recalign.errors import UserError
 from recalign.evaluation.taken_since import foreseen
 from recalign.report.refresh_history import drift_curve, refresh_rows
@@ -110,6 +110,29 @@ def test_a_night_costs_what_its_active_users_cost_and_tells_how_well_the_last_fo
     assert "NDCG@5 0.5000" in told
     assert [row["texts written"] for row in refresh_rows(nights.history)][1:] == ["3", "1"]
     assert drift_curve(nights.history).startswith("<svg")
+
+
+@pytest.mark.parametrize("version", ["this", "an earlier one"])
+def test_another_data_set_at_the_same_root_leaves_table_and_history_as_they_were(nights, version):
+    nights.refresh()
+    store, kept = direct(nights.root).store, nights.history
+    assert kept.source.startswith("synthetic, n_users 60, n_items 120")
+    other = InteractionsConfig(source="ml-1m")
+    if version == "this":
+        told = kept.model_copy(update={"source": other.place}).model_dump(mode="json")
+    else:  # whose files tell of no source, but of the histories, which are looked at
+        identity = Identity("interactions", 1, other.identity(), {}, {})
+        world = store.commit(store.draft(identity, {})).reference
+        last = kept.last.model_copy(update={"histories": world})
+        told = kept.model_copy(update={"refreshes": [last]}).model_dump(mode="json")
+        del told["source"]
+    store.write_note(".refreshes/home.json", json.dumps(told))
+    table, history = nights.output.read_bytes(), nights.history
+    nights.take((nights.users[5], nights.items[7]))
+    with pytest.raises(UserError, match="recommends from ml-1m, but the newest report is of synt"):
+        nights.refresh()
+    assert nights.output.read_bytes() == table
+    assert nights.history == history
 
 
 @pytest.mark.parametrize("anew", ["serving", "histories"])
@@ -221,6 +244,7 @@ def test_garbage_collection_keeps_the_run_that_refreshes_name(nights):
     nights.refresh(report.reference.name)
     assert [one.report for one in nights.history.refreshes] == [report.reference] * 2
     earlier = nights.history.model_dump(mode="json")  # a history of versions that kept no report
+    del earlier["source"]
     for one in earlier["refreshes"]:
         del one["report"]
     store.write_note(".refreshes/home.json", json.dumps(earlier))

@@ -20,6 +20,7 @@ from recalign.sequences import Sequences
 from recalign.stored import open_policy
 from recalign.title_recommending import open_title_ranker
 from recalign.titles.likelihood import TitleScorer
+from tasks.engine.stage import Stage
 from tasks.oracle import oracle
 from tasks.title_serving import title_serving
 from tests.tasks.test_recommendations_stage import SHOWN, walk  # noqa: F401
@@ -147,6 +148,9 @@ def test_lists_of_unchanged_histories_are_kept(walk, tmp_path):  # noqa: F811
     assert (figures["lists_made"], figures["lists_kept"]) == (50, 10)
     every, few = (SERVING.read(walk.artifact(label)) for label in ("all", "some"))
     assert few.equals(every.filter(pl.col("user_id").is_in(few["user_id"].implode())))
+    raised = Stage(title_serving.name, 2, title_serving.body)
+    walk(raised, config, inputs, label="raised", files=some)
+    assert walk.artifact("raised").manifest.figures["lists_made"] == 10
 
 
 @pytest.mark.parametrize("killed", ["while reading", "before a shard's file"])
