@@ -37,7 +37,8 @@ def refreshed():
 
 
 def test_ids_are_as_they_are_in_the_terminal_and_plain_text_in_markdown(served, monkeypatch):
-    told = recommend.in_words(*served, Path("my_recs.csv"))
+    store, made = served
+    told = recommend.in_words(store, made, Path("my_recs.csv"))
     assert told.endswith(f"; 3 unknown items: {', '.join(BAD)}")
     pages = []
     monkeypatch.setattr(recommend, "create_markdown_artifact", lambda **page: pages.append(page))
