@@ -91,9 +91,9 @@ def _numbered(
 
 def _never_changed(made: Sequence[Mapping[str, str]]) -> list[str]:
     """Which training seeds are one and the same in all runs: intervals know nothing of others."""
-    names = {name for method in METHODS for name in method.config.seeds}
-    same = [name for name in sorted(names) if len({one.get(name) for one in made} - {None}) == 1]
-    same = [name for name in same if all(name in one for one in made)]
+    names = sorted({name for method in METHODS for name in method.config.seeds})
+    drawn = {name: {one.get(name) for one in made} for name in names}
+    same = [name for name in names if len(drawn[name]) == 1 and None not in drawn[name]]
     told = ", ".join(f"{name} = {made[0][name]}" for name in same)
     return [f"The same in all runs, so that intervals do not hold for others: {told}"] * bool(same)
 

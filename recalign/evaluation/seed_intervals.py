@@ -56,7 +56,7 @@ class Estimate:
         spreads = np.outer(self.noise + seeds, draws) / max(self._freedom, 1)
         known = np.unique(np.quantile(spreads, np.linspace(0, 1, DRAWS)))
         needed = np.interp(spreads, known, [self._half(one) for one in known])
-        errors = np.sqrt(self.users + seeds)[:, None]
+        errors = self._errors(seeds)[:, None]
         return _root(lambda effect: POWER - self._t((effect - needed) / errors).mean())
 
     def _half(self, spread: float) -> float:
@@ -68,9 +68,11 @@ class Estimate:
     def _beyond(self, size: float, spread: float) -> float:
         """Chance of a mean at least this far from a true 0, had the seeds this spread."""
         draws, weights = _chi_squared(self._freedom)
-        errors = np.sqrt(self.users + self._seeds(spread, draws))
-        with np.errstate(divide="ignore"):
-            return 2 * float(self._t(-size / errors) @ weights)
+        return 2 * float(self._t(-size / self._errors(self._seeds(spread, draws))) @ weights)
+
+    def _errors(self, seeds: np.ndarray) -> np.ndarray:
+        """Standard errors of the mean, never zero, for what seeds alone give its variance."""
+        return np.sqrt(np.maximum(self.users + seeds, np.finfo(float).tiny))
 
     def _seeds(self, spread: float, draws: np.ndarray) -> np.ndarray:
         """What seeds alone give the mean's variance, [K], for these draws of its chi-squared."""
@@ -110,7 +112,7 @@ def estimate(per_seed: Sequence[float], covariance: np.ndarray, n_users: int) ->
         )
     figures = np.asarray(per_seed, float)
     n_seeds = len(figures)
-    users = float(covariance.sum()) / n_seeds**2
+    users = max(float(covariance.sum()), 0.0) / n_seeds**2  # rounding makes it negative
     spread = noise = 0.0
     if n_seeds > 1:
         spread = float(figures.var(ddof=1)) / n_seeds

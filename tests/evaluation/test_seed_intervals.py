@@ -104,6 +104,14 @@ def test_where_nothing_differs_there_is_no_effect_and_no_error():
     assert (same.mean, same.interval, same.p, same.detectable) == (0, (0, 0), 1, 0)
 
 
+def test_users_who_cancel_out_between_seeds_leave_no_negative_variance():
+    cancelling = np.array([[0.1, -0.1], [-0.1, 0.1 - 1.4e-17]])
+    assert cancelling.sum() < 0
+    found = estimate([0.1, 0.3], cancelling, 50)
+    assert np.isfinite(found.interval).all()
+    assert 0 < found.p < 1
+
+
 def test_a_known_t_interval_is_met_when_users_leave_nothing_open():
     exact = estimate([1.0, 2.0, 3.0], np.zeros((3, 3)), 10**6)
     # mean 2, standard error 1 / sqrt(3), t of 2 degrees of freedom 4.3027
