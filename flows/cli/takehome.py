@@ -116,7 +116,7 @@ def export_model(
     root: Root = ROOT,
 ) -> None:
     """Write a run's LLM as a Hugging Face folder, or its recommender or oracle, with a card."""
-    store = open_existing(root)
+    store, to = open_existing(root), to.expanduser()
     from recalign.export.place import require_private, upload
     from recalign.exports import export_run  # transformers: seconds
 

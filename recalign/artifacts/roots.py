@@ -32,12 +32,17 @@ def is_url(root: str) -> bool:
     return "://" in root
 
 
+def cache_folder() -> Path:
+    """Where copies and fetched LLMs lie: RECALIGN_CACHE (with ~), else ~/.cache/recalign."""
+    given = os.environ.get("RECALIGN_CACHE")
+    return Path(os.path.expanduser(given)) if given else Path.home() / ".cache" / "recalign"
+
+
 def local_root(root: str) -> Path:
-    """The folder of a root, or that of its local copies: RECALIGN_CACHE, else ~/.cache/recalign."""
+    """The folder of a root, or that of its local copies, below `cache_folder`."""
     if not is_url(root):
         return Path(root)
-    copies = os.environ.get("RECALIGN_CACHE") or Path.home() / ".cache" / "recalign"
-    return Path(copies) / hashlib.sha256(root.rstrip("/").encode()).hexdigest()[:16]
+    return cache_folder() / hashlib.sha256(root.rstrip("/").encode()).hexdigest()[:16]
 
 
 def open_root(root: str) -> Store:

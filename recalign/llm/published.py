@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from recalign.artifacts.roots import cache_folder
 from recalign.errors import UserError
 
 GGUF = ".gguf"
@@ -49,9 +50,8 @@ def published(name: str) -> PublishedModel | None:
 
 
 def fetched_folder(model: PublishedModel) -> Path:
-    """Where `fetch_model` puts it: below RECALIGN_CACHE, else ~/.cache/recalign."""
-    cache = os.environ.get("RECALIGN_CACHE") or Path.home() / ".cache" / "recalign"
-    return Path(cache) / "models" / model.name
+    """Where `fetch_model` puts it."""
+    return cache_folder() / "models" / model.name
 
 
 def source_of(name: str | Path) -> str:

@@ -9,8 +9,10 @@ import recalign
 from flows.cli.app import app
 from flows.cli.runs import RunOptions
 from flows.service.record import home_of, presets_folder
+from recalign.artifacts.roots import local_root
 from recalign.config import RecommendConfig, Runtime
 from recalign.errors import UserError
+from recalign.llm.published import SMOLLM2, fetched_folder
 
 
 @pytest.fixture
@@ -50,6 +52,12 @@ def test_so_do_the_files_of_recommendations(home):
     config = RecommendConfig(**named, output="~/recs.csv")
     assert config.output == f"{home}/recs.csv"
     assert config.given == {name: path.replace("~", home) for name, path in named.items()}
+
+
+def test_so_do_the_copies_of_a_url_and_fetched_llms(home, monkeypatch):
+    monkeypatch.setenv("RECALIGN_CACHE", "~/copies")
+    assert local_root("s3://bucket/a").parent == Path(home) / "copies"
+    assert fetched_folder(SMOLLM2) == Path(home) / "copies" / "models" / "smollm2"
 
 
 def test_urls_and_unknown_users_stay_as_they_are(home):

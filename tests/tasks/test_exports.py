@@ -75,10 +75,12 @@ def printed(capsys, monkeypatch):
     return run
 
 
-def test_an_export_waits_until_garbage_collection_is_done(finished, copy, tmp_path):
+def test_an_export_waits_until_garbage_collection_is_done(finished, copy, tmp_path, monkeypatch):
     store, to = open_root(str(copy)), tmp_path / "oracle"
-    asked = {"to": to, "run": "", "what": "oracle", "merge": False, "push": "", "root": str(copy)}
-    export = threading.Thread(target=lambda: export_model(**asked))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    export = threading.Thread(
+        target=lambda: export_model(Path("~/oracle"), "", "oracle", push="", root=str(copy))
+    )
     with store.alone() as free:
         assert free
         export.start()
