@@ -66,6 +66,12 @@ class Published:
     """Every row of the files, named in the order of `downloads` or of `unpacked`."""
     md5_beside: bool = False
     """The publisher keeps the MD5 of a file that changes in <path>.md5."""
+    folder: str = ""
+    """Of the downloads: other editions have files of the same names."""
+
+    def target(self, path: str, cache: Path) -> Path:
+        """Where the download of `path` lies."""
+        return cache / self.folder / path.rsplit("/", 1)[-1]
 
 
 def published(config: InteractionsConfig) -> Published:
@@ -108,10 +114,12 @@ def _movielens(source: MovieLens) -> Published:
     )
 
 
-def _gzipped(base: str, paths: list[str], terms: str, read: ReadFiles) -> Published:
+def _gzipped(
+    base: str, paths: list[str], terms: str, read: ReadFiles, folder: str = ""
+) -> Published:
     """Files whose publisher gives no checksum, and which serve unpacked as well."""
     unpacked = [path.rsplit("/", 1)[-1].removesuffix(".gz") for path in paths]
-    return Published(base, dict.fromkeys(paths), unpacked, terms, read)
+    return Published(base, dict.fromkeys(paths), unpacked, terms, read, folder=folder)
 
 
 def _amazon(source: AmazonSource) -> Published:
@@ -130,7 +138,8 @@ def _amazon(source: AmazonSource) -> Published:
             paths = [f"review_categories/{name}.jsonl.gz", f"meta_categories/meta_{name}.jsonl.gz"]
             paper, page = "Hou et al. 2024", "https://amazon-reviews-2023.github.io"
     terms = _AMAZON_TERMS.format(paper=paper, page=page)
-    return _gzipped(base, paths, terms, partial(read_amazon, source))
+    reader = partial(read_amazon, source)
+    return _gzipped(base, paths, terms, reader, f"amazon-{source.year}")
 
 
 def _goodreads(source: GoodreadsSource) -> Published:

@@ -33,7 +33,7 @@ def source_files(
     if config.raw_folder:
         return _files_in(Path(config.raw_folder).expanduser(), source)
     if not download:
-        return [cache / path.rsplit("/", 1)[-1] for path in source.downloads]
+        return [source.target(path, cache) for path in source.downloads]
     return _download(source, mirror or source.base, cache, config.sha256, progress)
 
 
@@ -43,7 +43,7 @@ def _download(
     """All files of `source`; those without a known checksum are named together, at the end."""
     files, unknown = [], []
     for path, md5 in source.downloads.items():
-        url, target = f"{base}/{path}", cache / path.rsplit("/", 1)[-1]
+        url, target = f"{base}/{path}", source.target(path, cache)
         if source.md5_beside:
             md5 = md5_beside(url, target)
         try:

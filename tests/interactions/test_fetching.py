@@ -283,6 +283,24 @@ def test_amazon_is_downloaded_with_its_terms_once_its_checksums_are_stated(
     assert ingest(read_source(config, files), config).items["title"].to_list() == ["Balm"]
 
 
+def test_editions_of_amazon_whose_files_have_the_same_names_do_not_share_them(publisher, tmp_path):
+    places = {"2014": ["/reviews_Beauty_5", "/meta_Beauty"],
+              "2018": ["/categoryFilesSmall/Beauty_5", "/metaFiles2/meta_Beauty"]}  # fmt: skip
+    read = {}
+    for year, [reviews, metadata] in places.items():
+        contents = [f'{{"asin": "{year}"}}\n'.encode(), f'{{"title": "{year}"}}\n'.encode()]
+        packed = [gzip.compress(content) for content in contents]
+        publisher.files |= {f"{reviews}.json.gz": packed[0], f"{metadata}.json.gz": packed[1]}
+        config = InteractionsConfig(
+            source="amazon", amazon=AmazonSource(year=year, category="Beauty"),
+            sha256=[hashlib.sha256(content).hexdigest() for content in packed],
+        )  # fmt: skip
+        files = source_files(config, tmp_path, mirror=publisher.base)
+        assert source_files(config, tmp_path, download=False) == files
+        read[year] = [gzip.decompress(file.read_bytes()) for file in files] == contents
+    assert read == {"2014": True, "2018": True}
+
+
 def test_a_movielens_zip_other_than_the_published_one_is_refused(publisher, tmp_path):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
