@@ -1,5 +1,6 @@
 """Artifacts under a URL (S3 or any other fsspec file system): published whole, manifest last."""
 
+import glob
 import hashlib
 import logging
 from collections.abc import Iterator
@@ -70,9 +71,15 @@ class Remote:
     def keys(self, stage: str | None = None) -> list[tuple[str, str]]:
         """Stage and fingerprint of every artifact with a manifest."""
         with self.asked():
-            found = self.files.glob(f"{self.path}/{stage or '*'}/*/{MANIFEST}")
+            found = self.files.glob(f"{glob.escape(self.path)}/{stage or '*'}/*/{MANIFEST}")
         parts = [str(path).split("/")[-3:-1] for path in found]
         return sorted((stage, key) for stage, key in parts if is_inside(f"{stage}/{key}"))
+
+    def notes(self, folder: str) -> list[str]:
+        """The names of JSON files in a folder there, sorted."""
+        with self.asked():
+            found = self.files.glob(f"{glob.escape(self.path)}/{folder}/*.json")
+        return sorted(f"{folder}/{str(path).rpartition('/')[2]}" for path in found)
 
     def fetch(self, stage: str, key: str, manifest: Manifest, folder: Path) -> None:
         """Copy the artifact's files into `folder`, as they are; FileNotFoundError: one is gone."""

@@ -90,9 +90,7 @@ class RemoteStore(Store):
 
     def notes(self, folder: str) -> list[str]:
         """The names of such files there, sorted."""
-        with self.remote.asked():
-            found = self.remote.files.glob(f"{self.remote.path}/{folder}/*.json")
-        return sorted(f"{folder}/{str(path).rpartition('/')[2]}" for path in found)
+        return self.remote.notes(folder)
 
     def is_busy(self) -> bool:
         """Whether a process of this machine, or a claim that stays fresh, says so."""

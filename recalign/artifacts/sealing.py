@@ -18,9 +18,10 @@ def seal(draft: Draft) -> None:
     manifest, stamps = draft.manifest, {}
     work = draft.folder / WORK
     for path in sorted(p for p in draft.folder.rglob("*") if p.is_file()):
-        if work in path.parents:
-            continue
         name = path.relative_to(draft.folder).as_posix()
+        hidden = f"/{name}".count("/.")  # a file system's own, as .nfs0001 or ._model.safetensors
+        if hidden or work in path.parents:
+            continue
         sync(path)
         manifest.outputs[name] = OutputFile(size=path.stat().st_size, sha256=file_digest(path))
         stamps[name] = stamp(path)

@@ -50,6 +50,18 @@ def test_what_one_machine_commits_another_finds(machine):
     assert not list(other.root.glob("*/.fetch-*"))
 
 
+@pytest.mark.parametrize("name", ["a[1]", "a b", "ü"])
+def test_a_root_is_listed_whatever_its_name(tmp_path, monkeypatch, name):
+    url = f"file://{tmp_path / name}"
+    monkeypatch.setenv("RECALIGN_CACHE", str(tmp_path / "one"))
+    made = commit(RemoteStore(url))
+    note_sweep(RemoteStore(url), "mine", [made.reference])
+    monkeypatch.setenv("RECALIGN_CACHE", str(tmp_path / "another"))
+    store = RemoteStore(url)
+    assert [m.reference for m in store.manifests()] == [made.reference]
+    assert store.notes(".sweeps") == [".sweeps/mine.json"]
+
+
 def test_an_upload_cut_in_the_middle_is_no_artifact_and_is_made_up_for(machine, s3):
     first = machine("a")
     made = commit(first)

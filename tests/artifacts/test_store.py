@@ -49,6 +49,17 @@ def test_a_committed_draft_is_found_with_its_counts_and_digests(store):
     assert found.path("table.txt").read_text() == "hello"
 
 
+@pytest.mark.parametrize("name", ["._weights.txt", "model/.nfs0000012"])
+def test_what_a_file_system_hides_in_a_draft_is_no_part_of_the_artifact(store, name):
+    draft = drafted(store)
+    draft.path("model/weights.txt").write_text("hours of work")
+    draft.path(name).write_text("made by the system")
+    artifact = store.commit(draft)
+    assert set(artifact.manifest.outputs) == {"model/weights.txt"}
+    assert store.find("oracle", artifact.manifest.fingerprint)
+    assert not store.without_manifest()
+
+
 def test_a_root_with_brackets_in_its_name_gives_its_tables(tmp_path):
     store = Store(tmp_path / "a[1]*?")
     draft = drafted(store)
