@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from flows.session import Wiring
 from recalign.artifacts.manifest import Reference
 from recalign.config import DPO4RecConfig, RoundsConfig
+from recalign.errors import FailedRoundError
 from recalign.recommender.required import why_refused
 from recalign.splits.phases import PhaseName
 from tasks.alignment import alignment, check_progress
@@ -112,15 +113,32 @@ class Rounds:
         return why_ended(self.scores, self.config.rounds, self.refused)
 
     def advance(self) -> None:
-        """One round, and what it is worth on validation; none where `refused` says why not."""
-        number = len(self.aligned) + 1
-        previous = self.aligned[-1] if self.aligned else None
-        reader = self.refit(self.aligned) if self.aligned else self.frozen
-        if self.aligned and self.refuses(number, reader):
-            return
-        self.aligned.append(self.align(number, reader, previous))
-        texts = self.write("valid", self.aligned[-1], round_name(number))
-        self.scores.append(self.validate(texts, round_name(number)))
+        """One round, and what it is worth on validation; none where `refused` says why not.
+
+        A later round than the first that fails by what the policy wrote or learned is no reason to
+        lose those that are paid for: the best of them is judged.
+        """
+        number, story = len(self.aligned) + 1, dict(self.story)
+        try:
+            made = self.attempt(number)
+        except FailedRoundError as error:
+            if not self.aligned:
+                raise
+            made, self.story, self.refused = None, story, f"round {number} failed: {error}"
+            log.warning("no further round: %s", self.refused)
+        if made:
+            self.aligned.append(made)
+            texts = self.write("valid", made, round_name(number))
+            self.scores.append(self.validate(texts, round_name(number)))
+
+    def attempt(self, number: int) -> Reference | None:
+        """The policy that this round makes; none where the guard refuses it."""
+        if not self.aligned:
+            return self.align(number, self.frozen, None)
+        reader = self.refit(self.aligned)
+        if self.refuses(number, reader):
+            return None
+        return self.align(number, reader, self.aligned[-1])
 
     def judge(self) -> Reference:
         """The best round against the base policy on the test window; returns the report."""
@@ -129,13 +147,18 @@ class Rounds:
             "base": self.write("test", None, BASE),
             "aligned": self.write("test", self.aligned[best - 1], round_name(best)),
         }
-        read_by = {"recommender": self.frozen, "refitted": self.refit(self.aligned[:best])}
+        read_by = {"recommender": self.frozen}
+        try:
+            read_by["refitted"] = self.refit(self.aligned[:best])
+        except FailedRoundError as error:
+            log.warning("no refitted recommender: %s", error)
         read_by |= self.independent() if self.config.evaluation.independent else {}
         judged = self.world | {"oracle": self.oracle}
         judging = self.config.evaluation.for_phase("test")
         results = self.run(evaluation, judging, judged | tests | read_by)
         told = {"policy": self.policy, "evaluation": results}
-        return self.run(report, self.config.report, judged | tests | told | self.story)
+        page = self.config.report.ended_by(self.refused)
+        return self.run(report, page, judged | tests | told | self.story)
 
     def write(
         self, phase: PhaseName, aligned: Reference | None, when: str, part: int = 1, parts: int = 1

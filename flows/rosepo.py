@@ -102,11 +102,13 @@ class Contest:
             pairs, chosen = row.strategy, self.reject(row.strategy)
         smoothed = self.smooth(row.estimator or "none", pairs, chosen)
         settings = self.config.alignment
-        if row.estimator in ("", "none"):  # no eps: the same artifact, whatever is dropped above
-            default = type(settings).model_fields["drop_above"].default
-            settings = settings.model_copy(update={"drop_above": default})
+        unread = ["drop_above"] if row.estimator in ("", "none") else []  # no eps to drop by
         if loss := row.loss if row.kind == "aligned" else "nll":
             settings = settings.model_copy(update={"optimiser": "pairs", "loss": loss})
+        if loss == "nll":
+            unread.append("beta")
+        usual = {name: type(settings).model_fields[name].default for name in unread}
+        settings = settings.model_copy(update=usual)  # a sweep over these trains such rows once
         inputs = {"start": self.sft, "completions": smoothed}
         if settings.optimiser == "pairs":  # the others score what they read themselves
             inputs["reference"] = self.score(pairs, chosen)

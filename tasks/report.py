@@ -11,7 +11,7 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.lineage import aligned_on, lineage
 from recalign.artifacts.roots import open_root
-from recalign.config import ComparisonConfig, EvaluationPhase, ReportConfig
+from recalign.config import ComparisonConfig, EndedReportConfig, EvaluationPhase, ReportConfig
 from recalign.evaluation.result_table import ResultRow, rows_of
 from recalign.evaluation.segments import segment_results, user_segments
 from recalign.evaluation.texts.quality import liked_values, malformed_reasons, text_sets
@@ -20,7 +20,6 @@ from recalign.llm.storage import POLICY_CURVE
 from recalign.metric_columns import SCORE, Metric, primary_of
 from recalign.pairs.describe import flat_pairs
 from recalign.parquet import read_parquet
-from recalign.recommender.required import why_refused
 from recalign.report import PAGE
 from recalign.report.content import DataSet, Example, Round, StageRun
 from recalign.report.dpo4rec import DPO4RecRun, dpo4rec_page
@@ -98,7 +97,7 @@ def report(
         facets=read_table(facets, FACETS) if facets.exists() else None,
         malformed={label: malformed_reasons(texts) for label, texts in written.items()},
         examples=_examples(config, tables, interactions, per_user, base, aligned),
-        refused=_refused(rounds),
+        refused=config.reason if isinstance(config, EndedReportConfig) else "",
     )
     write_page(dpo4rec_page(run), job.draft.path(PAGE))
     job.draft.count(results.height)
@@ -190,13 +189,6 @@ def _rounds(artifacts: dict[str, Artifact], kept: Artifact) -> list[Round]:
             )
         )
     return rounds
-
-
-def _refused(artifacts: dict[str, Artifact]) -> str:
-    """Why the rounds ended, where the guard refused a recommender after the last one."""
-    number = sum(name.startswith("validation_") for name in artifacts)
-    reader = artifacts.get("refused")
-    return why_refused(reader.manifest.figures, number) if reader else ""
 
 
 def _parts(artifacts: dict[str, Artifact], what: str, number: int) -> list[Artifact]:

@@ -1,6 +1,5 @@
 """The command line; `recalign --help` lists its commands."""
 
-import errno
 import os
 import sys
 import warnings
@@ -18,7 +17,7 @@ from flows.cli.sweeps import SweepOptions, compare_runs, run_sweep, show_sweep
 from flows.methods import METHODS, method_named
 from flows.service import service
 from flows.service.environment import QUIET
-from recalign.errors import UserError
+from recalign.errors import OUT_OF_REACH, UserError
 from recalign.llm.fetch_model import fetch_model
 from recalign.llm.published import SMOLLM2, published
 
@@ -185,7 +184,7 @@ def main() -> None:
         typer.echo(f"recalign: {error}", err=True)
         sys.exit(2)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno not in OUT_OF_REACH:
             raise
         typer.echo(f"recalign: {error.filename}: {error.strerror}", err=True)
         sys.exit(2)

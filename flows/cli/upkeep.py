@@ -46,7 +46,10 @@ def collect_garbage(
     dry_run: Annotated[bool, typer.Option(help="Only tell what would be deleted.")] = False,
     root: Root = ROOT,
 ) -> None:
-    """Delete what neither a series nor the newest reports stand on, and killed runs' leftovers."""
+    """Delete what no series, refresh, unfinished sweep or newest report stands on.
+
+    Leftovers of killed runs go, too.
+    """
     store = open_existing(root)
     with nullcontext(True) if dry_run else store.alone() as free:
         if not free:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recalign.config import AlignmentConfig
-from recalign.errors import UserError
+from recalign.errors import FailedRoundError
 
 HIGHEST_KL = "held_out_kl_highest"
 """Figure of an alignment: the most nats a token that it was away from its reference on the way."""
@@ -15,7 +15,7 @@ WORSE = 1.05
 
 
 def refuse_worse(figures: Mapping[str, Any], config: AlignmentConfig, stage: str) -> None:
-    """UserError when even the best checkpoint is clearly worse than the policy before step 1.
+    """FailedRoundError when even the best checkpoint is clearly worse than the policy before it.
 
     figures: `held_out_loss_start` and `held_out_loss`, of the kept checkpoint, and REWARD_STD where
     advantages are not scaled. A loss that is not a number is worse, too.
@@ -25,7 +25,7 @@ def refuse_worse(figures: Mapping[str, Any], config: AlignmentConfig, stage: str
     unit = figures.get(REWARD_STD, 1) if config.optimiser == "grpo" else before
     room = (WORSE - 1) * unit
     if not after <= before + room:
-        raise UserError(
+        raise FailedRoundError(
             f"{stage}: training diverged: the held-out loss was {before:.4g} before the first step "
             f"and at best {after:.4g} after it; lower {stage}.learning_rate (now "
             f"{config.learning_rate:g}), or set {stage}.allow_worse=true to keep such a policy"
@@ -33,12 +33,12 @@ def refuse_worse(figures: Mapping[str, Any], config: AlignmentConfig, stage: str
 
 
 def refuse_far(kl: float, most: float, when: str) -> None:
-    """UserError for a policy that leaves its reference: it no longer writes what was rewarded.
+    """FailedRoundError for a policy far from its reference: it no longer writes what was rewarded.
 
     kl: of held-out completions, in nats a token.
     """
     if kl > most:
-        raise UserError(
+        raise FailedRoundError(
             f"alignment: the policy is {kl:.3g} nats a token away from its reference {when},"
             f" more than alignment.grpo.max_kl {most:g}: lower alignment.learning_rate or raise"
             " alignment.grpo.kl_weight"

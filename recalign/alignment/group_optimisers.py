@@ -14,7 +14,7 @@ from recalign.alignment.groups import Groups, by_rank, encode_groups
 from recalign.alignment.reference import FILE, TokenLogProbs, token_log_probs_of
 from recalign.alignment.rows import held_out, reasons, tell_too_long
 from recalign.config import AlignmentConfig
-from recalign.errors import UserError
+from recalign.errors import FailedRoundError, UserError
 from recalign.policy import Policy
 from recalign.training.log_table import ending, log_table
 from recalign.training.run import Trained, TrainingRun
@@ -118,11 +118,11 @@ def _figures(history: list[dict[str, Any]], log: pl.DataFrame, steps: int) -> di
 
 
 def _require_two_users(groups: Groups, config: AlignmentConfig) -> None:
-    """UserError, with the reasons of the prompts that are left out, for fewer than two users."""
+    """FailedRoundError, with the reasons for prompts left out, for fewer than two users."""
     tell_too_long(len(groups), groups.left_out, config.max_length)
     if len(np.unique(groups.users)) >= 2:  # one trains, one is held out
         return
-    raise UserError(
+    raise FailedRoundError(
         f"alignment: optimiser {config.optimiser} can learn from {len(groups)} prompts only"
         f" (left out: {reasons(groups.left_out)}): sample more texts, lower"
         " alignment.min_advantage or pairs.min_margin where they are set, raise"

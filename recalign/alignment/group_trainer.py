@@ -102,6 +102,6 @@ class KLLimit(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """UserError when held-out tokens are further from the reference than `most` nats."""
+        """FailedRoundError when held-out tokens are further from the reference than `most` nats."""
         kl = state.log_history[-1]["eval_kl"]
         refuse_far(kl, self.most, f"at step {state.global_step}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recalign.errors import BadInputError, UserError
+from recalign.errors import BadInputError, FailedRoundError, UserError
 from recalign.policy import Policy
 from recalign.schemas import COMPLETIONS, check_table
 from recalign.seeding import derive_seed
@@ -125,10 +125,10 @@ def unusable(prompt: list[int], completions: list[list[int]], max_length: int) -
 
 
 def require_pairs(rows: Rows, max_length: int) -> None:
-    """UserError, with the reasons of what is left out, for pairs of fewer than two users."""
+    """FailedRoundError, with the reasons of what is left out, for pairs of fewer than two users."""
     tell_too_long(len(rows), rows.left_out, max_length)
     if len(np.unique(rows.users)) < 2:  # one trains, one is held out
-        raise UserError(
+        raise FailedRoundError(
             f"alignment can learn from {len(rows)} pairs only, of fewer than two users (left out:"
             f" {reasons(rows.left_out)}): raise alignment.max_length (now {max_length} tokens)"
             " where they are too long, or make more pairs"

@@ -51,6 +51,8 @@ class Journals(Generic[Told]):
         try:
             told = self.kind.model_validate_json(text)
         except ValidationError as error:
+            if {one["type"] for one in error.errors()} == {"extra_forbidden"}:
+                raise UserError(f"{note} was written by a newer version of recalign") from error
             raise damaged from error
         if told.name != name:
             raise damaged

@@ -3,7 +3,13 @@
 from recalign.config.alignment import PERSONAL, AlignmentConfig, GRPOConfig, Loss
 from recalign.config.base import Config
 from recalign.config.dpo4rec import DPO4RecConfig
-from recalign.config.evaluation import EvaluationConfig, EvaluationPhase, ReportConfig, RoundsConfig
+from recalign.config.evaluation import (
+    EndedReportConfig,
+    EvaluationConfig,
+    EvaluationPhase,
+    ReportConfig,
+    RoundsConfig,
+)
 from recalign.config.interactions import (
     AmazonSource,
     FilesSource,

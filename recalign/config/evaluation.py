@@ -63,3 +63,14 @@ class ReportConfig(Config):
 
     n_examples: int = Field(5, ge=0, le=100)
     """Users shown with history, base and aligned reasoning side by side."""
+
+    def ended_by(self, reason: str) -> "ReportConfig":
+        """The page of a run whose rounds ended by this; empty: by their settings."""
+        return EndedReportConfig(**dict(self), reason=reason) if reason else self
+
+
+class EndedReportConfig(ReportConfig):
+    """The HTML page of a run that had fewer rounds than it was to have."""
+
+    reason: str
+    """Why, as a clause."""

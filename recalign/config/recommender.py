@@ -70,8 +70,9 @@ class RewardsConfig(Config):
     """NDCG over the whole ranking, NDCG, average precision or hit rate at k, or the mean
     log-probability of the targets (nats).
 
-    The log-probability is the default because it never ties and, all else equal, validation was
-    higher with it on each of five seeds (docs/results.md); the paper's own reward is NDCG.
+    The log-probability is the default because it never ties and, at the default anchor and all
+    else equal, validation was higher with it on each of five seeds (docs/results.md); the paper's
+    own reward is NDCG.
     """
     k: int = Field(
         10, ge=1, le=1000, json_schema_extra=only_when(reward=("ndcg_at_k", "map_at_k", "hr_at_k"))

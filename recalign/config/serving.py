@@ -46,7 +46,7 @@ class RecommendConfig(ServingConfig):
     """RosePO alone: best items of SASRec that the LLM ranks anew; 0: the whole catalogue."""
     template: str = ""
     """Path of the run's own prompt template; empty: the packaged one, or a file of its name in the
-    working folder."""
+    working folder (RosePO: first where it was, at last the copy that the run kept)."""
     output: str = Field("recs.parquet", json_schema_extra=NOT_IDENTITY, min_length=1)
     """File that is written, .parquet or .csv; the old one stays until the new one is whole."""
 

@@ -138,8 +138,8 @@ def _amazon(source: AmazonSource) -> Published:
             paths = [f"review_categories/{name}.jsonl.gz", f"meta_categories/meta_{name}.jsonl.gz"]
             paper, page = "Hou et al. 2024", "https://amazon-reviews-2023.github.io"
     terms = _AMAZON_TERMS.format(paper=paper, page=page)
-    reader = partial(read_amazon, source)
-    return _gzipped(base, paths, terms, reader, f"amazon-{source.year}")
+    folder = "" if source.year == "2014" else f"amazon-{source.year}"  # where earlier runs left it
+    return _gzipped(base, paths, terms, partial(read_amazon, source), folder)
 
 
 def _goodreads(source: GoodreadsSource) -> Published:

@@ -5,7 +5,7 @@ import logging
 import polars as pl
 
 from recalign.config import PairsConfig
-from recalign.errors import BadInputError, UserError
+from recalign.errors import BadInputError, FailedRoundError
 from recalign.metrics import TIE
 from recalign.pairs.describe import describe_pairs
 from recalign.pairs.other_pairs import other_pairs
@@ -54,7 +54,7 @@ def select_pairs(
 
 
 def require_pairs(pairs: pl.DataFrame, skipped: pl.DataFrame) -> None:
-    """UserError, with the reasons of the others, for pairs of fewer than two users.
+    """FailedRoundError, with the reasons of the others, for pairs of fewer than two users.
 
     A warning for fewer than FEW_USERS.
     """
@@ -69,7 +69,7 @@ def require_pairs(pairs: pl.DataFrame, skipped: pl.DataFrame) -> None:
         return
     reasons = skipped["reason"].value_counts().sort("count", descending=True).iter_rows()
     told = "; ".join(f"{count} x {reason}" for reason, count in reasons) or "nobody was left out"
-    raise UserError(
+    raise FailedRoundError(
         f"pairs: two users with a pair are needed to align, there are {n_users} (left out: {told}):"
         " look at the reasonings, sample more of them (reasonings.n_samples), lower"
         " pairs.min_margin or raise pairs.max_pairs; with rounds.inner_rounds, deal the users out"

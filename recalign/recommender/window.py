@@ -7,7 +7,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recalign.errors import UserError
+from recalign.errors import FailedRoundError, UserError
 from recalign.lists import Lists
 from recalign.recommender.examples import FitExamples, ListExamples, text_grid
 from recalign.sequences import Sequences
@@ -91,7 +91,7 @@ def _usable_texts(
     if usable.is_empty():
         counts = reasonings["malformed"].value_counts().sort("malformed").iter_rows()
         reasons = ", ".join(f"{n} {reason}" for reason, n in counts)
-        raise UserError(
+        raise FailedRoundError(
             f"recommender: all {len(reasonings)} reasonings of the fit window are malformed"
             f" ({reasons}): check the LLM, the attributes of your items, reasonings.template,"
             " reasonings.max_new_tokens and, for short ones, reasonings.min_words"

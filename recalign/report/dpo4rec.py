@@ -73,7 +73,7 @@ class DPO4RecRun:
     """FACETS, on the synthetic world."""
     examples: Sequence[Example] = ()
     refused: str = ""
-    """Why the round after the last one was not run, where the signal guard refused it."""
+    """Why there is no round after the last one, where the guard refused it or it failed."""
 
 
 def dpo4rec_page(run: DPO4RecRun) -> Page:

@@ -128,6 +128,8 @@ class Stage:
                 job = Job(draft, runtime, progress, device, call.labels, call.force)
                 with unchanged(call.files, call.identity.files, store.digests.digest):
                     self._fill(job, call, artifacts)
+                for one in call.inputs.values():  # forced anew while its files were read?
+                    store.told(one)
                 made = store.commit(draft)
                 _tell(tell, made.manifest, self._label())
             if left_out := reasons(made.manifest.dropped):

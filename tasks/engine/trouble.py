@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recalign.config import Config, RejectionsConfig
-from recalign.errors import UserError
+from recalign.errors import OUT_OF_REACH, UserError
 
 _RUST = re.compile(r"\(os error (\d+)\)")  # safetensors and polars
 _CUT_SHORT = re.compile(r"inline_container|\d+ requested and \d+ written")  # torch and numpy
 _NO_MEMORY = re.compile(  # torch, and oneDNN under it
     r"can't allocate memory|out of memory|could not create a primitive", re.IGNORECASE
 )
-LACKING = {  # what no stage can help, and what lies in its way; a file that is not there is a bug
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
-    errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EISDIR, errno.ENOTDIR,
-}  # fmt: skip
+LACKING = OUT_OF_REACH | {  # what no stage can help, and what lies in its way
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EISDIR,
+    errno.ENOTDIR,
+}  # fmt: skip  # a file that is not there is a bug
 MESSAGE = 200  # characters of a library's own words
 KEPT = "what is finished is kept, run again to continue"
 

@@ -1,5 +1,6 @@
 """The pointer file of a series: named, shared by all machines, never begun anew over damage."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -48,6 +49,15 @@ def test_a_damaged_pointer_is_told_and_not_overwritten(tmp_path):
     path = tmp_path / ".series" / "news.json"
     path.write_text(path.read_text()[:-5])
     with pytest.raises(UserError, match=r"news\.json is damaged"):
+        SERIES.read(store, "news")
+
+
+def test_a_pointer_of_a_newer_version_is_told_and_nobody_is_asked_to_delete_it(tmp_path):
+    store = Store(tmp_path)
+    SERIES.write(store, series(0.3, 0.4))
+    path = tmp_path / ".series" / "news.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"of_tomorrow": 1}))
+    with pytest.raises(UserError, match=r"news\.json was written by a newer version of recalign$"):
         SERIES.read(store, "news")
 
 

@@ -299,6 +299,7 @@ def test_editions_of_amazon_whose_files_have_the_same_names_do_not_share_them(pu
         assert source_files(config, tmp_path, download=False) == files
         read[year] = [gzip.decompress(file.read_bytes()) for file in files] == contents
     assert read == {"2014": True, "2018": True}
+    assert (tmp_path / "meta_Beauty.json.gz").exists()  # as versions before left it
 
 
 def test_a_movielens_zip_other_than_the_published_one_is_refused(publisher, tmp_path):

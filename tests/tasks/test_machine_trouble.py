@@ -1,5 +1,7 @@
 """What the machine lacks is told in one line, whichever library met with it."""
 
+import errno
+import os
 import resource
 import signal
 import subprocess
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from flows.cli.app import main
 from recalign.config import (
     DPO4RecConfig,
     PolicyConfig,
@@ -59,6 +62,26 @@ except UserError as error:
     printed = on_a_full_disk(code, tmp_path)
     assert printed.startswith(("oracle: File too large (", "oracle: a file could not be"))
     assert "what is finished is kept, run again to continue" in printed
+
+
+@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ESTALE, errno.EHOSTDOWN])
+def test_a_root_on_a_machine_that_is_gone_is_told_in_one_line(number, monkeypatch, capsys):
+    gone = OSError(number, os.strerror(number), "/mnt/root")
+    told = r"^sft: .* \(/mnt/root\); what is finished is kept"
+    with pytest.raises(UserError, match=told), trouble_explained("sft", Path("/mnt/root")):
+        raise gone
+
+    def stat(path, *args, real=os.stat, **named):
+        if str(path).startswith("/mnt/root"):
+            raise gone
+        return real(path, *args, **named)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(sys, "argv", ["recalign", "ls", "--root", "/mnt/root"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"recalign: /mnt/root: {os.strerror(number)}\n"
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,21 @@ def test_an_artifact_that_a_flow_asks_for_twice_is_one_step(tmp_path):
     assert len(keys) == len(set(keys))
 
 
+def test_a_control_that_prefers_nothing_is_the_same_whatever_the_beta(tmp_path):
+    def aligned(beta):
+        changed = [f"alignment.beta={beta}", 'recommendations.controls=["continued"]']
+        config = load_settings(RosePOConfig, "tiny", changed)
+        steps = plan(Run(Runtime(root=str(tmp_path))), lambda run: one_strategy(run, config))
+        named = {step.label: step.reference.fingerprint for step in steps}
+        return {name: key for name, key in named.items() if name.startswith("alignment, ")}
+
+    weak, strong = aligned(0.1), aligned(0.5)
+    assert [name for name in weak if weak[name] == strong[name]] == [
+        "alignment, SFT continued, self_hard items"
+    ]
+    assert len(weak) == 2
+
+
 @pytest.mark.parametrize("option", ["force", "stop_after"])
 def test_a_stage_that_these_settings_never_reach_is_refused(tmp_path, option):
     config = load_settings(DPO4RecConfig, "tiny")

@@ -15,6 +15,7 @@ from flows.sweep import SweepRun, conduct_sweep
 from recalign.artifacts.series import Generation, Series
 from recalign.config import DPO4RecConfig, Runtime
 from recalign.config.sweep import Setting, SweepCell
+from recalign.errors import FailedRoundError
 from recalign.report import PAGE
 from recalign.report.series_history import standing
 from recalign.schemas import RESULTS
@@ -89,6 +90,41 @@ def test_a_series_ends_there_however_often_it_is_asked_for_another_round(ended):
     said = standing(Series(name="news", generations=[made, made]))
     assert said.startswith(f"series news, generation 2, has ended after round 1: {REFUSED}")
     assert "would be noise; best round 1, validation 0." in said
+
+
+FAILING = with_changes(
+    GUARDED, recommender={"guard": False}, alignment={"learning_rate": 0.5, "allow_worse": True}
+)
+"""Such steps leave a policy that writes nothing usable: round 2 has nothing to learn from."""
+FAILED = "round 2 failed: recommender: all 600 reasonings of the fit window are malformed"
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory):
+    """A finished run whose second round failed."""
+    walk = direct(tmp_path_factory.mktemp("failed") / "artifacts")
+    stages(walk, FAILING)
+    return walk
+
+
+def test_a_later_round_that_fails_loses_no_finished_one(failed):
+    assert failed.note.startswith(f"1 of 3 rounds: {FAILED}")
+    told = failed.artifact("report").manifest.inputs
+    assert told["aligned"] == failed.done["reasonings for test, round 1"]
+    assert {name for name in told if name.endswith("_2")} == set()
+    page = failed.artifact("report").path(PAGE).read_text()
+    assert f"There is no further round: {FAILED}" in page
+    readers = RESULTS.read(failed.artifact("evaluation"))["recommender"].unique().to_list()
+    assert "refitted" not in readers  # which would have to read such texts
+
+
+def test_a_series_ends_at_such_a_round_and_the_first_round_is_never_passed_over(failed):
+    rounds = walk_to(direct(failed.store.root), FAILING, 2)
+    assert rounds.ended.startswith(f"has ended after round 1: {FAILED}")
+    assert rounds.judge() == failed.done["report"]
+    nothing = with_changes(FAILING, pairs={"min_margin": 0.99})
+    with pytest.raises(FailedRoundError, match="pairs: two users with a pair are needed"):
+        walk_to(direct(failed.store.root), nothing, 1)
 
 
 class DirectSweep(Direct, SweepRun):

@@ -215,6 +215,22 @@ def test_what_is_forced_is_computed_anew_whatever_clock_its_artifact_is_of(pipel
     assert pipeline.calls == ["oracle"]
 
 
+def test_an_input_that_another_run_replaces_while_it_is_read_makes_no_artifact(pipeline):
+    def replace_it(job, config, **artifacts):  # as another run's --force, once the inputs are open
+        store, old = Store(job.runtime.root), artifacts["splits"].manifest
+        draft = store.draft(old.identity, {})
+        draft.path("out.txt").write_text("other content")
+        store.commit(draft)
+
+    pipeline.stages[2] = counting("pairs", 1, pipeline.calls, replace_it)
+    with pytest.raises(UserError, match=r"splits/.* was computed anew since"):
+        pipeline()
+    assert list(Store(pipeline.runtime.root).manifests("pairs")) == []
+    pipeline.stages[2] = counting("pairs", 1, pipeline.calls)
+    pipeline()
+    assert pipeline.calls == ["oracle", "pairs"]
+
+
 def test_a_label_with_braces_is_the_name_of_its_task_run(pipeline):
     label = 'mix={"a":1}: splits'
 
