@@ -30,13 +30,21 @@ def files_of_shards(keys: list[str], compute: Compute, work: Path, schema: Schem
     Shard n becomes work/shard-NNNNN.parquet; one that is there, whole, and of its key is read
     instead. So a killed run loses only the shards that were being made.
     """
-    paths = [work / f"shard-{number:05d}.parquet" for number in range(len(keys))]
+    paths = [_path(work, number) for number in range(len(keys))]
     places = list(zip(paths, keys, strict=True))
     missing = [n for n, (path, key) in enumerate(places) if _read(path, key, schema) is None]
     if missing:
         for number, table in compute(missing):
             _write(table, paths[number], keys[number])
     return paths
+
+
+def keys_of_shards(work: Path) -> list[str]:
+    """The keys of the shards that lie there, up to the first that does not or cannot be read."""
+    found: list[str] = []
+    while (key := _key(_path(work, len(found)))) is not None:
+        found.append(key)
+    return found
 
 
 def write_joined(paths: list[Path], path: Path, schema: Schema) -> int:
@@ -50,11 +58,23 @@ def write_joined(paths: list[Path], path: Path, schema: Schema) -> int:
     return n_rows
 
 
+def _path(work: Path, number: int) -> Path:
+    return work / f"shard-{number:05d}.parquet"
+
+
+def _key(path: Path) -> str | None:
+    """What a shard was made from; None when it is missing or torn."""
+    try:
+        return pl.read_parquet_metadata(path).get(_KEY)
+    except (OSError, pl.exceptions.PolarsError):
+        return None
+
+
 def _read(path: Path, key: str, schema: Schema) -> pl.DataFrame | None:
     """The shard's table; None when it is missing, torn, or made from something else."""
+    if _key(path) != key:
+        return None
     try:
-        if pl.read_parquet_metadata(path).get(_KEY) != key:
-            return None
         return check_table(read_parquet(path), schema, str(path))
     except (OSError, pl.exceptions.PolarsError, BadInputError):
         return None

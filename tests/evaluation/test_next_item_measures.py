@@ -139,8 +139,30 @@ def test_a_killed_judgement_goes_on_behind_its_last_cases(tmp_path):
         }
     assert one.recommended.tolist() == whole.recommended.tolist()
     assert one.answers == {key: [f"a{n}" for n in range(5)] for key in (CATALOGUE, "uniform")}
-    judged(given, tmp_path, parts=in_parts([3, 4, 0], [2, 1]))  # nothing of before fits
-    assert asked[4:] == [[3, 4, 0], [2, 1]]
+
+
+def test_what_was_judged_counts_however_many_cases_are_asked_for_together_after_a_kill(tmp_path):
+    by_table = world.by_table(BEST_FIRST)
+    asked: list[list[int]] = []
+
+    def given(where: np.ndarray) -> Response:
+        asked.append(where.tolist())
+        if len(asked) == 2:
+            raise MemoryError
+        return by_table(where)
+
+    with pytest.raises(MemoryError):
+        judged(given, tmp_path, parts=in_parts([3, 4], [0, 2, 1]))
+    one = judged(given, tmp_path, parts=in_parts([4, 3], [0], [2], [1]))
+    assert asked == [[3, 4], [0, 2, 1], [0], [2], [1]]
+    whole = judged(by_table)
+    for found, expected in ((one.ranks, whole.ranks), (one.firsts, whole.firsts)):
+        assert {k: v.tolist() for k, v in found.items()} == {
+            k: v.tolist() for k, v in expected.items()
+        }
+    assert one.recommended.tolist() == whole.recommended.tolist()
+    judged(given, tmp_path, parts=in_parts([0, 1, 2, 3, 4]))
+    assert len(asked) == 5
 
 
 def test_a_beam_that_misses_the_target_is_a_miss_and_lists_are_scored_apart():

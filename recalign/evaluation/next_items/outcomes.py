@@ -1,5 +1,6 @@
 """From what a recommender makes of each case to ranks, first places and recommended lists."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recalign.artifacts.shards import tables_in_shards
+from recalign.artifacts.shards import keys_of_shards, tables_in_shards
 from recalign.evaluation.candidate_lists import CandidateLists, ranks_in_lists
 from recalign.evaluation.next_items.cases import Cases
 from recalign.metric_columns import CATALOGUE
@@ -18,6 +19,7 @@ from recalign.progress import Progress, silent
 from recalign.ranking import target_ranks, top_items
 from recalign.schemas import RECOMMENDATIONS, Schema
 
+CASES = "cases "  # how the key of a shard begins; what follows are their places
 CHUNK_SCORES = 1 << 22  # of the catalogue, held at a time
 
 
@@ -99,11 +101,12 @@ def judge(
     lists: int64 [N, C] by how they are drawn, see `fixed_lists`. `parts`: places of the cases that
     are asked for together, int64 [n] each; by default as many as `cases_at_once`, in their order.
     `work` belongs to one recommender and these cases: what was judged of them before a kill is
-    found there, and not asked again.
+    found there, and not asked again, however many are asked for together now.
     """
     if parts is None:
         step = cases_at_once(cases)
         parts = [np.arange(at, min(at + step, len(cases))) for at in range(0, len(cases), step)]
+    parts = _after_a_kill(parts, work)
     ends = np.cumsum([len(part) for part in parts])
 
     def compute(missing: list[int]) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -114,9 +117,18 @@ def judge(
             yield number, _judged(given(where), targets, seen, own, top)
             progress(int(ends[number]), len(cases), "cases")
 
-    keys = [f"cases {part.tolist()}" for part in parts]
+    keys = [f"{CASES}{part.tolist()}" for part in parts]
     judged = pl.concat(tables_in_shards(keys, compute, work, JUDGED))
     return Outcomes.of(judged, np.argsort(np.concatenate(parts)))
+
+
+def _after_a_kill(parts: Sequence[np.ndarray], work: Path) -> list[np.ndarray]:
+    """The parts that lie in `work` already, then what they leave of `parts`."""
+    told = (json.loads(key.removeprefix(CASES)) for key in keys_of_shards(work))
+    done = [np.array(places, np.int64) for places in told]
+    judged = np.concatenate([*done, np.empty(0, np.int64)])
+    left = (part[~np.isin(part, judged)] for part in parts)
+    return done + [part for part in left if len(part)]
 
 
 def cases_at_once(cases: Cases) -> int:
