@@ -72,8 +72,8 @@ def advance(run: Run, name: str, config: DPO4RecConfig, new_source: str) -> str:
     started, me = datetime.now(UTC), flow_run.id or str(uuid4())
     before = continued_with(SERIES.read(run.store, name), config.interactions.place, new_source)
     raw_files(config.interactions, run.runtime)  # whether they are new decides all that follows
-    good = good_rounds(run, before, config)
-    number = len(good) or 1  # the base policy is round 0
+    good, kept = good_rounds(run, before, config)
+    number = len(good) or max(1, kept)  # the base policy is round 0
     if good and (good[-1].run == me or why_ended([r.validation for r in good], config.rounds)):
         number -= 1  # a retry whose round is good already, or a series at its end
     data = config.interactions.name
@@ -119,10 +119,14 @@ def new_rounds(rounds: Rounds, first: int, run: str, started: datetime) -> list[
     ]
 
 
-def good_rounds(run: Run, series: Series, config: DPO4RecConfig) -> list[SeriesRound]:
-    """The rounds of the latest generation, if this source and these settings still lead to them."""
+def good_rounds(run: Run, series: Series, config: DPO4RecConfig) -> tuple[list[SeriesRound], int]:
+    """The rounds of the latest generation, if this source and these settings still lead to them.
+
+    Beside them the last round whose policy they lead to: where only the yardstick changed there are
+    policies without good rounds, which a new generation has validated anew.
+    """
     if series.latest is None:
-        return []
+        return [], 0
     rounds = series.latest.rounds
     steps = plan(Run(run.runtime), lambda walk: walk_to(walk, config, rounds[-1].number))
     lead_to = {step.label: step.reference.fingerprint for step in steps}
@@ -131,7 +135,9 @@ def good_rounds(run: Run, series: Series, config: DPO4RecConfig) -> list[SeriesR
         for label, made in series.latest.stages.items()
         if label.startswith(("alignment, ", "validation, "))
     )
-    return rounds if same else []
+    there = {step.reference.fingerprint for step in steps if step.action == "reuse"}
+    kept = [one.number for one in rounds if one.alignment and one.alignment.fingerprint in there]
+    return rounds if same else [], max(kept, default=0)
 
 
 def _extended(

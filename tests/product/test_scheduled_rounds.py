@@ -186,6 +186,7 @@ def test_the_story_of_a_series(rounds, prefect_api, recalign):
     a_series_at_its_end_is_judged_and_pauses_its_schedule(rounds, recalign)
     another_source_is_refused(rounds)
     a_changed_source_begins_a_generation(rounds, recalign)
+    a_changed_yardstick_measures_the_same_policies(rounds)
 
 
 def killed_in_its_alignment_beside_a_run_that_leaves_it_alone(rounds, run_id, api):
@@ -256,3 +257,13 @@ def a_changed_source_begins_a_generation(rounds, recalign):
     assert {(r.stage, r.fingerprint) for r in latest.stages.values()} <= kept.keys()
     planned = rounds()
     assert planned.message.startswith("series news goes on after round 2 of generation 2")
+
+
+def a_changed_yardstick_measures_the_same_policies(rounds):
+    config, policies = config_for(rounds.folder), rounds.made("alignment")
+    other = config.evaluation.model_copy(update={"n_resamples": 321})
+    asked = rounds.parameters | {"config": config.model_copy(update={"evaluation": other})}
+    state: Any = dpo4rec_rounds(**asked, return_state=True)
+    assert state.message.startswith("series news goes on after round 2 of generation 3")
+    assert rounds.numbers[-1] == [0, 1, 2]
+    assert rounds.made("alignment") == policies

@@ -108,9 +108,19 @@ def test_rounds_are_good_while_the_settings_lead_to_their_policies_and_their_val
     ]
     generation = Generation(began=at["started"], reason="the first", rounds=rounds, stages=made)
     series = Series(name="news", generations=[generation])
-    assert good_rounds(finished, series, CONFIG) == rounds
-    four = CONFIG.reasonings.model_copy(update={"n_eval_samples": 4})
-    assert good_rounds(finished, series, CONFIG.model_copy(update={"reasonings": four})) == []
+    assert good_rounds(finished, series, CONFIG) == (rounds, 1)
+    for stage, changed, kept in (
+        ("reasonings", {"n_eval_samples": 4}, 1),
+        (
+            "evaluation",
+            {"n_resamples": 500},
+            1,
+        ),  # the yardstick: the policy is still worth its cost
+        ("alignment", {"beta": 0.2}, 0),
+    ):
+        other = getattr(CONFIG, stage).model_copy(update=changed)
+        led = good_rounds(finished, series, CONFIG.model_copy(update={stage: other}))
+        assert led == ([], kept), stage
 
 
 def test_an_artifact_that_a_flow_asks_for_twice_is_one_step(tmp_path):
