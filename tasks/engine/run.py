@@ -62,6 +62,7 @@ class Run:
         self._done: dict[str, Reference] = {}  # a flow may ask twice for the same artifact
         self._above: dict[Reference, set[Reference]] = {}  # all that each artifact stands on
         self._earlier: dict[str, list[Manifest]] = {}  # of each stage, as this walk met it first
+        self._stood_for: dict[str, str] = {}  # new artifact: the earlier one that it was held to
 
     def __call__(
         self,
@@ -188,19 +189,25 @@ class Run:
     def _why_new(self, identity: Identity) -> str:
         """The fields in which the nearest earlier artifact of this stage differs.
 
-        One made from inputs of the same names comes first, of equally near ones the newest.
+        One made from inputs of the same names comes first, then one that was made from what the
+        new inputs were compared with themselves; of equally near ones the newest.
         """
         if identity.stage not in self._earlier:
             self._earlier[identity.stage] = list(self.store.manifests(identity.stage))
-        earlier = [
-            (m.inputs.keys() != identity.inputs.keys(), m.identity.differences(identity))
-            for m in self._earlier[identity.stage]
-        ]
-        if not earlier:
+        if not self._earlier[identity.stage]:
             return "never computed"
-        _, nearest = min(reversed(earlier), key=lambda one: (one[0], len(one[1])))
-        shown = "; ".join(nearest[:3])
-        return shown + (f"; and {len(nearest) - 3} more" if len(nearest) > 3 else "")
+        stood_for = {name: self._stood_for.get(key, key) for name, key in identity.inputs.items()}
+        before = replace(identity, inputs=stood_for)
+
+        def distance(made: Manifest) -> tuple[bool, int]:
+            unlike = made.inputs.keys() != identity.inputs.keys()
+            return unlike, len(made.identity.differences(before))
+
+        nearest = min(reversed(self._earlier[identity.stage]), key=distance)
+        self._stood_for[identity.fingerprint] = nearest.fingerprint
+        differences = nearest.identity.differences(identity)
+        more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+        return "; ".join(differences[:3]) + more
 
 
 def first_start() -> datetime | None:

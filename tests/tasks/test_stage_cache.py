@@ -358,3 +358,23 @@ def test_the_plan_compares_with_the_artifact_of_the_same_step(pipeline):
     planned = pipeline.plan()
     after = planned["oracle"].reference.fingerprint
     assert planned["round 2"].reason == f"inputs.oracle: {before[:10]} -> {after[:10]}"
+
+
+def test_the_plan_compares_rounds_of_equal_shape_each_with_itself(pipeline):
+    splits, oracle, pairs = pipeline.stages
+
+    def rounds(run):
+        for number in (1, 2):
+            cut = run(splits, SplitsConfig(seed=number), label=f"splits {number}")
+            fitted = run(oracle, pipeline.oracle, {"splits": cut}, label=f"oracle {number}")
+            run(pairs, PairsConfig(), {"oracle": fitted}, label=f"pairs {number}")
+
+    pipeline.walk = rounds
+    pipeline()
+    before = {label: step.reference.fingerprint for label, step in pipeline.plan().items()}
+    pipeline.oracle = OracleConfig(hidden=128)
+    for number in (1, 2):
+        planned = pipeline.plan()
+        ends = before[f"oracle {number}"], planned[f"oracle {number}"].reference.fingerprint
+        told = f"inputs.oracle: {ends[0][:10]} -> {ends[1][:10]}"
+        assert planned[f"pairs {number}"].reason == told
