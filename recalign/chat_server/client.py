@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from recalign.config import ChatServerConfig
 from recalign.errors import UserError, install
@@ -25,17 +25,31 @@ def connect(server: ChatServerConfig) -> "OpenAI":
     """
     if not server.url:
         raise UserError("runtime.server.url: name the server that writes (http://host:8000/v1)")
-    key = _key()
+    key = _key() or "none"  # servers of one's own take any
     try:
-        from openai import OpenAI
+        from openai import Omit, OpenAI
     except ImportError:
         raise UserError(f"reasonings.writer = openai needs: {install('server')}") from None
     return OpenAI(
         base_url=server.url,
-        api_key=key or "none",  # servers of one's own take any
+        api_key=key,
         timeout=server.timeout,
         max_retries=server.retries,
+        default_headers=cast(
+            "dict[str, str]",
+            {
+                name: f"Bearer {key}" if name.lower() == "authorization" else Omit()
+                for name in _headers_of_others()
+            },
+        ),
     )
+
+
+def _headers_of_others() -> list[str]:
+    """What the client takes from the environment: it is meant for another service."""
+    lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").splitlines()
+    own = (line.partition(":")[0].strip() for line in lines)
+    return ["OpenAI-Organization", "OpenAI-Project", *filter(None, own)]
 
 
 def _key() -> str:

@@ -47,8 +47,8 @@ def find_engine(client: "OpenAI") -> Engine:
     """
     if "/load_model" in _paths(client):  # and its list of models may be an error
         return "transformers"
-    owners = {model.owned_by for model in listed_models(client)}
-    return next((OWNERS[owner] for owner in sorted(owners & set(OWNERS))), "unknown")
+    owners = [getattr(model, "owned_by", None) for model in listed_models(client)]
+    return next((engine for owner, engine in OWNERS.items() if owner in owners), "unknown")
 
 
 def listed_models(client: "OpenAI") -> "list[Model]":
@@ -66,7 +66,7 @@ def _paths(client: "OpenAI") -> set[str]:
         told: Any = client.get(urljoin(str(client.base_url), "/openapi.json"), cast_to=object)
     except (APIStatusError, ValueError):  # the latter: what is called JSON and is none
         return set()
-    return set(told.get("paths", {})) if isinstance(told, dict) else set()
+    return set(told.get("paths") or {}) if isinstance(told, dict) else set()
 
 
 def extra_fields(

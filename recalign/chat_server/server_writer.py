@@ -141,7 +141,9 @@ class ServerWriter:
             return self._ask(sent, user, samples[:1], asked, extra)
         with reading(raw):
             completion = raw.parse()
-            texts = [choice.message.content for choice in completion.choices]
+            texts = [choice.message.content or "" for choice in completion.choices]
+            if not all(isinstance(text, str) for text in texts):
+                raise TypeError("a content that is no text")
         given = samples[: len(texts)]
         if not given:
             raise UserError(f"{self.server.url}: {self.policy.model} gave an answer without a text")
@@ -156,9 +158,8 @@ class ServerWriter:
             usage.requests += 1
             usage.retries += retries
             usage.samples_per_request = max(usage.samples_per_request, len(completion.choices))
-            if completion.usage:
-                usage.prompt_tokens += completion.usage.prompt_tokens
-                usage.completion_tokens += completion.usage.completion_tokens
+            usage.prompt_tokens += _counted(completion, "prompt_tokens")
+            usage.completion_tokens += _counted(completion, "completion_tokens")
 
     def _written(self, sent: str, user: int, answers: list[Answer]) -> list[Written]:
         """The texts in these answers, their tokens counted by the tokenizer here."""
@@ -182,11 +183,17 @@ class ServerWriter:
 
     def _check_template(self, sent: str, answer: Answer) -> None:
         """UserError when the server has read other tokens than training will."""
-        told = answer.completion.usage
+        told = _counted(answer.completion, "prompt_tokens")
         here = len(self.policy.local.encode_prompt(sent))
-        if self.engine in COUNTS_WHOLE_PROMPTS and told and told.prompt_tokens not in (0, here):
+        if self.engine in COUNTS_WHOLE_PROMPTS and told not in (0, here):
             raise UserError(
-                f"{self.server.url}: {self.policy.model} reads a prompt as {told.prompt_tokens} "
+                f"{self.server.url}: {self.policy.model} reads a prompt as {told} "
                 f"tokens, policy.model as {here}: they must be the same LLM, with the same chat "
                 "template"
             )
+
+
+def _counted(completion: "ChatCompletion", name: str) -> int:
+    """Tokens as the server counts them; 0 where it does not say, as some servers do not."""
+    number = getattr(completion.usage, name, 0)
+    return number if isinstance(number, int) else 0

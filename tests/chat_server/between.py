@@ -32,6 +32,7 @@ class Between:
     page: str = ""  # of a web UI, which is all that is to be had by GET
     delay: float = 0.0  # seconds that every answer takes longer
     asked: list[dict[str, Any]] = field(default_factory=list)  # bodies of all chat requests
+    headers: list[dict[str, str]] = field(default_factory=list)  # of all these
     at: list[float] = field(default_factory=list)  # when they came
     models: dict[str, str] = field(default_factory=dict)  # name -> what it is upstream
     most_at_once: int = 0
@@ -99,6 +100,7 @@ class Between:
                 self._now += 1
                 self.most_at_once = max(self.most_at_once, self._now)
                 self.asked.append(body)
+                self.headers.append(dict(request.headers))
                 self.at.append(time.monotonic())
                 trouble = self.troubles.pop(0) if self.troubles else ""
             try:

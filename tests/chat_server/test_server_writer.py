@@ -11,7 +11,7 @@ from recalign.chat_server.server_writer import ServedPolicy, ServerWriter
 from recalign.chat_server.usage import Usage
 from recalign.config import ChatServerConfig
 from recalign.errors import UserError
-from tests.chat_server.asking import PROMPTS, SAMPLING, USERS, greedy, texts_of
+from tests.chat_server.asking import ASKED, PROMPTS, SAMPLING, USERS, greedy, texts_of
 
 
 def test_greedy_texts_are_those_of_the_same_weights_here(open_writer, here, between):
@@ -85,6 +85,7 @@ def test_a_server_that_goes_on_failing_is_told_in_one_line(open_writer, between,
         'application/json {"error": {"message": "out of memory"}}',
         'application/json {"choices": [{"text": "not by chat"}]}',
         'application/json {"choices": [{"mess',
+        'application/json {"choices": [{"message": {"content": [{"text": "in parts"}]}}]}',
         "application/json",
         "text/html <html>A web UI</html>",
     ],
@@ -102,6 +103,18 @@ def test_an_answer_without_a_completion_is_told_in_one_line(
         f"{between.url}/chat/completions: the answer is none of OpenAI's API; is "
         f"runtime.server.url right? It starts: {said}"
     )
+
+
+@pytest.mark.parametrize("told", ["", "null", "{}", '{"prompt_tokens": "7"}'])
+def test_a_server_need_not_count_tokens(open_writer, between, told):
+    between.owner, usage = "somebody", f'"usage": {told}, ' if told else ""
+    writer = open_writer()
+    choice = '{"message": {"content": "A text."}, "finish_reason": "stop"}'
+    between.troubles = [f'body application/json {{{usage}"choices": [{choice}]}}'] * 9
+    plain = replace(ASKED, sampling=ASKED.sampling.model_copy(update={"top_k": 0}))
+    texts = texts_of(writer, asked=plain)
+    assert {one.text for one in texts.values()} == {"A text."}
+    assert (writer.usage.requests, writer.usage.prompt_tokens) == (9, 0)
 
 
 def test_the_address_of_a_web_ui_is_told_in_one_line(open_writer, between):
@@ -129,12 +142,17 @@ def test_the_key_comes_from_the_environment_and_goes_to_the_server_alone(
 ):
     between.key = "secret-4711"
     monkeypatch.setenv("OPENAI_API_KEY", between.key)  # another service's: not sent
+    others = {"OPENAI_ORG_ID": "org-9", "OPENAI_PROJECT_ID": "proj-9"}
+    others["OPENAI_CUSTOM_HEADERS"] = "X-Other: hidden-9\nauthorization: Bearer hidden-9"
+    for name, value in others.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=f"refuses the key; set {KEY}") as caught:
         open_writer()
     assert "4711" not in str(caught.value)
     monkeypatch.setenv(KEY, between.key)
     writer = open_writer()
     assert len(texts_of(writer)) == 9
+    assert not [one for one in between.headers if "-9" in repr(one)]
     writer.keep_usage()
     assert "4711" not in repr(writer)
     assert "4711" not in (tmp_path / "work" / "server.json").read_text()
