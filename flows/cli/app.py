@@ -1,6 +1,5 @@
 """The command line; `recalign --help` lists its commands."""
 
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -16,7 +15,7 @@ from flows.cli.settings import Prefix, list_presets, show_settings
 from flows.cli.sweeps import SweepOptions, compare_runs, run_sweep, show_sweep
 from flows.methods import METHODS, method_named
 from flows.service import service
-from flows.service.environment import QUIET
+from flows.service.environment import settle_environment
 from recalign.errors import OUT_OF_REACH, UserError
 from recalign.llm.fetch_model import fetch_model
 from recalign.llm.published import SMOLLM2, published
@@ -173,8 +172,7 @@ def open_ui(root: Root = ROOT, home: Home = None) -> None:
 
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, never a traceback."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    settle_environment()
     # How peft and we ask transformers will change: nothing a user of ours can act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)

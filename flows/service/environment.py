@@ -1,5 +1,7 @@
 """Environment variables for Prefect and its neighbours, set before Prefect is imported."""
 
+import os
+
 QUIET = {  # for every process of ours
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -22,3 +24,14 @@ SERVICE = {  # for the server and worker of `recalign up`
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PYTHONUNBUFFERED": "1",  # log files tell what happens when it happens
 }
+
+
+def settle_environment() -> None:
+    """Set QUIET where nothing else is set, and keep proxies out of what stays on this machine.
+
+    A proxy would be sent the secret of a server that listens here, and answer in its place.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    os.environ["no_proxy"] = ",".join([*filter(None, [spared]), "localhost", "127.0.0.1", "::1"])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -78,7 +79,7 @@ def test_a_root_on_a_machine_that_is_gone_is_told_in_one_line(number, monkeypatc
 
     monkeypatch.setattr(os, "stat", stat)
     monkeypatch.setattr(sys, "argv", ["recalign", "ls", "--root", "/mnt/root"])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as ended, patch.dict(os.environ):
         main()
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"recalign: /mnt/root: {os.strerror(number)}\n"
