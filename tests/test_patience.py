@@ -5,7 +5,7 @@ import pytest
 from prefect.server.database.configurations import AioSqliteConfiguration
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from flows.service.patience import ATTEMPTS, LOCK_SECONDS, Patient, wait_in_turns
@@ -43,6 +43,35 @@ async def test_a_form_that_found_it_locked_is_taken_whole_and_answered_once():
     answer = await client.post("/", json=FORM)
     assert (answer.status_code, answer.json()) == (201, FORM)
     assert seen == [FORM] * 4
+
+
+@pytest.mark.anyio
+async def test_what_comes_in_pieces_is_whole_again_at_the_next_attempt():
+    client, seen = served(n_locked=2)
+
+    async def pieces():
+        for piece in (b'{"config"', b': "a', b'b"}'):
+            yield piece
+
+    answer = await client.post("/", content=pieces())
+    assert (answer.status_code, seen) == (201, [{"config": "ab"}] * 3)
+
+
+@pytest.mark.anyio
+async def test_nothing_is_read_of_a_request_that_is_refused():
+    read = 0
+
+    async def pieces():
+        nonlocal read
+        for _ in range(100):
+            read += 1
+            yield b"x" * 1000
+
+    refusing = Patient(PlainTextResponse("who are you?", 401))
+    transport = httpx.ASGITransport(refusing)
+    client = httpx.AsyncClient(transport=transport, base_url="http://here")
+    assert (await client.post("/", content=pieces())).status_code == 401
+    assert read == 0
 
 
 @pytest.mark.anyio

@@ -40,9 +40,7 @@ class Patient:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
             return
-        asked = [await receive()]
-        while asked[-1].get("more_body"):
-            asked.append(await receive())
+        asked: list[Message] = []
         for attempt in range(1, ATTEMPTS + 1):
             if await self._answers(scope, asked, receive, send, attempt == ATTEMPTS):
                 return
@@ -51,11 +49,19 @@ class Patient:
     async def _answers(
         self, scope: Scope, asked: list[Message], receive: Receive, send: Send, last: bool
     ) -> bool:
-        """Make the request; whether its answer was passed on: one of 503 is so the last time."""
-        rest, locked = list(asked), False
+        """Make the request; whether its answer was passed on: one of 503 is so the last time.
+
+        `asked` keeps what the application has read of it; one that refuses a stranger reads none.
+        """
+        again, locked = iter(tuple(asked)), False
 
         async def receive_again() -> Message:
-            return rest.pop(0) if rest else await receive()
+            if message := next(again, None):
+                return message
+            message = await receive()
+            if message["type"] == "http.request":
+                asked.append(message)
+            return message
 
         async def send_unless_locked(message: Message) -> None:
             nonlocal locked
