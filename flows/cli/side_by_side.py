@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from flows.methods import METHODS
 from recalign.artifacts.artifact import Artifact
-from recalign.artifacts.lineage import lineage, settings_of
+from recalign.artifacts.lineage import lineage, settings_of, without_seeds
 from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.store import Store
 from recalign.config import LeaderboardConfig, Runtime, ShownCell, ShownSetting
@@ -12,6 +12,7 @@ from recalign.errors import UserError
 from tasks.engine.stage import Call
 from tasks.leaderboard import leaderboard
 
+CHOSEN = {"aligned", "evaluation", "refused"}  # inputs of a report that its best round decides
 N_NAMED = 3  # settings in the label of a run; one that differs in more has its own name
 TRAINED = {name.partition(".")[0] for method in METHODS for name in method.config.seeds}
 """Stages whose seed is part of a training seed; another's, as that of resamples, is a setting."""
@@ -38,8 +39,8 @@ def compare_runs(store: Store, reports: Sequence[Manifest], runtime: Runtime) ->
 def shown_runs(store: Store, reports: Sequence[Manifest]) -> LeaderboardConfig:
     """Runs that differ in training seeds alone are one setting, called by what differs otherwise.
 
-    Runs that differ in no setting (but in a file, or in the version of a stage), or in many, have
-    their own names.
+    Runs that differ in what is no stage's setting (a file, the version of a stage, where a setting
+    counts), or in many, have their own names.
     """
     made = [_settings(store, report) for report in reports]
     differ = [name for name in dict.fromkeys(name for one in made for name in one)
@@ -53,6 +54,7 @@ def shown_runs(store: Store, reports: Sequence[Manifest]) -> LeaderboardConfig:
     }
     labels = [", ".join(own) or "same settings" if len(own) <= N_NAMED else first[tuple(own)]
               for own in values]  # fmt: skip
+    labels = _told_apart(labels, [without_seeds(store, one, TRAINED) for one in reports], reports)
     # A seed that does not count in some run would keep it from sharing a number with any other.
     everywhere = [name for name in seeds if all(name in one for one in made)]
     cells = _numbered(labels, made, everywhere) or _numbered(labels, made, seeds)
@@ -67,6 +69,28 @@ def shown_runs(store: Store, reports: Sequence[Manifest]) -> LeaderboardConfig:
         cells=[ShownCell(setting=label, seed=number) for label, number in cells],
         notes=notes,
     )
+
+
+def _told_apart(
+    labels: Sequence[str], made_from: Sequence[Mapping[str, str]], reports: Sequence[Manifest]
+) -> list[str]:
+    """The labels, but each run's own name where runs of one label differ in more than seeds.
+
+    What the runs both have is held together: one may have ended its rounds before the other.
+    """
+
+    def alike(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+        return all(one[name] == other[name] for name in one.keys() & other.keys() - CHOSEN)
+
+    found = list(zip(labels, made_from, strict=True))
+    mixed = {
+        label
+        for label, one in found
+        for also, other in found
+        if label == also and not alike(one, other)
+    }
+    return [report.reference.name if label in mixed else label
+            for label, report in zip(labels, reports, strict=True)]  # fmt: skip
 
 
 def _numbered(

@@ -1,12 +1,13 @@
 """What an artifact was made from, and what that cost."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from recalign.artifacts.fingerprint import fingerprint
 from recalign.artifacts.identity import flat
-from recalign.artifacts.manifest import Manifest
+from recalign.artifacts.manifest import Manifest, Reference
 from recalign.artifacts.store import Store
 
 
@@ -70,3 +71,29 @@ def settings_of(manifests: Iterable[Manifest]) -> dict[str, str]:
         for name, value in flat(manifest.config).items():
             found.setdefault(f"{manifest.stage}.{name}", set()).add(value)
     return {name: "/".join(sorted(values)) for name, values in sorted(found.items())}
+
+
+def without_seeds(store: Store, end: Manifest, stages: Collection[str]) -> dict[str, str]:
+    """What the inputs of `end` were made from and how, whatever the seeds of these stages.
+
+    By their names, a digest each: equal ones differ in such seeds alone, all the way up. What was
+    deleted meanwhile counts by its stage.
+    """
+    known: dict[str, str] = {}
+
+    def told(reference: Reference) -> str:
+        key = reference.fingerprint
+        if key not in known:
+            made = store.manifest(reference.stage, key)
+            parts: dict[str, Any] = {"stage": reference.stage}
+            if made:
+                config = flat(made.config)
+                if made.stage in stages:
+                    config = {name: value for name, value in config.items()
+                              if name.rpartition(".")[2] != "seed"}  # fmt: skip
+                parts |= {"version": made.version, "config": config, "files": made.files}
+                parts["inputs"] = {name: told(one) for name, one in made.inputs.items()}
+            known[key] = fingerprint(parts)
+        return known[key]
+
+    return {name: told(reference) for name, reference in end.inputs.items()}

@@ -102,10 +102,12 @@ def figures(difference, half, users=100):
 
 
 def test_it_is_told_how_many_users_a_difference_of_this_size_takes():
-    # A half-width of 1.96 standard errors around 1: 2.80 of them are needed, 100 (2.80 / 1)^2.
-    assert users_needed(figures(0.01, 0.0196)) == 785
+    # A difference of one standard error: 2.80 of them are needed, 100 (2.80 / 1)^2.
+    for users, half in ((5, 0.02776), (100, 0.01984), (10_000, 0.0196)):  # by Student's t
+        needed = users_needed(figures(0.01, half, users))
+        assert needed == pytest.approx(7.849 * users, rel=0.001, abs=1)
     with pytest.raises(NoSignalError, match=r"what 100 held-out users.* some 785 held-out users"):
-        require_signal(figures(0.01, 0.0196))
+        require_signal(figures(0.01, 0.019842))
     assert users_needed(figures(-0.01, 0.02)) is None
     for nothing_more in (figures(-0.01, 0.02), figures(0.0005, 0.0001)):
         with pytest.raises(NoSignalError, match=r"at least 0\.001 nats\. Look at"):

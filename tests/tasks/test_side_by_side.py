@@ -128,6 +128,33 @@ def test_seeds_that_never_change_or_are_shared_are_told(store):
     assert [cell.seed for cell in crossed.cells] == [1, 2, 0]
 
 
+def rounds_end(
+    store: Store, seed: int, n: int, *, cumulative: bool = False, template: str = "a"
+) -> Manifest:
+    """A report of so many rounds; what decides it beside the stages' settings."""
+    start, earlier, ends = made(store, "policy", {}), dict[str, Manifest](), dict[str, Manifest]()
+    for number in range(1, n + 1):
+        above = {"policy": start.reference}
+        identity = Identity("reasonings", 1, {}, fingerprints(above), {"template": template * 64})
+        texts = store.commit(store.draft(identity, above)).manifest
+        pairs = made(store, "pairs", {}, reasonings=texts)
+        inputs = {"start": start, "completions": pairs} | (earlier if cumulative else {})
+        start = made(store, "alignment", {"seed": seed}, **inputs)
+        earlier[f"pairs_{number}"] = pairs
+        ends |= {f"pairs_{number}": pairs, f"alignment_{number}": start, "aligned": start}
+    return made(store, "report", {}, **ends)
+
+
+def test_runs_are_one_setting_only_where_they_differ_in_seeds_all_the_way_up(store):
+    first = rounds_end(store, 0, 2)
+    for other in (rounds_end(store, 1, 2, cumulative=True), rounds_end(store, 1, 2, template="b")):
+        settings = [cell.setting for cell in shown_runs(store, [first, other]).cells]
+        assert settings == [first.reference.name, other.reference.name]
+    fewer = rounds_end(store, 1, 1)  # its rounds ended earlier, for all that one can tell
+    cells = [(cell.setting, cell.seed) for cell in shown_runs(store, [first, fewer]).cells]
+    assert cells == [("same settings", 0), ("same settings", 1)]
+
+
 @pytest.mark.parametrize("stage", ["evaluation", "oracle", "smoothing"])
 def test_a_seed_that_trains_no_policy_is_a_setting_like_others(store, stage):
     ends = []
