@@ -9,7 +9,7 @@ from recalign.artifacts.digests import local_files
 from recalign.artifacts.manifest import Reference
 from recalign.config import ComparedRow, Loss, RosePOAlignmentConfig, RosePOConfig
 from recalign.errors import UserError
-from recalign.evaluation.next_items.claims import questions
+from recalign.evaluation.next_items.claims import PERSONAL, questions
 from tasks.alignment import alignment, check_progress
 from tasks.comparison import comparison
 from tasks.engine.run import Run
@@ -187,7 +187,11 @@ def variants(config: RosePOConfig) -> list[ComparedRow]:
     pairs = [(strategy, one) for one in smoothed if one == estimator or one in controls]
     if "random" in controls:
         pairs.insert(0, ("random", "none"))
-    return unaligned + _aligned(pairs, config.alignment)
+    rows = _aligned(pairs, config.alignment)
+    if estimator not in PERSONAL and config.alignment.reads_eps:
+        own = configured_row(config)
+        rows = [row.model_copy(update={"configured": row.label == own}) for row in rows]
+    return unaligned + rows
 
 
 def _baselines(oracle: str, controls: Sequence[str]) -> list[ComparedRow]:

@@ -110,8 +110,10 @@ def judge(store: Store, cell: ShownCell, report: Artifact) -> FinishedCell:
     told = report.manifest
     match told.stage:
         case "comparison":
-            results, labels = RESULTS.read(report), [one["label"] for one in told.config["rows"]]
-            row = cell.headline or main_row(results)
+            results, rows = RESULTS.read(report), told.config["rows"]
+            labels = [one["label"] for one in rows]
+            own = next((one["label"] for one in rows if one.get("configured")), "")
+            row = cell.headline or own or main_row(results)
             ends = [told.inputs[f"row_{labels.index(row)}"]]
             score = told.figures["validation"].get(row)  # None: judged on test alone
             measured, chosen_by = report, validated_by(results)

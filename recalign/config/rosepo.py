@@ -5,7 +5,7 @@ from typing import Literal, get_args
 from pydantic import Field, model_validator
 
 from recalign.config.alignment import PAIRED, PREFERRING, AlignmentConfig, Loss
-from recalign.config.base import NOT_IDENTITY, Config, Seed, only_when
+from recalign.config.base import NOT_IDENTITY, UNLESS_DEFAULT, Config, Seed, only_when
 from recalign.config.interactions import InteractionsConfig
 from recalign.config.oracle import OracleConfig
 from recalign.config.rejections import RejectionsConfig
@@ -186,6 +186,8 @@ class ComparedRow(Config):
     """Smoothing of the pairs (aligned)."""
     loss: Loss | Literal[""] = ""
     """Preference loss (aligned); empty: that of the settings."""
+    configured: bool = Field(False, json_schema_extra=UNLESS_DEFAULT)
+    """The row as the settings say, where it has no eps of each pair's own: the run is about it."""
 
 
 class ComparisonConfig(Config):

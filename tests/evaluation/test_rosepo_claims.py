@@ -1,12 +1,16 @@
 """RosePO's claims are compared with their own controls, on the same users."""
 
+from typing import get_args
+
 import numpy as np
 import polars as pl
 import pytest
 
-from recalign.config import ComparedRow
+from flows.rosepo import configured_row, variants
+from recalign.config import ComparedRow, RosePOConfig, SmoothingConfig
+from recalign.config.rosepo import Estimator
 from recalign.evaluation.next_items.budgets import budget_table, unequal_budgets
-from recalign.evaluation.next_items.claims import contrast_table, questions, rosepo_rows
+from recalign.evaluation.next_items.claims import PERSONAL, contrast_table, questions, rosepo_rows
 from recalign.evaluation.per_user import per_user_table, rows_per_user
 from recalign.evaluation.result_table import resample
 from recalign.metric_columns import CATALOGUE, Metric
@@ -205,3 +209,14 @@ def test_a_share_of_wrong_answers_is_a_ratio_of_means(table):
     assert shares["SFT"] == pytest.approx(4 / 7)
     wrong = dict(WRONG.lines(table).select("row", "mean").iter_rows())
     assert wrong["SFT"] == pytest.approx(7 / 8)
+
+
+@pytest.mark.parametrize("estimator", get_args(Estimator))
+def test_the_page_opens_with_the_row_that_is_configured(estimator):
+    config = RosePOConfig(smoothing=SmoothingConfig(estimator=estimator))
+    rows, own = variants(config), configured_row(config)
+    asked = questions(rows)
+    assert next(iter(asked.values()))[0][0] == own
+    marked = [row.label for row in rows if row.configured]
+    assert marked == ([] if estimator in PERSONAL else [own])
+    assert all("configured" not in row.identity() for row in rows if not row.configured)

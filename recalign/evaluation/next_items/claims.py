@@ -36,13 +36,18 @@ def rosepo_rows(compared: Sequence[ComparedRow]) -> list[ResultRow]:
 
 
 def questions(compared: Sequence[ComparedRow]) -> dict[str, list[tuple[str, str]]]:
-    """What the method has to show: a question, and the (row, base row) pairs that answer it."""
+    """What the method has to show: a question, and the (row, base row) pairs that answer it.
+
+    What is asked about the configured row comes first.
+    """
     aligned = [one for one in compared if one.kind == "aligned"]
     labels = {(one.strategy, one.estimator): one.label for one in aligned if not one.loss}
     random = {one.loss: one.label for one in aligned
               if (one.strategy, one.estimator) == ("random", "none")}  # fmt: skip
     budget = {(one.strategy, one.kind): one.label for one in compared if one.kind in CONTINUED}
-    tested = [one for one in aligned if one.loss or one.estimator in ("none", *PERSONAL)]
+    tested = [one for one in aligned
+              if one.loss or one.configured or one.estimator in ("none", *PERSONAL)]  # fmt: skip
+    own = next((one.label for one in aligned if one.configured), "")
     personal = [(s, e) for s, e in labels if e in PERSONAL]
     asked = {
         question: [
@@ -74,7 +79,12 @@ def questions(compared: Sequence[ComparedRow]) -> dict[str, list[tuple[str, str]
             if one.strategy != "random" and one.loss in random
         ],
     }
-    return {question: pairs for question, pairs in asked.items() if pairs}
+    own_first = {
+        question: sorted(pairs, key=lambda pair: pair[0] != own)
+        for question, pairs in asked.items()
+        if pairs
+    }
+    return dict(sorted(own_first.items(), key=lambda one: bool(own) and one[1][0][0] != own))
 
 
 def contrast_table(compared: Sequence[ComparedRow], means: Resampled) -> pl.DataFrame:
