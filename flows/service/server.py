@@ -56,7 +56,7 @@ class Checked:
         app: ASGIApp = self.app
         if not self._is_own(Headers(scope=scope)):
             app = PlainTextResponse("foreign origin", 403)
-        elif scope["type"] == "http" and scope["path"] == LOGIN:
+        elif scope["type"] == "http" and (scope["method"], scope["path"]) == ("GET", LOGIN):
             app = self._login(scope)
         elif scope["type"] == "http" and scope["path"].startswith(f"{PATH}/"):
             app = await self.reports.answer(scope["method"], scope["path"], Headers(scope=scope))

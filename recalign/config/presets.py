@@ -1,6 +1,7 @@
 """Presets (sparse TOML) and `stage.field=value` overrides, merged into one typed configuration."""
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Sequence
@@ -88,7 +89,7 @@ def read_preset(path: Path) -> dict[str, Any]:
     """A preset file's own values; UserError where it is no TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # integers of thousands of digits, too
         raise UserError(f"{path}: {error}") from error
 
 
@@ -111,7 +112,7 @@ def with_whole_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
         if isinstance(value, dict):
             whole[name] = with_whole_paths(value, folder)
         elif isinstance(value, str) and (name in PATHS or value.startswith(("./", "../", "~"))):
-            whole[name] = str(folder / Path(value).expanduser()) if value else ""
+            whole[name] = str(folder / os.path.expanduser(value)) if value else ""
         else:
             whole[name] = value
     return whole

@@ -2,6 +2,7 @@
 
 import os
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
@@ -44,7 +45,8 @@ class ChatServerConfig(Config):
 
     @field_validator("url")
     @classmethod
-    def _holds_no_password(cls, url: str) -> str:
+    def _is_whole_and_holds_no_password(cls, url: str) -> str:
+        _ = urlsplit(url).port  # ValueError for a port, or an address, that is none
         return _without_secret(url, "put the key into RECALIGN_SERVER_KEY")
 
 

@@ -162,7 +162,10 @@ def test_the_key_comes_from_the_environment_and_goes_to_the_server_alone(
     assert "4711" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["http://me:secret@host/v1", "ftp://host", "host:8000"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://me:secret@host/v1", "ftp://host", "host:8000", "http://host:8000:/v1", "http://[::1"],
+)
 def test_a_url_with_a_password_or_of_another_protocol_is_refused(url):
     with pytest.raises(ValueError, match="url"):
         ChatServerConfig(url=url)

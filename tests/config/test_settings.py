@@ -180,9 +180,10 @@ def test_a_preset_that_is_not_there_or_not_toml_is_named(tmp_path):
     with pytest.raises(UserError, match=r"'nope' is neither a file nor one of: amazon-beauty,"):
         dpo4rec("nope")
     bad = tmp_path / "bad.toml"
-    bad.write_text("[oracle\n")
-    with pytest.raises(UserError, match=r"bad\.toml"):
-        dpo4rec(str(bad))
+    for text in ("[oracle\n", "a = " + "9" * 5000, "a = " + "[" * 3000):
+        bad.write_text(text)
+        with pytest.raises(UserError, match=r"bad\.toml"):
+            dpo4rec(str(bad))
 
 
 @pytest.mark.parametrize(
@@ -269,6 +270,7 @@ def test_paths_of_a_users_preset_count_from_its_folder(tmp_path):
         '[interactions]\nsource = "files"\nraw_folder = ""\n'
         '[interactions.files]\ninteractions = "r.csv"\nitems = "/data/i.csv"\n'
         '[reasonings]\ntemplate = "./t.jinja2"\n[policy]\nkind = "huggingface"\nmodel = "a/b"\n'
+        '[recommender]\nencoder = "~nobody-of-this-name/e"\n'
     )
     (tmp_path / "linked").mkdir()
     link = tmp_path / "linked" / "mine.toml"
@@ -277,6 +279,7 @@ def test_paths_of_a_users_preset_count_from_its_folder(tmp_path):
     assert config.interactions.files.interactions == str(tmp_path / "r.csv")
     assert config.interactions.files.items == "/data/i.csv"
     assert config.interactions.raw_folder == ""
+    assert config.recommender.encoder == str(tmp_path / "~nobody-of-this-name" / "e")
     assert (config.reasonings.template, config.policy.model) == (str(tmp_path / "t.jinja2"), "a/b")
 
 

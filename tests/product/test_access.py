@@ -340,6 +340,7 @@ def test_the_printed_address_logs_in_once_and_the_ui_contacts_nobody_else(servic
     page.goto(f"http://127.0.0.1:{service.port}/")
     expect(page.locator("input[type=password]")).to_be_visible()
     once = service.login()
+    httpx.head(once)  # as a preview of the address asks: it logs nobody in
     page.goto(once)
     page.wait_for_url(re.compile("/(v2/)?(dashboard|runs)"))
     # A page that is left while the UI still checks the secret makes it forget that.
