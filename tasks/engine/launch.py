@@ -79,8 +79,11 @@ def run_on_devices(order: Order, progress: Progress) -> Manifest:
 
 def _command(runtime: Runtime, folder: Path) -> list[str]:
     threads = runtime.threads or max(1, (os.cpu_count() or 1) // runtime.devices)
+    own = folder / "launch.yaml"  # else the user's own default would choose devices and machines
+    own.write_text("distributed_type: MULTI_GPU\n")
     return [
-        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1",
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(own),
+        "--multi_gpu", "--num_machines", "1",
         "--num_processes", str(runtime.devices), "--num_cpu_threads_per_process", str(threads),
         "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no",
         "--module", "tasks.engine.launch", str(folder),

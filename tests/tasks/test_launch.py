@@ -130,7 +130,11 @@ def test_what_a_library_prints_is_no_progress_and_ends_nothing():
     assert told == [(1, 4, "pairs")]
 
 
-def test_a_mistake_that_a_launched_process_finds_is_told_as_one(tmp_path):
+def test_a_mistake_that_a_launched_process_finds_is_told_as_one(tmp_path, monkeypatch):
+    of_the_user = tmp_path / "accelerate" / "default_config.yaml"  # as `accelerate config` leaves
+    of_the_user.parent.mkdir()
+    of_the_user.write_text("distributed_type: MULTI_GPU\ngpu_ids: '0'\nmachine_rank: 1\n")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
     settings, how = SplitsConfig(), runtime(Store(tmp_path), 2)
     call = Call(mistaken.identity(settings, {}, {}), settings, {}, {}, how)
     with pytest.raises(UserError, match=r"^process 1 of 2 has no such setting$"):
