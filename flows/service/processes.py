@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +30,23 @@ class Member:
 
 
 def start(
-    home: Path, part: str, command: list[str], environment: dict[str, str], folder: Path
+    home: Path,
+    part: str,
+    command: list[str],
+    environment: dict[str, str],
+    folder: Path,
+    handed_down: Collection[int] = (),
 ) -> psutil.Process:
-    """Start a part in a session of its own, so that it outlives this shell; it logs to `home`."""
+    """Start a part in a session of its own, so that it outlives this shell; it logs to `home`.
+
+    handed_down: numbers of open files that it has under the same numbers.
+    """
     marks = {SERVICE: str(home), PART: part}
     with (home / f"{part}.log").open("ab") as file:
         started = subprocess.Popen(
             command, env=environment | marks, cwd=folder, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+            pass_fds=tuple(handed_down),
         )  # fmt: skip
     return psutil.Process(started.pid)
 

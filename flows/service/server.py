@@ -1,4 +1,4 @@
-"""Prefect's server behind our own checks: `python -m flows.service.server PORT`.
+"""Prefect's server behind our own checks: `python -m flows.service.server PORT [SOCKET]`.
 
 Prefect 3.9.1 answers whatever Host and Origin a request names. Here foreign ones get nothing, so no
 other web page reaches the API, under a rebinding name neither; pages contact no other server; and
@@ -7,6 +7,7 @@ an address that `recalign up` or `open` printed logs a browser in, once.
 
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -97,6 +98,8 @@ def served(port: int) -> ASGIApp:
 
 
 if __name__ == "__main__":
-    PORT = int(sys.argv[1])
+    PORT, HANDED_DOWN = int(sys.argv[1]), [int(number) for number in sys.argv[2:]]
     BIND = os.environ.get("RECALIGN_BIND", LOCAL[0])  # another one only inside a container
-    uvicorn.run(served(PORT), host=BIND, port=PORT, log_level="warning")
+    CONFIG = uvicorn.Config(served(PORT), host=BIND, port=PORT, log_level="warning")
+    SOCKETS = [socket.socket(fileno=number) for number in HANDED_DOWN]  # of `recalign up`
+    uvicorn.Server(CONFIG).run(SOCKETS or None)

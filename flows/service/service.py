@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import socket
 import sys
 import time
@@ -127,7 +128,7 @@ def show(service: Service) -> None:
     ]
     print_table(["", "where", "process", "log"], rows)
     if "server" in running:
-        secret = f"PREFECT_API_AUTH_STRING=$(cat {place / 'secret'})"
+        secret = f"PREFECT_API_AUTH_STRING=$(cat {shlex.quote(str(place / 'secret'))})"
         told = f"export PREFECT_API_URL={service.api} {secret}"
         typer.echo(f"runs of the command line appear there after: {told}")
 
@@ -192,17 +193,14 @@ def _bring_up(service: Service, running: dict[str, Member]) -> None:
 def _start_server(service: Service) -> None:
     from flows.service import prefect_api
 
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", service.port))
-        except OSError as error:
-            raise UserError(f"--port {service.port}: {error.strerror}; name a free one") from error
     home, log = Path(service.home), service.path("server.log")
     if not service.database:
         database.check(home / "prefect.db", "install that again, or name another --home")
-    command = [sys.executable, "-m", "flows.service.server", str(service.port)]
-    server = processes.start(home, "server", command, service.environment(), CHECKOUT)
+    with _listening(service.port) as listener:
+        number = listener.fileno()
+        command = [sys.executable, "-m", "flows.service.server", str(service.port), str(number)]
+        environment = service.environment()
+        server = processes.start(home, "server", command, environment, CHECKOUT, [number])
     deadline = time.monotonic() + START_SECONDS
     while not prefect_api.is_healthy(service.api):
         if not server.is_running() or server.status() == psutil.STATUS_ZOMBIE:
@@ -210,6 +208,22 @@ def _start_server(service: Service) -> None:
         if time.monotonic() > deadline:
             raise UserError(f"the server did not answer within {START_SECONDS} s; see {log}")
         time.sleep(0.3)
+
+
+def _listening(port: int) -> socket.socket:
+    """What the server will listen at, taken before it starts: nobody else answers in its place.
+
+    Another user of this machine who did would be sent the service's secret.
+    """
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise UserError(f"--port {port}: {error.strerror}; name a free one") from error
+    return listener
 
 
 def _last_line(log: Path) -> str:

@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import stat
+import sys
 import threading
 import time
 
@@ -17,13 +18,15 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
+from flows.service import processes
 from flows.service.access import Access, narrow, write_private
 from flows.service.record import without_password
-from flows.service.service import up
+from flows.service.service import _listening, up
 from recalign.artifacts.identity import Identity
 from recalign.artifacts.store import Store
 from recalign.errors import UserError
 from recalign.report import PAGE
+from tests.product.running_service import free_port
 
 pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium")
@@ -208,6 +211,23 @@ def test_a_ticket_that_lay_about_for_ten_minutes_opens_nothing(tmp_path):
         ticket, then = access.new_ticket(), time.time() - age
         os.utime(tmp_path / "ticket", (then, then))
         assert access.redeem(ticket) == good
+
+
+def test_nobody_else_can_listen_at_the_port_before_the_server_does(tmp_path):
+    port = free_port()
+    code = (
+        "import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); s.accept()[0].send(b'me')"
+    )
+    with _listening(port) as listener:
+        number = listener.fileno()
+        command = [sys.executable, "-c", code, str(number)]
+        child = processes.start(tmp_path, "server", command, dict(os.environ), tmp_path, [number])
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+    with socket.create_connection(("127.0.0.1", port)) as asking:
+        assert asking.recv(2) == b"me"
+    child.wait(30)
 
 
 def test_a_containers_secret_is_not_made_up_anew(tmp_path):
