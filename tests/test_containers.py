@@ -128,6 +128,12 @@ def test_compose_starts_nothing_without_its_secrets_and_publishes_on_this_machin
     assert ports == {"server": ["127.0.0.1:4200:4200"]}
     assert SERVICES["server"]["environment"]["RECALIGN_HOSTS"] == "server"
     assert SERVICES["worker"]["environment"]["PREFECT_API_URL"] == "http://server:4200/api"
+    given = [service.get("environment", {}) for service in SERVICES.values()]
+    asking = [one for one in given if "PREFECT_API_URL" in one]
+    assert asking  # and no proxy, which Docker may put in, is sent the secret
+    assert {one[name] for one in asking for name in ("NO_PROXY", "no_proxy")} == {
+        "server,localhost,127.0.0.1"
+    }
 
 
 def environment_of(service, port, home):

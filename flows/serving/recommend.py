@@ -179,7 +179,8 @@ def in_words(store: Store, made: Manifest, path: Path) -> str:
         told += f"; of {new['newer_rows']} newer rows {new['newer_rows'] - left_out} are new"
         told += f", by {new['new_users']} new users" if new["new_users"] else ""
         if new["unknown_items"]:
-            named = new["unknown_items_named"]
+            named = [ascii(one)[1:-1] if not one.isprintable() else one
+                     for one in new["unknown_items_named"]]  # fmt: skip
             more = ", ..." if new["unknown_items"] > len(named) else ""
             told += f"; {new['unknown_items']} unknown items: {', '.join(named)}{more}"
     return told

@@ -98,7 +98,7 @@ def reading(raw: "LegacyAPIResponse[Any]") -> Iterator[None]:
     """
     try:
         yield
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, RecursionError):
         raise UserError(
             f"{raw.http_request.url}: the answer is none of OpenAI's API; is runtime.server.url "
             f"right? It starts: {said(raw.text)}"

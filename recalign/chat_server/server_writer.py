@@ -166,7 +166,7 @@ class ServerWriter:
         self._check_template(sent, answers[0])
         encode = self.policy.local.tokenizer
         texts = [
-            (sample, choice.message.content or "", choice.finish_reason == "stop")
+            (sample, _storable(choice.message.content or ""), choice.finish_reason == "stop")
             for answer in answers
             for sample, choice in zip(answer.samples, answer.completion.choices, strict=False)
         ]
@@ -191,6 +191,11 @@ class ServerWriter:
                 f"tokens, policy.model as {here}: they must be the same LLM, with the same chat "
                 "template"
             )
+
+
+def _storable(text: str) -> str:
+    """The text with halves of characters, which JSON can hold and no file can, as "?"."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _counted(completion: "ChatCompletion", name: str) -> int:

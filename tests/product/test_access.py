@@ -222,9 +222,8 @@ def test_nobody_else_can_listen_at_the_port_before_the_server_does(tmp_path):
         number = listener.fileno()
         command = [sys.executable, "-c", code, str(number)]
         child = processes.start(tmp_path, "server", command, dict(os.environ), tmp_path, [number])
-    with socket.socket() as other, pytest.raises(OSError, match="in use"):
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        other.bind(("127.0.0.1", port))
+    with pytest.raises(UserError, match=f"--port {port}: Address already in use"):
+        _listening(port)
     with socket.create_connection(("127.0.0.1", port)) as asking:
         assert asking.recv(2) == b"me"
     child.wait(30)

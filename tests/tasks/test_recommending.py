@@ -172,20 +172,27 @@ def test_a_second_night_writes_texts_only_for_users_whose_history_changed(root, 
 
 
 def test_new_users_get_lists_and_what_is_unknown_is_counted_and_named(root, tmp_path):
-    rows = [("new one", 5), ("new one", 9), (2, "strange"), ("lost", "strange"), ("lost", "odd")]
+    rows = [
+        ("new one", 5),
+        ("new one", 9),
+        (2, "strange"),
+        ("lost", "strange"),
+        ("lost", "odd\x1b[2J"),
+    ]
     path = newer(root, tmp_path / "n.csv", rows)
     walk, table = recommended(root, interactions=path, k=3)
     assert table.filter(user_id="new one")["rank"].to_list() == [1, 2, 3]
     lost = table.filter(user_id="lost")
     assert lost.select("rank", "item_id", "why_none").rows() == [(None, None, "only unknown items")]
     made = walk.artifact("histories")
-    assert UNKNOWN_ITEMS.read(made).rows() == [("strange", 2), ("odd", 1)]
+    assert UNKNOWN_ITEMS.read(made).rows() == [("strange", 2), ("odd\x1b[2J", 1)]
     assert made.manifest.figures["new_users"] == 1
     assert made.manifest.dropped == {"unknown_item": 3}
     told = in_words(walk.store, walk.artifact("serving").manifest, Path("x.parquet"))
     assert told == (
         "61 of 62 users have recommendations in x.parquet; without recommendations: 1 (only "
-        "unknown items); of 5 newer rows 2 are new, by 1 new users; 2 unknown items: strange, odd"
+        "unknown items); of 5 newer rows 2 are new, by 1 new users; 2 unknown items: strange, "
+        r"odd\x1b[2J"  # no id clears the screen
     )
 
 
