@@ -21,7 +21,7 @@ def oracle_files(config: OracleConfig) -> dict[str, list[Path]]:
     return local_files("encoder", config.encoder) if config.item_text else {}
 
 
-@stage(version=2)
+@stage(version=3)
 def oracle(
     job: Job,
     config: OracleConfig,

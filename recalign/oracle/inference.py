@@ -22,19 +22,18 @@ def states_of(
 ) -> Tensor:
     """States [U, d] of `users` [U] after their items at positions < stops [U], on model's device.
 
-    Users are taken by length, as many at a time as suit the device; the result keeps their given
-    order.
+    Of a longer history only the latest `model.longest` items are read. Users are taken by length,
+    as many at a time as suit the device; the result keeps their given order.
     """
     device = model.items.device
     matrix = model.item_matrix()
-    longest = model.config.max_length
-    lengths = np.minimum(np.minimum(stops, sequences.lengths[users]), longest)
+    lengths = np.minimum(np.minimum(stops, sequences.lengths[users]), model.longest)
     order = np.argsort(lengths, kind="stable")
     batch = max(1, POSITIONS.get(device.type, 1 << 13) // max(1, int(lengths.max(initial=1))))
     states = torch.empty(len(users), model.config.hidden, device=device)
     for start in range(0, len(users), batch):
         rows = order[start : start + batch]
-        histories, sizes = sequences.until(users[rows], stops[rows], longest)
+        histories, sizes = sequences.until(users[rows], stops[rows], model.longest)
         found = model.states(
             torch.from_numpy(histories).to(device), torch.from_numpy(sizes).to(device), matrix
         )

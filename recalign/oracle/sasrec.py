@@ -81,6 +81,10 @@ class SASRec(SequenceModel):
         self.blocks = nn.ModuleList(blocks)
         self.final_norm = nn.LayerNorm(config.hidden)
 
+    def learns_from(self, longest: int) -> None:
+        """Nor are longer ones read: vectors of later positions stay as they were drawn."""
+        self.longest = longest
+
     def all_states(self, histories: Tensor, matrix: Tensor, masks: DropoutMasks | None) -> Tensor:
         """As in SequenceModel."""
         x = self._embed(histories, matrix)

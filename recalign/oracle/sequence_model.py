@@ -18,6 +18,8 @@ class SequenceModel(nn.Module, ABC):
     bias [n_items + 1] is NEVER at padding. item_text [n_items + 1, e] (row 0 is padding) are frozen
     vectors; they are z-scored per column over the items, and a learned projection of them is added
     to each item's own vector. An architecture adds layers that turn item vectors into states.
+
+    longest: how many items of a history are read at most, its latest ones; see `learns_from`.
     """
 
     text: Tensor | None
@@ -26,6 +28,7 @@ class SequenceModel(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.n_items = n_items
+        self.longest = config.max_length
         if item_text is not None and len(item_text) != n_items + 1:
             raise ValueError(f"{len(item_text)} rows of item text for {n_items} items and padding")
         with torch.random.fork_rng(devices=[]):
@@ -46,6 +49,9 @@ class SequenceModel(nn.Module, ABC):
     @abstractmethod
     def _add_layers(self) -> None:
         """Make the architecture's own weights, by torch's global generator."""
+
+    def learns_from(self, longest: int) -> None:
+        """Training will show histories of at most `longest` items."""
 
     @abstractmethod
     def all_states(self, histories: Tensor, matrix: Tensor, masks: DropoutMasks | None) -> Tensor:

@@ -29,6 +29,7 @@ def save_oracle(folder: Path, fitted: FittedOracle) -> None:
     facts = {
         "config": model.config.model_dump(mode="json"),
         "n_items": model.n_items,
+        "longest": model.longest,
         "temperature": fitted.temperature,
         "calibration": fitted.calibration,
     }
@@ -48,6 +49,7 @@ def load_oracle(folder: Path, device: str = "cpu") -> tuple[SequenceModel, dict[
         text = tensors.pop("text", None)
         model = new_model(OracleConfig(**facts["config"]), facts["n_items"], text)
         model.load_state_dict({name.removeprefix("model."): tensors[name] for name in tensors})
+        model.longest = facts["longest"]
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadInputError(f"{folder} holds no readable oracle: {error}") from error
     if text is not None:

@@ -183,6 +183,21 @@ def test_histories_too_short_to_learn_from_are_refused(tmp_path: Path) -> None:
         fit_oracle(QUICK, unvalidated(sequences, np.ones(5, dtype=int)), tmp_path)
 
 
+def test_positions_that_no_training_history_reached_are_never_read(tmp_path: Path) -> None:
+    sequences = walks(60, 0.9)
+    roomy = QUICK.model_copy(update={"max_length": 14})
+    fitted = fit(tmp_path / "work", sequences, roomy)  # the first eleven items of each user
+    save_oracle(tmp_path / "made", fitted)
+    users = np.arange(60)
+    for model in (fitted.model, load_oracle(tmp_path / "made")[0]):
+        before = states_of(model, sequences, users, sequences.lengths)
+        model.get_parameter("positions")[10:] = 1e4  # trained on ten inputs of a user
+        assert torch.equal(states_of(model, sequences, users, sequences.lengths), before)
+        tails = np.stack([sequences.slice(user, 4, 14) for user in users.tolist()])
+        alone = model.states(torch.from_numpy(tails), torch.full((60,), 10))
+        assert torch.equal(alone, before)
+
+
 def test_item_text_is_used_and_survives_saving_to_the_bit(tmp_path: Path) -> None:
     sequences = walks(60, follow=0.9)
     item_text = np.random.default_rng(0).normal(size=(N_ITEMS + 1, 6)).astype(np.float32)

@@ -48,6 +48,7 @@ def test_a_ring_is_learned_and_the_fit_survives_saving_to_the_bit(tmp_path) -> N
     stops = seen.lengths
     both = [states_of(model, seen, users, stops) for model in (fitted.model, loaded)]
     assert torch.equal(*both)
+    assert loaded.longest == 12  # a recurrent state has no positions that were not trained
 
 
 def test_the_architecture_counts_only_when_it_is_not_the_one_that_always_was() -> None:
