@@ -122,6 +122,17 @@ def open_artifact(page, run, key):
     page.wait_for_url(re.compile("/artifacts/artifact/"))
 
 
+def search(page, word, found):
+    """Search a table for `word`; again where the page, drawn anew, forgot what was typed."""
+    row = page.get_by_text(found, exact=True)
+    for _ in range(12):
+        page.get_by_placeholder("Search").fill(word)
+        page.wait_for_timeout(2500)
+        if row.is_visible():
+            break
+    expect(row).to_be_visible()
+
+
 def states(page, run):
     """The state of every task run on the run's page, by name."""
     page.goto(f"/v2/runs/flow-run/{run}?tab=TaskRuns")
@@ -156,8 +167,7 @@ def test_a_run_from_the_form_is_copied_computes_what_changed_and_recommends(page
     open_artifact(page, first, "results")
     expect(page.get_by_text("Base policy, greedy", exact=True)).to_be_visible()
     keep_picture(page, "results")
-    page.get_by_placeholder("Search").fill("aligned")  # a table shows ten rows at once
-    expect(page.get_by_text("Aligned policy, greedy", exact=True)).to_be_visible()
+    search(page, "aligned", "Aligned policy, greedy")  # a table shows ten rows at once
     open_artifact(page, first, "outcome")
     page.get_by_role("link", name="Open the report").click()
     page.wait_for_url(re.compile("/reports/report/"))
