@@ -124,7 +124,7 @@ def start_server() -> None:
 
     kind, _, file = (PREFECT_API_DATABASE_CONNECTION_URL.value() or "").partition(":///")
     if not PREFECT_API_URL.value() and kind.startswith("sqlite"):
-        database.check(Path(file), "give this one its own: export PREFECT_HOME=FOLDER")
+        database.check(Path(file), "name another folder: export PREFECT_HOME=FOLDER")
     watch_for_ctrl_c()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it: the terminal may go

@@ -1,10 +1,11 @@
-"""Whether Prefect can open a SQLite database: one that a newer Prefect has made, it cannot.
+"""Whether Prefect can open a SQLite database: not one of a newer Prefect or in a closed folder.
 
 Its server would fail for minutes, with a traceback a try. One database for all projects of a user,
 as Prefect has it by default, meets another version of Prefect sooner or later.
 """
 
 import sqlite3
+import tempfile
 from contextlib import closing
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -16,7 +17,14 @@ MIGRATIONS = "server/database/_migrations/versions/sqlite"
 
 
 def check(database: Path, way_out: str) -> None:
-    """UserError, with the way out, if the file is a database of a newer Prefect than this one."""
+    """UserError, with the way out, if its folder cannot be written or a newer Prefect made it."""
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=database.parent):
+            pass
+    except OSError as error:
+        told = f"{database.parent}: Prefect cannot write its database there ({error.strerror})"
+        raise UserError(f"{told}; {way_out}") from error
     if not database.is_file():
         return
     try:

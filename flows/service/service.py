@@ -55,12 +55,15 @@ def up(root: str, home: Path | None, port: int | None, database: str | None) -> 
             raise UserError(
                 f"already up: {service.url}, {_pids(running)}; `recalign down` stops it"
             )
-        write_private(service.path(RECORD), json.dumps(asdict(service), indent=1))
+        record = service.path(RECORD)
+        before = record.read_text() if record.is_file() else ""
+        write_private(record, json.dumps(asdict(service), indent=1))
         try:
             _bring_up(service, running)
         except BaseException:
             if not running:
                 _take_down(service)
+                write_private(record, before)  # what it failed by is not for the next `up`
             raise
         show(service)
         print_login(service)

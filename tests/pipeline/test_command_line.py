@@ -170,6 +170,23 @@ def test_a_database_of_a_newer_prefect_is_one_line(tmp_path):
         assert line.endswith(way_out)
 
 
+def test_a_home_that_cannot_be_written_is_one_line(recalign, tmp_path):
+    """A file in its place: root may write into every folder."""
+    (tmp_path / "taken").touch()
+    home = tmp_path / "taken" / "home"
+    environment = recalign.environment | {"PREFECT_HOME": str(home)}
+    environment.pop("PREFECT_API_URL", None)
+    run = ["run", "dpo4rec", "--preset", "tiny", "--root", str(tmp_path / "root")]
+    done = subprocess.run(
+        [recalign.program, *run], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    *_, line = done.stderr.strip().splitlines()  # Prefect warns before
+    assert "Traceback" not in done.stderr
+    assert f"{home}: Prefect cannot write its database there (Not a directory)" in line
+    assert line.endswith("export PREFECT_HOME=FOLDER")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_or_a_timeout_ends_a_run_soon_and_says_that_it_can_go_on(recalign, tmp_path, number):
     """The signal goes to the whole group, as a terminal and `timeout` send it."""

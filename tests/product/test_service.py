@@ -240,6 +240,7 @@ def test_a_port_that_is_taken_is_named(tmp_path):
         done = RunningService(tmp_path, port)("up", "--port", str(port))
     assert done.returncode == 2
     assert done.stderr.startswith(f"recalign: --port {port}: ")
+    assert remembered(tmp_path / ".prefect") is None  # the next `up` takes the usual port
 
 
 def test_a_preset_of_the_same_name_is_not_replaced_but_an_earlier_link_is(tmp_path):
