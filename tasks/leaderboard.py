@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -112,8 +113,7 @@ def judge(store: Store, cell: ShownCell, report: Artifact) -> FinishedCell:
         case "comparison":
             results, rows = RESULTS.read(report), told.config["rows"]
             labels = [one["label"] for one in rows]
-            own = next((one["label"] for one in rows if one.get("configured")), "")
-            row = cell.headline or own or main_row(results)
+            row = cell.headline or configured_row(rows) or main_row(results)
             ends = [told.inputs[f"row_{labels.index(row)}"]]
             score = told.figures["validation"].get(row)  # None: judged on test alone
             measured, chosen_by = report, validated_by(results)
@@ -125,6 +125,11 @@ def judge(store: Store, cell: ShownCell, report: Artifact) -> FinishedCell:
             chosen_by = Metric(primary_of(results).lists, "NDCG")
     made_from = lineage(store, [store.open(end).manifest for end in ends])
     return FinishedCell(cell, report, measured, results, row, score, chosen_by, made_from)
+
+
+def configured_row(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Of a comparison's rows the one that its run was about; "" where the results tell which."""
+    return next((one["label"] for one in rows if one.get("configured")), "")
 
 
 def _best_validation(store: Store, told: Manifest) -> float:

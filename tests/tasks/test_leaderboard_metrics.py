@@ -1,15 +1,16 @@
-"""Which metrics a leaderboard shows: those that every cell has; without any it is refused."""
+"""Which metrics and rows a leaderboard shows: metrics that every cell has, a run's own row."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from recalign.config import ShownCell
+from flows.rosepo import variants
+from recalign.config import RosePOConfig, ShownCell
 from recalign.errors import UserError
 from recalign.metric_columns import NDCG_AT_10, RERANKED_NDCG, Metric
 from recalign.report.rosepo_opening import HELPFUL
-from tasks.leaderboard import FinishedCell, shown_metrics
+from tasks.leaderboard import FinishedCell, configured_row, shown_metrics
 from tests.report.sample_pages import cell, table
 
 HIT = Metric("catalogue", "HR", 10)
@@ -37,3 +38,14 @@ def test_cells_that_share_no_metric_are_refused():
     cells = [finished("report", NDCG_AT_10, HIT), finished("report", RERANKED_NDCG)]
     with pytest.raises(UserError, match="these runs have no metric in common"):
         shown_metrics(cells)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "row"),
+    [("constant", "self_hard, constant eps"), ("none", "self_hard, no eps"), ("pairwise", "")],
+)
+def test_a_rosepo_run_is_about_the_row_that_it_was_configured_for(estimator, row):
+    """Personal smoothing needs no mark: it is the row that a page is about anyway."""
+    config = RosePOConfig.model_validate({"smoothing": {"estimator": estimator}})
+    kept = config.recommendations.compare(variants(config)).identity()["rows"]
+    assert configured_row(kept) == row
