@@ -25,6 +25,10 @@ class Windows:
     def __len__(self) -> int:
         return len(self.firsts)
 
+    def usual_most(self) -> int:
+        """The greatest length that one window in a hundred has or exceeds; at least one must be."""
+        return int(np.sort(self.lengths)[-max(1, -(-len(self) // 100))])
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -82,7 +82,7 @@ class SASRec(SequenceModel):
         self.final_norm = nn.LayerNorm(config.hidden)
 
     def learns_from(self, longest: int) -> None:
-        """Nor are longer ones read: vectors of later positions stay as they were drawn."""
+        """Longer ones are not read: vectors of later positions stay much as they were drawn."""
         self.longest = longest
 
     def all_states(self, histories: Tensor, matrix: Tensor, masks: DropoutMasks | None) -> Tensor:

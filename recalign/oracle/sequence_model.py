@@ -51,7 +51,7 @@ class SequenceModel(nn.Module, ABC):
         """Make the architecture's own weights, by torch's global generator."""
 
     def learns_from(self, longest: int) -> None:
-        """Training will show histories of at most `longest` items."""
+        """Training will show histories of up to `longest` items, and hardly any of more."""
 
     @abstractmethod
     def all_states(self, histories: Tensor, matrix: Tensor, masks: DropoutMasks | None) -> Tensor:

@@ -33,7 +33,7 @@ class Training:
         self._config: OracleConfig = model.config
         self._sequences = sequences
         self._windows = training_windows(sequences, model.config.max_length)
-        model.learns_from(int(self._windows.lengths.max()))
+        model.learns_from(self._windows.usual_most())
         self.model = model
         self.average = copy.deepcopy(model).requires_grad_(False)
         weights = popularity_of(sequences) ** SAMPLING_ALPHA

@@ -198,6 +198,18 @@ def test_positions_that_no_training_history_reached_are_never_read(tmp_path: Pat
         assert torch.equal(alone, before)
 
 
+def test_one_long_history_does_not_make_its_positions_learned(tmp_path: Path) -> None:
+    whole = walks(150, 0.9)
+    sequences = Sequences(
+        np.append(whole.offsets, whole.offsets[-1] + 40),
+        np.append(whole.items, np.arange(40) % N_ITEMS + 1), N_ITEMS,
+    )  # fmt: skip
+    roomy = QUICK.model_copy(update={"max_length": 39})
+    stops = sequences.lengths - 3
+    fitted = fit_oracle(roomy, unvalidated(sequences, stops), tmp_path)
+    assert fitted.model.longest == 10  # of 151 windows 150 have ten items, and one has 36
+
+
 def test_item_text_is_used_and_survives_saving_to_the_bit(tmp_path: Path) -> None:
     sequences = walks(60, follow=0.9)
     item_text = np.random.default_rng(0).normal(size=(N_ITEMS + 1, 6)).astype(np.float32)
