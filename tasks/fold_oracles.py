@@ -16,7 +16,7 @@ from tasks.engine.stage import stage
 from tasks.tables import Tables, read_tables
 
 
-@stage(version=2)
+@stage(version=3)
 def fold_oracles(
     job: Job,
     config: FoldsConfig,

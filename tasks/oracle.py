@@ -21,7 +21,7 @@ def oracle_files(config: OracleConfig) -> dict[str, list[Path]]:
     return local_files("encoder", config.encoder) if config.item_text else {}
 
 
-@stage(version=3)
+@stage(version=4)
 def oracle(
     job: Job,
     config: OracleConfig,
@@ -44,7 +44,11 @@ def oracle(
     save_oracle(job.draft.folder, fitted)
     job.draft.count(int(seen.offsets[-1]))
     best = {"best_valid_ndcg_at_10": fitted.curve["valid_ndcg_at_10"].max()}
-    fit = {"epochs": fitted.curve.height, "temperature": fitted.temperature}
+    fit = {
+        "reads": fitted.model.longest,
+        "epochs": fitted.curve.height,
+        "temperature": fitted.temperature,
+    }
     job.draft.tell(best | fit | fitted.calibration)
 
 

@@ -19,7 +19,7 @@ class OracleConfig(Config):
     heads: int = Field(1, ge=1, le=32, json_schema_extra=held_unless(architecture="sasrec"))
     """Attention heads per block; must divide hidden."""
     max_length: int = Field(50, ge=2, le=1000)
-    """Longest history learned from, in items; SASRec reads no more than one in a hundred had."""
+    """Longest history learned from, in items; SASRec reads as many of them as suit validation."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout rate between layers."""
     item_text: bool = True

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recalign.sequences import Sequences
 
+LENGTHS_TRIED = 9  # each costs one ranking of the validation users
 BUCKET_BATCHES = 32  # batches that are sorted by length together: little padding, still random
 
 
@@ -25,10 +26,6 @@ class Windows:
     def __len__(self) -> int:
         return len(self.firsts)
 
-    def usual_most(self) -> int:
-        """The greatest length that one window in a hundred has or exceeds; at least one must be."""
-        return int(np.sort(self.lengths)[-max(1, -(-len(self) // 100))])
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -37,6 +34,18 @@ class Batch:
     histories: Tensor
     places: Tensor
     targets: Tensor
+
+
+def trained_lengths(sequences: Sequences, max_length: int) -> list[int]:
+    """From how many positions a quarter of the users train to how many any does, in a few steps.
+
+    At most max_length, rising by equal ratios; users with fewer than two items train none.
+    """
+    inputs = np.sort(np.minimum(sequences.lengths - 1, max_length))
+    inputs = inputs[inputs > 0]
+    quarter = -(-len(inputs) // 4)
+    steps = np.geomspace(inputs[-quarter], inputs[-1], LENGTHS_TRIED).round()
+    return sorted({int(length) for length in steps})
 
 
 def training_windows(sequences: Sequences, max_length: int) -> Windows:

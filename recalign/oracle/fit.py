@@ -15,6 +15,7 @@ from recalign.config.oracle import OracleConfig
 from recalign.errors import BadInputError
 from recalign.metrics import ndcg
 from recalign.oracle.architecture import new_model
+from recalign.oracle.batches import trained_lengths
 from recalign.oracle.calibration import calibrate
 from recalign.oracle.checkpoints import fit_identity, load_checkpoint, save_checkpoint
 from recalign.oracle.inference import rank_in_full, scores_of
@@ -66,10 +67,10 @@ class OracleData:
         """The lengths of the validation users' histories, int64 [U]."""
         return self.sequences.lengths[self.users]
 
-    def ndcg_at_10(self, model: SequenceModel) -> float:
-        """Mean NDCG@10 in the full ranking, seen items left out."""
+    def ndcg_at_10(self, model: SequenceModel) -> np.ndarray:
+        """NDCG@10 of each validation user in the full ranking, seen items left out, float64 [U]."""
         ranks = rank_in_full(model, self.sequences, self.users, self.stops, self.targets)
-        return float(ndcg(ranks, (ranks > 0).sum(1), 10).mean())
+        return ndcg(ranks, (ranks > 0).sum(1), 10)
 
 
 def fit_oracle(
@@ -80,6 +81,8 @@ def fit_oracle(
     device: str = "cpu",
 ) -> FittedOracle:
     """Train on the sequences alone; validate on what follows them.
+
+    SASRec then reads as many items of a history as are worth it, see `_worth_reading`.
 
     `work` keeps one checkpoint, taken up again if it is there. Without validation users all epochs
     are run and the last average is kept.
@@ -92,6 +95,8 @@ def fit_oracle(
     best, curve = _train(training, data, work, progress)
     training.model.load_state_dict(best)
     model = training.model.requires_grad_(False)
+    if model.learns_positions and len(data.users):
+        model.longest = _worth_reading(model, data)
     temperature, calibration = _calibrate(model, data)
     return FittedOracle(model, pl.DataFrame(curve, CURVE, orient="row"), temperature, calibration)
 
@@ -105,6 +110,8 @@ def _prepare(config: OracleConfig, data: OracleData, device: str) -> Training:
     given = data.item_text
     text = None if given is None else torch.from_numpy(np.asarray(given, np.float32))
     model = new_model(config, data.sequences.n_items, text)
+    if model.learns_positions:
+        model.longest = trained_lengths(data.sequences, config.max_length)[-1]
     popularity = popularity_of(data.sequences)[1:]
     with torch.no_grad():
         model.bias[1:] = (popularity / popularity.mean()).log().float()
@@ -136,7 +143,7 @@ def _train(
         started = time.perf_counter()
         told = lambda step, loss: progress(step, total, f"loss {loss:.3f}")  # noqa: E731
         loss = training.run_epoch(epoch, told)
-        reached = data.ndcg_at_10(training.average) if len(data.users) else None
+        reached = float(data.ndcg_at_10(training.average).mean()) if len(data.users) else None
         curve.append((epoch, loss, reached, time.perf_counter() - started))
         if reached is None or reached > max((row[2] for row in curve[:-1]), default=-1.0):
             best_epoch = epoch
@@ -147,6 +154,22 @@ def _train(
         progress(epoch * training.steps_per_epoch, total, f"loss {loss:.3f}, epoch {epoch}{note}")
         log.info("epoch %d of %d, loss %.3f%s", epoch, config.epochs, loss, note)
     return best, curve
+
+
+def _worth_reading(model: SequenceModel, data: OracleData) -> int:
+    """The least of `trained_lengths` that validation does not show to rank worse than the best.
+
+    Positions that no user trained stay as they were drawn, and those that a few trained tell
+    little: reading them can cost more than the items there are worth. A length is shown to be worse
+    where its users lose two standard errors on average.
+    """
+    found: dict[int, np.ndarray] = {}
+    for longest in trained_lengths(data.sequences, model.config.max_length):
+        model.longest = longest
+        found[longest] = data.ndcg_at_10(model)
+    best = max(found.values(), key=np.mean)
+    lost = {longest: best - reached for longest, reached in found.items()}
+    return next(n for n, one in lost.items() if one.mean() <= 2 * one.std() / len(one) ** 0.5)
 
 
 def _calibrate(model: SequenceModel, data: OracleData) -> tuple[float, dict[str, float]]:

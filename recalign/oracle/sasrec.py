@@ -74,16 +74,14 @@ def _add(x: Tensor, branch: Tensor, masks: DropoutMasks | None) -> Tensor:
 class SASRec(SequenceModel):
     """Blocks of causal self-attention over item vectors and learned positions."""
 
+    learns_positions = True
+
     def _add_layers(self) -> None:
         config = self.config
         self.positions = nn.Parameter(torch.randn(config.max_length, config.hidden) * 0.02)
         blocks = [Block(config.hidden, config.heads) for _ in range(config.blocks)]
         self.blocks = nn.ModuleList(blocks)
         self.final_norm = nn.LayerNorm(config.hidden)
-
-    def learns_from(self, longest: int) -> None:
-        """Longer ones are not read: vectors of later positions stay much as they were drawn."""
-        self.longest = longest
 
     def all_states(self, histories: Tensor, matrix: Tensor, masks: DropoutMasks | None) -> Tensor:
         """As in SequenceModel."""

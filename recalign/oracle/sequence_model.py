@@ -19,10 +19,13 @@ class SequenceModel(nn.Module, ABC):
     vectors; they are z-scored per column over the items, and a learned projection of them is added
     to each item's own vector. An architecture adds layers that turn item vectors into states.
 
-    longest: how many items of a history are read at most, its latest ones; see `learns_from`.
+    longest: how many items of a history are read at most, its latest ones; max_length until a fit
+    of a model that learns positions finds how many of them are worth reading.
     """
 
     text: Tensor | None
+    learns_positions = False
+    """Whether each position of a history has weights of its own."""
 
     def __init__(self, config: OracleConfig, n_items: int, item_text: Tensor | None) -> None:
         super().__init__()
@@ -49,9 +52,6 @@ class SequenceModel(nn.Module, ABC):
     @abstractmethod
     def _add_layers(self) -> None:
         """Make the architecture's own weights, by torch's global generator."""
-
-    def learns_from(self, longest: int) -> None:
-        """Training will show histories of up to `longest` items, and hardly any of more."""
 
     @abstractmethod
     def all_states(self, histories: Tensor, matrix: Tensor, masks: DropoutMasks | None) -> Tensor:

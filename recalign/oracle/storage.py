@@ -49,7 +49,7 @@ def load_oracle(folder: Path, device: str = "cpu") -> tuple[SequenceModel, dict[
         text = tensors.pop("text", None)
         model = new_model(OracleConfig(**facts["config"]), facts["n_items"], text)
         model.load_state_dict({name.removeprefix("model."): tensors[name] for name in tensors})
-        model.longest = facts["longest"]
+        model.longest = facts.get("longest", model.longest)  # earlier versions read as many
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadInputError(f"{folder} holds no readable oracle: {error}") from error
     if text is not None:

@@ -30,12 +30,11 @@ class Training:
     """
 
     def __init__(self, model: SequenceModel, sequences: Sequences) -> None:
+        self.model = model
+        self.average = copy.deepcopy(model).requires_grad_(False)
         self._config: OracleConfig = model.config
         self._sequences = sequences
         self._windows = training_windows(sequences, model.config.max_length)
-        model.learns_from(self._windows.usual_most())
-        self.model = model
-        self.average = copy.deepcopy(model).requires_grad_(False)
         weights = popularity_of(sequences) ** SAMPLING_ALPHA
         shares = weights / weights.sum()
         self._cumulative = shares.cumsum(0)

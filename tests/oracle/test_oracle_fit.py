@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ import torch
 from recalign.config.oracle import OracleConfig
 from recalign.errors import BadInputError
 from recalign.metrics import ndcg
-from recalign.oracle.fit import FittedOracle, OracleData, fit_oracle
+from recalign.oracle.batches import trained_lengths
+from recalign.oracle.fit import FittedOracle, OracleData, _worth_reading, fit_oracle
 from recalign.oracle.inference import rank_in_full, states_of
 from recalign.oracle.sequence_model import SequenceModel
 from recalign.oracle.storage import load_oracle, save_oracle
@@ -198,16 +201,37 @@ def test_positions_that_no_training_history_reached_are_never_read(tmp_path: Pat
         assert torch.equal(alone, before)
 
 
-def test_one_long_history_does_not_make_its_positions_learned(tmp_path: Path) -> None:
-    whole = walks(150, 0.9)
-    sequences = Sequences(
-        np.append(whole.offsets, whole.offsets[-1] + 40),
-        np.append(whole.items, np.arange(40) % N_ITEMS + 1), N_ITEMS,
-    )  # fmt: skip
-    roomy = QUICK.model_copy(update={"max_length": 39})
+def with_long_users(n_long: int) -> Sequences:
+    """150 users of 14 items and some of 42."""
+    short, long = walks(150, 0.9), walks(3 * n_long, 0.9, seed=1).items
+    ends = 150 * 14 + 42 * np.arange(1, n_long + 1)
+    return Sequences(np.append(short.offsets, ends), np.append(short.items, long.ravel()), N_ITEMS)
+
+
+def test_positions_of_one_long_history_are_not_read(tmp_path: Path) -> None:
+    sequences, users = with_long_users(1), np.arange(150)
     stops = sequences.lengths - 3
-    fitted = fit_oracle(roomy, unvalidated(sequences, stops), tmp_path)
-    assert fitted.model.longest == 10  # of 151 windows 150 have ten items, and one has 36
+    seen = sequences.before(stops)
+    targets = sequences.window(users, stops[users], np.full(150, 2))
+    roomy = QUICK.model_copy(update={"max_length": 40})
+    fitted = fit_oracle(roomy, OracleData(seen, users, targets), tmp_path)
+    assert fitted.model.longest == 10
+
+
+@pytest.mark.parametrize(("gain", "read"), [(-0.1, 10), (0.0, 10), (0.02, 10), (0.2, 38)])
+def test_as_few_items_are_read_as_validation_does_not_show_to_be_worse(gain, read) -> None:
+    sequences = with_long_users(10)
+    tried = [10, 12, 14, 16, 19, 23, 27, 32, 38]  # 150 users train ten positions, ten users 38
+    assert trained_lengths(sequences.before(sequences.lengths - 3), 40) == tried
+    score = np.random.default_rng(0).random(200)
+    noise = np.random.default_rng(1).normal(0, 0.5, 200)
+    reached = dict.fromkeys(tried, score) | {38: score + gain + noise - noise.mean()}
+    data: Any = SimpleNamespace(
+        sequences=sequences.before(sequences.lengths - 3),
+        ndcg_at_10=lambda model: reached[model.longest],
+    )
+    model: Any = SimpleNamespace(config=OracleConfig(max_length=40))
+    assert _worth_reading(model, data) == read
 
 
 def test_item_text_is_used_and_survives_saving_to_the_bit(tmp_path: Path) -> None:
