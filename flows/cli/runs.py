@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import typer
+from pydantic import Field
 
 from flows.methods import METHODS, Method
 from flows.service import database, processes, service
@@ -27,6 +28,12 @@ from tasks.engine.interruption import watch_for_ctrl_c
 
 if TYPE_CHECKING:
     from tasks.engine.run import Step
+
+
+class HowToCompute(Config):
+    """What `--set runtime.field=value` sets: mistakes are told by that name."""
+
+    runtime: Runtime = Field(default_factory=Runtime)
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,7 @@ class RunOptions:
             raise UserError("runtime.root: name the folder of all artifacts with --root")
         root = checked_root(self.root)
         root = root if is_url(root) else str(Path(root).absolute())
-        runtime = load_settings(Runtime, "", [text.removeprefix("runtime.") for text in how])
-        return complete(runtime, {"root": root})
+        return complete(load_settings(HowToCompute, "", how).runtime, {"root": root})
 
 
 def run_method(method: Method, asked: RunOptions) -> None:

@@ -100,9 +100,11 @@ def show_refreshes(
         typer.echo("\n".join(told) or none)
         return
     refreshes = REFRESHES.read(store, name)
+    if not (rows := refresh_rows(refreshes)):
+        known = ", ".join(one.name for one in REFRESHES.all(store))
+        raise UserError(f"no refresh {name!r} at {root}; there are: {known or 'none'}")
     typer.echo(refreshes_in_words(refreshes))
-    if rows := refresh_rows(refreshes):
-        print_table(list(rows[0]), [list(row.values()) for row in rows])
+    print_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def export_model(

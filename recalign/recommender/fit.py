@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recalign.config import RecommenderConfig
-from recalign.errors import UserError
+from recalign.errors import FailedRoundError
 from recalign.progress import Progress, silent
 from recalign.recommender.examples import FitExamples, ItemVectors, TextExamples
 from recalign.recommender.knowledge import parameter_groups
@@ -117,8 +117,8 @@ def fit_recommender(
     """Fit `KnowledgeRecommender` on the examples' device and measure whether it reads the texts.
 
     In an epoch every example meets one random text of its user. Of the users `judged` (None: all)
-    some are held out by config.held_out, by a draw of their own per user index. UserError below
-    MIN_USERS users.
+    some are held out by config.held_out, by a draw of their own per user index. FailedRoundError
+    below MIN_USERS users.
     """
     held_out, fitted = split_users(config, examples.users, judged)
     train, test = examples.of_users(fitted), examples.of_users(held_out)
@@ -206,7 +206,7 @@ def split_users(
     """
     may = np.ones(len(users), dtype=bool) if judged is None else np.isin(users, judged)
     if may.sum() < MIN_USERS:
-        raise UserError(
+        raise FailedRoundError(
             f"the recommender needs at least {MIN_USERS} users with a fit window and a usable text,"
             f" there are {may.sum()}: raise splits.max_users where it is set, look at the texts of"
             " the fit window, or use more data or shorter splits"

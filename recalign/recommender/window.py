@@ -7,7 +7,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recalign.errors import FailedRoundError, UserError
+from recalign.errors import FailedRoundError
 from recalign.lists import Lists
 from recalign.recommender.examples import FitExamples, ListExamples, text_grid
 from recalign.sequences import Sequences
@@ -30,7 +30,7 @@ def fit_examples(
     The text is written at starts [U]; target j stands at position starts + j, and the sequence
     model sees everything below it in `sequences`. `states_of` takes users [E] and positions [E] and
     gives states [E, d]. Malformed texts are not used; a user who has no other is left out.
-    UserError when none is left.
+    FailedRoundError when none is left.
     """
     vectors, grid, kept = _usable_texts(reasonings, users, encode)
     owners, steps = np.nonzero(targets[kept])
@@ -57,14 +57,14 @@ def list_examples(
     """The lists of `users` [U] as examples on `device`, and how many users and lists are left out.
 
     places [N, L]: each item's place in its list. Malformed texts are not used; left out are users
-    without another, lists without a positive item and users without a list. UserError when none
-    is left.
+    without another, lists without a positive item and users without a list. FailedRoundError when
+    none is left.
     """
     vectors, grid, kept = _usable_texts(reasonings, users, encode)
     useful = lists.positive.any(1) & np.isin(lists.owners, kept)
     owners = np.unique(lists.owners[useful])
     if not len(owners):
-        raise UserError(
+        raise FailedRoundError(
             "recommender: no list of the users to fit on has an item that belongs first: lower "
             "splits.positive_above"
         )

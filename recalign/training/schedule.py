@@ -9,7 +9,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from recalign.config import TrainingConfig
-from recalign.errors import UserError
+from recalign.errors import FailedRoundError
 from recalign.training.checkpoints import best_step, mark_complete, out_of_patience, prune
 from recalign.training.run import TrainingRun
 
@@ -85,10 +85,10 @@ class Schedule(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Stop when patience is exhausted; UserError when the loss is no number any more."""
+        """Stop when patience is exhausted; FailedRoundError when the loss is no number any more."""
         loss = state.log_history[-1]["eval_loss"]
         if not math.isfinite(loss):
-            raise UserError(
+            raise FailedRoundError(
                 f"{self.run.stage} diverged: held-out loss {loss} at step {state.global_step};"
                 f" lower {self.run.stage}.learning_rate"
             )

@@ -22,7 +22,7 @@ from recalign.alignment.reference import (
 )
 from recalign.alignment.rows import encode_pairs, held_out
 from recalign.config import AlignmentConfig
-from recalign.errors import UserError
+from recalign.errors import FailedRoundError, UserError
 from recalign.policy import Policy
 from recalign.schemas import COMPLETIONS
 from tests.alignment.alignment_samples import (
@@ -275,7 +275,7 @@ def test_too_few_prompts_are_refused_with_the_reasons(run: Run, tmp_path: Path) 
 
 def test_a_run_that_diverges_leaves_nothing(run: Run, groups: pl.DataFrame, tmp_path: Path) -> None:
     config = optimised("listwise", method="full").model_copy(update={"learning_rate": 1e30})
-    with pytest.raises(UserError, match="alignment diverged: held-out loss nan"):
+    with pytest.raises(FailedRoundError, match="alignment diverged: held-out loss nan"):
         run(policy(), groups, tmp_path, config)
     assert not (tmp_path / "folder").exists()
 
@@ -327,7 +327,7 @@ def test_a_step_that_is_no_number_never_becomes_a_policy(
                 weight = next(p for p in given["model"].parameters() if p.grad is not None)
                 weight.grad.fill_(float("nan"))
 
-    with pytest.raises(UserError, match="alignment diverged: held-out loss nan at step 7"):
+    with pytest.raises(FailedRoundError, match="alignment diverged: held-out loss nan at step 7"):
         run(policy(), groups, tmp_path, optimised("grpo"), callbacks=(Breaks(),))
     assert not (tmp_path / "folder").exists()
 

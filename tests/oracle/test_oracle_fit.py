@@ -201,6 +201,15 @@ def test_positions_that_no_training_history_reached_are_never_read(tmp_path: Pat
         assert torch.equal(alone, before)
 
 
+def test_an_oracle_of_an_earlier_version_reads_as_many_items_as_then(tmp_path: Path) -> None:
+    save_oracle(tmp_path / "made", fit(tmp_path / "work", walks(60, 0.9)))
+    kept = tmp_path / "made" / "oracle.json"
+    facts = json.loads(kept.read_text())
+    del facts["longest"]
+    kept.write_text(json.dumps(facts))
+    assert load_oracle(tmp_path / "made")[0].longest == QUICK.max_length
+
+
 def with_long_users(n_long: int) -> Sequences:
     """150 users of 14 items and some of 42."""
     short, long = walks(150, 0.9), walks(3 * n_long, 0.9, seed=1).items

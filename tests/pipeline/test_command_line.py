@@ -119,7 +119,9 @@ def test_deployments_do_not_wait_for_transformers_to_be_imported():
     [
         (("run", "dpo5rec"), "no method 'dpo5rec'; there are dpo4rec"),
         (("run", "dpo4rec", "--set", "oracle.hiden=3"), "oracle.hiden: no such setting"),
+        (("run", "dpo4rec", "--set", "runtime.foo=1"), "runtime.foo: no such setting; there are"),
         (("plan", "dpo4rec", "--preset", "nope"), "preset 'nope' is neither"),
+        (("refreshes", "nope", "--root", "."), "no refresh 'nope' at .; there are: none"),
         (("settings", "rosepo", "oracel"), "no setting of rosepo begins with 'oracel'; there are"),
         (("plan", "dpo4rec", "--force", "orcale"), "no stage 'orcale'; there are interactions"),
         (("sweep", "dpo4rec", "--over", "alignment.beta"), "--over alignment.beta: write stage."),

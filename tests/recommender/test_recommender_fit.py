@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recalign.config import RecommenderConfig
-from recalign.errors import NoSignalError, UserError
+from recalign.errors import FailedRoundError, NoSignalError
 from recalign.recommender.adapters import scale_output
 from recalign.recommender.examples import FitExamples, ItemVectors, text_grid
 from recalign.recommender.fit import (
@@ -159,9 +159,9 @@ def test_users_with_texts_by_rule_are_never_held_out():
 
 
 def test_too_few_users_are_refused():
-    with pytest.raises(UserError, match="at least 10 users"):
+    with pytest.raises(FailedRoundError, match="at least 10 users"):
         split_users(CONFIG, np.arange(9))
-    with pytest.raises(UserError, match="there are 9"):
+    with pytest.raises(FailedRoundError, match="there are 9"):
         split_users(CONFIG, np.arange(50), np.arange(9))
 
 
