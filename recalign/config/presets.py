@@ -28,7 +28,7 @@ def preset_names(model: type[Config]) -> list[str]:
 
 def says_of_itself(path: Path) -> str:
     """A preset's first line, if that is a comment; else empty."""
-    line = path.read_text(encoding="utf-8").partition("\n")[0]
+    line = path.read_text(encoding="utf-8-sig").partition("\n")[0]
     return line.lstrip("# ").strip() if line.startswith("#") else ""
 
 
@@ -88,7 +88,7 @@ def complete(usual: Settings, *given: dict[str, Any]) -> Settings:
 def read_preset(path: Path) -> dict[str, Any]:
     """A preset file's own values; UserError where it is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:  # integers of thousands of digits, too
         raise UserError(f"{path}: {error}") from error
 

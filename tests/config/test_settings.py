@@ -176,6 +176,14 @@ def test_no_form_takes_an_integer_that_a_browser_or_prefects_server_cannot_hold(
     assert max(told["maximum"] for told in integers.values()) < 2**53
 
 
+def test_a_preset_with_a_byte_order_mark_is_read(tmp_path):
+    """As Windows' editors save it."""
+    file = tmp_path / "marked.toml"
+    file.write_text("# mine\n[alignment]\nbeta = 0.2\n", encoding="utf-8-sig")
+    assert dpo4rec(str(file)).alignment.beta == 0.2
+    assert says_of_itself(file) == "mine"
+
+
 def test_a_preset_that_is_not_there_or_not_toml_is_named(tmp_path):
     with pytest.raises(UserError, match=r"'nope' is neither a file nor one of: amazon-beauty,"):
         dpo4rec("nope")
