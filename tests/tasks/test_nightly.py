@@ -72,11 +72,13 @@ class Nights:
 
     def unlisted(self, user):
         """An item that is neither recommended to the user nor taken."""
-        return self.table.filter(pl.col("user_id") != user)["item_id"].filter(
-            ~self.table.filter(pl.col("user_id") != user)["item_id"].is_in(
-                self.table.filter(user_id=user)["item_id"].implode()
-            )
-        )[0]
+        (made,) = self.root.glob("interactions/[!.]*")
+        users, items = (pl.read_parquet(made / f"{one}.parquet") for one in ("users", "items"))
+        number = users.filter(user_id=user)["user_index"].item()
+        taken = pl.read_parquet(made / "interactions.parquet").filter(user_index=number)
+        left = items.filter(~pl.col("item_index").is_in(taken["item_index"].implode()))
+        listed = self.table.filter(user_id=user)["item_id"]
+        return left.filter(~pl.col("item_id").is_in(listed.implode()))["item_id"][0]
 
 
 @pytest.fixture
