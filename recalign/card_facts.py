@@ -5,7 +5,7 @@ import re
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.manifest import Manifest
 from recalign.artifacts.store import Store
-from recalign.chain import best_row, chain_of_run, doubt_of_run
+from recalign.chain import best_row, chain_of_run, doubt_of_run, name_of_data
 from recalign.config import InteractionsConfig
 from recalign.evaluation.texts.rows import policy_label
 from recalign.export.card import CardFacts
@@ -31,6 +31,7 @@ def facts_of(
         n_rounds += one.reference not in parts  # a round's last part has the round's own name
         one = store.open(one.manifest.inputs["start"])
     ingest = InteractionsConfig.model_validate(data.manifest.config)
+    name = name_of_data(data.manifest)
     settings = {first.manifest.stage: config, "alignment": made.manifest.config}
     if "aligned" in report.inputs:
         chain = chain_of_run(store, report)
@@ -44,9 +45,9 @@ def facts_of(
     if read:  # templates of a warm-up; of a title model's questions
         settings["files read"] = {role: first.manifest.files[role] for role in read}
     return CardFacts(
-        title=f"{base.rpartition('/')[2] or 'small Llama'} aligned on {ingest.name}",
+        title=f"{base.rpartition('/')[2] or 'small Llama'} aligned on {name}",
         base_model=base,
-        data=ingest.name,
+        data=name,
         data_terms=terms_of(ingest),
         base_licence=_licence(base),
         n_users=data.manifest.figures["users"],
@@ -98,7 +99,7 @@ def ranker_card(store: Store, report: Manifest, what: str, example: str) -> str:
     seen = "the history windows" + ("" if is_oracle else "; the adapter, the fit windows")
     return "\n".join(
         [
-            f"# {what.capitalize()} of a recalign run on {ingest.name}", "",
+            f"# {what.capitalize()} of a recalign run on {name_of_data(data)}", "",
             f"A sequential recommender over {data.figures['items']:,} items{reads}. It was fitted "
             f"on {seen} of {data.figures['users']:,} users. {terms_of(ingest)}", "",
             "`items.parquet` holds the catalogue: `item_index` (from 1; 0 is padding) is the row "

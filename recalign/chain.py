@@ -75,16 +75,21 @@ def finished_run(store: Store, name: str = "", method: str = "") -> Manifest:
 
 
 def data_set(store: Store, world: Reference) -> str:
-    """Of interactions, or of histories laid over them, in words; empty where they are gone.
-
-    Own files go by the name of the interactions file, since the artifact knows no more of it. A
-    synthetic world of other settings has other users under the same ids.
-    """
+    """Of interactions, or of histories laid over them, in words; empty where they are gone."""
     made = store.manifest(world.stage, world.fingerprint)
     if made is None:
         return ""
     if "interactions" in made.inputs:
         return data_set(store, made.inputs["interactions"])
+    return name_of_data(made)
+
+
+def name_of_data(made: Manifest) -> str:
+    """Of interactions, in words.
+
+    Own files go by the name of the interactions file, since the artifact knows no more of it. A
+    synthetic world of other settings has other users under the same ids.
+    """
     settings = InteractionsConfig.model_validate(made.config)
     match settings.source:
         case "files":

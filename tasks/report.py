@@ -11,6 +11,7 @@ import polars as pl
 from recalign.artifacts.artifact import Artifact
 from recalign.artifacts.lineage import aligned_on, lineage
 from recalign.artifacts.roots import open_root
+from recalign.chain import name_of_data
 from recalign.config import ComparisonConfig, EndedReportConfig, EvaluationPhase, ReportConfig
 from recalign.evaluation.result_table import ResultRow, rows_of
 from recalign.evaluation.segments import segment_results, user_segments
@@ -106,7 +107,7 @@ def report(
 def data_set(interactions: Artifact, splits: Artifact, tables: Tables) -> DataSet:
     """What went in: sizes, windows, and what was left out by reason."""
     return DataSet(
-        name=interactions.manifest.config["source"],
+        name=name_of_data(interactions.manifest),
         n_users=interactions.manifest.figures["users"],
         n_items=tables.items.height,
         n_interactions=tables.interactions.height,

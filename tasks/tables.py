@@ -57,8 +57,8 @@ def read_asked_users(histories: Artifact, files: Mapping[str, list[Path]]) -> pl
     """Whom to recommend something: all users, or those of the file `users` (see `asked_users`)."""
     itemless = histories.path(ITEMLESS_USERS.file)  # a run's own interactions have none
     foreign = read_table(itemless, ITEMLESS_USERS) if itemless.exists() else None
-    given = [read_user_ids(path) for path in files.get("users", [])]
     users = USERS.read(histories)
+    given = [read_user_ids(path, users["user_id"]) for path in files.get("users", [])]
     without = pl.Series("user_id", [], pl.String) if foreign is None else foreign["user_id"]
     asked = asked_users(given[0] if given else None, users, without)
     unknown: WhyNone = "no history"

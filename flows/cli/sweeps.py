@@ -91,6 +91,12 @@ def plan_cells(method: Method, asked: SweepOptions) -> "Planned":
 
 def _require_same_windows(store: Store, reports: Sequence[Manifest]) -> None:
     """UserError for runs on other data, windows or cases: their users could not be paired."""
+    other = [report for report in reports if report.stage != reports[0].stage]
+    if other:
+        raise UserError(
+            f"{reports[0].reference.name} and {other[0].reference.name} are runs of two methods, "
+            "which judge a user by other measures; compare runs of one"
+        )
     found = [_judged_on(store, report) for report in reports]
     first = found[0]
     for report, own in zip(reports, found, strict=True):

@@ -68,12 +68,14 @@ def recommend_items(
         raise UserError(f"--set {options.own[0]}: recommend takes runtime.field=value alone")
     runtime = options.runtime()
     log_in(root)
-    from flows.serving.nightly import recommend_nightly
+    from flows.serving.nightly import from_same_data, recommend_nightly
     from flows.serving.recommend import check, hand_over, recommend
     from tasks.engine.run import Run
 
     walk = Run(runtime)
-    _, steps = check(asked, walk)  # mistakes, before a server starts
+    chain, steps = check(asked, walk)  # mistakes, before a server starts
+    if refresh:
+        from_same_data(walk.store, REFRESHES.read(walk.store, refresh), asked, chain)
     if needs_no_server(steps) and not refresh:
         with walk.store.in_use():
             typer.echo(hand_over(walk.store, asked, steps[-1].reference))

@@ -28,12 +28,14 @@ CLOCKS_APART = timedelta(minutes=10)  # what the clocks of machines that share a
 def verify_artifacts(root: Root = ROOT) -> None:
     """Hash every file of every artifact again; exit code 3 when one is damaged."""
     store = open_existing(root)
-    manifests, damaged = list(store.manifests()), 0
+    manifests, unreadable, damaged = list(store.manifests()), store.without_manifest(), 0
+    if not (manifests or unreadable):  # a script must not take a mistyped root for a sound one
+        raise UserError(f"no artifact at {store.root}; name the folder with --root")
     for manifest in manifests:
         for wrong in store.check(manifest):
             typer.echo(f"{manifest.reference.name}: {wrong}")
             damaged += 1
-    for folder in store.without_manifest():
+    for folder in unreadable:
         typer.echo(f"{folder.parent.name}/{folder.name[:10]}: manifest.json is missing or garbled")
         damaged += 1
     typer.echo(f"{len(manifests)} artifacts, {damaged} damaged files")
@@ -51,6 +53,8 @@ def collect_garbage(
     Leftovers of killed runs go, too.
     """
     store = open_existing(root)
+    if not any(store.manifests()):  # what looks like a leftover here may be anybody's
+        raise UserError(f"no artifact at {store.root}: nothing here is known to be ours to delete")
     with nullcontext(True) if dry_run else store.alone() as free:
         if not free:
             raise UserError(f"a run is at work at {root}: collect garbage when it is done")
@@ -65,8 +69,6 @@ def _collect(store: Store, keep: int, dry_run: bool) -> None:
     from flows.serving.nightly import STAGES as HANDED_OUT  # Prefect: seconds
 
     manifests = {m.fingerprint: m for m in store.manifests()}
-    if not manifests:  # perhaps not a root of ours: what looks like a leftover may be anybody's
-        raise UserError(f"no artifact at {store.root}: nothing here is known to be ours to delete")
     _require_order(manifests.values())
     reports = [m for m in manifests.values() if m.stage in REPORTS]
     pointed = [r for s in SERIES.all(store) if s.latest for r in s.latest.stages.values()]

@@ -23,6 +23,7 @@ SEPARATORS = {".csv": ",;\t|", ".tsv": "\t,;|"}
 """What may stand between the cells, the likeliest first."""
 LENIENT_ROWS = 10_000
 """Records that are Python's text at once, of a file that polars refuses."""
+csv.field_size_limit(2**31 - 1)  # a review may be long; by itself Python stops at 131,072
 
 
 def ending(path: Path) -> str:

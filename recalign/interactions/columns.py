@@ -1,7 +1,9 @@
 """Cells become typed columns: ids, times and ratings, each refused by file, row and field."""
 
 from bisect import bisect
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 import polars as pl
 
@@ -24,18 +26,23 @@ LARGEST_WHOLE = 2.0**53
 
 
 def typed_interactions(
-    cells: pl.DataFrame, origin: Origin, *, may_be_dates: bool = True
+    cells: pl.DataFrame,
+    origin: Origin,
+    *,
+    may_be_dates: bool = True,
+    known: Mapping[str, pl.Series] = MappingProxyType({}),
 ) -> pl.DataFrame:
     """RAW_INTERACTIONS and `row` from cells of any type: ids, row; timestamp and rating if given.
 
     Without a timestamp column the row number is the time. Rows that a finer clock than seconds
     puts in another order are put in that order here, since ties in seconds keep the row order.
     may_be_dates: whether numbers such as 41760 or 20140501 are days; else they are seconds.
+    known: ids of the run that these rows are newer than, by column (see `whole_numbers`).
     Raises BadInputError at the first empty id, unreadable time or rating.
     """
     row = cells["row"].cast(pl.Int64)
-    user_ids = ids(cells["user_id"], row, origin, "user_id")
-    item_ids = ids(cells["item_id"], row, origin, "item_id")
+    user_ids = ids(cells["user_id"], row, origin, "user_id", known.get("user_id"))
+    item_ids = ids(cells["item_id"], row, origin, "item_id", known.get("item_id"))
     times = row
     if "timestamp" in cells.columns:
         times = _times(cells["timestamp"], row, origin, may_be_dates)
@@ -55,7 +62,9 @@ def typed_interactions(
     return table
 
 
-def ids(cells: pl.Series, row: pl.Series, origin: Origin, column: str) -> pl.Series:
+def ids(
+    cells: pl.Series, row: pl.Series, origin: Origin, column: str, known: pl.Series | None = None
+) -> pl.Series:
     """Ids as text without surrounding blanks; whole floats (pandas with gaps) as integers."""
     kind = cells.dtype
     if kind.is_float():
@@ -67,16 +76,22 @@ def ids(cells: pl.Series, row: pl.Series, origin: Origin, column: str) -> pl.Ser
         refuse_first(cells.abs() >= LARGEST_WHOLE, cells, row, origin, column, problem)
         cells = cells.cast(pl.Int64)
     elif kind.is_nested() or kind == pl.Duration or kind in (pl.Binary, pl.Time):
-        origin.refuse(int(row[0]), column, f"is of type {kind}; ids are text or numbers")
-    text = whole_numbers(cells.cast(pl.String).str.strip_chars())
+        first = int(row[0]) if len(row) else 1
+        origin.refuse(first, column, f"is of type {kind}; ids are text or numbers")
+    text = whole_numbers(cells.cast(pl.String).str.strip_chars(), known)
     empty = text.is_null() | (text == "")
     refuse_first(empty, cells, row, origin, column, NO_ID)
     return text
 
 
-def whole_numbers(text: pl.Series) -> pl.Series:
-    """'12' for '12.0', if all cells that are not empty are written so (by pandas, with gaps)."""
+def whole_numbers(text: pl.Series, known: pl.Series | None = None) -> pl.Series:
+    """'12' for '12.0', if all cells that are not empty are written so (by pandas, with gaps).
+
+    Where ids `known` before hold such text (versions: 1.0, 1.1), it stays as it is.
+    """
     written = r"^-?\d+\.0+$"
+    if known is not None and known.str.contains(written).any():
+        return text
     first = text.drop_nulls().head(1)
     if first.str.contains(written).all() and text.str.contains(written).all():
         return text.str.replace(r"\.0+$", "")

@@ -60,11 +60,12 @@ def read_newer(
     fields = {ours: theirs for ours, theirs in named.items() if theirs}
     where = "give it the columns that the run's own interactions have"
     cells = read_cells(path, fields, progress, advice=where, may_be_empty=True)
+    ids = {"user_id": known.users["user_id"], "item_id": known.items["item_id"]}
     if not own.timestamp_column:
-        return typed_interactions(*cells)
+        return typed_interactions(*cells, known=ids)
     times = known.interactions["timestamp"]
     may_be_dates = not times.is_between(0, WRITTEN_DATES[1]).all()
-    newer = typed_interactions(*cells, may_be_dates=may_be_dates)
+    newer = typed_interactions(*cells, may_be_dates=may_be_dates, known=ids)
     _refuse_all_before(newer["timestamp"], times, f"{path}, field {own.timestamp_column}")
     return newer
 

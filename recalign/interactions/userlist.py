@@ -10,10 +10,11 @@ from recalign.interactions.columns import ids
 from recalign.progress import silent
 
 
-def read_user_ids(path: Path) -> pl.Series:
+def read_user_ids(path: Path, known: pl.Series | None = None) -> pl.Series:
     """The distinct ids, in their order, of a table with `user_id` or a text with one per line.
 
-    A name that ends in .txt or has no ending is that of a text.
+    A name that ends in .txt or has no ending is that of a text. known: the run's own ids; see
+    `whole_numbers`.
 
     Raises BadInputError for a file that is not there, holds no id, or has no such column.
     """
@@ -30,5 +31,5 @@ def read_user_ids(path: Path) -> pl.Series:
     else:
         advice = "name the column user_id, or write one id per line into a .txt"
         cells, origin = read_cells(path, {"user_id": "user_id"}, silent, advice)
-        found = ids(cells["user_id"], cells["row"], origin, "user_id")
+        found = ids(cells["user_id"], cells["row"], origin, "user_id", known)
     return found.unique(maintain_order=True)

@@ -12,7 +12,7 @@ from recalign.interactions.userlist import read_user_ids
 from recalign.schemas import ATTRIBUTES, INTERACTIONS, ITEMS, USERS
 
 FILES = InteractionsConfig(source="files")
-EMPTY = pl.DataFrame()
+NOBODY, NOTHING = pl.DataFrame(schema=USERS), pl.DataFrame(schema=ITEMS)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def counted(first, last, step=1):
     """A run's tables whose times are these numbers."""
     times = pl.Series("timestamp", range(first, last + 1, step), dtype=pl.Int64)
     rows = [(0, 1, n, time, None) for n, time in enumerate(times)]
-    return RunTables(pl.DataFrame(rows, schema=INTERACTIONS, orient="row"), EMPTY, EMPTY)
+    return RunTables(pl.DataFrame(rows, schema=INTERACTIONS, orient="row"), NOTHING, NOBODY)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +171,32 @@ def test_user_ids_come_from_lines_or_from_a_column(tmp_path):
     lines = write(tmp_path / "u.txt", "ann", "", " 2 ", "ann")
     table = write(tmp_path / "u.csv", "user_id,age", "ann,3", "2,4")
     assert read_user_ids(lines).to_list() == read_user_ids(table).to_list() == ["ann", "2"]
+
+
+def test_ids_that_look_like_decimals_stay_what_the_run_calls_them(known, tmp_path):
+    """A file of pandas with gaps writes 12 as 12.0; versions are written so, too."""
+    path = write(tmp_path / "n.csv", "user_id,item_id,timestamp", "1.0,2.0,50")
+    table = write(tmp_path / "u.csv", "user_id", "1.0")
+    assert read_newer(path, FILES, known)["user_id", "item_id"].row(0) == ("1", "2")
+    named = replace(
+        known,
+        users=known.users.with_columns(user_id=pl.Series(["1.0", "1.1"])),
+        items=known.items.with_columns(item_id=pl.Series(["2.1", "3", "2.0"])),
+    )
+    found = extend(named, read_newer(path, FILES, named), FILES)
+    assert histories(found) == {0: [1, 2, 3], 1: [3]}
+    assert not found.dropped
+    asked = [read_user_ids(table), read_user_ids(table, named.users["user_id"])]
+    assert [one.to_list() for one in asked] == [["1"], ["1.0"]]
+
+
+def test_ids_of_a_wrong_type_are_refused_in_an_empty_table_too(known, tmp_path):
+    wrong = pl.Series("user_id", [], pl.List(pl.String))
+    pl.DataFrame(
+        [wrong, pl.Series("item_id", [], pl.String), pl.Series("timestamp", [], pl.Int64)]
+    ).write_parquet(tmp_path / "n.parquet")
+    with pytest.raises(BadInputError, match=r"field user_id: is of type List\(String\)"):
+        read_newer(tmp_path / "n.parquet", FILES, known)
 
 
 @pytest.mark.parametrize("name", ["u.txt", "U.TXT", "vips"])

@@ -42,6 +42,16 @@ def test_a_row_that_lacks_its_item_is_refused_whatever_the_others_are(tmp_path, 
     assert told in str(refusal.value)
 
 
+@pytest.mark.parametrize("stray", ["", STRAY])
+def test_a_bad_row_behind_a_very_long_cell_is_named(tmp_path, stray):
+    """Longer than the 131,072 characters at which Python's reader stops by itself."""
+    long = f'"{"T" * 200_000}"'
+    with pytest.raises(BadInputError, match=r"i\.csv, row \d, field timestamp: 'noon' is not a"):
+        read(tmp_path, HEAD + stray + f"a,{long},1398902460,4\na,x,noon,4\n")
+    found = read(tmp_path, HEAD + stray + f"a,{long},1398902460,4\n").interactions
+    assert len(found["item_id"][-1]) == 200_000
+
+
 def test_an_items_title_is_never_its_genre(tmp_path):
     items = 'item_id,title,genres\ny,"Heat, The",Crime\nx,Drama\n'
     with pytest.raises(BadInputError, match=r"t\.csv, row 3: has 2 fields, the header has 3"):

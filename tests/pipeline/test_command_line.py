@@ -127,6 +127,7 @@ def test_deployments_do_not_wait_for_transformers_to_be_imported():
         (("sweep", "dpo4rec", "--over", "alignment.beta"), "--over alignment.beta: write stage."),
         (("compare", "report/1", "--root", "."), "no artifact 'report/1'"),
         (("ls", "--root", "/nowhere"), "no artifacts at /nowhere"),
+        (("verify", "--root", "."), "no artifact at "),
         (("show", "oracle/123", "--root", "."), "no artifact 'oracle/123'"),
         (
             ("run", "dpo4rec", "--set", "interactions.source=ml-1m",

@@ -10,7 +10,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import takehome
+from flows.cli.app import app
 from flows.cli.upkeep import collect_garbage
 from flows.serving.nightly import recommend_nightly, refresh
 from recalign.artifacts.artifact import Artifact, Draft
@@ -85,6 +88,23 @@ class Nights:
 def nights(finished, tmp_path):
     root = shutil.copytree(finished.store.root, tmp_path / "artifacts")
     return Nights(tmp_path, root)
+
+
+def test_nothing_is_written_into_a_folder_that_is_no_root(tmp_path):
+    with pytest.raises(UserError, match="nothing here is known to be ours to delete"):
+        collect_garbage(root=str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_no_history_can_have_is_refused_before_a_server_starts(nights, monkeypatch):
+    def started() -> None:
+        raise AssertionError("a server was started")
+
+    monkeypatch.setattr(takehome, "start_server", started)
+    asked = ["--root", str(nights.root), "--refresh", "My Home", "--output", str(nights.output)]
+    done = CliRunner().invoke(app, ["recommend", *asked])
+    assert isinstance(done.exception, UserError)
+    assert "My Home" in str(done.exception)
 
 
 def test_a_night_costs_what_its_active_users_cost_and_tells_how_well_the_last_foresaw(nights):

@@ -74,6 +74,12 @@ def test_rosepos_runs_that_judge_other_cases_are_not_set_side_by_side(store, cha
             compare_runs(order, root=str(store.root))
 
 
+def test_runs_of_two_methods_are_told_so(store):
+    ends = [made(store, stage, {}).reference.name for stage in ("report", "comparison")]
+    with pytest.raises(UserError, match="are runs of two methods"):
+        compare_runs(ends, root=str(store.root))
+
+
 def shown(store: Store, *settings: dict[str, object]):
     """Label and number of the seed, of a report for each of these settings of an alignment."""
     ends = [made(store, "report", {}, alignment=made(store, "alignment", one)) for one in settings]
