@@ -6,11 +6,15 @@ from typing import Any
 import pytest
 
 from flows.rosepo import variants
+from recalign.artifacts.identity import Identity
+from recalign.artifacts.manifest import fingerprints
+from recalign.artifacts.store import Store
 from recalign.config import RosePOConfig, ShownCell
 from recalign.errors import UserError
 from recalign.metric_columns import NDCG_AT_10, RERANKED_NDCG, Metric
 from recalign.report.rosepo_opening import HELPFUL
-from tasks.leaderboard import FinishedCell, configured_row, shown_metrics
+from recalign.schemas import RESULTS
+from tasks.leaderboard import FinishedCell, configured_row, judge, shown_metrics
 from tests.report.sample_pages import cell, table
 
 HIT = Metric("catalogue", "HR", 10)
@@ -49,3 +53,23 @@ def test_a_rosepo_run_is_about_the_row_that_it_was_configured_for(estimator, row
     config = RosePOConfig.model_validate({"smoothing": {"estimator": estimator}})
     kept = config.recommendations.compare(variants(config)).identity()["rows"]
     assert configured_row(kept) == row
+
+
+@pytest.mark.parametrize("configured", [0, 1])
+def test_a_cell_is_judged_by_the_row_that_its_run_was_configured_for(tmp_path, configured):
+    """Unmarked it is the personal eps, whose results stand second."""
+    store, labels = Store(tmp_path), ["SFT", "hard, eps"]
+    rows: list[dict[str, object]] = [{"label": label} for label in labels]
+    if configured == 0:
+        rows[0]["configured"] = True
+    ends = [
+        store.commit(store.draft(Identity("alignment", 1, {"n": n}, {}, {}), {})) for n in (0, 1)
+    ]
+    inputs = {f"row_{n}": end.reference for n, end in enumerate(ends)}
+    draft = store.draft(Identity("comparison", 1, {"rows": rows}, fingerprints(inputs), {}), inputs)
+    RESULTS.write(table(*(cell(label, HELPFUL, 0.1) for label in labels)), draft)
+    draft.tell({"validation": {"SFT": 0.1, "hard, eps": 0.2}})
+    found = judge(store, ShownCell(setting="a", seed=0), store.commit(draft))
+    assert (found.row, found.validation) == (labels[configured], [0.1, 0.2][configured])
+    assert ends[configured].manifest.fingerprint in found.stands_on
+    assert ends[1 - configured].manifest.fingerprint not in found.stands_on
