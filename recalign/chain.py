@@ -75,28 +75,24 @@ def finished_run(store: Store, name: str = "", method: str = "") -> Manifest:
 
 
 def data_set(store: Store, world: Reference) -> str:
-    """Of interactions, or of histories laid over them, in words; empty where they are gone."""
+    """Of interactions, or of histories laid over them, in words; empty where they are gone.
+
+    A synthetic world of other settings has other users under the same ids, so they are told.
+    """
     made = store.manifest(world.stage, world.fingerprint)
     if made is None:
         return ""
     if "interactions" in made.inputs:
         return data_set(store, made.inputs["interactions"])
-    return name_of_data(made)
+    own = changes(SyntheticWorld(), InteractionsConfig.model_validate(made.config).synthetic)
+    return ", ".join([name_of_data(made), *(f"{name} {value}" for name, value in own.items())])
 
 
 def name_of_data(made: Manifest) -> str:
-    """Of interactions, in words.
-
-    Own files go by the name of the interactions file, since the artifact knows no more of it. A
-    synthetic world of other settings has other users under the same ids.
-    """
+    """Of interactions; own files go by the name of the interactions file: no more is known."""
     settings = InteractionsConfig.model_validate(made.config)
-    match settings.source:
-        case "files":
-            return next(iter(made.files), "").partition("/")[2]
-        case "synthetic":
-            own = changes(SyntheticWorld(), settings.synthetic)
-            return ", ".join(["synthetic", *(f"{name} {value}" for name, value in own.items())])
+    if settings.source == "files":
+        return next(iter(made.files), "").partition("/")[2]
     return settings.name
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,7 +49,20 @@ def start(
             stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
             pass_fds=tuple(handed_down),
         )  # fmt: skip
-    return psutil.Process(started.pid)
+    process = psutil.Process(started.pid)
+    for _ in range(500):  # a program that has only just begun has no environment to read yet
+        if started.poll() is not None or SERVICE in _environment(process):
+            break
+        time.sleep(0.01)
+    return process
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    """Of a running process; empty where it cannot be read."""
+    try:
+        return process.environ()
+    except (psutil.Error, OSError):
+        return {}
 
 
 def members(home: Path) -> list[Member]:
