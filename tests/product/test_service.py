@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, replace
 
 import httpx
+import psutil
 import pytest
 
 from flows.service import processes
@@ -301,6 +302,24 @@ def test_a_moved_or_copied_root_has_a_service_of_its_own(tmp_path, capsys):
     shutil.move(root, tmp_path / "moved")
     home, root = tmp_path / "moved" / ".prefect", tmp_path / "moved"
     assert remembered(home) == Service(str(home), str(root), 4201)
+
+
+def test_a_part_has_started_once_its_mark_can_be_read(tmp_path, monkeypatch):
+    real, asked = psutil.Process.environ, []
+
+    def late(process):
+        """A program has no environment for a moment after it began."""
+        asked.append(process)
+        return {} if len(asked) < 4 else real(process)
+
+    monkeypatch.setattr(psutil.Process, "environ", late)
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    server = processes.start(tmp_path, "server", sleep, dict(os.environ), tmp_path)
+    try:
+        assert len(asked) >= 4
+        assert [one.process for one in processes.members(tmp_path)] == [server]
+    finally:
+        processes.kill([server])
 
 
 def test_a_process_that_ends_while_it_is_looked_at_is_left_out(tmp_path, monkeypatch):
