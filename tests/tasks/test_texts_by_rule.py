@@ -1,11 +1,13 @@
 """The recommender also learns from texts by rule about users whom the LLM is not asked about."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
 import tasks.recommender
 from flows.dpo4rec import begin
-from recalign.config import DPO4RecConfig, RosePOConfig
+from recalign.config import DPO4RecConfig, InteractionsConfig, RosePOConfig
 from recalign.errors import UserError
 from recalign.schemas import ITEMS, WINDOWS
 from recalign.splits.phases import phase_of
@@ -129,6 +131,15 @@ def test_the_report_tells_who_was_described_by_rule(walks):
         data, windows, llm = (walk.artifact(name) for name in ("interactions", "splits", "policy"))
         told = with_rules(data_set(data, windows, read_tables(data, windows)), llm).remarks
         assert [f"about {60 - ASKED} users" in one for one in told] == [True] * n_told
+
+
+def test_the_report_calls_own_files_by_their_name(walks):
+    data, windows = (walks[True].artifact(name) for name in ("interactions", "splits"))
+    settings = {"config": InteractionsConfig(source="files").identity()}
+    own = data.manifest.model_copy(update=settings | {"files": {"raw/z.csv": "0" * 64}})
+    tables = read_tables(data, windows)
+    for manifest, name in ((data.manifest, "synthetic"), (own, "z.csv")):
+        assert data_set(replace(data, manifest=manifest), windows, tables).name == name
 
 
 def test_rosepo_refuses_it():
